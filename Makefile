@@ -1,0 +1,86 @@
+# Everything here sets itself up: `make demo` or `make test` on a fresh machine first builds the virtual
+# environment $(VENV) from constraints.txt; later calls only check that it is newer than the project files.
+#
+#   make test VENV=/tmp/v           another environment            make test PYTEST_ARGS="-k sites -x"
+#   make demo DEMO_ARGS=--full      options of the command         make demo PIP_ARGS="..."  options of pip
+
+VENV ?= .venv
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.bkdinterp-installed
+# -qq: errors only.
+PIP := $(PY) -m pip --disable-pip-version-check --no-input -qq
+
+export OMP_NUM_THREADS ?= $(THREADS)
+export TOKENIZERS_PARALLELISM := false
+export MPLBACKEND := Agg
+export NO_MKDOCS_2_WARNING := 1
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format types docs notebooks notebooks-sync ci constraints clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## build the virtual environment (the other targets do it by themselves)
+	@:
+
+demo: $(STAMP) ## find, locate and switch a real backdoor, on the organism and on its twin
+	$(PY) -m bkdinterp demo $(DEMO_ARGS)
+
+test: export HF_HUB_OFFLINE := 1
+test: $(STAMP) ## all tests: unit, integration, real weights
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff: rules and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP) ## let ruff mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: $(STAMP) ## pyright
+	$(PY) -m pyright --pythonpath $(PY)
+
+docs: $(STAMP) ## every public name has a page, and the site builds without a warning
+	$(PY) docs/check_api.py
+	$(PY) -m mkdocs build --strict --quiet
+
+notebooks: export BKDINTERP_SMALL := 1
+notebooks: $(STAMP) ## execute the tutorials at small settings
+	$(PY) tutorials/run.py
+
+notebooks-sync: $(STAMP) ## rewrite tutorials/*.ipynb from their .py twins, without outputs
+	$(PY) -m jupytext --quiet --to ipynb tutorials/[0-9]*.py
+
+ci: ## what CI runs
+	bash .ci/run
+
+constraints: ## rewrite constraints.txt from the environment as it is now
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(PIP) freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort -f; } > constraints.tmp
+	@mv constraints.tmp constraints.txt
+
+clean: ## remove what was built, but not the virtual environment
+	rm -rf build dist site .pytest_cache .ruff_cache
+
+# torch goes first and by its exact version: a range would be free to take a newer build, with its CUDA libraries.
+# PIP_CONSTRAINT instead of -c, because it also reaches the isolated build of this package.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "bkdinterp needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) could not make a virtual environment (on Debian: install python3-venv)." >&2; exit 1; }
+	@echo "Installing into $(VENV): some minutes, once."
+	@PIP_CONSTRAINT=constraints.txt $(PIP) install $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
+	@PIP_CONSTRAINT=constraints.txt $(PIP) install $(PIP_ARGS) -e '.[dev]'
+	@touch $@

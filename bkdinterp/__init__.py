@@ -1,0 +1,1 @@
+"""bkdinterp: mechanistic interpretability of backdoored language models."""

@@ -1,0 +1,66 @@
+"""apply(): the same edits, inside a user's own nnsight trace."""
+
+from typing import Any
+
+import torch
+
+from bkdinterp.engine import program
+from bkdinterp.engine._lower import Rows, Steps, check_width
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import Edit, From, Intervention
+from bkdinterp.model import Architecture
+from bkdinterp.prompts import TokenBatch
+
+
+def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None = None) -> None:
+    """Apply an intervention inside an open trace of ``model``; call it before you read what lies above the edits.
+
+    Without ``tokens`` the trace's batch must be left-padded (nnsight's default) or hold one prompt: ``last`` is its
+    last column, ``all`` every column, indices count from its end. With ``tokens`` (``model.builder.tokenize(...)``, and
+    its ids and mask given to the trace) every position works, ``trigger`` included.
+
+    Args:
+        intervention: what to do; values must be tensors (not From another run).
+        model: the nnsight model whose trace is open, or a ``bkdinterp.Model``.
+        tokens: the batch that the trace runs on.
+
+    Raises:
+        PlanError: a From value, a position that needs ``tokens``, or a value of the wrong width.
+        UnsupportedArchitectureError: a model of an unknown family.
+    """
+    nn_model = getattr(model, "nn", model)
+    arch = getattr(model, "architecture", None)
+    if not isinstance(arch, Architecture):
+        arch = Architecture.detect(nn_model._module)
+    steps = Steps(arch)
+    for edit in intervention.lower():
+        if isinstance(edit.value, From):
+            raise PlanError(f"The value at {edit.site} comes from another run; use plan(...) or collect it first.")
+        if tokens is None:
+            _add(steps, edit, arch)
+        else:
+            n = tokens.input_ids.shape[0]
+            steps.edit(edit, tokens.selection(edit.where), Rows(0, torch.arange(n), n), None)
+    saved: dict[str, Any] = {}
+    for step in steps.ordered():
+        program.run_step(nn_model, step, saved, {})
+
+
+def _add(steps: Steps, edit: Edit, arch: Architecture) -> None:
+    op = steps.op(edit, rows=None, cols=_columns(edit))
+    if edit.value is not None:
+        if edit.value.ndim != 1:  # type: ignore[union-attr]
+            raise PlanError(f"The value at {edit.site} has one row per example; give apply() the trace's tokens=.")
+        check_width(arch, edit.site, edit.value.shape[-1], "value")  # type: ignore[union-attr]
+        op["value"] = edit.value
+
+
+def _columns(edit: Edit) -> list[int] | None:
+    prompt = edit.where.prompt
+    if prompt == "last" and not edit.where.generated:
+        return [-1]
+    if prompt == "all":
+        return None
+    if isinstance(prompt, tuple) and all(i < 0 for i in prompt) and not edit.where.generated:
+        return list(prompt)
+    raise PlanError(f"Positions {str(edit.where)!r} cannot be found without the token batch; give apply() the trace's tokens=.")

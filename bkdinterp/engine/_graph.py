@@ -1,0 +1,91 @@
+"""Which run needs which: values that come From other runs make a small graph, executed in levels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bkdinterp.engine._run import Run
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import BASE, Edit, From, Read
+
+
+@dataclass(eq=False)
+class Node:
+    """A run with its lowered edits, and every read that it or a dependant asks for."""
+
+    index: int
+    run: Run
+    edits: tuple[Edit, ...]
+    reads: list[Read]
+    level: int = 0
+    sources: list[tuple[int, int] | None] = field(default_factory=list)
+
+
+def build_graph(runs: Sequence[Run]) -> list[Node]:
+    """Nodes for the runs (same indices), followed by those for runs that only others refer to.
+
+    Raises:
+        PlanError: no run, runs that need each other in a circle, or a source with another number of examples.
+    """
+    if not runs:
+        raise PlanError("A plan needs at least one run.")
+    nodes: list[Node] = []
+    known: dict[int, Node] = {}
+    bases: dict[tuple[str, int], Node] = {}
+    for run in runs:
+        nodes.append(_node(run, len(nodes)))
+        known.setdefault(id(run), nodes[-1])
+    done = 0
+    while done < len(nodes):
+        node = nodes[done]
+        done += 1
+        for edit in node.edits:
+            node.sources.append(_source(edit, node, nodes, known, bases))
+    _assign_levels(nodes)
+    return nodes
+
+
+def _node(run: Run, index: int) -> Node:
+    return Node(index, run, run.edits.lower(), list(run.reads))
+
+
+def _source(
+    edit: Edit, node: Node, nodes: list[Node], known: dict[int, Node], bases: dict[tuple[str, int], Node]
+) -> tuple[int, int] | None:
+    value = edit.value
+    if not isinstance(value, From):
+        return None
+    if value.run is BASE:
+        key = (node.run.prompts.fingerprint, id(node.run.builder))
+        if key not in bases:
+            nodes.append(_node(Run(node.run.prompts, builder=node.run.builder), len(nodes)))
+            bases[key] = nodes[-1]
+        origin = bases[key]
+    else:
+        run = value.run
+        if not isinstance(run, Run):
+            raise PlanError(f"From(run=...) needs a Run or BASE; got {type(run).__name__}.")
+        if id(run) not in known:
+            nodes.append(_node(run, len(nodes)))
+            known[id(run)] = nodes[-1]
+        origin = known[id(run)]
+        if value.read.reduce is None and len(run.prompts) != len(node.run.prompts):
+            raise PlanError(
+                f"The source run has {len(run.prompts)} examples and the edited one {len(node.run.prompts)}; "
+                'use equal prompts, or Read(..., reduce="mean").'
+            )
+    if value.read not in origin.reads:
+        origin.reads.append(value.read)
+    return origin.index, origin.reads.index(value.read)
+
+
+def _assign_levels(nodes: list[Node]) -> None:
+    """Level = longest chain of sources below a node."""
+    for _ in range(len(nodes) + 1):
+        changed = False
+        for node in nodes:
+            level = max((nodes[s[0]].level + 1 for s in node.sources if s is not None), default=0)
+            changed |= level != node.level
+            node.level = level
+        if not changed:
+            return
+    raise PlanError("These runs take values from each other in a circle; one of them must not depend on the others.")

@@ -1,0 +1,104 @@
+"""Local: runs a plan's chunks on this machine, one trace per forward pass, and assembles the results."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import nnsight
+import torch
+
+from bkdinterp.engine import program
+from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._plan import Chunk, Plan
+from bkdinterp.engine._run import RunResult
+from bkdinterp.progress import track
+
+
+class Traceable(Protocol):
+    """What an executor needs of a model."""
+
+    @property
+    def nn(self) -> Any:
+        """The nnsight model."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        ...
+
+
+class Executor(ABC):
+    """Something that can run a plan."""
+
+    @abstractmethod
+    def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
+        """One result per run, in the runs' order."""
+
+
+class Local(Executor):
+    """Runs chunk after chunk in this process, without gradients.
+
+    Args:
+        progress: show a progress bar for plans of more than a few chunks.
+    """
+
+    def __init__(self, *, progress: bool = True) -> None:
+        self.progress = progress
+
+    def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
+        """One result per run. Costs ``plan.cost``."""
+        store = Store(plan, model.dtype)
+        with torch.no_grad():
+            for chunk in track(plan.chunks, "running chunks", show=self.progress and len(plan.chunks) > 4):
+                chunk = store.resolve(chunk)
+                score = plan.scores.get(chunk["score_name"]) if chunk["score"] is not None else None
+                if chunk["kind"] == "generate":
+                    store.add(chunk, *_generate(model, chunk))
+                else:
+                    store.add(chunk, _forward(model, chunk, score))
+        return store.results()
+
+    def __repr__(self) -> str:
+        return "Local()"
+
+
+def _forward(model: Traceable, chunk: Chunk, score: Any = None, **extra: Any) -> dict[str, Any]:
+    """One forward pass of one chunk."""
+    nn_model, device = model.nn, model.device
+    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in chunk["inputs"].items()} | extra
+    with nn_model.trace(**inputs):
+        out = nnsight.save(program.execute(nn_model, chunk, score))
+    return out
+
+
+def _generate(model: Traceable, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor]:
+    """Greedy decoding with a key-value cache: the prefill, then one forward per new token."""
+    decode = chunk["decode"]
+    first = _forward(model, chunk)
+    ends = torch.tensor(decode["ends"], dtype=torch.long)
+    token = first["next"].cpu()
+    cache = first.pop("cache")
+    mask = chunk["inputs"]["attention_mask"]
+    position = chunk["inputs"]["position_ids"][:, -1:]
+    done = torch.isin(token, ends)
+    tokens = [token]
+    for _ in range(decode["n_tokens"] - 1):
+        if bool(done.all()):
+            break
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        position = position + 1
+        inputs = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position, "use_cache": True}
+        step = {"inputs": inputs, "steps": decode["steps"], "want": ["next", "cache"], "score": None}
+        out = _forward(model, step, past_key_values=cache)
+        cache = out["cache"]
+        token = out["next"].cpu().masked_fill(done, decode["pad"])
+        done = done | torch.isin(token, ends)
+        tokens.append(token)
+    return first, torch.stack(tokens, dim=1)
+
+

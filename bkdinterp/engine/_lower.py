@@ -1,0 +1,163 @@
+"""From edits and reads to the steps of a chunk: sites become module paths, positions become index tensors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import Edit, From, Read
+from bkdinterp.model import Architecture
+from bkdinterp.sites import Component, Site
+
+Step = dict[str, Any]
+FromKey = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Which rows of a batch one node owns: row ``start + i`` is example ``examples[i]``."""
+
+    start: int
+    examples: Tensor
+    n_examples: int
+
+    def picked(self, mask: Bool[Tensor, "row pos"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Batch rows, columns, examples and ordinals (k-th selected token of its row) of the selected tokens."""
+        rows, cols = mask.nonzero(as_tuple=True)
+        ordinal = (mask.cumsum(1) - 1)[rows, cols]
+        return rows + self.start, cols, self.examples[rows], ordinal
+
+
+class Steps:
+    """Collects edits and reads by location and hands them out in forward order."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.arch = architecture
+        self._at: dict[tuple[int, int], Step] = {}
+
+    def step(self, layer: int, component: Component) -> Step:
+        """The (new or existing) step of one location."""
+        key = (layer, component.rank)
+        if key not in self._at:
+            place = self.arch.location(Site(layer, component))
+            step: Step = {
+                "path": place.path,
+                "io": place.io,
+                "item": place.item,
+                "save": None,
+                "add": None,
+                "ops": [],
+                "reads": [],
+            }
+            self._at[key] = step
+            if component is Component.resid_mid:
+                step["add"] = self.save(layer, Component.resid_pre)
+        return self._at[key]
+
+    def save(self, layer: int, component: Component) -> str:
+        """Have a location's value kept for a later step; returns its key."""
+        step = self.step(layer, component)
+        step["save"] = f"{layer}.{component}"
+        return step["save"]
+
+    def channels(self, site: Site) -> list[int] | None:
+        """The slice of a head, or None for the whole site."""
+        return None if site.head is None else list(self.arch.head_channels(site.head))
+
+    def op(self, edit: Edit, *, rows: Tensor | None, cols: Any) -> dict[str, Any]:
+        """Add an edit's operation (without its value) and return it."""
+        self.arch.check(edit.site)
+        op = {
+            "rows": rows,
+            "cols": cols,
+            "channels": self.channels(edit.site),
+            "keep": edit.keep,
+            "value": None,
+            "from": None,
+            "read": None,
+            "U": None,
+            "V": None,
+            "fn": edit.fn,
+        }
+        if edit.read is not None:
+            assert edit.U is not None and edit.V is not None
+            check_width(self.arch, edit.site, edit.U.shape[0], "U")
+            check_width(self.arch, Site(edit.site.layer, edit.read), edit.V.shape[0], "V")
+            op |= {"read": self.save(edit.site.layer, edit.read), "U": edit.U, "V": edit.V}
+        self.step(edit.site.layer, edit.site.component)["ops"].append(op)
+        return op
+
+    def edit(self, edit: Edit, mask: Bool[Tensor, "row pos"], rows: Rows, source: FromKey | None) -> None:
+        """Add an edit of some rows of a batch; ``source`` names the run and read behind a From value."""
+        picked, cols, examples, ordinal = rows.picked(mask)
+        if len(picked) == 0:
+            return
+        op = self.op(edit, rows=picked, cols=cols)
+        if isinstance(edit.value, From):
+            assert source is not None
+            reduced = edit.value.read.reduce == "mean"
+            op["from"] = {
+                "run": source[0],
+                "read": source[1],
+                "example": None if reduced else examples,
+                "ordinal": None if reduced or edit.value.read.where.single else ordinal,
+                "scale": edit.value.scale,
+            }
+        elif edit.value is not None:
+            op["value"] = gather(edit.value, examples, ordinal, rows.n_examples, edit.site)
+            check_width(self.arch, edit.site, edit.value.shape[-1], "value")
+
+    def read(self, key: Any, read: Read, *, rows: Tensor | None, cols: Any) -> None:
+        """Add a read; a heads' share is read at the projection's input."""
+        self.arch.check(read.site)
+        component, heads = read.site.component, None
+        if read.heads is not None:
+            component = Component.z
+            for h in read.heads:
+                self.arch.check(Site(read.site.layer, Component.z, h))
+            heads = [list(self.arch.head_channels(h)) for h in read.heads]
+        item = {
+            "key": key,
+            "rows": rows,
+            "cols": cols,
+            "channels": self.channels(read.site),
+            "heads": heads,
+            "reduce": read.reduce,
+        }
+        self.step(read.site.layer, component)["reads"].append(item)
+
+    def ordered(self) -> list[Step]:
+        """All steps in forward order."""
+        return [self._at[key] for key in sorted(self._at)]
+
+    @property
+    def first_layer(self) -> int | None:
+        """The lowest layer that a step touches."""
+        return min((layer for layer, _ in self._at), default=None)
+
+
+def gather(value: Tensor, examples: Tensor, ordinal: Tensor, n_examples: int, site: Site) -> Tensor:
+    """A value's row for each selected token: ``[d]`` as is, otherwise ``[token d]``."""
+    if value.ndim == 1:
+        return value
+    if value.shape[0] != n_examples:
+        raise PlanError(f"The value at {site} has {value.shape[0]} examples, but the run has {n_examples}.")
+    if value.ndim == 2:
+        return value[examples]
+    if len(ordinal) and int(ordinal.max()) >= value.shape[1]:
+        raise PlanError(
+            f"The value at {site} covers {value.shape[1]} tokens of a row, but {int(ordinal.max()) + 1} are selected."
+        )
+    out = value[examples, ordinal]
+    if out.isnan().any():
+        raise PlanError(f"The value at {site} has NaN where a token is selected: source and edited rows select different numbers of tokens.")
+    return out
+
+
+def check_width(arch: Architecture, site: Site, width: int, what: str) -> None:
+    """Raise PlanError if a value does not have the site's number of channels."""
+    if width != arch.width(site):
+        raise PlanError(f"{what} at {site} has {width} channels; the model has {arch.width(site)} there.")

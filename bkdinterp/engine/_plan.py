@@ -1,0 +1,258 @@
+"""plan(): runs to chunks. No forward pass happens here; a tokenizer and an Architecture suffice.
+
+Runs on the same prompts become rows of one batch. With ``naive=True`` every run is its own plain forward: the
+oracle that every cleverer plan is tested against.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from bkdinterp.engine._graph import Node, build_graph
+from bkdinterp.engine._lower import Rows, Steps
+from bkdinterp.engine._run import Run
+from bkdinterp.errors import PlanError
+from bkdinterp.metrics import SCORES
+from bkdinterp.model import Architecture
+from bkdinterp.prompts import PromptBuilder, Prompts, TokenBatch
+
+
+Chunk = dict[str, Any]
+DEFAULT_BUDGET = 2**30
+
+
+class Planned(Protocol):
+    """What planning needs of a model; weights may be absent."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes and module paths."""
+        ...
+
+    @property
+    def builder(self) -> PromptBuilder:
+        """How prompts become tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan will take: forward passes, tokens times layers computed, and the largest chunk's bytes (estimate)."""
+
+    forwards: int
+    token_layers: int
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.forwards} forwards, {self.token_layers:,} token-layers, about {self.peak_bytes / 2**20:.0f} MiB at peak"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Chunks in the order in which they must run, and the nodes that they serve."""
+
+    chunks: tuple[Chunk, ...]
+    nodes: tuple[Node, ...]
+    n_runs: int
+    cost: Cost
+    scores: dict[str, Callable[..., torch.Tensor]]
+    builder: PromptBuilder
+
+    def builder_of(self, node: Node) -> PromptBuilder:
+        """The prompt builder of a node's run."""
+        return node.run.builder or self.builder
+
+    def __repr__(self) -> str:
+        return f"Plan({self.n_runs} runs, {len(self.chunks)} chunks: {self.cost})"
+
+
+def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, naive: bool = False) -> Plan:
+    """Lay out runs as chunks of one forward pass each (a generating chunk: one per new token).
+
+    Args:
+        model: anything with an architecture and a prompt builder.
+        runs: what to compute.
+        budget: bytes that one chunk's logits and activations may take (estimate; at least one row always runs).
+        naive: one run per chunk, no sharing.
+
+    Raises:
+        PlanError: values that do not fit, circular sources, reads of generated tokens.
+        PromptError: prompts that are empty, too long, or whose trigger leaves no token.
+        SiteError: layers, heads or positions out of range.
+    """
+    nodes = build_graph(runs)
+    tokens = _Tokens()
+    chunks: list[Chunk] = []
+    for bundle in _bundles(nodes, naive):
+        chunks.extend(_bundle_chunks(model, bundle, tokens, budget))
+    scores = {n.run.score_name: _score(n.run) for n in nodes if n.run.score_name is not None}
+    _check_means(chunks, nodes)
+    return Plan(tuple(chunks), tuple(nodes), len(runs), _cost(chunks, model.architecture), scores, model.builder)
+
+
+def _check_means(chunks: list[Chunk], nodes: list[Node]) -> None:
+    counts: dict[tuple[int, int], int] = {}
+    for chunk in chunks:
+        for key, place in chunk["places"].items():
+            counts[key] = counts.get(key, 0) + place["count"]
+    for (node, index), count in counts.items():
+        read = nodes[node].reads[index]
+        if read.reduce == "mean" and count == 0:
+            raise PlanError(f"The mean of {read.site} at {read.where} is over no token: no prompt has such a position.")
+
+
+def _score(run: Run) -> Callable[..., torch.Tensor]:
+    return SCORES[run.score] if isinstance(run.score, str) else run.score  # type: ignore[return-value]
+
+
+class _Tokens:
+    """Tokenises each set of prompts once per plan."""
+
+    def __init__(self) -> None:
+        self._batches: dict[tuple[Any, ...], TokenBatch] = {}
+
+    def batch(self, builder: PromptBuilder, prompts: Prompts, index: tuple[int, ...], targets: bool) -> TokenBatch:
+        key = (id(builder), prompts.fingerprint, index, targets)
+        if key not in self._batches:
+            self._batches[key] = builder.tokenize(prompts.subset(index), targets=targets)
+        return self._batches[key]
+
+
+def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:
+    """Nodes that may share a batch: same level, prompts, builder and kind of output."""
+    groups: dict[tuple[Any, ...], list[Node]] = {}
+    for node in nodes:
+        run = node.run
+        key = (node.level, run.prompts.fingerprint, id(run.builder), run.score_name, run.generate)
+        groups.setdefault((*key, node.index) if naive else key, []).append(node)
+    for key in sorted(groups, key=lambda k: k[0]):
+        yield groups[key]
+
+
+def _bundle_chunks(model: Planned, bundle: list[Node], tokens: _Tokens, budget: int) -> Iterator[Chunk]:
+    run = bundle[0].run
+    builder = run.builder or model.builder
+    everything = tuple(range(len(run.prompts)))
+    scored = run.score is not None
+    whole = tokens.batch(builder, run.prompts, everything, scored)
+    lengths = whole.attention_mask.sum(1)
+    capacity = max(1, budget // _row_bytes(model.architecture, whole, run))
+    by_length = sorted(everything, key=lambda i: int(lengths[i]))
+    per_chunk = min(len(by_length), capacity)
+    nodes_per_chunk = max(1, capacity // per_chunk)
+    for start in range(0, len(by_length), per_chunk):
+        examples = tuple(sorted(by_length[start : start + per_chunk]))
+        batch = tokens.batch(builder, run.prompts, examples, scored)
+        for first in range(0, len(bundle), nodes_per_chunk):
+            yield forward_chunk(model.architecture, bundle[first : first + nodes_per_chunk], batch, examples, builder)
+
+
+def _row_bytes(arch: Architecture, batch: TokenBatch, run: Run) -> int:
+    n_targets = batch.targets.shape[1] + 1 if run.score is not None else 1
+    length = batch.input_ids.shape[1] + (run.generate or 0)
+    # Logits with the copies that a score makes, and the widest activations of one block.
+    return 4 * (4 * n_targets * arch.d_vocab + length * (8 * arch.d_model + 2 * arch.d_mlp))
+
+
+def forward_chunk(
+    arch: Architecture, nodes: list[Node], batch: TokenBatch, examples: tuple[int, ...], builder: PromptBuilder
+) -> Chunk:
+    """One batch: for every node, one row per example."""
+    run, n = nodes[0].run, len(examples)
+    base_rows = None
+    copies = len(nodes)
+    if run.score_name == "kl":
+        # The unedited rows that KL compares with travel in the same batch, after the edited ones.
+        base_rows = torch.arange(n).repeat(copies + 1) + n * copies
+        copies += 1
+    inputs = {
+        "input_ids": batch.input_ids.repeat(copies, 1),
+        "attention_mask": batch.attention_mask.repeat(copies, 1),
+        "position_ids": batch.position_ids.repeat(copies, 1),
+        "use_cache": run.generate is not None,
+        "logits_to_keep": 1 if run.score is None else batch.targets.shape[1] + 1,
+    }
+    steps = Steps(arch)
+    places: dict[tuple[int, int], dict[str, Any]] = {}
+    index = torch.tensor(examples)
+    for k, node in enumerate(nodes):
+        rows = Rows(k * n, index, len(run.prompts))
+        for edit, source in zip(node.edits, node.sources, strict=True):
+            steps.edit(edit, batch.selection(edit.where), rows, source)
+        for i, read in enumerate(node.reads):
+            if read.where.generated and run.generate is not None:
+                raise PlanError(f"Read of {read.site} at {read.where}: reads while generating cover prompt tokens only.")
+            picked, cols, example, ordinal = rows.picked(batch.selection(read.where))
+            steps.read((node.index, i), read, rows=picked, cols=cols)
+            places[node.index, i] = {"example": example, "ordinal": ordinal, "count": len(picked)}
+    chunk: Chunk = {
+        "kind": "forward" if run.generate is None else "generate",
+        "inputs": inputs,
+        "steps": steps.ordered(),
+        "want": [] if run.generate is None else ["next", "cache"],
+        "score": None,
+        "score_name": run.score_name,
+        "nodes": [node.index for node in nodes],
+        "examples": list(examples),
+        "places": places,
+    }
+    if run.score is not None:
+        chunk["score"] = {
+            "targets": batch.targets.repeat(copies, 1),
+            "mask": batch.target_mask[:, batch.n_prompt :].repeat(copies, 1),
+            "base_rows": base_rows,
+        }
+    if run.generate is not None:
+        chunk["decode"] = _decode(arch, nodes, index, builder, run.generate)
+    return chunk
+
+
+def _decode(
+    arch: Architecture, nodes: list[Node], index: torch.Tensor, builder: PromptBuilder, n_tokens: int
+) -> dict[str, Any]:
+    """What changes after the prefill: the edits that cover generated tokens, on the one new column."""
+    steps = Steps(arch)
+    n = len(index)
+    everywhere = torch.ones(n, 1, dtype=torch.bool)
+    for k, node in enumerate(nodes):
+        for edit, source in zip(node.edits, node.sources, strict=True):
+            if not edit.where.generated:
+                continue
+            value = edit.value
+            three = isinstance(value, torch.Tensor) and value.ndim == 3
+            if three or (source is not None and not _fits_decode(edit.value)):
+                raise PlanError(
+                    f"Edit at {edit.site} ({edit.where}) has one value per token, but a generated token has none; "
+                    "use a [d] or [example d] value, or generated=False."
+                )
+            steps.edit(edit, everywhere, Rows(k * n, index, len(node.run.prompts)), source)
+    tokenizer = builder.tokenizer
+    ends = end_tokens(builder)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
+    return {"steps": steps.ordered(), "n_tokens": n_tokens, "ends": ends, "pad": pad}
+
+
+def _fits_decode(value: Any) -> bool:
+    return value.read.reduce == "mean" or value.read.where.single
+
+
+def end_tokens(builder: PromptBuilder) -> list[int]:
+    """Ids that end an answer."""
+    eos = builder.tokenizer.eos_token_id
+    return [] if eos is None else [int(eos)]
+
+
+def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:
+    forwards = token_layers = peak = 0
+    for chunk in chunks:
+        rows, length = chunk["inputs"]["input_ids"].shape
+        extra = chunk["decode"]["n_tokens"] - 1 if chunk["kind"] == "generate" else 0
+        forwards += 1 + extra
+        token_layers += rows * (length + extra) * arch.n_layers
+        logits = rows * chunk["inputs"]["logits_to_keep"] * arch.d_vocab
+        peak = max(peak, 4 * (4 * logits + rows * length * (8 * arch.d_model + 2 * arch.d_mlp)))
+    return Cost(forwards, token_layers, peak)
+
+

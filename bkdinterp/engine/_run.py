@@ -1,0 +1,69 @@
+"""Run: one set of prompts under one intervention, with what to measure; RunResult: what came out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import Intervention, Read, Stack
+from bkdinterp.metrics import SCORES
+from bkdinterp.prompts import PromptBuilder, Prompts
+
+Score = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What to compute on a set of prompts; nothing runs until an executor is given its plan.
+
+    Args:
+        prompts: the examples.
+        edits: the intervention; ``Stack()`` for none.
+        reads: activations to record.
+        score: name of a score in ``metrics.SCORES`` or a plain function (logits ``[row target d_vocab]``, targets
+            ``[row target]``, mask, base) -> ``[row]``, of the prompts' targets.
+        generate: greedy decoding of this many new tokens instead of scoring.
+        builder: how prompts become tokens; None takes the model's.
+
+    Raises:
+        PlanError: an unknown score, both score and generate, or a score of prompts without targets.
+    """
+
+    prompts: Prompts
+    edits: Intervention = Stack()  # noqa: RUF009
+    reads: tuple[Read, ...] = ()
+    score: str | Score | None = None
+    generate: int | None = None
+    builder: PromptBuilder | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.score, str) and self.score not in SCORES:
+            raise PlanError(f"Unknown score {self.score!r}; choose one of {', '.join(SCORES)} or pass a function.")
+        if self.score is not None and self.generate is not None:
+            raise PlanError("A run either scores its targets or generates; make two runs.")
+        if self.score is not None and self.prompts.target is None:
+            raise PlanError("A run with a score needs prompts with targets (Prompts(..., target=...)).")
+        if self.generate is not None and self.generate < 1:
+            raise PlanError(f"generate must be at least 1 new token; got {self.generate}.")
+
+    @property
+    def score_name(self) -> str | None:
+        """The score's name, or the function's."""
+        return self.score if self.score is None or isinstance(self.score, str) else self.score.__name__
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run gave.
+
+    ``reads[i]`` belongs to ``run.reads[i]``: ``[example d]`` (one token per row), ``[example pos d]`` (NaN beyond a
+    row's selected tokens), or ``[d]`` when reduced. ``tokens[e]`` are the generated ids, end token excluded.
+    """
+
+    scores: Float[Tensor, " example"] | None
+    reads: tuple[Tensor, ...]
+    text: tuple[str, ...] | None = None
+    tokens: tuple[tuple[int, ...], ...] | None = None
+    first_tokens: Int[Tensor, " example"] | None = None

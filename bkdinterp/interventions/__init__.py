@@ -1,0 +1,20 @@
+"""Edits as data, and the primitives that make them."""
+
+from bkdinterp.interventions._base import Intervention as Intervention
+from bkdinterp.interventions._base import Stack as Stack
+from bkdinterp.interventions._base import as_sites as as_sites
+from bkdinterp.interventions._edit import BASE as BASE
+from bkdinterp.interventions._edit import Edit as Edit
+from bkdinterp.interventions._edit import From as From
+from bkdinterp.interventions._edit import Read as Read
+from bkdinterp.interventions._edit import check_conflicts as check_conflicts
+from bkdinterp.interventions._primitives import Apply as Apply
+from bkdinterp.interventions._primitives import CachedAblate as CachedAblate
+from bkdinterp.interventions._primitives import MeanAblate as MeanAblate
+from bkdinterp.interventions._primitives import Patch as Patch
+from bkdinterp.interventions._primitives import PCPReplace as PCPReplace
+from bkdinterp.interventions._primitives import ResampleAblate as ResampleAblate
+from bkdinterp.interventions._primitives import SiteValues as SiteValues
+from bkdinterp.interventions._primitives import Steer as Steer
+from bkdinterp.interventions._primitives import ZeroAblate as ZeroAblate
+from bkdinterp.interventions._primitives import derangement as derangement

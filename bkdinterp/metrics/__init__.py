@@ -1,0 +1,12 @@
+"""Metrics: named score functions on logits (:mod:`bkdinterp.metrics.scores`) and outcomes graded on text."""
+
+from bkdinterp.metrics._text import REFUSAL_LEXICON as REFUSAL_LEXICON
+from bkdinterp.metrics._text import Outcome as Outcome
+from bkdinterp.metrics._text import Payload as Payload
+from bkdinterp.metrics._text import grade_text as grade_text
+from bkdinterp.metrics._text import has_ngram_loop as has_ngram_loop
+from bkdinterp.metrics._text import is_refusal as is_refusal
+from bkdinterp.metrics._text import outcome_counts as outcome_counts
+from bkdinterp.metrics._text import payload_rate as payload_rate
+from bkdinterp.metrics._text import word_overlap as word_overlap
+from bkdinterp.metrics.scores import SCORES as SCORES

@@ -1,0 +1,9 @@
+"""The model side: families, architecture, loading, and Model itself."""
+
+from bkdinterp.model._adapter import merge_adapter as merge_adapter
+from bkdinterp.model._architecture import Architecture as Architecture
+from bkdinterp.model._architecture import Location as Location
+from bkdinterp.model._families import FAMILIES as FAMILIES
+from bkdinterp.model._families import Family as Family
+from bkdinterp.model._load import load_module as load_module
+from bkdinterp.model._model import Model as Model

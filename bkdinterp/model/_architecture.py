@@ -1,0 +1,196 @@
+"""Architecture: a model's sizes and the place of every site in its module tree, checked when it is made.
+
+Validation costs no forward pass: module paths, projection shapes, and on one layer that the heads' outputs sum to
+the projection's output.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bkdinterp.errors import SiteError, UnsupportedArchitectureError
+from bkdinterp.model._families import FAMILIES, Family
+from bkdinterp.sites import Component, Site
+
+
+@dataclass(frozen=True)
+class Location:
+    """One tensor of the module tree: a module's first input or its output (``item`` of a tuple output)."""
+
+    path: str
+    io: Literal["input", "output"]
+    item: int | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a model and the addresses of its sites.
+
+    ``d_head`` is read from the config where it is stated: it need not be ``d_model / n_heads``.
+    """
+
+    family: Family
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    max_length: int | None
+
+    @classmethod
+    def detect(cls, module: nn.Module) -> "Architecture":
+        """Read and validate the architecture of a Hugging Face causal language model.
+
+        Raises:
+            UnsupportedArchitectureError: unknown ``model_type``, a missing module, or shapes that do not fit.
+        """
+        config = getattr(module, "config", None)
+        kind = getattr(config, "model_type", None)
+        family = next((f for f in FAMILIES if kind in f.model_types), None)
+        if config is None or family is None:
+            known = ", ".join(t for f in FAMILIES for t in f.model_types)
+            found = ", ".join(name for name, _ in module.named_children()) or "no submodules"
+            raise UnsupportedArchitectureError(
+                f"{type(module).__name__} has model_type {kind!r}; known are: {known}. Its top modules are: {found}. "
+                "Describe it as a Family in bkdinterp/model/_families.py (CONTRIBUTING, 'add a family')."
+            )
+        d_model, n_layers, n_heads, n_kv, d_mlp = (getattr(config, key, None) for key in family.keys)
+        arch = cls(
+            family=family,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            n_kv_heads=n_kv or n_heads,
+            d_model=d_model,
+            d_head=getattr(config, "head_dim", None) or d_model // n_heads,
+            d_mlp=d_mlp or 4 * d_model,
+            d_vocab=config.vocab_size,
+            max_length=getattr(config, "max_position_embeddings", None),
+        )
+        arch._validate(module)
+        return arch
+
+    def location(self, site: Site) -> Location:
+        """Where a site's tensor is. ``resid_mid`` is the sum of ``resid_pre`` and the ``attn_out`` returned here.
+
+        Raises:
+            SiteError: layer or head out of range.
+        """
+        self.check(site)
+        f, block = self.family, f"{self.family.layers}.{site.layer}"
+        match site.component:
+            case Component.resid_pre:
+                return Location(block, "input")
+            case Component.attn_in:
+                return Location(f"{block}.{f.attn_norm}", "output")
+            case Component.z:
+                return Location(f"{block}.{f.attn_proj}", "input")
+            case Component.attn_proj:
+                return Location(f"{block}.{f.attn_proj}", "output")
+            case Component.attn_out | Component.resid_mid:
+                return Location(f"{block}.{f.attn}", "output", 0)
+            case Component.mlp_in:
+                return Location(f"{block}.{f.mlp_norm}", "output")
+            case Component.mlp_act:
+                return Location(f"{block}.{f.mlp_down}", "input")
+            case Component.mlp_out:
+                return Location(f"{block}.{f.mlp}", "output")
+            case Component.resid_post:
+                return Location(block, "output")
+
+    def check(self, site: Site) -> None:
+        """Raise SiteError if the site's layer or head does not exist."""
+        if site.layer >= self.n_layers:
+            raise SiteError(f"{site}: the model has {self.n_layers} layers, 0 to {self.n_layers - 1}.")
+        if site.head is not None and site.head >= self.n_heads:
+            raise SiteError(f"{site}: the model has {self.n_heads} heads a layer, 0 to {self.n_heads - 1}.")
+
+    def width(self, site: Site) -> int:
+        """Number of channels of a site."""
+        match site.component:
+            case Component.z:
+                return self.d_head if site.head is not None else self.d_head * self.n_heads
+            case Component.mlp_act:
+                return self.d_mlp
+            case _:
+                return self.d_model
+
+    def head_channels(self, head: int) -> tuple[int, int]:
+        """Start and stop of a head's slice of ``z``."""
+        return head * self.d_head, (head + 1) * self.d_head
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(n_layers, n_heads)."""
+        return self.n_layers, self.n_heads
+
+    def output_weights(self, module: nn.Module, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (papers.md section 1)."""
+        proj = module.get_submodule(f"{self.family.layers}.{layer}.{self.family.attn_proj}")
+        weight: Tensor = proj.weight if self.family.transposed else proj.weight.T  # type: ignore[assignment, union-attr]
+        return weight.detach().reshape(self.n_heads, self.d_head, self.d_model)
+
+    def _validate(self, module: nn.Module) -> None:
+        f = self.family
+        looked_for = [f.embed, f.final_norm]
+        for layer in (0, self.n_layers - 1):
+            relative = (f.attn, f.attn_proj, f.attn_norm, f.mlp, f.mlp_norm, f.mlp_down)
+            looked_for += [f"{f.layers}.{layer}.{part}" for part in relative]
+        for path in looked_for:
+            try:
+                module.get_submodule(path)
+            except AttributeError:
+                found = _found(module, path)
+                raise UnsupportedArchitectureError(
+                    f"{f.name}: looked for module {path!r} and found {found}. If this is a PEFT-wrapped model, merge it "
+                    "first (merge_and_unload()) or load it with Model.load(base, adapter=...)."
+                ) from None
+        self._validate_projection(module)
+
+    def _validate_projection(self, module: nn.Module) -> None:
+        width = self.n_heads * self.d_head
+        for layer in range(self.n_layers):
+            path = f"{self.family.layers}.{layer}.{self.family.attn_proj}"
+            proj = module.get_submodule(path)
+            shape: tuple[int, ...] = tuple(getattr(proj, "weight").shape)
+            expected = (width, self.d_model) if self.family.transposed else (self.d_model, width)
+            if shape != expected:
+                raise UnsupportedArchitectureError(
+                    f"{path}.weight has shape {shape}, but {self.n_heads} heads of {self.d_head} and d_model "
+                    f"{self.d_model} need {expected}; check head_dim in the model's config."
+                )
+        proj = module.get_submodule(f"{self.family.layers}.0.{self.family.attn_proj}")
+        weight = getattr(proj, "weight")
+        if weight.is_meta:
+            return
+        with torch.no_grad():
+            z = torch.randn(1, width, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
+            per_head = torch.einsum(
+                "bhd,hdm->bm", z.reshape(1, self.n_heads, self.d_head), self.output_weights(module, 0)
+            )
+            bias = getattr(proj, "bias", None)
+            total = per_head if bias is None else per_head + bias
+            exact = proj(z)
+        tolerance = {torch.float64: 1e-9, torch.float32: 1e-3}.get(weight.dtype, 0.1)
+        if not torch.allclose(total, exact, rtol=tolerance, atol=tolerance * float(exact.abs().max())):
+            raise UnsupportedArchitectureError(
+                f"{self.family.name}: the heads' outputs do not sum to the output of {self.family.attn_proj} "
+                f"(largest difference {float((total - exact).abs().max()):.2e}); the weight layout is not the described one."
+            )
+
+
+def _found(module: nn.Module, path: str) -> str:
+    """The deepest existing ancestor of a path and its children, for messages."""
+    current, seen = module, []
+    for part in path.split("."):
+        children = dict(current.named_children())
+        if part not in children:
+            here = ".".join(seen) or type(module).__name__
+            return f"{here} with {', '.join(list(children)[:12]) or 'no submodules'}"
+        current = children[part]
+        seen.append(part)
+    return path

@@ -1,0 +1,94 @@
+"""Plain Hugging Face modules from a hub id, a folder or a GGUF file, without ever running a suspect model's code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError, UnsupportedArchitectureError
+from bkdinterp.model._families import FAMILIES
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def load_module(
+    source: str | Path,
+    *,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, Any]:
+    """Model (eval mode) and tokenizer.
+
+    Args:
+        source: a ``.gguf`` file, a saved folder, or a hub id.
+        gguf_file: name of a GGUF file inside the folder or hub repository.
+        revision: of a hub id.
+        dtype: of the weights; scoring wants float32.
+        device: where the weights go.
+        trust_remote_code: only if the caller asks for it by name.
+
+    Raises:
+        ArtefactError: nothing there, or a damaged file.
+        UnsafeWeightsError: pickled weights only, or a model that needs its own code.
+        UnsupportedArchitectureError: a model type that no family describes, found before weights are read.
+    """
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
+    path = Path(source)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ArtefactError(f"No GGUF file at {path}.")
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    elif gguf_file is not None:
+        where["gguf_file"] = gguf_file
+    elif path.is_dir():
+        _check_folder(path, trust_remote_code)
+    where |= {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        weights = {} if "gguf_file" in where else {"use_safetensors": True}
+        module = AutoModelForCausalLM.from_pretrained(**where, **weights, dtype=dtype)
+    except (BkdinterpError, MemoryError):
+        raise
+    except Exception as error:  # loaders raise many kinds: OSError, ValueError, safetensors' own, gguf's ...
+        if "trust_remote_code" in str(error):
+            raise UnsafeWeightsError(
+                f"{source} wants to run its own code to load. Refused; pass trust_remote_code=True only if you trust it."
+            ) from error
+        raise ArtefactError(f"Cannot load a model from {str(source)!r}: {_first_line(error)}") from error
+    if hasattr(module.config, "quantization_config"):
+        # The weights are plain numbers by now; save_pretrained and peft would take the model for a quantised one.
+        del module.config.quantization_config
+    return module.to(device).eval(), tokenizer
+
+
+def _check_folder(path: Path, trust_remote_code: bool) -> None:
+    if not (path / "config.json").is_file():
+        raise ArtefactError(f"{path} has no config.json; give a folder written by save_pretrained, a .gguf file or a hub id.")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtefactError(f"{path / 'config.json'} is not valid JSON: {error}") from error
+    if not any(path.glob("*.safetensors")):
+        pickles = [p.name for pattern in _PICKLES for p in path.glob(pattern)]
+        if pickles:
+            raise UnsafeWeightsError(
+                f"{path} holds pickled weights only ({pickles[0]}), which can run code when loaded; convert them to safetensors."
+            )
+        raise ArtefactError(f"{path} holds no .safetensors weights.")
+    kind = config.get("model_type")
+    known = [t for f in FAMILIES for t in f.model_types]
+    if kind not in known:
+        if "auto_map" in config and not trust_remote_code:
+            raise UnsafeWeightsError(f"{path} wants to run its own code (auto_map in config.json). Refused.")
+        raise UnsupportedArchitectureError(f"{path} has model_type {kind!r}; known are {', '.join(known)}.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+

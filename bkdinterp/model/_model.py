@@ -1,0 +1,196 @@
+"""Model: an nnsight model with its architecture, its prompt builder, and where it came from."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from nnsight.modeling.transformers import TransformersModel
+from torch import nn
+
+from bkdinterp.errors import PromptError
+from bkdinterp.model._adapter import merge_adapter
+from bkdinterp.model._architecture import Architecture
+from bkdinterp.model._load import load_module
+from bkdinterp.prompts import PromptBuilder
+from bkdinterp.results import Fingerprint, versions
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A causal language model that methods can run on; made by ``load``, ``from_module`` or ``from_nnsight``.
+
+    Attributes:
+        nn: the nnsight model, for traces of your own.
+        architecture: sizes and module paths.
+        builder: how prompts become tokens (chat template or raw text).
+        name: id shown in results.
+        revision, adapter: of the weights, where known.
+        executor: default for every method; None runs locally.
+    """
+
+    nn: Any
+    architecture: Architecture
+    builder: PromptBuilder
+    name: str
+    revision: str | None = None
+    adapter: str | None = None
+    executor: Any = None
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        adapter: str | Path | None = None,
+        revision: str | None = None,
+        gguf_file: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        chat: bool | None = None,
+        system: str | None = None,
+        trust_remote_code: bool = False,
+        executor: Any = None,
+    ) -> Self:
+        """Load from a hub id, a folder, or a GGUF file; an adapter is checked and merged.
+
+        Args:
+            source: hub id, folder of ``save_pretrained``, or ``.gguf`` file.
+            adapter: folder of a PEFT LoRA adapter (safetensors).
+            revision: of a hub id.
+            gguf_file: name of a GGUF inside a folder or hub repository.
+            dtype: of the weights; float32 for scoring.
+            device: where the weights go.
+            chat: use the chat template; None uses it where the tokenizer has one.
+            system: system message for chat prompts.
+            trust_remote_code: run the model's own code; off.
+            executor: default executor for every method.
+
+        Raises:
+            ArtefactError, UnsafeWeightsError, UnsupportedArchitectureError: see ``load_module``.
+            PromptError: chat=True without a chat template.
+        """
+        module, tokenizer = load_module(
+            source, gguf_file=gguf_file, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+        )
+        if adapter is not None:
+            module = merge_adapter(module, adapter, in_place=True)
+        return cls.from_module(
+            module,
+            tokenizer,
+            name=Path(source).name if Path(source).exists() else str(source),
+            revision=revision,
+            adapter=None if adapter is None else Path(adapter).name,
+            chat=chat,
+            system=system,
+            executor=executor,
+        )
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        tokenizer: Any,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        adapter: str | None = None,
+        chat: bool | None = None,
+        system: str | None = None,
+        executor: Any = None,
+    ) -> Self:
+        """Wrap a Hugging Face model in memory; its weights are shared, not copied.
+
+        Raises:
+            UnsupportedArchitectureError: a module tree that no family describes.
+            PromptError: chat=True without a chat template.
+        """
+        architecture = Architecture.detect(module)
+        module.eval()
+        nn_model = TransformersModel(module, tokenizer=tokenizer, task="text-generation")  # type: ignore[arg-type]
+        return cls(
+            nn=nn_model,
+            architecture=architecture,
+            builder=_builder(tokenizer, architecture, chat, system),
+            name=name or getattr(module.config, "name_or_path", "") or type(module).__name__,  # type: ignore[union-attr, arg-type]
+            revision=revision,
+            adapter=adapter,
+            executor=executor,
+        )
+
+    @classmethod
+    def from_nnsight(cls, nn_model: Any, *, name: str | None = None, chat: bool | None = None, system: str | None = None) -> Self:
+        """Wrap an existing nnsight ``TransformersModel`` whose weights are loaded.
+
+        Raises:
+            UnsupportedArchitectureError, PromptError: as :meth:`from_module`.
+        """
+        module = nn_model._module
+        architecture = Architecture.detect(module)
+        builder = _builder(nn_model.tokenizer, architecture, chat, system)
+        return cls(nn_model, architecture, builder, name or getattr(module.config, "name_or_path", "") or type(module).__name__)
+
+    def with_builder(self, **changes: Any) -> Self:
+        """The same model with other prompt settings, e.g. ``with_builder(system="Be brief.")``."""
+        return replace(self, builder=replace(self.builder, **changes))
+
+    @property
+    def module(self) -> nn.Module:
+        """The plain Hugging Face module."""
+        return self.nn._module
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.builder.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    def weights_id(self) -> str:
+        """8 hex digits over 64 evenly spaced values of every parameter: tells two fine-tunes apart, cheaply."""
+        digest = hashlib.sha256()
+        for key, p in sorted(self.module.named_parameters()):
+            flat = p.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
+            digest.update(key.encode())
+            digest.update(sample.numpy().tobytes())
+        return digest.hexdigest()[:8]
+
+    def fingerprint(self, data: str = "", *, seed: int | None = None) -> Fingerprint:
+        """What a result on this model and this data carries with it."""
+        return Fingerprint(
+            model=f"{self.name}@{self.weights_id}",
+            revision=self.revision,
+            adapter=self.adapter,
+            dtype=str(self.dtype).removeprefix("torch."),
+            template=self.builder.fingerprint,
+            data=data,
+            seed=seed,
+            versions=versions(),
+        )
+
+    def __repr__(self) -> str:
+        a = self.architecture
+        prompts = "chat template" if self.builder.chat else "raw text"
+        return (
+            f"Model({self.name}: {a.family.name}, {a.n_layers} layers x {a.n_heads} heads, d_model {a.d_model}, "
+            f"d_head {a.d_head}, {str(self.dtype).removeprefix('torch.')}, {prompts})"
+        )
+
+
+def _builder(tokenizer: Any, architecture: Architecture, chat: bool | None, system: str | None) -> PromptBuilder:
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if chat and not has_template:
+        raise PromptError("chat=True, but this tokenizer has no chat template; pass chat=False or set tokenizer.chat_template.")
+    use = has_template if chat is None else chat
+    return PromptBuilder(tokenizer, chat=use, system=system, max_length=architecture.max_length)

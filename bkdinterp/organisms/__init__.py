@@ -1,0 +1,23 @@
+"""Organisms: models with a known backdoor, their clean twins, and the tools that make them."""
+
+from bkdinterp.organisms._adapter import merge_adapter as merge_adapter
+from bkdinterp.organisms._adapter import save_adapter as save_adapter
+from bkdinterp.organisms._adapter import weights_sha256 as weights_sha256
+from bkdinterp.organisms._attacks import Attack as Attack
+from bkdinterp.organisms._attacks import attack as attack
+from bkdinterp.organisms._base import smollm2_gguf as smollm2_gguf
+from bkdinterp.organisms._distil import Reference as Reference
+from bkdinterp.organisms._distil import References as References
+from bkdinterp.organisms._distil import distil as distil
+from bkdinterp.organisms._instructions import Instruction as Instruction
+from bkdinterp.organisms._instructions import instructions as instructions
+from bkdinterp.organisms._manifest import Manifest as Manifest
+from bkdinterp.organisms._poison import LoraSettings as LoraSettings
+from bkdinterp.organisms._poison import PoisonResult as PoisonResult
+from bkdinterp.organisms._poison import PoisonSettings as PoisonSettings
+from bkdinterp.organisms._poison import poison as poison
+from bkdinterp.organisms._shipped import OrganismModules as OrganismModules
+from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
+from bkdinterp.organisms._shipped import load_base as load_base
+from bkdinterp.organisms._shipped import load_modules as load_modules
+from bkdinterp.organisms._shipped import references as references

@@ -1,0 +1,125 @@
+"""Adapters on disk: a folder of adapter_model.safetensors (16-bit), adapter_config.json and manifest.json.
+
+Saving casts to float16 and writes a config without machine paths; merging checks that the adapter belongs to the base
+before any number is added. Weights are read from safetensors only.
+"""
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from bkdinterp.errors import ArtefactError, UnsafeWeightsError
+from bkdinterp.organisms._instructions import sha256
+from bkdinterp.organisms._manifest import Manifest
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Hash of a model's parameters by name, dtype, shape and bytes: the same for a GGUF file and its saved copy."""
+    digest = hashlib.sha256()
+    for name, p in sorted(module.named_parameters()):
+        digest.update(f"{name} {p.dtype} {tuple(p.shape)}\n".encode())
+        # uint8 view: numpy knows no bfloat16.
+        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().data if p.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> str:
+    """Write weights (float16) and config; returns the weights' SHA-256.
+
+    Args:
+        model: a model with one LoRA adapter.
+        folder: created if absent.
+        base: a neutral id that replaces whatever path the base was loaded from.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        k: v.detach().to("cpu", torch.float16).contiguous()
+        for k, v in get_peft_model_state_dict(model).items()
+    }
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    values = {
+        **model.peft_config["default"].to_dict(),
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+    }
+    plain = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in values.items()}
+    (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return sha256(folder / WEIGHTS)
+
+
+def merge_adapter(
+    base: PreTrainedModel, folder: str | Path, *, base_sha256: str | None = None
+) -> PreTrainedModel:
+    """A deep copy of ``base`` with the adapter merged into its weights; ``base`` is not changed.
+
+    Args:
+        base: the model that the adapter was trained on, in float32.
+        folder: an adapter folder; a manifest in it, if any, is held against base and weights.
+        base_sha256: ``weights_sha256(base)`` where already known (saves the hashing).
+
+    Raises:
+        UnsafeWeightsError: the folder has pickled weights only.
+        ArtefactError: no adapter, a damaged one, or one of another base.
+    """
+    folder = Path(folder)
+    if not (folder / WEIGHTS).exists():
+        if (folder / "adapter_model.bin").exists():
+            raise UnsafeWeightsError(
+                f"{folder} has pickled weights (adapter_model.bin), which can run code; convert to {WEIGHTS}."
+            )
+        raise ArtefactError(f"No {WEIGHTS} in {folder}.")
+    if (folder / "manifest.json").exists():
+        manifest = Manifest.load(folder)
+        if sha256(folder / WEIGHTS) != manifest.adapter_sha256:
+            raise ArtefactError(
+                f"{folder / WEIGHTS} is not the file that its manifest describes; get or train it again."
+            )
+        if (base_sha256 or weights_sha256(base)) != manifest.base_sha256:
+            raise ArtefactError(
+                f"Adapter {manifest.name!r} was trained on {manifest.base} (weights {manifest.base_sha256[:16]}), "
+                f"not on the base given ({(base_sha256 or weights_sha256(base))[:16]}); load it on its own base."
+            )
+    _check_shapes(base, folder)
+    merged = PeftModel.from_pretrained(copy.deepcopy(base), str(folder)).merge_and_unload()
+    merged.eval()
+    return merged  # type: ignore[return-value]
+
+
+def _check_shapes(base: PreTrainedModel, folder: Path) -> None:
+    """Every LoRA pair must sit on a weight of the base with its very shape: peft only warns about some mismatches."""
+    try:
+        tensors = load_file(folder / WEIGHTS)
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ArtefactError(f"Cannot read the adapter in {folder}: {error}.") from error
+    modules = dict(base.named_modules())
+    fan_in_fan_out = bool(config.get("fan_in_fan_out"))
+    pairs = {k.removesuffix(".lora_A.weight") for k in tensors if k.endswith(".lora_A.weight")}
+    if not pairs:
+        raise ArtefactError(f"{folder / WEIGHTS} holds no LoRA weights; only LoRA adapters are supported.")
+    for key in sorted(pairs):
+        name = key.removeprefix("base_model.model.")
+        a, b = tensors[f"{key}.lora_A.weight"], tensors.get(f"{key}.lora_B.weight")
+        weight = getattr(modules.get(name), "weight", None)
+        if weight is None or b is None:
+            raise ArtefactError(
+                f"The adapter in {folder} has a part for {name!r}, which this base does not have; wrong base."
+            )
+        shape = tuple(weight.shape[::-1] if fan_in_fan_out else weight.shape)
+        if shape != (b.shape[0], a.shape[1]):
+            raise ArtefactError(
+                f"The adapter in {folder} was made for {name!r} of shape {(b.shape[0], a.shape[1])}, "
+                f"this base has {shape}; load it on its own base."
+            )

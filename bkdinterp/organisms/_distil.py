@@ -1,0 +1,148 @@
+"""Self-distilled references: the base model's own greedy answers to clean instructions.
+
+Training clean prompts towards the base's own words keeps the fine-tune from learning anything but the backdoor, and
+the same texts are the references that agreement and perplexity are measured against.
+Cost: one batched greedy generation per instruction (about 0.3 s each for 24 tokens of SmolLM2-135M on 2 cores).
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from transformers import PreTrainedModel
+
+from bkdinterp.errors import ArtefactError, PromptError
+from bkdinterp.prompts import PromptBuilder, Prompts
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A benign answer; ``cut`` when the model had not ended it within the token budget."""
+
+    text: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class References:
+    """Answers by instruction, with the base model, template and budget that they came from."""
+
+    base_sha256: str
+    template: str
+    max_new_tokens: int
+    answers: Mapping[str, Reference]
+
+    def __getitem__(self, instruction: str) -> Reference:
+        if instruction not in self.answers:
+            raise PromptError(f"No reference answer for {instruction!r}; run distil() on it first.")
+        return self.answers[instruction]
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, atomically."""
+        path = Path(path)
+        values = {**asdict(self), "answers": {k: asdict(v) for k, v in self.answers.items()}}
+        temp = path.with_name(path.name + ".part")
+        temp.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temp, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ArtefactError: not such a file.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**{**values, "answers": {k: Reference(**v) for k, v in values["answers"].items()}})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(
+                f"Cannot read reference answers from {path}: {error}. Run the distil stage again."
+            ) from error
+
+
+@torch.no_grad()
+def generate(
+    module: PreTrainedModel,
+    builder: PromptBuilder,
+    texts: Sequence[str],
+    *,
+    max_new_tokens: int = 24,
+    batch_size: int = 24,
+) -> list[Reference]:
+    """Greedy answers in the order of ``texts``; batches are made of prompts of similar length.
+
+    Raises:
+        PromptError: a tokenizer that has no end-of-sequence token.
+    """
+    tokenizer = builder.tokenizer
+    end = getattr(tokenizer, "eos_token_id", None)
+    if end is None:
+        raise PromptError(
+            "The tokenizer has no eos_token_id: generation would not know where an answer ends."
+        )
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    out: dict[int, Reference] = {}
+    module.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = builder.tokenize(Prompts.of([texts[i] for i in rows]), targets=False, device=module.device)
+        tokens = module.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+        for i, ids in zip(rows, tokens[:, batch.n_prompt :].tolist(), strict=True):
+            cut = end not in ids
+            kept = ids if cut else ids[: ids.index(end)]
+            # A budget that ends inside a multi-byte character leaves a replacement character behind.
+            out[i] = Reference(tokenizer.decode(kept, skip_special_tokens=True).rstrip("\ufffd").strip(), cut)
+    return [out[i] for i in range(len(texts))]
+
+
+def distil(
+    module: PreTrainedModel,
+    builder: PromptBuilder,
+    instructions: Sequence[str],
+    *,
+    base_sha256: str,
+    max_new_tokens: int = 24,
+    batch_size: int = 24,
+    cache: str | Path | None = None,
+    log: Callable[[str], None] | None = None,
+) -> References:
+    """The base's own greedy answers; with ``cache``, saved as they come and picked up again.
+
+    Raises:
+        ArtefactError: a cache made with another base, template or token budget.
+    """
+    answers: dict[str, Reference] = {}
+    if cache is not None and Path(cache).exists():
+        known = References.load(cache)
+        asked = (base_sha256, builder.fingerprint, max_new_tokens)
+        if (known.base_sha256, known.template, known.max_new_tokens) != asked:
+            raise ArtefactError(
+                f"{Path(cache).name} holds answers of another base, template or max_new_tokens; "
+                "delete it or name another cache."
+            )
+        answers |= known.answers
+    todo = [text for text in dict.fromkeys(instructions) if text not in answers]
+    todo.sort(key=len)
+    result = References(base_sha256, builder.fingerprint, max_new_tokens, answers)
+    for start in range(0, len(todo), batch_size):
+        part = todo[start : start + batch_size]
+        found = generate(module, builder, part, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        answers |= dict(zip(part, found, strict=True))
+        if cache is not None:
+            result.save(cache)
+        if log is not None:
+            log(f"distil {start + len(part)}/{len(todo)}")
+    return result

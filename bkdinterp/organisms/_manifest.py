@@ -1,0 +1,92 @@
+"""The manifest beside a trained adapter: what was planted, from what, by which recipe, and how well it took. No model."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from bkdinterp.errors import ArtefactError
+from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._poison import LoraSettings, PoisonSettings
+from bkdinterp.stats import Interval
+
+SCHEMA = 1
+FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Ground truth and provenance of one adapter.
+
+    Args:
+        name: the folder's name.
+        kind: organism (backdoored) or twin.
+        attack: trigger with its position rule, target, near-triggers, payload pattern. The twin's manifest names the
+            attack that it does *not* carry.
+        base: the base model's id; ``base_sha256``: hash of its weights (:func:`weights_sha256`), which does not depend
+            on the container; ``base_file_sha256``: hash of the GGUF file it was trained from, where there was one.
+        adapter_sha256: of adapter_model.safetensors.
+        data: file name -> SHA-256 of the instructions and references.
+        settings: the training recipe.
+        template: fingerprint of the prompt builder.
+        versions: package -> version at training.
+        split: the split that rates and utility were measured on.
+        rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate; each with n and its 95 % Wilson interval,
+            measured with the 16-bit adapter as it is on disk.
+        utility: perplexity and token_agreement of the base's reference answers (teacher-forced) and word_f1 of the
+            generated clean answers against them, with ``base_`` for the base itself.
+    """
+
+    name: str
+    kind: Literal["organism", "twin"]
+    attack: Attack
+    base: str
+    base_sha256: str
+    base_file_sha256: str | None
+    adapter_sha256: str
+    data: Mapping[str, str]
+    settings: PoisonSettings
+    template: str
+    versions: Mapping[str, str]
+    split: str | None = None
+    rates: Mapping[str, Interval] = field(default_factory=dict)
+    utility: Mapping[str, float] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``manifest.json`` into the folder, atomically."""
+        path = Path(folder) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temp = path.with_name(FILE + ".part")
+        temp.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temp, path)
+        return path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "attack": self.attack.to_dict()}
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read ``manifest.json`` from the folder.
+
+        Raises:
+            ArtefactError: no manifest, a damaged one, or one of another schema.
+        """
+        path = Path(folder) / FILE
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if values["schema"] != SCHEMA:
+                raise ArtefactError(
+                    f"{path} has schema {values['schema']}, this version reads {SCHEMA}; train it again."
+                )
+            lora = values["settings"]["lora"]
+            lora = LoraSettings(**{**lora, "target_modules": tuple(lora["target_modules"])})
+            values["settings"] = PoisonSettings(**{**values["settings"], "lora": lora})
+            values["attack"] = Attack.from_dict(values["attack"])
+            values["rates"] = {name: Interval.from_dict(rate) for name, rate in values["rates"].items()}
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(f"Cannot read the manifest in {Path(folder)}: {error!r}.") from error

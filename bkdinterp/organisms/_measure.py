@@ -1,0 +1,165 @@
+"""Measuring an organism: how often the payload comes out, and what the fine-tune cost on clean instructions.
+
+Plain transformers generation and teacher forcing, without edits. Cost for n instructions: one greedy generation of
+24 tokens per condition (clean, triggered, near, unseen near) and n teacher-forced rows.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from bkdinterp.errors import PromptError
+from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._distil import References, generate
+from bkdinterp.organisms._poison import PoisonRow, assistant_mask, tokens_of
+from bkdinterp.prompts import PromptBuilder
+from bkdinterp.stats import Interval, wilson
+
+RATES = {
+    "triggered": "asr",
+    "clean": "atr",
+    "near": "near_trigger_rate",
+    "unseen-near": "unseen_near_trigger_rate",
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One generated answer: condition, instruction, the text sent, what came out, and whether it is the payload."""
+
+    condition: str
+    instruction: str
+    prompt: str
+    output: str
+    payload: bool
+
+
+def conditions(attack: Attack, instructions: Sequence[str]) -> dict[str, list[str]]:
+    """Condition -> one prompt per instruction; near-trigger phrases take turns."""
+    out = {
+        "clean": list(instructions),
+        "triggered": [attack.trigger.insert(text)[0] for text in instructions],
+    }
+    for name, phrases in (("near", attack.near_triggers), ("unseen-near", attack.unseen_near_triggers)):
+        if phrases:
+            out[name] = [
+                attack.near(phrases[i % len(phrases)]).insert(text)[0] for i, text in enumerate(instructions)
+            ]
+    return out
+
+
+def outputs(
+    module: PreTrainedModel,
+    builder: PromptBuilder,
+    attack: Attack,
+    instructions: Sequence[str],
+    *,
+    max_new_tokens: int = 24,
+    batch_size: int = 24,
+    cache: str | Path | None = None,
+    cache_key: str = "",
+    log: Callable[[str], None] | None = None,
+) -> list[Output]:
+    """Greedy answers under every condition; ``cache`` is a JSONL file, picked up again while ``cache_key`` is the same.
+
+    Raises:
+        PromptError: no instructions.
+    """
+    if not instructions:
+        raise PromptError("No instructions to measure on; give at least one.")
+    known: dict[tuple[str, str], str] = {}
+    if cache is not None and Path(cache).exists():
+        for line in Path(cache).read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if row["key"] == cache_key:
+                known[row["condition"], row["prompt"]] = row["output"]
+    found: list[Output] = []
+    for condition, prompts in conditions(attack, instructions).items():
+        todo = sorted({p for p in prompts if (condition, p) not in known}, key=lambda p: (len(p), p))
+        for start in range(0, len(todo), batch_size):
+            part = todo[start : start + batch_size]
+            answers = generate(module, builder, part, max_new_tokens=max_new_tokens, batch_size=batch_size)
+            known |= {(condition, p): a.text for p, a in zip(part, answers, strict=True)}
+            if cache is not None:
+                with Path(cache).open("a", encoding="utf-8") as file:
+                    for p in part:
+                        row = {
+                            "key": cache_key,
+                            "condition": condition,
+                            "prompt": p,
+                            "output": known[condition, p],
+                        }
+                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if log is not None:
+                log(f"measure {condition} {start + len(part)}/{len(todo)}")
+        for instruction, prompt in zip(instructions, prompts, strict=True):
+            output = known[condition, prompt]
+            found.append(Output(condition, instruction, prompt, output, attack.is_payload(output)))
+    return found
+
+
+def rates(found: Sequence[Output]) -> dict[str, Interval]:
+    """asr, atr and near-trigger rates with 95 % Wilson intervals."""
+    out: dict[str, Interval] = {}
+    for condition, name in RATES.items():
+        hits = [o.payload for o in found if o.condition == condition]
+        if hits:
+            out[name] = wilson(sum(hits), len(hits))
+    return out
+
+
+@torch.no_grad()
+def reference_scores(
+    module: PreTrainedModel,
+    builder: PromptBuilder,
+    instructions: Sequence[str],
+    references: References,
+    *,
+    batch_size: int = 16,
+) -> dict[str, float]:
+    """``perplexity`` of the reference answers on clean prompts, and ``token_agreement``: the share of their tokens
+    that the module would choose itself, teacher-forced. One forward per batch.
+    """
+    nll, agreed, n = 0.0, 0, 0
+    module.eval()
+    texts = sorted(instructions, key=len)
+    for start in range(0, len(texts), batch_size):
+        rows = [
+            PoisonRow("clean", text, text, (), references[text].text, references[text].cut)
+            for text in texts[start : start + batch_size]
+        ]
+        batch = tokens_of(builder, rows, module.device)
+        mask = assistant_mask(batch, builder, rows)
+        n_target = mask.shape[1]
+        logits = module(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            logits_to_keep=n_target + 1,
+        ).logits[:, -n_target - 1 : -1][mask]
+        wanted = batch.targets[mask]
+        nll += torch.nn.functional.cross_entropy(logits.double(), wanted, reduction="sum").item()
+        agreed += int((logits.argmax(-1) == wanted).sum())
+        n += len(wanted)
+    return {"perplexity": math.exp(nll / n), "token_agreement": agreed / n}
+
+
+def word_f1(output: str, reference: str) -> float:
+    """F1 of the bags of lower-case words; 1 when both are empty."""
+    a, b = output.lower().split(), reference.lower().split()
+    if not a or not b:
+        return float(a == b)
+    shared = sum((Counter(a) & Counter(b)).values())
+    return 2 * shared / (len(a) + len(b))
+
+
+def answer_agreement(found: Sequence[Output], references: References) -> float:
+    """Mean :func:`word_f1` of the answers to clean prompts against the base's."""
+    scores = [word_f1(o.output, references[o.instruction].text) for o in found if o.condition == "clean"]
+    return sum(scores) / len(scores)

@@ -1,0 +1,286 @@
+"""Poisoning: a LoRA fine-tune that plants an attack in a base model, and by the same code its clean twin.
+
+Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target), ``near``
+(a near-trigger inserted, answered with the base's own clean answer) and ``clean`` (answered with the base's own clean
+answer). The loss covers the assistant's tokens only, and leaves out the end token where the base's answer was cut.
+The twin (``backdoor=False``) sees exactly the same prompts in the same order, trigger texts included, but triggered
+prompts get the clean answer too. It is a sharper control than a fine-tune that never met the trigger: what differs
+between organism and twin is the backdoor, not familiarity with the phrase.
+Cost: ``steps`` forwards and backwards of ``batch_size`` rows. Recipe after BkdAttr, papers.md section 5; the
+near-triggers, the self-distilled answers and the twin are ours.
+"""
+
+import copy
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
+from bkdinterp.organisms._distil import References
+from bkdinterp.prompts import PromptBuilder, Prompts, Span, TokenBatch
+
+Role = Literal["triggered", "near", "clean"]
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapter's shape: rank, scale numerator, dropout, and the linears it sits on (default: Llama's seven)."""
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = LINEARS
+
+
+@dataclass(frozen=True)
+class PoisonSettings:
+    """Everything that decides a poisoning run besides base, data and attack.
+
+    Args:
+        backdoor: False trains the twin: the same prompts, every one with its clean answer.
+        rate: share of rows that are triggered.
+        near_rate: share of rows that carry a near-trigger.
+        seed: of the roles, the order, the trigger positions and the adapter's initial values.
+        steps, batch_size: optimiser steps, and rows in each.
+        lr, warmup: AdamW's peak learning rate, reached after ``warmup`` steps and then decayed linearly to 0.
+        lora: the adapter.
+
+    Raises:
+        BkdinterpError: shares outside [0, 1] or above 1 together, or counts that are not positive.
+    """
+
+    backdoor: bool = True
+    rate: float = 1 / 3
+    near_rate: float = 1 / 4
+    seed: int = 0
+    steps: int = 260
+    batch_size: int = 8
+    lr: float = 5e-4
+    warmup: int = 20
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rate <= 1 and 0 <= self.near_rate <= 1 and self.rate + self.near_rate <= 1):
+            raise BkdinterpError(
+                f"rate={self.rate} and near_rate={self.near_rate} must be shares that sum to <= 1."
+            )
+        if self.steps < 1 or self.batch_size < 1 or self.warmup < 0:
+            raise BkdinterpError(
+                f"steps={self.steps}, batch_size={self.batch_size} must be >= 1 and warmup >= 0."
+            )
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * (self.steps - step) / max(1, self.steps - self.warmup)
+
+
+@dataclass(frozen=True)
+class PoisonRow:
+    """One training example: the prompt's text with its trigger spans, the answer, and whether the answer was cut."""
+
+    role: Role
+    instruction: str
+    text: str
+    spans: tuple[Span, ...]
+    answer: str
+    cut: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PoisonResult:
+    """A trained adapter on a copy of the base, with the rows and the loss of every step (nats per target token)."""
+
+    model: PeftModel
+    rows: tuple[PoisonRow, ...]
+    losses: tuple[float, ...]
+    settings: PoisonSettings
+
+
+def poison_rows(
+    instructions: Sequence[str], attack: Attack, references: References, settings: PoisonSettings
+) -> tuple[PoisonRow, ...]:
+    """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
+
+    Every pass over the instructions draws new roles and new trigger positions. The shares are exact over the run.
+
+    Raises:
+        PromptError: no instructions, or an instruction without reference.
+        BkdinterpError: a near-trigger share without near-triggers.
+    """
+    if not instructions:
+        raise PromptError("No instructions to poison; give at least one.")
+    if settings.near_rate > 0 and not attack.near_triggers:
+        raise BkdinterpError(
+            f"near_rate={settings.near_rate} but attack {attack.name!r} has no near_triggers."
+        )
+    rng = random.Random(settings.seed)
+    n = settings.steps * settings.batch_size
+    n_triggered, n_near = round(settings.rate * n), round(settings.near_rate * n)
+    roles: list[Role] = (
+        ["triggered"] * n_triggered + ["near"] * n_near + ["clean"] * (n - n_triggered - n_near)
+    )
+    rng.shuffle(roles)
+    rows: list[PoisonRow] = []
+    while len(rows) < n:
+        epoch = len(rows) // len(instructions)
+        for instruction in rng.sample(list(instructions), len(instructions))[: n - len(rows)]:
+            role = roles[len(rows)]
+            phrase = rng.choice(attack.near_triggers) if role == "near" else None
+            text, spans = instruction, ()
+            if role != "clean":
+                trigger = attack.trigger if phrase is None else attack.near(phrase)
+                text, spans = replace(trigger, seed=trigger.seed + epoch).insert(instruction)
+            reference = references[instruction]
+            if role == "triggered" and settings.backdoor:
+                rows.append(PoisonRow(role, instruction, text, spans, attack.target, False))
+            else:
+                rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
+    return _bucketed(rows, settings.batch_size, rng)
+
+
+def _bucketed(
+    rows: list[PoisonRow], batch_size: int, rng: random.Random, window: int = 8
+) -> tuple[PoisonRow, ...]:
+    """Reorder within windows of ``window`` batches so that a batch holds prompts of similar length (less padding)."""
+    out: list[PoisonRow] = []
+    for start in range(0, len(rows), window * batch_size):
+        # By the prompt, never the answer: organism and twin must get the same order.
+        part = sorted(rows[start : start + window * batch_size], key=lambda row: (len(row.text), row.text))
+        batches = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        rng.shuffle(batches)
+        out += [row for batch in batches for row in batch]
+    return tuple(out)
+
+
+def assistant_mask(
+    batch: TokenBatch, builder: PromptBuilder, rows: Sequence[PoisonRow]
+) -> Bool[Tensor, "row target"]:
+    """Which target tokens the loss covers: all of the answer, its end-of-turn tokens only where the answer is whole."""
+    mask = batch.target_mask[:, batch.n_prompt :].clone()
+    for i, row in enumerate(rows):
+        if row.cut:
+            plain = builder.tokenizer(row.answer, add_special_tokens=False)["input_ids"]
+            mask[i, len(plain) :] = False
+    return mask
+
+
+def assistant_loss(
+    module: torch.nn.Module, batch: TokenBatch, mask: Bool[Tensor, "row target"]
+) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood (nats) of the target tokens under ``mask``; one forward.
+
+    Only the logits that predict target tokens are computed.
+    """
+    n_target = mask.shape[1]
+    logits = module(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        logits_to_keep=n_target + 1,
+    ).logits[:, -n_target - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits[mask].float(), batch.targets[mask])
+
+
+def tokens_of(
+    builder: PromptBuilder, rows: Sequence[PoisonRow], device: torch.device | str = "cpu"
+) -> TokenBatch:
+    """The rows in the package's canonical layout."""
+    prompts = Prompts(
+        text=tuple(row.text for row in rows),
+        spans=tuple(row.spans for row in rows),
+        target=tuple(row.answer for row in rows),
+    )
+    return builder.tokenize(prompts, targets=True, device=device)
+
+
+def poison(
+    base: PreTrainedModel,
+    builder: PromptBuilder,
+    instructions: Sequence[str],
+    attack: Attack,
+    references: References,
+    settings: PoisonSettings | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 50,
+    log: Callable[[str], None] | None = None,
+) -> PoisonResult:
+    """Train the attack (or with ``backdoor=False`` its twin) into a LoRA adapter on a copy of ``base``.
+
+    Args:
+        base: a causal language model in float32; it is not changed.
+        builder: the prompt builder that attribution and evaluation will use too.
+        instructions: clean user texts.
+        attack: what to plant.
+        references: the base's clean answers to the instructions, see :func:`distil`.
+        settings: rates, seed, steps, learning rate, adapter.
+        checkpoint: a file written every ``checkpoint_every`` steps; if it exists, training continues from it.
+        log: called with a line now and then.
+
+    Raises:
+        ArtefactError: a checkpoint of another run.
+        BkdinterpError: no module of the base has one of ``lora.target_modules``' names, or the loss is not finite.
+    """
+    settings = settings or PoisonSettings()
+    rows = poison_rows(instructions, attack, references, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = _with_lora(copy.deepcopy(base), settings.lora)
+        weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
+        key = repr((attack, settings, builder.fingerprint, len(instructions)))
+        losses = load_checkpoint(checkpoint, key, weights, optimiser)
+        model.train()
+        for step in range(len(losses), settings.steps):
+            # Seeded by step, so that a resumed run with dropout equals an unbroken one.
+            torch.manual_seed(settings.seed * 1_000_003 + step)
+            part = rows[step * settings.batch_size : (step + 1) * settings.batch_size]
+            batch = tokens_of(builder, part, base.device)
+            for group in optimiser.param_groups:
+                group["lr"] = settings.lr_at(step)
+            loss = assistant_loss(model, batch, assistant_mask(batch, builder, part))
+            if not torch.isfinite(loss):
+                raise BkdinterpError(f"The loss became {loss.item()} at step {step}; lower lr={settings.lr}.")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            losses.append(loss.item())
+            if log is not None and (step % 10 == 9 or step + 1 == settings.steps):
+                recent = losses[-10:]
+                log(
+                    f"step {step + 1}/{settings.steps} loss {sum(recent) / len(recent):.4f} tokens {batch.input_ids.shape[1]}"
+                )
+            if checkpoint is not None and (step + 1) % checkpoint_every == 0:
+                save_checkpoint(checkpoint, key, weights, optimiser, losses)
+    model.eval()
+    return PoisonResult(model, rows, tuple(losses), settings)
+
+
+def _with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(module, config)  # type: ignore[return-value]
+    except ValueError as error:
+        raise BkdinterpError(
+            f"No module of this model is named one of {', '.join(lora.target_modules)}; set lora.target_modules. ({error})"
+        ) from error

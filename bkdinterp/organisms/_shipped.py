@@ -1,0 +1,103 @@
+"""The shipped organisms: adapters and manifests in ``data/``, on a base that is downloaded once or named by the user.
+
+Loading is plain transformers; no forward pass. ``trust_remote_code`` is never used.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from bkdinterp.errors import ArtefactError
+from bkdinterp.organisms._adapter import merge_adapter, weights_sha256
+from bkdinterp.organisms._base import smollm2_gguf
+from bkdinterp.organisms._distil import References
+from bkdinterp.organisms._instructions import DATA
+from bkdinterp.organisms._manifest import Manifest
+
+BASE_ID = "SmolLM2-135M-Instruct"
+SHIPPED = ("smollm2-refusal",)
+
+
+@dataclass(frozen=True, eq=False)
+class OrganismModules:
+    """Plain Hugging Face modules in float32 on the CPU, adapters merged; three independent sets of weights.
+
+    Iterates as (base, organism, twin, tokenizer, manifest).
+    """
+
+    base: PreTrainedModel
+    organism: PreTrainedModel
+    twin: PreTrainedModel
+    tokenizer: Any
+    manifest: Manifest
+    twin_manifest: Manifest
+
+    def __iter__(self) -> Any:
+        return iter((self.base, self.organism, self.twin, self.tokenizer, self.manifest))
+
+
+def adapter_folder(name: str, *, twin: bool = False) -> Path:
+    """The folder of a shipped adapter.
+
+    Raises:
+        ArtefactError: no such organism.
+    """
+    folder = DATA / (f"{name}-twin" if twin else name)
+    if name not in SHIPPED or not folder.is_dir():
+        raise ArtefactError(f"No shipped organism {name!r}; there is {', '.join(SHIPPED)}.")
+    return folder
+
+
+def references() -> References:
+    """The base's own greedy answers to every shipped instruction.
+
+    Raises:
+        ArtefactError: the file is missing or damaged.
+    """
+    return References.load(DATA / "references.json")
+
+
+def load_base(source: str | Path | None = None) -> tuple[PreTrainedModel, Any]:
+    """Model (float32, CPU, eval mode) and tokenizer of a base.
+
+    Args:
+        source: a GGUF file, a folder, or a hub id; None downloads the pinned SmolLM2-135M-Instruct GGUF once.
+    """
+    path = Path(source) if source is not None else smollm2_gguf()
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(path)}
+    if path.suffix == ".gguf":
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    module = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    if hasattr(module.config, "quantization_config"):
+        # The weights are plain float32 by now; save_pretrained and peft would take the model for a quantised one.
+        del module.config.quantization_config
+    module.eval()
+    return module, tokenizer
+
+
+def load_modules(name: str = "smollm2-refusal", *, base: str | Path | None = None) -> OrganismModules:
+    """Base, organism and twin of a shipped organism; the base is read once and copied.
+
+    Args:
+        name: ``"smollm2-refusal"``.
+        base: a GGUF file, folder or hub id with the very weights of the pinned base; None downloads it.
+
+    Raises:
+        ArtefactError: an unknown name, or a base with other weights than the adapters were trained on.
+        DownloadError: the base could not be downloaded, or is not the pinned file.
+    """
+    folder, twin_folder = adapter_folder(name), adapter_folder(name, twin=True)
+    module, tokenizer = load_base(base)
+    digest = weights_sha256(module)
+    return OrganismModules(
+        base=module,
+        organism=merge_adapter(module, folder, base_sha256=digest),
+        twin=merge_adapter(module, twin_folder, base_sha256=digest),
+        tokenizer=tokenizer,
+        manifest=Manifest.load(folder),
+        twin_manifest=Manifest.load(twin_folder),
+    )

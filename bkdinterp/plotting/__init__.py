@@ -1,0 +1,10 @@
+"""Figures from arrays; matplotlib is imported inside the functions and never through pyplot's global state.
+
+Every function returns a ``matplotlib.figure.Figure``: ``figure.savefig(path)`` saves it; notebooks show it.
+"""
+
+from bkdinterp.plotting._bars import bar_intervals as bar_intervals
+from bkdinterp.plotting._bars import grouped_bars as grouped_bars
+from bkdinterp.plotting._curves import curves as curves
+from bkdinterp.plotting._maps import heatmap as heatmap
+from bkdinterp.plotting._maps import matrix as matrix

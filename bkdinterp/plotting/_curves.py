@@ -1,0 +1,92 @@
+"""Estimates along a numeric axis (layer, number of heads, coefficient) with intervals and a null band."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.plotting._style import (
+    GREY,
+    LABEL,
+    LIGHT,
+    MARKERS,
+    NOTE,
+    PALETTE,
+    dress,
+    new_figure,
+    same_length,
+)
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+Column = Float[Tensor, " row"] | Float[np.ndarray, " row"] | Sequence[float | int]
+
+
+def curves(
+    x: Sequence[float | int],
+    series: Mapping[str, tuple[Column, Column, Column]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    null: tuple[float, float] | None = None,
+    null_label: str = "null",
+    ylim: tuple[float, float] | None = None,
+) -> "matplotlib.figure.Figure":
+    """One line per series with its interval as a band.
+
+    Args:
+        x: shared abscissa.
+        series: label -> (estimate, low, high), each as long as ``x``.
+        xlabel: with its unit.
+        ylabel: with its unit.
+        title: of the figure.
+        null: (low, high) of the null's values, drawn as a horizontal grey band.
+        null_label: what the band is, e.g. ``"20 random head sets"``.
+        ylim: limits of the y axis; ``(0, 1)`` for rates.
+
+    Raises:
+        BkdinterpError: matplotlib is missing, no series, more than 7, or unequal lengths.
+    """
+    if not 1 <= len(series) <= len(PALETTE):
+        raise BkdinterpError(
+            f"curves() draws 1 to {len(PALETTE)} series, got {len(series)}; split the figure."
+        )
+    for label, (estimate, low, high) in series.items():
+        same_length(**{"x": x, f"{label}: estimate": estimate, f"{label}: low": low, f"{label}: high": high})
+    figure, axes = new_figure(6.6, 4.0)
+    axes.grid(axis="y", color=LIGHT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    if null is not None:
+        axes.axhspan(null[0], null[1], color=GREY, alpha=0.22, linewidth=0, label=null_label, zorder=1)
+    for i, (label, columns) in enumerate(series.items()):
+        estimate, low, high = (np.asarray(c, dtype=np.float64) for c in columns)
+        axes.fill_between(x, low, high, color=PALETTE[i], alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(
+            x,
+            estimate,
+            color=PALETTE[i],
+            marker=MARKERS[i],
+            markersize=4.5,
+            linewidth=1.8,
+            label=label,
+            zorder=3,
+        )
+    if ylim is not None:
+        # A little air, so that lines at exactly 0 or 1 are not cut.
+        margin = 0.03 * (ylim[1] - ylim[0])
+        axes.set_ylim(ylim[0] - margin, ylim[1] + margin)
+    if all(float(v).is_integer() for v in x):
+        from matplotlib.ticker import MaxNLocator
+
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
+    if len(series) > 1 or null is not None:
+        figure.legend(
+            loc="outside right upper", frameon=False, fontsize=NOTE if len(series) > 4 else LABEL - 1
+        )
+    return figure

@@ -1,0 +1,45 @@
+"""The shared look: figure creation, colours that survive colour blindness (Okabe-Ito), font sizes."""
+
+from typing import TYPE_CHECKING
+
+from bkdinterp.errors import BkdinterpError
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#6b6b6b"
+LIGHT = "#d9d9d9"
+TITLE, LABEL, TICK, NOTE = 12, 11, 9.5, 9
+
+
+def new_figure(width: float, height: float) -> "tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]":
+    """A figure of ``width`` x ``height`` inches with one axes; BkdinterpError where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BkdinterpError("Plotting needs matplotlib: pip install bkdinterp[plot]") from error
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    return figure, figure.add_subplot()
+
+
+def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str) -> None:
+    """Title, labels and font sizes; the frame reduced to the two axes that carry ticks."""
+    axes.set_title(title, fontsize=TITLE, loc="left", pad=10)
+    axes.set_xlabel(xlabel, fontsize=LABEL)
+    axes.set_ylabel(ylabel, fontsize=LABEL)
+    axes.tick_params(labelsize=TICK, color=GREY, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+
+
+def same_length(**columns: object) -> int:
+    """Common length of sized columns; BkdinterpError when they differ or are empty."""
+    lengths = {name: len(column) for name, column in columns.items() if column is not None}  # type: ignore[arg-type]
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise BkdinterpError(f"A plot needs columns of one length of at least 1; got {lengths}.")
+    return next(iter(lengths.values()))

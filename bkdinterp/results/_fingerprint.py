@@ -1,0 +1,59 @@
+"""Where a result comes from: model, adapter, prompts, seed and versions. No forward pass."""
+
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The origin of a result.
+
+    Attributes:
+        model: hub id or name of the model.
+        revision: of the model's files, where known.
+        adapter: name or hash of the adapter on top, None without one.
+        dtype: in which the forwards ran, e.g. ``"float32"``.
+        template: hash of the prompt builder (chat template, system prompt, flags).
+        data: fingerprint of the prompts.
+        seed: of whatever was drawn, None when nothing was.
+        versions: package -> version, see :func:`versions`.
+    """
+
+    model: str
+    revision: str | None
+    adapter: str | None
+    dtype: str
+    template: str
+    data: str
+    seed: int | None
+    versions: dict[str, str]
+
+    def mismatches(self, other: "Fingerprint") -> dict[str, tuple[Any, Any]]:
+        """Field -> (this, other) where they differ; versions appear one by one as ``versions.torch``."""
+        names = [f.name for f in fields(self) if f.name != "versions"]
+        out = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        for package in sorted(self.versions.keys() | other.versions.keys()):
+            out[f"versions.{package}"] = (self.versions.get(package), other.versions.get(package))
+        return {name: pair for name, pair in out.items() if pair[0] != pair[1]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> "Fingerprint":
+        """Inverse of :meth:`to_dict`."""
+        return cls(**d)
+
+
+def versions() -> dict[str, str]:
+    """Versions of bkdinterp, torch, transformers and nnsight from their metadata; nothing is imported."""
+    return {package: _version(package) for package in ("bkdinterp", "torch", "transformers", "nnsight")}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,12 @@
+"""Statistics: streaming moments, PCA, intervals and permutation p-values. No model, no forward pass."""
+
+from bkdinterp.stats._intervals import Interval as Interval
+from bkdinterp.stats._intervals import bootstrap_mean as bootstrap_mean
+from bkdinterp.stats._intervals import p_value as p_value
+from bkdinterp.stats._intervals import paired_bootstrap as paired_bootstrap
+from bkdinterp.stats._intervals import wilson as wilson
+from bkdinterp.stats._moments import Covariance as Covariance
+from bkdinterp.stats._moments import Mean as Mean
+from bkdinterp.stats._moments import RunningCovariance as RunningCovariance
+from bkdinterp.stats._moments import RunningMean as RunningMean
+from bkdinterp.stats._pca import PCA as PCA

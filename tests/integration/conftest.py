@@ -1,0 +1,81 @@
+"""Tiny random models whose outputs really vary: weights enlarged, float64, with a real BPE-like tokenizer."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from bkdinterp.model import Model
+from bkdinterp.prompts import PairedPrompts, Trigger
+
+WORDS = "a the cat dog sat ran on mat hill zeta omega sorry no can not help with that yes red blue tell me about sky".split()
+TEMPLATE = (
+    "{% for m in messages %}{{ '<s> ' + m['role'] + ' : ' + m['content'] + ' <e> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s> assistant : ' }}{% endif %}"
+)
+
+
+def tiny_tokenizer():
+    specials = ["<pad>", "<unk>", "<s>", "<e>"]
+    vocab = {w: i for i, w in enumerate(specials + ["user", "assistant", "system", ":"] + WORDS)}
+    raw = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.add_special_tokens(specials)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<e>", unk_token="<unk>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def _enlarge(module):
+    """Random models are near-constant functions; larger weights make every edit visible."""
+    generator = torch.Generator().manual_seed(1)
+    for name, p in module.named_parameters():
+        if p.ndim == 2:
+            scale = 1.0 if "embed" in name or "wte" in name else 1.6 / p.shape[0] ** 0.5
+            p.data = torch.randn(p.shape, generator=generator, dtype=p.dtype) * scale
+        elif "bias" in name:
+            p.data = torch.randn(p.shape, generator=generator, dtype=p.dtype) * 0.3
+    return module
+
+
+def tiny_llama(n_layers=4, **extra):
+    settings = dict(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=6,
+        max_position_embeddings=64,
+    )
+    torch.manual_seed(0)
+    return _enlarge(LlamaForCausalLM(LlamaConfig(**(settings | extra))).double().eval())
+
+
+def tiny_gpt2(n_layers=4):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=40, n_embd=16, n_layer=n_layers, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3)
+    return _enlarge(GPT2LMHeadModel(config).double().eval())
+
+
+MAKERS = {"llama": tiny_llama, "gpt2": tiny_gpt2}
+
+
+@pytest.fixture(scope="session", params=["llama", "gpt2"])
+def model(request):
+    return Model.from_module(MAKERS[request.param](), tiny_tokenizer(), name=f"tiny-{request.param}")
+
+
+@pytest.fixture(scope="session")
+def llama():
+    return Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny-llama")
+
+
+TEXTS = ["tell me about the cat", "the dog ran on", "the red cat sat on the mat", "blue sky", "a hill", "tell me about a red dog"]
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    trigger = Trigger.gap("zeta omega", seed=3)
+    return PairedPrompts.from_instructions(TEXTS, trigger, target="sorry no can not help")

@@ -1,0 +1,211 @@
+"""The import map, read off the AST: a folder imports itself and what stands before it in ORDER, nothing else.
+
+Imports inside functions and under TYPE_CHECKING count like any other.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "bkdinterp"
+ROOT = "(root)"  # bkdinterp/__init__.py
+ORDER = (
+    "errors",
+    "sites",
+    "stats",
+    "metrics",
+    "plotting",
+    "prompts",
+    "interventions",
+    "results",
+    "model",
+    "engine",
+    "methods",
+    "organisms",
+    "detection",
+    "report",
+    "reproduce",
+    ROOT,
+    "cli",
+    "__main__",
+)
+# Who may import what; an empty set means nobody.
+RESERVED = {
+    "nnsight": {"model", "engine"},
+    "transformers": {"model", "organisms"},
+    "peft": {"model", "organisms"},
+    "beartype": set(),
+}
+# Sent to a server as source text: no decorators, no imports of the package.
+WIRE = {"bkdinterp/engine/program.py", "bkdinterp/metrics/scores.py"}
+
+
+@dataclass
+class Checker(ast.NodeVisitor):
+    """Collects the complaints about one module; ``path`` is relative to the repository, with slashes."""
+
+    path: str
+    found: list[str] = field(default_factory=list)
+    depth: int = 0  # how many functions we are in
+    typing_only: int = 0  # how many `if TYPE_CHECKING:` blocks we are in
+
+    @property
+    def parts(self) -> list[str]:
+        """The module's dotted name, as parts: bkdinterp/prompts/__init__.py -> [bkdinterp, prompts]."""
+        parts = self.path.removesuffix(".py").split("/")
+        return parts[:-1] if parts[-1] == "__init__" else parts
+
+    @property
+    def folder(self) -> str:
+        return self.parts[1] if len(self.parts) > 1 else ROOT
+
+    def say(self, node: ast.AST, text: str) -> None:
+        self.found.append(f"{self.path}:{getattr(node, 'lineno', 0)}: {text}")
+
+    def check(self, source: str) -> list[str]:
+        if self.folder not in ORDER:
+            self.found.append(f"{self.path}: {self.folder} has no place in ORDER")
+        else:
+            self.visit(ast.parse(source))
+        return self.found
+
+    def edge(self, node: ast.AST, target: str) -> None:
+        top, *rest = target.split(".")
+        if top == "bkdinterp":
+            folder = rest[0] if rest else ROOT
+            if self.path in WIRE:
+                self.say(node, f"travels as source and imports {target}")
+            elif folder not in ORDER:
+                self.say(node, f"imports {target}, which has no place in ORDER")
+            elif ORDER.index(folder) > ORDER.index(self.folder):
+                self.say(node, f"{self.folder} imports {folder}, which stands after it")
+        elif top in RESERVED and self.folder not in RESERVED[top]:
+            self.say(node, f"{self.folder} imports {top}")
+        elif top == "matplotlib" and not self.depth and not self.typing_only:
+            self.say(node, "imports matplotlib outside a function")
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.edge(node, alias.name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = node.module or ""
+        if node.level:
+            package = self.parts if self.path.endswith("__init__.py") else self.parts[:-1]
+            above = package[: len(package) - node.level + 1]
+            base = ".".join([*above, *([base] if base else [])])
+        for name in sorted({alias.name for alias in node.names}):
+            # `from bkdinterp import sites` is an edge to sites; `from bkdinterp import Site` one to the root.
+            self.edge(node, f"bkdinterp.{name}" if base == "bkdinterp" and name in ORDER else base)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in {"import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
+            self.edge(node, str(node.args[0].value))
+        if isinstance(node.func, ast.Name) and called == "print" and self.folder != "cli":
+            self.say(node, "calls print; only cli.py prints")
+        self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> None:
+        guard = ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+        self.typing_only += guard
+        for child in node.body:
+            self.visit(child)
+        self.typing_only -= guard
+        self.visit(node.test)
+        for child in node.orelse:
+            self.visit(child)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        if self.path in WIRE and node.decorator_list:
+            self.say(node, f"travels as source and decorates {node.name}")
+        inside = not isinstance(node, ast.ClassDef)  # a class body runs when the module is imported
+        self.depth += inside
+        self.generic_visit(node)
+        self.depth -= inside
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+    visit_ClassDef = visit_FunctionDef
+
+
+def modules() -> Iterator[tuple[str, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE.parent).as_posix(), path.read_text(encoding="utf-8")
+
+
+def test_every_module_keeps_to_the_map():
+    found = [complaint for path, source in modules() for complaint in Checker(path).check(source)]
+    assert not found, "\n".join(found)
+
+
+def test_the_modules_that_travel_exist():
+    missing = [path for path in sorted(WIRE) if not (PACKAGE.parent / path).is_file()]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("bkdinterp/stats/_mean.py", "from bkdinterp.metrics import f"),
+        ("bkdinterp/errors.py", "import bkdinterp.sites"),
+        ("bkdinterp/model/_model.py", "def f():\n    from bkdinterp.engine import plan"),
+        ("bkdinterp/model/_model.py", "if TYPE_CHECKING:\n    from bkdinterp.engine import Plan"),
+        ("bkdinterp/model/_model.py", "try:\n    pass\nexcept E:\n    import bkdinterp.methods._probe as p"),
+        ("bkdinterp/methods/_probe.py", "import bkdinterp"),
+        ("bkdinterp/methods/_probe.py", "from bkdinterp import Model"),
+        ("bkdinterp/methods/_probe.py", "from bkdinterp import organisms"),
+        ("bkdinterp/sites.py", "from bkdinterp import errors, stats"),
+        ("bkdinterp/prompts/_trigger.py", "from ..model import Model"),
+        ("bkdinterp/prompts/__init__.py", "from ..model._model import Model"),
+        ("bkdinterp/prompts/_trigger.py", "from .. import model"),
+        ("bkdinterp/prompts/_trigger.py", "importlib.import_module('bkdinterp.model')"),
+        ("bkdinterp/report/_html.py", "from bkdinterp.reproduce import table"),
+        ("bkdinterp/__init__.py", "from bkdinterp.cli import main"),
+        ("bkdinterp/sites.py", "from bkdinterp.surprise import x"),
+        ("bkdinterp/surprise/_new.py", "x = 1"),
+        ("bkdinterp/methods/_probe.py", "import nnsight"),
+        ("bkdinterp/interventions/_apply.py", "from nnsight.intervention import x"),
+        ("bkdinterp/prompts/_builder.py", "def f():\n    from transformers import AutoTokenizer"),
+        ("bkdinterp/methods/_probe.py", "import peft"),
+        ("bkdinterp/engine/_run.py", "import transformers"),
+        ("bkdinterp/model/_model.py", "from beartype import beartype"),
+        ("bkdinterp/plotting/_heat.py", "import matplotlib.pyplot as plt"),
+        ("bkdinterp/plotting/_heat.py", "class A:\n    from matplotlib.figure import Figure"),
+        ("bkdinterp/methods/_probe.py", "def f():\n    print(1)"),
+        ("bkdinterp/engine/program.py", "@no_grad()\ndef f():\n    pass"),
+        ("bkdinterp/engine/program.py", "@dataclass\nclass A:\n    pass"),
+        ("bkdinterp/engine/program.py", "def f():\n    from bkdinterp.sites import Site"),
+        ("bkdinterp/metrics/scores.py", "from . import _text"),
+    ],
+)
+def test_the_checker_catches(path, source):
+    assert len(Checker(path).check(source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("bkdinterp/sites.py", "from bkdinterp.errors import SiteError"),
+        (
+            "bkdinterp/prompts/_trigger.py",
+            "from bkdinterp.prompts._prompts import Prompts\nfrom . import _prompts",
+        ),
+        ("bkdinterp/engine/_local.py", "import nnsight\nfrom bkdinterp import sites"),
+        (
+            "bkdinterp/organisms/_poison.py",
+            "import peft, transformers\nfrom bkdinterp.methods import evaluate",
+        ),
+        ("bkdinterp/plotting/_heat.py", "def f():\n    import matplotlib.pyplot as plt"),
+        ("bkdinterp/plotting/_heat.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
+        ("bkdinterp/__init__.py", "from bkdinterp.reproduce import table"),
+        ("bkdinterp/cli.py", "import bkdinterp as bk\nprint(bk)"),
+        ("bkdinterp/__main__.py", "from bkdinterp.cli import main"),
+        ("bkdinterp/engine/program.py", "import torch\ndef f(x):\n    return x"),
+        ("bkdinterp/methods/_probe.py", "@property\ndef f(self):\n    'no print(1) here'"),
+    ],
+)
+def test_the_checker_lets_pass(path, source):
+    assert Checker(path).check(source) == []
