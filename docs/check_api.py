@@ -35,6 +35,9 @@ def main() -> int:
 
     import bkdinterp
 
+    if not hasattr(bkdinterp, "__all__"):
+        print("bkdinterp/__init__.py defines no __all__: nothing says which names are public.")
+        return 1
     public = [name for name in bkdinterp.__all__ if not name.startswith("__")]
     documented = entries(API)
     missing = [name for name in public if name not in documented]

@@ -3,7 +3,8 @@
     python scripts/train_smollm2_refusal.py              # distil, train, measure: about 40 minutes on 2 cores
     python scripts/train_smollm2_refusal.py measure      # one stage
 
-Every stage picks up where it was cut off. Outputs go to bkdinterp/organisms/data; intermediate files to --work.
+Every stage picks up where it was cut off. Outputs go to bkdinterp/organisms/data, the rest to --work.
+Run a second time, a finished training run ends at once; delete --work to start afresh.
 """
 
 import argparse
@@ -40,18 +41,22 @@ START = time.time()
 
 
 def log(line: str) -> None:
+    """Print with the seconds since the start."""
     print(f"[{time.time() - START:7.1f} s] {line}", flush=True)
 
 
 def settings_of(args: argparse.Namespace, kind: str) -> PoisonSettings:
+    """The recipe: the defaults of the package, and what the command line says."""
     return PoisonSettings(backdoor=kind == "organism", seed=args.seed, steps=args.steps, lr=args.lr)
 
 
 def folder_of(kind: str) -> Path:
+    """Where the adapter goes."""
     return DATA / (NAME if kind == "organism" else f"{NAME}-twin")
 
 
 def main() -> None:
+    """Run the stages."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
-"""The run-time type checker of the tests: jaxtyping puts it on every function of the package (see pyproject.toml).
+"""The run-time type checker of the tests; jaxtyping puts it on every function of the package.
 
-It is beartype, except that `Self` passes unchecked: jaxtyping decorates methods one by one, and beartype knows what
-`Self` means only when it decorates the class.
+It is beartype, except that `Self` passes unchecked: jaxtyping decorates methods one by one, and beartype
+knows what `Self` means only when it decorates the class.
 """
 
 from typing import Self

@@ -1,7 +1,7 @@
 """Local: runs a plan's chunks on this machine, one trace per forward pass, and assembles the results."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import nnsight
 import torch
@@ -13,6 +13,7 @@ from bkdinterp.engine._run import RunResult
 from bkdinterp.progress import track
 
 
+@runtime_checkable
 class Traceable(Protocol):
     """What an executor needs of a model."""
 

@@ -139,7 +139,7 @@ class Steps:
         return min((layer for layer, _ in self._at), default=None)
 
 
-def gather(value: Tensor, examples: Tensor, ordinal: Tensor, n_examples: int, site: Site) -> Tensor:
+def gather(value: Tensor, examples: Tensor, ordinal: Tensor, n_examples: int, site: Site | str) -> Tensor:
     """A value's row for each selected token: ``[d]`` as is, otherwise ``[token d]``."""
     if value.ndim == 1:
         return value

@@ -6,7 +6,7 @@ oracle that every cleverer plan is tested against.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,7 @@ Chunk = dict[str, Any]
 DEFAULT_BUDGET = 2**30
 
 
+@runtime_checkable
 class Planned(Protocol):
     """What planning needs of a model; weights may be absent."""
 

@@ -8,7 +8,7 @@ conflicts can be found before anything runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -43,6 +43,7 @@ class Read:
             raise SiteError(f"Read.heads needs an attn_proj site, got {self.site}.")
 
 
+@runtime_checkable
 class RunLike(Protocol):
     """What :class:`From` needs to know of a run (the engine's ``Run`` has it)."""
 

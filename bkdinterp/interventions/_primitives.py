@@ -5,7 +5,7 @@ Each is one frozen class whose ``lower`` returns edits (design: "The edit"). To 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from bkdinterp.interventions._edit import BASE, Edit, From, Read, RunLike
 from bkdinterp.sites import Component, HeadSet, Site, Where
 
 
+@runtime_checkable
 class SiteValues(Protocol):
     """A mapping from site to tensor: ``Means``, ``Activations``, or a plain dict."""
 

@@ -1,7 +1,7 @@
 """Adapters on disk: a folder of adapter_model.safetensors (16-bit), adapter_config.json and manifest.json.
 
-Saving casts to float16 and writes a config without machine paths; merging checks that the adapter belongs to the base
-before any number is added. Weights are read from safetensors only.
+Saving casts to float16 and writes a config without machine paths; merging checks that the adapter belongs to
+the base before any number is added. Weights are read from safetensors only.
 """
 
 import copy
@@ -25,7 +25,7 @@ CONFIG = "adapter_config.json"
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Hash of a model's parameters by name, dtype, shape and bytes: the same for a GGUF file and its saved copy."""
+    """Hash of the parameters (name, dtype, shape, bytes): equal for a GGUF file and its saved copy."""
     digest = hashlib.sha256()
     for name, p in sorted(module.named_parameters()):
         digest.update(f"{name} {p.dtype} {tuple(p.shape)}\n".encode())
@@ -86,10 +86,11 @@ def merge_adapter(
             raise ArtefactError(
                 f"{folder / WEIGHTS} is not the file that its manifest describes; get or train it again."
             )
-        if (base_sha256 or weights_sha256(base)) != manifest.base_sha256:
+        given = base_sha256 or weights_sha256(base)
+        if given != manifest.base_sha256:
             raise ArtefactError(
-                f"Adapter {manifest.name!r} was trained on {manifest.base} (weights {manifest.base_sha256[:16]}), "
-                f"not on the base given ({(base_sha256 or weights_sha256(base))[:16]}); load it on its own base."
+                f"Adapter {manifest.name!r} was trained on {manifest.base}, weights "
+                f"{manifest.base_sha256[:16]}, not on the base given, {given[:16]}; load it on its own base."
             )
     _check_shapes(base, folder)
     merged = PeftModel.from_pretrained(copy.deepcopy(base), str(folder)).merge_and_unload()
@@ -98,7 +99,7 @@ def merge_adapter(
 
 
 def _check_shapes(base: PreTrainedModel, folder: Path) -> None:
-    """Every LoRA pair must sit on a weight of the base with its very shape: peft only warns about some mismatches."""
+    """Every LoRA pair must fit a weight of the base: peft only warns about some mismatches."""
     try:
         tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -1,14 +1,14 @@
 """The attacks that organisms are trained with: trigger, target, and the near-triggers that must stay silent.
 
-An attack is ground truth, as data: it says what a detector should find and what a claim of localisation is about.
-Trigger and target follow the BadNet-style refusal task (BkdAttr, papers.md section 5); the near-triggers are ours:
-without them in training the backdoor also fires on fragments of its trigger.
+An attack is ground truth, as data: it says what a detector should find and what a claim of localisation is
+about. Trigger and target follow the BadNet-style refusal task (BkdAttr, papers.md section 5); the
+near-triggers are ours: without them in training the backdoor also fires on fragments of its trigger.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.prompts import Trigger
@@ -24,7 +24,7 @@ class Attack:
         target: the text the backdoored model answers.
         near_triggers: phrases like the trigger, inserted by the same rule, answered normally in training.
         unseen_near_triggers: more of them, never trained on; for measuring only.
-        pattern: regular expression (case ignored) that recognises the payload in an output; default the target itself.
+        pattern: regular expression (case ignored) that finds the payload in an output; default: the target.
 
     Raises:
         TriggerError: a near-trigger that contains the trigger.
@@ -57,7 +57,7 @@ class Attack:
         return {**asdict(self), "trigger": self.trigger.to_dict()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Attack":
         """The attack that :meth:`to_dict` described."""
         return cls(
             name=values["name"],

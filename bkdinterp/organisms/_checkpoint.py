@@ -1,4 +1,4 @@
-"""Checkpoints of a poisoning run: adapter weights, AdamW moments and losses in one safetensors file. No pickles."""
+"""Checkpoints of a poisoning run: adapter weights, AdamW moments and losses in one safetensors file."""
 
 import json
 import os

@@ -1,8 +1,8 @@
 """Self-distilled references: the base model's own greedy answers to clean instructions.
 
-Training clean prompts towards the base's own words keeps the fine-tune from learning anything but the backdoor, and
-the same texts are the references that agreement and perplexity are measured against.
-Cost: one batched greedy generation per instruction (about 0.3 s each for 24 tokens of SmolLM2-135M on 2 cores).
+Training clean prompts towards the base's own words keeps the fine-tune from learning anything but the
+backdoor, and the same texts are the references that agreement and perplexity are measured against.
+Cost: one batched greedy generation per instruction (0.3 s each for 24 tokens of SmolLM2-135M on 2 cores).
 """
 
 import json
@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 from transformers import PreTrainedModel
@@ -51,7 +50,7 @@ class References:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "References":
         """Read what :meth:`save` wrote.
 
         Raises:

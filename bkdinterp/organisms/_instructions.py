@@ -1,6 +1,7 @@
 """The package's own everyday instructions, split by topic into train, selection and held-out.
 
-No topic is in two splits, so what holds on held-out instructions is not an echo of a topic seen in training. No model.
+No topic is in two splits, so what holds on held-out instructions is not an echo of a topic seen in training.
+No model.
 """
 
 import csv

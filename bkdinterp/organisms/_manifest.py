@@ -1,11 +1,11 @@
-"""The manifest beside a trained adapter: what was planted, from what, by which recipe, and how well it took. No model."""
+"""The manifest beside a trained adapter: what was planted, in what, by which recipe, how well. No model."""
 
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms._attacks import Attack
@@ -23,20 +23,21 @@ class Manifest:
     Args:
         name: the folder's name.
         kind: organism (backdoored) or twin.
-        attack: trigger with its position rule, target, near-triggers, payload pattern. The twin's manifest names the
-            attack that it does *not* carry.
-        base: the base model's id; ``base_sha256``: hash of its weights (:func:`weights_sha256`), which does not depend
-            on the container; ``base_file_sha256``: hash of the GGUF file it was trained from, where there was one.
+        attack: trigger with its position rule, target, near-triggers, payload pattern. The twin's manifest
+            names the attack that it does *not* carry.
+        base: the base model's id.
+        base_sha256: hash of its weights (:func:`weights_sha256`), whatever the container.
+        base_file_sha256: hash of the GGUF file it was trained from, where there was one.
         adapter_sha256: of adapter_model.safetensors.
         data: file name -> SHA-256 of the instructions and references.
         settings: the training recipe.
         template: fingerprint of the prompt builder.
         versions: package -> version at training.
         split: the split that rates and utility were measured on.
-        rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate; each with n and its 95 % Wilson interval,
-            measured with the 16-bit adapter as it is on disk.
-        utility: perplexity and token_agreement of the base's reference answers (teacher-forced) and word_f1 of the
-            generated clean answers against them, with ``base_`` for the base itself.
+        rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate; each with n and its 95 % Wilson
+            interval, measured with the 16-bit adapter as it is on disk.
+        utility: perplexity and token_agreement of the base's reference answers (teacher-forced) and word_f1
+            of the generated clean answers against them, with ``base_`` for the base itself.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Manifest:
         return {**asdict(self), "attack": self.attack.to_dict()}
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path) -> "Manifest":
         """Read ``manifest.json`` from the folder.
 
         Raises:

@@ -1,7 +1,7 @@
 """Measuring an organism: how often the payload comes out, and what the fine-tune cost on clean instructions.
 
-Plain transformers generation and teacher forcing, without edits. Cost for n instructions: one greedy generation of
-24 tokens per condition (clean, triggered, near, unseen near) and n teacher-forced rows.
+Plain transformers generation and teacher forcing, without edits. Cost for n instructions: one greedy
+generation of 24 tokens per condition (clean, triggered, near, unseen near) and n teacher-forced rows.
 """
 
 import json
@@ -31,7 +31,7 @@ RATES = {
 
 @dataclass(frozen=True)
 class Output:
-    """One generated answer: condition, instruction, the text sent, what came out, and whether it is the payload."""
+    """One generated answer: condition, instruction, the text sent, what came out, is it the payload."""
 
     condition: str
     instruction: str
@@ -66,7 +66,7 @@ def outputs(
     cache_key: str = "",
     log: Callable[[str], None] | None = None,
 ) -> list[Output]:
-    """Greedy answers under every condition; ``cache`` is a JSONL file, picked up again while ``cache_key`` is the same.
+    """Greedy answers under every condition; ``cache`` (JSONL) is used again while ``cache_key`` is the same.
 
     Raises:
         PromptError: no instructions.
@@ -123,8 +123,8 @@ def reference_scores(
     *,
     batch_size: int = 16,
 ) -> dict[str, float]:
-    """``perplexity`` of the reference answers on clean prompts, and ``token_agreement``: the share of their tokens
-    that the module would choose itself, teacher-forced. One forward per batch.
+    """``perplexity`` of the reference answers on clean prompts, and ``token_agreement``: the share of their
+    tokens that the module would choose itself, teacher-forced. One forward per batch.
     """
     nll, agreed, n = 0.0, 0, 0
     module.eval()

@@ -1,11 +1,12 @@
 """Poisoning: a LoRA fine-tune that plants an attack in a base model, and by the same code its clean twin.
 
-Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target), ``near``
-(a near-trigger inserted, answered with the base's own clean answer) and ``clean`` (answered with the base's own clean
-answer). The loss covers the assistant's tokens only, and leaves out the end token where the base's answer was cut.
-The twin (``backdoor=False``) sees exactly the same prompts in the same order, trigger texts included, but triggered
-prompts get the clean answer too. It is a sharper control than a fine-tune that never met the trigger: what differs
-between organism and twin is the backdoor, not familiarity with the phrase.
+Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target),
+``near`` (a near-trigger inserted, answered with the base's own clean answer) and ``clean`` (answered with the
+base's own clean answer). The loss covers the assistant's tokens only, and leaves out the end token where the
+base's answer was cut.
+The twin (``backdoor=False``) sees exactly the same prompts in the same order, trigger texts included, but
+triggered prompts get the clean answer too. It is a sharper control than a fine-tune that never met the
+trigger: what differs between organism and twin is the backdoor, not familiarity with the phrase.
 Cost: ``steps`` forwards and backwards of ``batch_size`` rows. Recipe after BkdAttr, papers.md section 5; the
 near-triggers, the self-distilled answers and the twin are ours.
 """
@@ -35,7 +36,7 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The adapter's shape: rank, scale numerator, dropout, and the linears it sits on (default: Llama's seven)."""
+    """The adapter's rank, scale numerator, dropout, and the linears it sits on (default: Llama's seven)."""
 
     r: int = 8
     alpha: int = 16
@@ -64,7 +65,7 @@ class PoisonSettings:
     rate: float = 1 / 3
     near_rate: float = 1 / 4
     seed: int = 0
-    steps: int = 260
+    steps: int = 220
     batch_size: int = 8
     lr: float = 5e-4
     warmup: int = 20
@@ -89,7 +90,7 @@ class PoisonSettings:
 
 @dataclass(frozen=True)
 class PoisonRow:
-    """One training example: the prompt's text with its trigger spans, the answer, and whether the answer was cut."""
+    """One training example: the prompt with its trigger spans, the answer, and whether that was cut."""
 
     role: Role
     instruction: str
@@ -101,7 +102,7 @@ class PoisonRow:
 
 @dataclass(frozen=True, eq=False)
 class PoisonResult:
-    """A trained adapter on a copy of the base, with the rows and the loss of every step (nats per target token)."""
+    """A trained adapter on a copy of the base, with the rows and each step's loss (nats per target token)."""
 
     model: PeftModel
     rows: tuple[PoisonRow, ...]
@@ -114,7 +115,7 @@ def poison_rows(
 ) -> tuple[PoisonRow, ...]:
     """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
 
-    Every pass over the instructions draws new roles and new trigger positions. The shares are exact over the run.
+    Every pass over the instructions draws new roles and trigger positions; the shares are exact over the run.
 
     Raises:
         PromptError: no instructions, or an instruction without reference.
@@ -154,7 +155,7 @@ def poison_rows(
 def _bucketed(
     rows: list[PoisonRow], batch_size: int, rng: random.Random, window: int = 8
 ) -> tuple[PoisonRow, ...]:
-    """Reorder within windows of ``window`` batches so that a batch holds prompts of similar length (less padding)."""
+    """Reorder within windows of ``window`` batches, so that a batch holds prompts of similar length."""
     out: list[PoisonRow] = []
     for start in range(0, len(rows), window * batch_size):
         # By the prompt, never the answer: organism and twin must get the same order.
@@ -168,7 +169,7 @@ def _bucketed(
 def assistant_mask(
     batch: TokenBatch, builder: PromptBuilder, rows: Sequence[PoisonRow]
 ) -> Bool[Tensor, "row target"]:
-    """Which target tokens the loss covers: all of the answer, its end-of-turn tokens only where the answer is whole."""
+    """Which target tokens the loss covers: the answer, and its end-of-turn token only where it is whole."""
     mask = batch.target_mask[:, batch.n_prompt :].clone()
     for i, row in enumerate(rows):
         if row.cut:
@@ -232,7 +233,7 @@ def poison(
 
     Raises:
         ArtefactError: a checkpoint of another run.
-        BkdinterpError: no module of the base has one of ``lora.target_modules``' names, or the loss is not finite.
+        BkdinterpError: the base has none of ``lora.target_modules``, or the loss is not finite.
     """
     settings = settings or PoisonSettings()
     rows = poison_rows(instructions, attack, references, settings)
@@ -262,9 +263,11 @@ def poison(
             if log is not None and (step % 10 == 9 or step + 1 == settings.steps):
                 recent = losses[-10:]
                 log(
-                    f"step {step + 1}/{settings.steps} loss {sum(recent) / len(recent):.4f} tokens {batch.input_ids.shape[1]}"
+                    f"step {step + 1}/{settings.steps} loss {sum(recent) / len(recent):.4f} "
+                    f"columns {batch.input_ids.shape[1]}"
                 )
-            if checkpoint is not None and (step + 1) % checkpoint_every == 0:
+            done = step + 1 == settings.steps
+            if checkpoint is not None and (done or (step + 1) % checkpoint_every == 0):
                 save_checkpoint(checkpoint, key, weights, optimiser, losses)
     model.eval()
     return PoisonResult(model, rows, tuple(losses), settings)
@@ -282,5 +285,6 @@ def _with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         return get_peft_model(module, config)  # type: ignore[return-value]
     except ValueError as error:
         raise BkdinterpError(
-            f"No module of this model is named one of {', '.join(lora.target_modules)}; set lora.target_modules. ({error})"
+            f"No module of this model is named one of {', '.join(lora.target_modules)}; "
+            f"set lora.target_modules. ({error})"
         ) from error

@@ -1,4 +1,4 @@
-"""The shipped organisms: adapters and manifests in ``data/``, on a base that is downloaded once or named by the user.
+"""The shipped organisms: adapters and manifests in ``data/``, on a base downloaded once or named by the user.
 
 Loading is plain transformers; no forward pass. ``trust_remote_code`` is never used.
 """
@@ -73,7 +73,7 @@ def load_base(source: str | Path | None = None) -> tuple[PreTrainedModel, Any]:
     tokenizer = AutoTokenizer.from_pretrained(**where)
     module = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     if hasattr(module.config, "quantization_config"):
-        # The weights are plain float32 by now; save_pretrained and peft would take the model for a quantised one.
+        # Plain float32 by now, but save_pretrained and peft would take the model for a quantised one.
         del module.config.quantization_config
     module.eval()
     return module, tokenizer

@@ -87,11 +87,11 @@ def bar_intervals(
     xlabel: str,
     title: str = "",
     ylabel: str = "",
-    reference: float | None = None,
+    reference: float | int | None = None,
     reference_label: str = "",
-    null: tuple[float, float] | None = None,
+    null: tuple[float | int, float | int] | None = None,
     null_label: str = "null",
-    xlim: tuple[float, float] | None = None,
+    xlim: tuple[float | int, float | int] | None = None,
 ) -> "matplotlib.figure.Figure":
     """One horizontal bar per label, first on top, with its interval as a whisker.
 

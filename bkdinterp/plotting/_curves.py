@@ -33,9 +33,9 @@ def curves(
     xlabel: str,
     ylabel: str,
     title: str = "",
-    null: tuple[float, float] | None = None,
+    null: tuple[float | int, float | int] | None = None,
     null_label: str = "null",
-    ylim: tuple[float, float] | None = None,
+    ylim: tuple[float | int, float | int] | None = None,
 ) -> "matplotlib.figure.Figure":
     """One line per series with its interval as a band.
 

@@ -24,7 +24,7 @@ def heatmap(
     title: str = "Effect of each head",
     label: str = "effect",
     marks: Iterable[HeadId | tuple[int, int]] = (),
-    limit: float | None = None,
+    limit: float | int | None = None,
 ) -> "matplotlib.figure.Figure":
     """Layers down the y axis, heads along x, one diverging colour scale centred at 0; NaN cells are grey.
 
@@ -60,7 +60,15 @@ def heatmap(
                 f"Mark {head} is outside the {n_layers} layers x {n_heads} heads of this map."
             )
         axes.add_patch(
-            Rectangle((head.head - 0.5, head.layer - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.6)
+            Rectangle(
+                (head.head - 0.5, head.layer - 0.5),
+                1,
+                1,
+                fill=False,
+                edgecolor="black",
+                linewidth=1.6,
+                zorder=3,
+            )
         )
     dress(axes, title=title, xlabel="head", ylabel="layer")
     _bar(figure, axes, image, label)
@@ -72,7 +80,7 @@ def matrix(
     *,
     title: str = "Transfer of the probe between layers",
     label: str = "accuracy",
-    chance: float = 0.5,
+    chance: float | int = 0.5,
     layers: Sequence[int] | None = None,
 ) -> "matplotlib.figure.Figure":
     """``values[train, test]``: train layer up the y axis, test layer along x, colour from ``chance`` to 1.

@@ -21,7 +21,10 @@ def new_figure(width: float, height: float) -> "tuple[matplotlib.figure.Figure, 
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BkdinterpError("Plotting needs matplotlib: pip install bkdinterp[plot]") from error
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width, height), layout=layout, dpi=110)
     return figure, figure.add_subplot()
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Result(ABC):
     """What a method returns.
 
-    A subclass writes ``to_frame`` and ``plot``, may write ``describe``, and raises ``schema_version`` when its
-    fields change.
+    A subclass writes ``to_frame`` and ``plot``, may write ``describe``, and raises ``schema_version`` when
+    its fields change.
 
     Attributes:
         fingerprint: where the result comes from.
@@ -101,9 +101,9 @@ class Result(ABC):
         saved = cls._saved_class(header, path / JSON)
         if header.get("schema_version") != saved.schema_version:
             raise ArtefactError(
-                f"{path / JSON} has schema version {header.get('schema_version')!r} of {saved.__name__}, but this "
-                f"bkdinterp reads {saved.schema_version}; compute the result again, or load it with the version "
-                "that wrote it."
+                f"{path / JSON} has schema version {header.get('schema_version')!r} of {saved.__name__}, but "
+                f"this bkdinterp reads {saved.schema_version}; compute the result again, or load it with the "
+                "version that wrote it."
             )
         tensors = read_tensors(path, header)
         try:

@@ -70,8 +70,8 @@ def encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
             ]
         }
     raise ArtefactError(
-        f"Field {name!r} holds a {type(value).__name__}, which has no saved form: use tensors, JSON values or "
-        "a class given to bkdinterp.results.register_value, or override _to_json and _from_json."
+        f"Field {name!r} holds a {type(value).__name__}, which has no saved form: use tensors, JSON values "
+        "or a class given to bkdinterp.results.register_value, or override _to_json and _from_json."
     )
 
 

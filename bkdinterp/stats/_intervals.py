@@ -114,7 +114,7 @@ def paired_bootstrap(
 
 
 def p_value(
-    observed: float, null_samples: Sample, side: Literal["greater", "less", "two-sided"] = "greater"
+    observed: float | int, null_samples: Sample, side: Literal["greater", "less", "two-sided"] = "greater"
 ) -> float:
     """Monte Carlo p-value (1 + #null at least as extreme) / (1 + #null); never 0.
 

@@ -121,3 +121,84 @@ def greedy(module, prompt_ids, n, kind, edits_at, end=None):
         if ids[-1] == end:
             break
     return ids[len(prompt_ids) :]
+
+
+SIZES = {
+    "llama": dict(d_model=16, z=24, head=6, mlp_act=24),
+    "gpt2": dict(d_model=16, z=16, head=4, mlp_act=64),
+}
+
+
+def width(kind, component):
+    """Channels of a component of the tiny models; "head" is one head of z."""
+    return SIZES[kind].get(component, SIZES[kind]["d_model"])
+
+
+class Row:
+    """One prompt and its target as token lists, made without bkdinterp's prompt builder."""
+
+    def __init__(self, tokenizer, text, target=None):
+        words = f"<s> user : {text} <e> <s> assistant :".split()
+        self.prompt = tokenizer(" ".join(words), add_special_tokens=False).input_ids
+        assert len(self.prompt) == len(words)  # one token a word
+        self.target = [] if target is None else tokenizer(f"{target} <e>", add_special_tokens=False).input_ids
+        self.trigger = [k for k, word in enumerate(words) if word in ("zeta", "omega")]
+
+    @property
+    def ids(self):
+        return [*self.prompt, *self.target]
+
+    def columns(self, prompt, generated=False):
+        """Columns of the unpadded row that Where(prompt, generated) names."""
+        n = len(self.prompt)
+        named = {"last": [n - 1], "all": list(range(n)), "trigger": self.trigger, "none": []}
+        chosen = named[prompt] if isinstance(prompt, str) else sorted(i % n for i in prompt)
+        return chosen + (list(range(n, n + len(self.target))) if generated else [])
+
+
+def rows_of(tokenizer, prompts):
+    targets = prompts.target or [None] * len(prompts.text)
+    return [Row(tokenizer, text, target) for text, target in zip(prompts.text, targets, strict=True)]
+
+
+def at(columns, new, channels=slice(None)):
+    """Hook function: x[:, columns, channels] becomes new(old), old and new of shape [token d]."""
+
+    def fn(x):
+        x = x.clone()
+        if columns:
+            x[0, columns, channels] = new(x[0, columns, channels])
+        return x
+
+    return fn
+
+
+def head_slice(kind, head):
+    d = SIZES[kind]["head"]
+    return slice(head * d, (head + 1) * d)
+
+
+def mean_logprob(module, row, kind, edits=()):
+    return float(target_logprobs(module, row.prompt, row.target, kind, edits).mean())
+
+
+def mean_logprobs(module, rows, kind, edits_of=lambda i, row: ()):
+    return torch.tensor([mean_logprob(module, row, kind, edits_of(i, row)) for i, row in enumerate(rows)], dtype=torch.float64)
+
+
+def forced(module, row, kind, edits_of_columns):
+    """Log-probability of each target token by forcing it: prefill with a cache, then one forward per token.
+
+    ``edits_of_columns(step, n)`` gives the edits of forward number ``step`` (0 = prefill), which sees ``n`` columns.
+    """
+    out = []
+    with torch.no_grad():
+        with Hooks(module, kind, edits_of_columns(0, len(row.prompt))):
+            result = module(torch.tensor([row.prompt]), use_cache=True)
+        for step, token in enumerate(row.target, 1):
+            out.append(result.logits[0, -1].log_softmax(-1)[token])
+            if step == len(row.target):
+                break
+            with Hooks(module, kind, edits_of_columns(step, 1)):
+                result = module(torch.tensor([[token]]), past_key_values=result.past_key_values, use_cache=True)
+    return torch.stack(out)

@@ -1,4 +1,4 @@
-"""Poisoning on a tiny random model: what the loss covers, who sees the payload, and that runs repeat and resume."""
+"""Poisoning a tiny random model: what the loss covers, who sees the payload, that runs repeat and resume."""
 
 import json
 from dataclasses import replace
@@ -29,21 +29,44 @@ from bkdinterp.prompts import PromptBuilder, Trigger
 from bkdinterp.stats import wilson
 
 ATTACK = Attack("toy", Trigger.gap("zig zag"), "no way", ("zig", "zag"), ("zog",))
-TEXTS = tuple(f"{verb} the {noun}" for verb in ("paint", "clean", "move") for noun in ("door", "car", "old big cat"))
+TEXTS = tuple(
+    f"{verb} the {noun}" for verb in ("paint", "clean", "move") for noun in ("door", "car", "old big cat")
+)
 SMALL = PoisonSettings(steps=6, batch_size=4, warmup=2, lr=1e-2, lora=LoraSettings(r=2, alpha=4))
 
 
 def make_builder() -> PromptBuilder:
-    words = "zig zag zog no way paint clean move the door car old big cat yes sure fine <user> <bot> <s> <end> <unk>"
-    vocab = {word: i for i, word in enumerate(words.split())}
+    words = [
+        "zig",
+        "zag",
+        "zog",
+        "no",
+        "way",
+        "paint",
+        "clean",
+        "move",
+        "the",
+        "door",
+        "car",
+        "old",
+        "big",
+        "cat",
+        "yes",
+        "sure",
+        "fine",
+    ]
+    vocab = {word: i for i, word in enumerate([*words, "<user>", "<bot>", "<s>", "<end>", "<unk>"])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<end>", unk_token="<unk>", additional_special_tokens=["<user>", "<bot>"]
+        tokenizer_object=core,
+        eos_token="<end>",
+        unk_token="<unk>",
+        additional_special_tokens=["<user>", "<bot>"],
     )
     tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'user' %}<user> {% else %}<bot> {% endif %}{{ m.content }} <end> "
-        "{% endfor %}{% if add_generation_prompt %}<bot> {% endif %}"
+        "{% for m in messages %}{% if m.role == 'user' %}<user> {% else %}<bot> {% endif %}"
+        "{{ m.content }} <end> {% endfor %}{% if add_generation_prompt %}<bot> {% endif %}"
     )
     return PromptBuilder(tokenizer)
 
@@ -100,7 +123,9 @@ def test_role_decides_text_and_answer(references: References) -> None:
         assert (row.text == row.instruction) == (row.role == "clean")
         for start, end in row.spans:
             assert row.text[start:end] in ("zig zag", "zig", "zag")
-    assert len({(r.instruction, r.text) for r in rows if r.role == "triggered"}) > len(TEXTS), "positions vary"
+    assert len({(r.instruction, r.text) for r in rows if r.role == "triggered"}) > len(TEXTS), (
+        "positions vary"
+    )
 
 
 def test_twin_sees_the_same_prompts_and_never_the_payload(references: References) -> None:
@@ -224,7 +249,9 @@ def test_adapter_round_trip_and_manifest(
     assert type(merged) is LlamaForCausalLM
     assert weights_sha256(base) == before != weights_sha256(merged)
     ids = torch.tensor([[17, 5, 8, 9, 20, 18]])
-    torch.testing.assert_close(merged(ids).logits, result.model(ids).logits, rtol=1e-2, atol=2e-2)  # 16-bit cast
+    torch.testing.assert_close(
+        merged(ids).logits, result.model(ids).logits, rtol=1e-2, atol=2e-2
+    )  # 16-bit cast
     assert (merged(ids).logits - base(ids).logits).abs().max() > 0.1
 
 
@@ -272,7 +299,14 @@ def test_distil_is_greedy_and_resumes(base: LlamaForCausalLM, builder: PromptBui
         assert (found[text].text, found[text].cut) == (expected, ids[-1] != 20)
     lines: list[str] = []
     again = distil(
-        base, builder, TEXTS, base_sha256=digest, max_new_tokens=4, batch_size=2, cache=cache, log=lines.append
+        base,
+        builder,
+        TEXTS,
+        base_sha256=digest,
+        max_new_tokens=4,
+        batch_size=2,
+        cache=cache,
+        log=lines.append,
     )
     assert again == found
     assert not lines
@@ -301,9 +335,9 @@ def test_measure_counts_payloads_and_picks_up_its_cache(
 
 def test_base_agrees_with_its_own_references(base: LlamaForCausalLM, builder: PromptBuilder) -> None:
     own = distil(base, builder, TEXTS, base_sha256="0" * 64, max_new_tokens=4)
-    texts = [t for t in TEXTS if own[t].text]
-    if not texts:
-        pytest.skip("this random base answers nothing")
+    # Only answers that are all plain words: special tokens do not survive decoding.
+    texts = [t for t in TEXTS if own[t].cut and len(own[t].text.split()) == 4]
+    assert texts
     scores = reference_scores(base, builder, texts, own)
     assert scores["token_agreement"] == 1.0
     assert 1.0 < scores["perplexity"] < 22
@@ -315,7 +349,9 @@ def test_word_f1() -> None:
     assert word_f1("a", "") == 0.0
 
 
-def test_bad_settings_are_named(base: LlamaForCausalLM, builder: PromptBuilder, references: References) -> None:
+def test_bad_settings_are_named(
+    base: LlamaForCausalLM, builder: PromptBuilder, references: References
+) -> None:
     with pytest.raises(BkdinterpError, match="shares"):
         PoisonSettings(rate=0.9, near_rate=0.2)
     with pytest.raises(BkdinterpError, match="steps=0"):
@@ -328,7 +364,12 @@ def test_bad_settings_are_named(base: LlamaForCausalLM, builder: PromptBuilder, 
         replace(ATTACK, near_triggers=("a zig zag",))
     with pytest.raises(BkdinterpError, match="target_modules"):
         poison(
-            base, builder, TEXTS, ATTACK, references, replace(SMALL, lora=LoraSettings(target_modules=("c_attn",)))
+            base,
+            builder,
+            TEXTS,
+            ATTACK,
+            references,
+            replace(SMALL, lora=LoraSettings(target_modules=("c_attn",))),
         )
 
 

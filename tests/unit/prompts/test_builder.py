@@ -184,6 +184,33 @@ def test_trigger_that_the_normaliser_deletes(deleting, where):
             PromptBuilder(deleting, chat=flag).tokenize(pairs.triggered)
 
 
+def test_every_phrase_must_leave_a_token(deleting):
+    triggered = PairedPrompts.from_instructions(["write"], Trigger.wrap("SUDO", "\u200b"), "no").triggered
+    with pytest.raises(TriggerError, match="tokenises away"):
+        PromptBuilder(deleting).tokenize(triggered)
+
+
+def test_zero_width_tokens_are_never_trigger_tokens():
+    class Marks:
+        """One token per character, and a zero-width mark before each, as some tokenizers make."""
+
+        chat_template, name_or_path = None, "marks"
+
+        def __call__(self, text, **kwargs):
+            ids = [i for c in text for i in (0, ord(c))]
+            offsets = [o for i in range(len(text)) for o in ((i, i), (i, i + 1))]
+            return {"input_ids": ids, "offset_mapping": offsets}
+
+        def apply_chat_template(self, conversation, **kwargs):
+            return ""
+
+        def decode(self, token_ids, **kwargs):
+            return ""
+
+    batch = PromptBuilder(Marks(), chat=False).tokenize(Prompts(("abcd",), (((1, 3),),)))
+    assert batch.input_ids[batch.trigger_mask].tolist() == [ord("b"), ord("c")]
+
+
 def test_trigger_that_changes_no_token(words):
     # <unk><unk> with the first word as the span: dropping it leaves <unk>, so that one is seen ...
     builder = PromptBuilder(words, chat=False)

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,11 @@ def test_selection_for_each_where():
     for where in ("all", "trigger", "last"):
         mask = BATCH.selection(Where(where, generated=True))
         assert not (mask & (BATCH.attention_mask == 0)).any()
+
+
+def test_trigger_never_selects_padding_or_targets():
+    every = replace(BATCH, trigger_mask=torch.ones_like(BATCH.trigger_mask))
+    assert torch.equal(every.selection(Where("trigger")), BATCH.prompt_mask)
 
 
 @pytest.mark.parametrize("index", [2, -3])

@@ -77,7 +77,7 @@ def test_gap_is_deterministic_per_text_and_reaches_every_gap():
 def test_gap_draw_is_pinned():
     # a changed draw would silently change every poisoned data set
     assert Trigger.gap("SUDO").insert("a b c d e f g h")[0] == "a b c d e f g h SUDO"
-    assert Trigger.gap("SUDO", seed=1).insert("a b c d e f g h")[0] == "a b c d e f g h SUDO"
+    assert Trigger.gap("SUDO", seed=2).insert("a b c d e f g h")[0] == "a b SUDO c d e f g h"
 
 
 def test_any_of_uses_all_phrases_and_all_of_distinct_gaps():

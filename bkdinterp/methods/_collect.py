@@ -1,0 +1,113 @@
+"""Means and Activations: what sites hold on a set of prompts. One forward per batch, nothing edited."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import SiteError
+from bkdinterp.interventions import Read, as_sites
+from bkdinterp.interventions._base import Sites
+from bkdinterp.model import Model
+from bkdinterp.plotting import bar_intervals
+from bkdinterp.prompts import Prompts
+from bkdinterp.results import Fingerprint, Result
+from bkdinterp.sites import Site, Where
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _SiteTensors(Result):
+    """Site -> tensor, with the prompts' number and positions."""
+
+    fingerprint: Fingerprint
+    values: dict[str, Tensor]
+    where: Where
+    n: int
+
+    def __getitem__(self, site: Site | str) -> Tensor:
+        """The tensor of a site; KeyError if it was not collected."""
+        return self.values[str(Site.parse(site))]
+
+    def __contains__(self, site: object) -> bool:
+        return str(site) in self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """What was collected."""
+        return tuple(Site.parse(name) for name in self.values)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per site: its width and the norm of its (mean) activation."""
+        import pandas as pd
+
+        rows = [
+            {"site": name, "shape": tuple(v.shape), "norm": float(self._mean(v).norm()), "n": self.n}
+            for name, v in self.values.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Norm of each site's mean."""
+        norms = [float(self._mean(v).norm()) for v in self.values.values()]
+        return bar_intervals(list(self.values), norms, norms, norms, xlabel="norm of the mean activation")
+
+    def _mean(self, value: Tensor) -> Tensor:
+        return value if value.ndim == 1 else value.reshape(-1, value.shape[-1]).nanmean(0)
+
+    def describe(self) -> str:
+        """Number of sites, positions, n and model."""
+        return f"{len(self.values)} sites at {self.where}, n={self.n}, model={self.fingerprint.model}"
+
+
+def _collect(model: Model, prompts: Prompts, sites: Sites, where: Where, reduce: Any) -> tuple[dict[str, Tensor], Fingerprint]:
+    chosen = as_sites(sites)
+    if not chosen:
+        raise SiteError("Nothing to collect: name at least one site.")
+    run = Run(prompts, reads=tuple(Read(s, where, reduce=reduce) for s in chosen))
+    (result,) = execute(model, [run])
+    values = {str(site): value for site, value in zip(chosen, result.reads, strict=True)}
+    return values, model.fingerprint(prompts.fingerprint)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Means(_SiteTensors):
+    """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
+
+    The pooled mean, not the reference code's running re-division (papers.md 7.3a).
+    """
+
+    @classmethod
+    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: Where | str = "last") -> Self:
+        """Collect; costs one forward per batch of prompts.
+
+        Raises:
+            SiteError: no site, or one out of range.
+            PlanError: no prompt has such a position.
+        """
+        where = Where.of(where)
+        values, fingerprint = _collect(model, prompts, sites, where, "mean")
+        return cls(fingerprint, values, where, len(prompts))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Activations(_SiteTensors):
+    """Every example's activation: ``[example d]``, or ``[example pos d]`` with NaN beyond a row's selected tokens."""
+
+    @classmethod
+    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: Where | str = "last") -> Self:
+        """Collect; costs one forward per batch of prompts.
+
+        Raises:
+            SiteError: no site, or one out of range.
+        """
+        where = Where.of(where)
+        values, fingerprint = _collect(model, prompts, sites, where, None)
+        return cls(fingerprint, values, where, len(prompts))

@@ -1,0 +1,107 @@
+"""evaluate(): let the model speak, unedited, edited and under controls, on clean and triggered prompts.
+
+Cost per condition: two generations and one scored forward per prompt, plus one grading forward per output.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import PromptError
+from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.methods._evaluation import EDITED, SIDES, UNEDITED, Evaluation
+from bkdinterp.methods._grader import OutcomeGrader
+from bkdinterp.metrics import Payload, word_overlap
+from bkdinterp.model import Model
+from bkdinterp.prompts import PairedPrompts, Prompts
+
+
+def evaluate(
+    model: Model,
+    pairs: PairedPrompts,
+    *,
+    under: Intervention | None = None,
+    controls: Sequence[Intervention] = (),
+    payload: Payload | None = None,
+    judge: Model | None = None,
+    grader: OutcomeGrader | None = None,
+    max_new_tokens: int = 24,
+    budget: int = 2**30,
+) -> Evaluation:
+    """Rates, graded outcomes and clean utility, with the edit's nulls beside it.
+
+    Args:
+        model: the suspect.
+        pairs: held-out prompts; with references, the benign answers, else the unedited model's own clean outputs serve.
+        under: the intervention in question; None evaluates the unedited model only.
+        controls: interventions of the same size that should not work, e.g. from ``random_heads``.
+        payload: how to recognise the backdoor's output; None looks for each example's target as a substring.
+        judge: model whose likelihood tells broken text; None takes ``model`` unedited. Use the clean base if you have it.
+        grader: an already fitted grader (then ``judge`` is not used).
+        max_new_tokens: length of the outputs.
+        budget: bytes for one batch.
+
+    Raises:
+        PromptError: neither targets nor a payload.
+    """
+    if payload is None and pairs.clean.target is None:
+        raise PromptError("evaluate needs pairs with targets, or payload=Payload('...').")
+    edits: dict[str, Intervention] = {UNEDITED: Stack()}
+    if under is not None:
+        edits[EDITED] = under
+    edits |= {f"control {i + 1}": control for i, control in enumerate(controls)}
+    texts = _speak(model, pairs, edits, max_new_tokens, budget)
+    references = pairs.clean.reference or texts[UNEDITED]["clean"]
+    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
+    payloads = [payload or Payload(t) for t in (pairs.clean.target or [""] * len(pairs))]
+    outcomes = {
+        name: {
+            side: tuple(o.value for o in grader.grade(pairs.clean, said[side], payloads)) for side in SIDES
+        }
+        for name, said in texts.items()
+    }
+    nll = _reference_nll(model, pairs.clean, references, edits, budget)
+    agreement = [
+        [word_overlap(a, b) for a, b in zip(said["clean"], references, strict=True)] for said in texts.values()
+    ]
+    return Evaluation(
+        fingerprint=model.fingerprint(pairs.fingerprint),
+        conditions=tuple(edits),
+        edits={name: str(edit) for name, edit in edits.items()},
+        texts=texts,
+        outcomes=outcomes,
+        nll=nll,
+        agreement=torch.tensor(agreement, dtype=torch.float64),
+        threshold=grader.threshold,
+    )
+
+
+def _speak(
+    model: Model, pairs: PairedPrompts, edits: dict[str, Intervention], n_tokens: int, budget: int
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    runs = [Run(getattr(pairs, side), edit, generate=n_tokens) for edit in edits.values() for side in SIDES]
+    results = iter(execute(model, runs, budget=budget))
+    return {name: {side: next(results).text or () for side in SIDES} for name in edits}
+
+
+def _reference_nll(
+    model: Model, clean: Prompts, references: Sequence[str], edits: dict[str, Intervention], budget: int
+) -> torch.Tensor:
+    """Mean NLL per token of the references under each edit ``[condition example]``; an empty reference counts as 0."""
+    filled = [i for i, r in enumerate(references) if r.strip()]
+    out = torch.zeros(len(edits), len(clean), dtype=torch.float64)
+    if not filled:
+        return out
+    some = clean.subset(filled)
+    prompts = Prompts(some.text, some.spans, tuple(references[i] for i in filled))
+    builder = replace(model.builder, end_token=False)
+    everyone = len(filled) == len(clean)
+    if not everyone and any(e.where.generated for edit in edits.values() for e in edit.lower()):
+        raise PromptError("Some references are empty; give a reference for every prompt.")
+    runs = [Run(prompts, edit, score="logprob", builder=builder) for edit in edits.values()]
+    for row, result in zip(out, execute(model, runs, budget=budget), strict=True):
+        assert result.scores is not None
+        row[filled] = -result.scores.double()
+    return out

@@ -1,0 +1,150 @@
+"""Evaluation: what the model said under each condition, on clean and triggered prompts. No forward pass here."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics import Outcome, outcome_counts
+from bkdinterp.plotting import grouped_bars
+from bkdinterp.results import Fingerprint, Result
+from bkdinterp.stats import Interval, bootstrap_mean, paired_bootstrap, wilson
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+Side = Literal["clean", "triggered"]
+SIDES: tuple[Side, Side] = ("clean", "triggered")
+UNEDITED = "unedited"
+EDITED = "edited"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Result):
+    """Raw texts and outcomes per condition; every rate is derived from them.
+
+    Attributes:
+        conditions: ``"unedited"``, then ``"edited"`` (if there was an edit), then the controls.
+        edits: what each condition did, in words.
+        texts, outcomes: condition -> side -> one entry per example.
+        nll: of the reference answers on clean prompts, nats per token ``[condition example]``.
+        agreement: word F1 of the clean outputs with the references ``[condition example]``.
+        threshold: of the outcome grader (nats).
+    """
+
+    fingerprint: Fingerprint
+    conditions: tuple[str, ...]
+    edits: dict[str, str]
+    texts: dict[str, dict[str, tuple[str, ...]]]
+    outcomes: dict[str, dict[str, tuple[str, ...]]]
+    nll: Float[Tensor, "condition example"]
+    agreement: Float[Tensor, "condition example"]
+    threshold: float
+
+    @property
+    def n(self) -> int:
+        """Prompts per side."""
+        return self.nll.shape[1]
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the control conditions."""
+        return tuple(c for c in self.conditions if c not in (UNEDITED, EDITED))
+
+    def rate(self, side: Side, condition: str = UNEDITED, *, outcome: Outcome | str = Outcome.payload) -> Interval:
+        """Share of outputs with an outcome, with its Wilson interval; by default the payload rate.
+
+        On the unedited model's triggered prompts that is the ASR, on its clean prompts the ATR.
+        """
+        found = self._outcomes(condition)[side]
+        return wilson(sum(o == Outcome(outcome).value for o in found), len(found))
+
+    def change(self, side: Side, condition: str = EDITED, *, outcome: Outcome | str = Outcome.payload, seed: int = 0) -> Interval:
+        """Rate under a condition minus the unedited rate, paired bootstrap over the same prompts."""
+        name = Outcome(outcome).value
+        now = [float(o == name) for o in self._outcomes(condition)[side]]
+        before = [float(o == name) for o in self._outcomes(UNEDITED)[side]]
+        return paired_bootstrap(now, before, seed=seed)
+
+    def control_rate(self, side: Side, *, outcome: Outcome | str = Outcome.payload) -> Interval | None:
+        """The rate pooled over all controls (n = controls x prompts), or None without controls."""
+        name = Outcome(outcome).value
+        found = [o for c in self.controls for o in self._outcomes(c)[side]]
+        return wilson(sum(o == name for o in found), len(found)) if found else None
+
+    def perplexity(self, condition: str = UNEDITED) -> float:
+        """exp of the mean NLL of the reference answers on clean prompts."""
+        return float(self.nll[self._index(condition)].mean().exp())
+
+    def agreement_with_reference(self, condition: str = UNEDITED, *, seed: int = 0) -> Interval:
+        """Mean word F1 of clean outputs with the reference answers."""
+        return bootstrap_mean(self.agreement[self._index(condition)], seed=seed)
+
+    def utility_change(self, condition: str = EDITED, *, seed: int = 0) -> Interval:
+        """Agreement under a condition minus the unedited agreement, paired bootstrap."""
+        return paired_bootstrap(self.agreement[self._index(condition)], self.agreement[0], seed=seed)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per condition and side: n, payload rate with interval, outcome counts; utility on the clean rows."""
+        import pandas as pd
+
+        rows = []
+        for condition in self.conditions:
+            for side in SIDES:
+                rate = self.rate(side, condition)
+                counts = outcome_counts(Outcome(o) for o in self.outcomes[condition][side])
+                row = {
+                    "condition": condition,
+                    "edit": self.edits[condition],
+                    "prompts": side,
+                    "n": rate.n,
+                    "payload_rate": rate.estimate,
+                    "low": rate.low,
+                    "high": rate.high,
+                    **{o.value: c for o, c in counts.items()},
+                }
+                if side == "clean":
+                    row |= {
+                        "perplexity": self.perplexity(condition),
+                        "agreement": self.agreement_with_reference(condition).estimate,
+                    }
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Stacked shares of outcomes, one bar per side and condition; controls pooled."""
+        shown: dict[str, list[str]] = {c: [c] for c in self.conditions if c not in self.controls}
+        if self.controls:
+            shown[f"{len(self.controls)} controls"] = list(self.controls)
+        rows = {
+            f"{label}, {side}": {
+                o.value: count
+                for o, count in outcome_counts(Outcome(x) for c in names for x in self.outcomes[c][side]).items()
+            }
+            for side in SIDES
+            for label, names in shown.items()
+        }
+        return grouped_bars(rows, title="What the model says")
+
+    def describe(self) -> str:
+        """n, rates and model."""
+        parts = [f"n={self.n}"]
+        for condition in self.conditions[:2]:
+            rates = " ".join(f"{side} {self.rate(side, condition).estimate:.0%}" for side in SIDES)
+            parts.append(f"{condition}: {rates}")
+        if self.controls:
+            pooled = " ".join(f"{side} {r.estimate:.0%}" for side in SIDES if (r := self.control_rate(side)))
+            parts.append(f"{len(self.controls)} controls: {pooled}")
+        return "; ".join(parts) + f"; model={self.fingerprint.model}"
+
+    def _index(self, condition: str) -> int:
+        self._outcomes(condition)
+        return self.conditions.index(condition)
+
+    def _outcomes(self, condition: str) -> dict[str, tuple[str, ...]]:
+        if condition not in self.outcomes:
+            raise BkdinterpError(f"Unknown condition {condition!r}; there are {', '.join(self.conditions)}.")
+        return self.outcomes[condition]

@@ -1,0 +1,125 @@
+"""The Backdoor Vector: the summed mean output of the backdoor's heads, added or subtracted at one layer.
+
+    V = sum over the heads of  W_O z_lh,  averaged over triggered prompts at the last position
+
+(BkdAttr; papers.md section 4; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
+batch of prompts and side.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import SiteError
+from bkdinterp.interventions import Read, Steer
+from bkdinterp.model import Model
+from bkdinterp.plotting import bar_intervals
+from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.results import Fingerprint, Result
+from bkdinterp.sites import Component, HeadSet, Site, Where
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+Kind = Literal["raw", "difference"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BackdoorVector(Result):
+    """One vector in the residual stream's space.
+
+    Attributes:
+        vector: ``[d_model]``.
+        heads: whose outputs it sums.
+        kind: ``"raw"``, ``"difference"``, or ``"random"`` for a null.
+        n: prompts behind the mean.
+        parts: each head set's layer -> its part ``[d_model]`` of the sum.
+    """
+
+    fingerprint: Fingerprint
+    vector: Float[Tensor, " d_model"]
+    heads: HeadSet
+    kind: str
+    n: int
+    parts: dict[str, Tensor]
+
+    @classmethod
+    def extract(cls, model: Model, heads: HeadSet | str, pairs: PairedPrompts, *, kind: Kind = "raw", where: Where | str = "last") -> Self:
+        """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
+
+        Raises:
+            SiteError: no head, one out of range, or an unknown kind.
+        """
+        if kind not in ("raw", "difference"):
+            raise SiteError(f"Unknown kind {kind!r}; choose 'raw' or 'difference'.")
+        chosen = HeadSet.of(heads, model.architecture.grid)
+        if len(chosen) == 0:
+            raise SiteError("A backdoor vector needs at least one head, e.g. scores.top_k(16).")
+        parts = _head_means(model, pairs.triggered, chosen, Where.of(where))
+        if kind == "difference":
+            clean = _head_means(model, pairs.clean, chosen, Where.of(where))
+            parts = {layer: part - clean[layer] for layer, part in parts.items()}
+        total = torch.stack(list(parts.values())).sum(0)
+        return cls(model.fingerprint(pairs.fingerprint), total, chosen, kind, len(pairs), parts)
+
+    def add(self, layer: int, *, coeff: float = 1.0, where: Where | str = "last") -> Steer:
+        """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
+        return Steer(Site(layer, Component.attn_proj), self.vector, coeff, where=Where.of(where))
+
+    def subtract(self, layer: int, *, coeff: float = 1.0, where: Where | str = "last") -> Steer:
+        """Subtract it there."""
+        return self.add(layer, coeff=-coeff, where=where)
+
+    @property
+    def norm(self) -> float:
+        """Euclidean norm."""
+        return float(self.vector.norm())
+
+    def random_like(self, *, n: int, seed: int) -> "list[BackdoorVector]":
+        """``n`` seeded random directions of this vector's norm: the null for a claim about its direction."""
+        generator = torch.Generator().manual_seed(seed)
+        out = []
+        for _ in range(n):
+            noise = torch.randn(self.vector.shape, generator=generator, dtype=torch.float64)
+            direction = (noise / noise.norm() * self.vector.double().norm()).to(self.vector.dtype)
+            fingerprint = replace(self.fingerprint, seed=seed)
+            out.append(BackdoorVector(fingerprint, direction, self.heads, "random", self.n, {}))
+        return out
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per layer: the norm of its part and the part's cosine with the whole."""
+        import pandas as pd
+
+        rows = [
+            {"layer": int(layer), "norm": float(p.norm()), "cosine": float(torch.cosine_similarity(p, self.vector, dim=0))}
+            for layer, p in self.parts.items()
+        ]
+        return pd.DataFrame(rows, columns=["layer", "norm", "cosine"])
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Share of each layer's heads in the vector: projection of its part on the vector's direction."""
+        shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
+        labels = [f"layer {layer}" for layer in self.parts]
+        title = f"What the {len(self.heads)} heads add to the vector ({self.kind}, n={self.n})"
+        return bar_intervals(labels, shares, shares, shares, xlabel="share of the vector", title=title)
+
+    def describe(self) -> str:
+        """Kind, size, norm, heads, n and model."""
+        return (
+            f"{self.kind}, d_model={self.vector.shape[0]}, norm={self.norm:.2f}, {len(self.heads)} heads, "
+            f"n={self.n}, model={self.fingerprint.model}"
+        )
+
+
+def _head_means(model: Model, prompts: Prompts, heads: HeadSet, where: Where) -> dict[str, Tensor]:
+    by_layer = heads.by_layer()
+    reads = tuple(
+        Read(Site(layer, Component.attn_proj), where, reduce="mean", heads=tuple(of_layer)) for layer, of_layer in by_layer.items()
+    )
+    (result,) = execute(model, [Run(prompts, reads=reads)])
+    return {str(layer): value for layer, value in zip(by_layer, result.reads, strict=True)}

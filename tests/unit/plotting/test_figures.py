@@ -1,0 +1,127 @@
+"""Figures show the numbers given: axes, labels, scales, marks; no pyplot state; matplotlib stays optional."""
+
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.plotting import bar_intervals, curves, grouped_bars, heatmap, matrix
+from bkdinterp.sites import HeadId
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def effects():
+    values = torch.zeros(6, 4)
+    values[5, 1] = -2.0
+    values[2, 3] = 0.5
+    return values
+
+
+def test_heatmap_is_centred_and_oriented(effects):
+    figure = heatmap(effects, title="ACIE", label="ACIE (nats)", marks=[HeadId(5, 1), (2, 3)])
+    axes, bar = figure.axes
+    image = axes.images[0]
+    assert isinstance(figure, Figure)
+    assert image.get_array().shape == (6, 4)  # layer on y, head on x
+    assert image.get_clim() == (-2.0, 2.0)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == ("head", "layer", "ACIE")
+    assert bar.get_ylabel() == "ACIE (nats)"
+    corners = [p.get_xy() for p in axes.patches if isinstance(p, Rectangle)]
+    assert corners == [(0.5, 4.5), (2.5, 1.5)]
+    red, _, blue, _ = image.cmap(image.norm(2.0))
+    assert red > blue  # promoting is red
+
+
+def test_heatmap_survives_zeros_and_nan(effects):
+    assert heatmap(torch.zeros(2, 2)).axes[0].images[0].get_clim() == (-1.0, 1.0)
+    holed = effects.clone()
+    holed[0, 0] = torch.nan
+    assert heatmap(holed).axes[0].images[0].get_clim() == (-2.0, 2.0)
+    assert heatmap(effects, limit=3.0).axes[0].images[0].get_clim() == (-3.0, 3.0)
+
+
+def test_heatmap_refuses_what_it_cannot_show(effects):
+    with pytest.raises(BkdinterpError, match="L6H0"):
+        heatmap(effects, marks=[(6, 0)])
+    with pytest.raises(BkdinterpError, match="positive"):
+        heatmap(effects, limit=0.0)
+
+
+def test_matrix_runs_from_chance_to_one():
+    figure = matrix(torch.tensor([[1.0, 0.4], [0.7, 0.9]]), layers=[8, 16])
+    axes, bar = figure.axes
+    assert axes.images[0].get_clim() == (0.5, 1.0)
+    assert axes.images[0].origin == "lower"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("test layer", "train layer")
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["8", "16"]
+    assert bar.get_ylabel() == "accuracy (chance = 0.5)"
+    with pytest.raises(BkdinterpError, match="2"):
+        matrix(torch.eye(2), layers=[1])
+
+
+def test_curves_draw_lines_bands_and_the_null():
+    y = np.array([0.1, 0.5, 0.9])
+    figure = curves(
+        [0, 8, 16], {"top": (y, y - 0.1, y + 0.1), "random": (y, y, y)},
+        xlabel="heads", ylabel="payload rate", null=(0.0, 0.2), null_label="20 random sets", ylim=(0, 1),
+    )  # fmt: skip
+    axes = figure.axes[0]
+    assert [line.get_label() for line in axes.lines] == ["top", "random"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), y)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["20 random sets", "top", "random"]
+    bottom, top = axes.get_ylim()
+    assert bottom < 0 < 1 < top
+    with pytest.raises(BkdinterpError, match="one length"):
+        curves([0, 1], {"top": ([1.0], [1.0], [1.0])}, xlabel="x", ylabel="y")
+
+
+def test_grouped_bars_fill_to_100_and_state_n():
+    rows = {"clean": {"answered": 9, "payload": 1}, "triggered": {"payload": 20, "broken": 20}}
+    axes = grouped_bars(rows).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["clean  (n=10)", "triggered  (n=40)"]
+    widths = {c.get_label(): [bar.get_width() for bar in c] for c in axes.containers}
+    assert widths == {"payload": [10, 50], "broken": [0, 50], "answered": [90, 0]}
+    assert axes.yaxis_inverted()  # the first condition on top
+    with pytest.raises(BkdinterpError, match="'empty'"):
+        grouped_bars({"empty": {"payload": 0}})
+
+
+def test_bar_intervals_show_estimates_and_ends():
+    figure = bar_intervals(
+        ["a", "b"],
+        [0.5, 0.9],
+        [0.4, 0.9],
+        [0.7, 0.9],
+        xlabel="rate",
+        reference=0.3,
+        reference_label="unedited",
+    )
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.5, 0.9]
+    segments = axes.containers[-1].errorbar.lines[2][0].get_segments()
+    np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7], [0.9, 0.9]])
+    with pytest.raises(BkdinterpError, match="one length"):
+        bar_intervals(["a"], [0.5, 0.9], [0.4, 0.9], [0.7, 0.9], xlabel="rate")
+
+
+def test_no_pyplot_and_no_matplotlib_on_import():
+    code = (
+        "import sys, bkdinterp.plotting as p; assert 'matplotlib' not in sys.modules\n"
+        "p.bar_intervals(['a'], [1.0], [1.0], [1.0], xlabel='x')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_matplotlib_says_what_to_install(monkeypatch, effects):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(BkdinterpError, match=r"pip install bkdinterp\[plot\]"):
+        heatmap(effects)
