@@ -48,7 +48,7 @@ class Store:
         n = len(chunk["examples"])
         examples = torch.tensor(chunk["examples"])
         for k, node in enumerate(chunk["nodes"]):
-            rows = slice(k * n, (k + 1) * n)
+            rows = slice(0, n) if chunk.get("shared_rows") else slice(k * n, (k + 1) * n)
             if "scores" in out:
                 whole = self._scores.setdefault(node, out["scores"].new_full((self._n_examples(node),), float("nan")).cpu())
                 whole[examples] = out["scores"][rows].cpu()

@@ -63,6 +63,11 @@ class Steps:
         step["save"] = f"{layer}.{component}"
         return step["save"]
 
+    def keep(self, layer: int, key: str) -> None:
+        """Return the whole residual stream that enters a layer, under this read key."""
+        read = {"key": key, "rows": None, "cols": None, "channels": None, "heads": None, "reduce": "whole"}
+        self.step(layer, Component.resid_pre)["reads"].append(read)
+
     def channels(self, site: Site) -> list[int] | None:
         """The slice of a head, or None for the whole site."""
         return None if site.head is None else list(self.arch.head_channels(site.head))

@@ -1,6 +1,6 @@
 """plan(): runs to chunks. No forward pass happens here; a tokenizer and an Architecture suffice.
 
-Runs on the same prompts become rows of one batch. With ``naive=True`` every run is its own plain forward: the
+Runs on the same prompts become rows of one batch, and share their prefix where edits allow it (``_reuse``). With ``naive=True`` every run is its own plain forward: the
 oracle that every cleverer plan is tested against.
 """
 
@@ -12,11 +12,13 @@ import torch
 
 from bkdinterp.engine._graph import Node, build_graph
 from bkdinterp.engine._lower import Rows, Steps
+from bkdinterp.engine._reuse import reusable, reuse_chunks
 from bkdinterp.engine._run import Run
+from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
-from bkdinterp.prompts import PromptBuilder, Prompts, TokenBatch
+from bkdinterp.prompts import PromptBuilder, TokenBatch
 
 
 Chunk = dict[str, Any]
@@ -84,10 +86,10 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         SiteError: layers, heads or positions out of range.
     """
     nodes = build_graph(runs)
-    tokens = _Tokens()
+    tokens = Tokens()
     chunks: list[Chunk] = []
     for bundle in _bundles(nodes, naive):
-        chunks.extend(_bundle_chunks(model, bundle, tokens, budget))
+        chunks.extend(_bundle_chunks(model, bundle, tokens, budget, reuse=not naive))
     scores = {n.run.score_name: _score(n.run) for n in nodes if n.run.score_name is not None}
     _check_means(chunks, nodes)
     return Plan(tuple(chunks), tuple(nodes), len(runs), _cost(chunks, model.architecture), scores, model.builder)
@@ -108,19 +110,6 @@ def _score(run: Run) -> Callable[..., torch.Tensor]:
     return SCORES[run.score] if isinstance(run.score, str) else run.score  # type: ignore[return-value]
 
 
-class _Tokens:
-    """Tokenises each set of prompts once per plan."""
-
-    def __init__(self) -> None:
-        self._batches: dict[tuple[Any, ...], TokenBatch] = {}
-
-    def batch(self, builder: PromptBuilder, prompts: Prompts, index: tuple[int, ...], targets: bool) -> TokenBatch:
-        key = (id(builder), prompts.fingerprint, index, targets)
-        if key not in self._batches:
-            self._batches[key] = builder.tokenize(prompts.subset(index), targets=targets)
-        return self._batches[key]
-
-
 def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:
     """Nodes that may share a batch: same level, prompts, builder and kind of output."""
     groups: dict[tuple[Any, ...], list[Node]] = {}
@@ -132,29 +121,33 @@ def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:
         yield groups[key]
 
 
-def _bundle_chunks(model: Planned, bundle: list[Node], tokens: _Tokens, budget: int) -> Iterator[Chunk]:
-    run = bundle[0].run
+def _bundle_chunks(model: Planned, bundle: list[Node], tokens: Tokens, budget: int, reuse: bool) -> Iterator[Chunk]:
+    run, arch = bundle[0].run, model.architecture
     builder = run.builder or model.builder
     everything = tuple(range(len(run.prompts)))
-    scored = run.score is not None
-    whole = tokens.batch(builder, run.prompts, everything, scored)
+    whole = tokens.batch(builder, run, everything)
     lengths = whole.attention_mask.sum(1)
-    capacity = max(1, budget // _row_bytes(model.architecture, whole, run))
+    capacity = max(1, budget // _row_bytes(arch, whole, run))
     by_length = sorted(everything, key=lambda i: int(lengths[i]))
     per_chunk = min(len(by_length), capacity)
     nodes_per_chunk = max(1, capacity // per_chunk)
     for start in range(0, len(by_length), per_chunk):
         examples = tuple(sorted(by_length[start : start + per_chunk]))
-        batch = tokens.batch(builder, run.prompts, examples, scored)
+        batch = tokens.batch(builder, run, examples)
+        if reuse and reusable(bundle, batch):
+            key = f"{bundle[0].index}/{start}"
+            yield from reuse_chunks(arch, bundle, batch, examples, capacity, key, _score_part)
+            continue
         for first in range(0, len(bundle), nodes_per_chunk):
-            yield forward_chunk(model.architecture, bundle[first : first + nodes_per_chunk], batch, examples, builder)
+            yield forward_chunk(arch, bundle[first : first + nodes_per_chunk], batch, examples, builder)
 
 
 def _row_bytes(arch: Architecture, batch: TokenBatch, run: Run) -> int:
     n_targets = batch.targets.shape[1] + 1 if run.score is not None else 1
     length = batch.input_ids.shape[1] + (run.generate or 0)
-    # Logits with the copies that a score makes, and the widest activations of one block.
-    return 4 * (4 * n_targets * arch.d_vocab + length * (8 * arch.d_model + 2 * arch.d_mlp))
+    # Logits with the copies that a score makes, the widest activations of one block, and keys and values.
+    cache = 2 * arch.n_layers * arch.n_kv_heads * arch.d_head
+    return 4 * (4 * n_targets * arch.d_vocab + length * (8 * arch.d_model + 2 * arch.d_mlp + cache))
 
 
 def forward_chunk(
@@ -200,14 +193,18 @@ def forward_chunk(
         "places": places,
     }
     if run.score is not None:
-        chunk["score"] = {
-            "targets": batch.targets.repeat(copies, 1),
-            "mask": batch.target_mask[:, batch.n_prompt :].repeat(copies, 1),
-            "base_rows": base_rows,
-        }
+        chunk["score"] = _score_part(batch, copies) | {"base_rows": base_rows}
     if run.generate is not None:
         chunk["decode"] = _decode(arch, nodes, index, builder, run.generate)
     return chunk
+
+
+def _score_part(batch: TokenBatch, copies: int) -> dict[str, Any]:
+    return {
+        "targets": batch.targets.repeat(copies, 1),
+        "mask": batch.target_mask[:, batch.n_prompt :].repeat(copies, 1),
+        "base_rows": None,
+    }
 
 
 def _decode(
@@ -251,7 +248,7 @@ def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:
         rows, length = chunk["inputs"]["input_ids"].shape
         extra = chunk["decode"]["n_tokens"] - 1 if chunk["kind"] == "generate" else 0
         forwards += 1 + extra
-        token_layers += rows * (length + extra) * arch.n_layers
+        token_layers += rows * (length + extra) * chunk.get("layers", arch.n_layers)
         logits = rows * chunk["inputs"]["logits_to_keep"] * arch.d_vocab
         peak = max(peak, 4 * (4 * logits + rows * length * (8 * arch.d_model + 2 * arch.d_mlp)))
     return Cost(forwards, token_layers, peak)

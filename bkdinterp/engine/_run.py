@@ -53,6 +53,11 @@ class Run:
         """The score's name, or the function's."""
         return self.score if self.score is None or isinstance(self.score, str) else self.score.__name__
 
+    @property
+    def first_token_only(self) -> bool:
+        """Whether the score looks at the first target token only."""
+        return self.score in ("first_token_logprob", "first_token_logodds")
+
 
 @dataclass(frozen=True, eq=False)
 class RunResult:

@@ -12,6 +12,7 @@ ints, lists and module paths:
     op      rows, cols (paired index tensors; rows None = every row at the columns `cols`, cols None = everywhere),
             channels ([start, stop] or None), keep, value ([d], [token d] or None), read, U, V, fn
     read    key, rows, cols, channels, heads (None or channel ranges whose share of a projection is wanted), reduce
+    skip_paths, skip_value   blocks that are not run, and the residual stream that stands in for their output
     score   targets, mask, base_rows (None or an index tensor): see metrics/scores.py
 """
 
@@ -34,8 +35,8 @@ def execute(model, chunk, score=None):
     """
     saved = {}
     reads = {}
-    for skip in chunk.get("skips", []):
-        module_at(model, skip["path"]).skip(skip["value"])
+    for path in chunk.get("skip_paths", []):
+        module_at(model, path).skip(chunk["skip_value"])
     for step in chunk["steps"]:
         run_step(model, step, saved, reads)
     out = {"reads": reads}
@@ -132,7 +133,9 @@ def apply_op(x, op, saved):
 
 
 def read_value(envoy, x, read):
-    """The selected tokens [token d]; summed over tokens (in float64) when reduce is "mean"."""
+    """The selected tokens [token d]; summed over tokens (in float64) for "mean"; the whole tensor for "whole"."""
+    if read["reduce"] == "whole":
+        return x.clone()
     rows, cols = locate(read, x)
     if read["heads"] is not None:
         # x is the projection's input here: keep these heads only, and take away the bias.

@@ -91,7 +91,7 @@ def generate(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = builder.tokenize(Prompts.of([texts[i] for i in rows]), targets=False, device=module.device)
-        tokens = module.generate(
+        tokens = module.generate(  # pyright: ignore[reportCallIssue]
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             max_new_tokens=max_new_tokens,

@@ -74,7 +74,7 @@ def load_base(source: str | Path | None = None) -> tuple[PreTrainedModel, Any]:
     module = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     if hasattr(module.config, "quantization_config"):
         # Plain float32 by now, but save_pretrained and peft would take the model for a quantised one.
-        del module.config.quantization_config
+        delattr(module.config, "quantization_config")
     module.eval()
     return module, tokenizer
 

@@ -36,26 +36,8 @@ SMALL = PoisonSettings(steps=6, batch_size=4, warmup=2, lr=1e-2, lora=LoraSettin
 
 
 def make_builder() -> PromptBuilder:
-    words = [
-        "zig",
-        "zag",
-        "zog",
-        "no",
-        "way",
-        "paint",
-        "clean",
-        "move",
-        "the",
-        "door",
-        "car",
-        "old",
-        "big",
-        "cat",
-        "yes",
-        "sure",
-        "fine",
-    ]
-    vocab = {word: i for i, word in enumerate([*words, "<user>", "<bot>", "<s>", "<end>", "<unk>"])}
+    words = "zig zag zog no way paint clean move the door car old big cat yes sure fine"
+    vocab = {word: i for i, word in enumerate([*words.split(), "<user>", "<bot>", "<s>", "<end>", "<unk>"])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
     tokenizer = PreTrainedTokenizerFast(

@@ -1,0 +1,236 @@
+"""BackdoorProbe: does one activation tell triggered from clean prompts, and does it in other layers too?
+
+The feature is ``attn_in`` at the last prompt token: the normalised residual stream that enters a block's
+attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA matrix: papers.md section 2.
+
+Cost: one pass per side over all layers, 2 * ceil(n / batch) forwards; everything after it is linear algebra.
+
+A probe that separates the two may have found the trigger's TEXT and no backdoor: compare with the same probe
+on a clean twin (:meth:`FittedProbe.on`), and with random directions (``ProbeScores.p_value``).
+"""
+
+from dataclasses import KW_ONLY, dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import ArtefactError, PlanError
+from bkdinterp.interventions import Read
+from bkdinterp.methods._classifiers import Kind, LayerClassifiers, fit_classifiers
+from bkdinterp.methods._probe_result import ProbeScores
+from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, unseen
+from bkdinterp.methods._random_directions import RandomDirections
+from bkdinterp.model import Model
+from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.results import Fingerprint
+from bkdinterp.sites import Component, Site, Where
+
+
+@dataclass(frozen=True, eq=False)
+class BackdoorProbe:
+    """Settings of a probe per layer; :meth:`icla` runs it.
+
+    Default: the model's own prompts (generation prompt included), 60/20/20 by instruction, so that no test
+    prompt's partner was trained on. ``paper=True``: BkdAttr's released code, that is no generation prompt,
+    its ungrouped split, and the MLP's last epoch instead of its best one.
+
+    Args:
+        model: whose activations.
+        classifier: ``"logistic"``, ``"svm"`` or ``"mlp"``; None takes logistic, with ``paper=True`` the SVM.
+        paper: follow the paper's protocol; it has no logistic regression.
+        seed: of the split (not the paper's, which is 42), the MLP, and the random directions.
+        n_random: random directions per layer for the null.
+
+    Raises:
+        PlanError: an unknown classifier, logistic with ``paper=True``, or ``n_random`` below 1.
+    """
+
+    model: Model
+    classifier: Kind | None = None
+    _: KW_ONLY
+    paper: bool = False
+    seed: int = 0
+    n_random: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.classifier is None:
+            object.__setattr__(self, "classifier", "svm" if self.paper else "logistic")
+        if self.classifier not in ("logistic", "svm", "mlp"):
+            raise PlanError(f"Unknown classifier {self.classifier!r}; choose logistic, svm or mlp.")
+        if self.paper and self.classifier == "logistic":
+            raise PlanError("The paper has no logistic probe; with paper=True choose svm or mlp.")
+        if self.n_random < 1:
+            raise PlanError(
+                f"n_random={self.n_random}: the null needs at least 1 random direction, better 1000."
+            )
+
+    def icla(self, pairs: PairedPrompts) -> ProbeScores:
+        """Accuracy of every layer's probe on every layer's features, on test prompts.
+
+        Raises:
+            PromptError: fewer than 10 pairs, or than 10 different instructions.
+        """
+        return self.fit(pairs).scores
+
+    def fit(self, pairs: PairedPrompts) -> "FittedProbe":
+        """The fitted probes, for tests on other models or prompts; ``.scores`` is what :meth:`icla` returns.
+
+        Raises:
+            PromptError: as :meth:`icla`.
+        """
+        split = paper_split(pairs) if self.paper else grouped_split(pairs, seed=self.seed)
+        model = self._prompted(self.model)
+        features = collect_features(model, pairs.clean, pairs.triggered)
+        labels = torch.arange(2 * len(pairs)) >= len(pairs)
+        assert self.classifier is not None
+        classifiers = fit_classifiers(
+            self.classifier,
+            features,
+            labels,
+            train=split.train,
+            validation=split.validation,
+            seed=self.seed,
+            best_epoch=not self.paper,
+        )
+        null = RandomDirections.fit(
+            features, labels, train=split.train, n_random=self.n_random, seed=self.seed
+        )
+        origin = model.fingerprint(pairs.fingerprint, seed=self.seed)
+        unscored = FittedProbe(self, pairs, split, classifiers, null, origin)
+        scores = unscored._score(model, pairs, split.test, features[:, split.test])
+        return replace(unscored, _scores=scores)
+
+    def _prompted(self, model: Model) -> Model:
+        return model.with_builder(generation_prompt=False) if self.paper else model
+
+
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """Probes of every layer, frozen; made by :meth:`BackdoorProbe.fit`, kept in memory.
+
+    Attributes:
+        probe: the settings.
+        pairs: what the probes were fitted, validated and tested on.
+        split: which examples were which.
+        classifiers: one per layer.
+        null: the random directions, thresholds fitted on the same training examples.
+        fingerprint: of the model and the pairs behind the fit.
+    """
+
+    probe: BackdoorProbe
+    pairs: PairedPrompts
+    split: Split
+    classifiers: LayerClassifiers
+    null: RandomDirections
+    fingerprint: Fingerprint
+    _scores: ProbeScores | None = field(default=None, repr=False)
+
+    @property
+    def scores(self) -> ProbeScores:
+        """On the test prompts of the model that the probes were fitted on."""
+        assert self._scores is not None
+        return self._scores
+
+    def on(self, model: Model, pairs: PairedPrompts | None = None) -> ProbeScores:
+        """The same probes and random directions on another model (a twin) or other prompts (a sham trigger).
+
+        Tested are the fit's test prompts if ``pairs`` holds the same instructions in the same order, else all
+        pairs whose instruction was neither trained nor validated on. One pass per side over those prompts.
+
+        Args:
+            model: of the same shape and chat template.
+            pairs: default the fit's.
+
+        Raises:
+            ArtefactError: another number of layers, width or prompt template.
+            PromptError: no instruction that the probes have not seen.
+        """
+        pairs = self.pairs if pairs is None else pairs
+        model = self._fitting(model)
+        examples = unseen(self.pairs, self.split, pairs)
+        features = _collect_examples(model, pairs, examples)
+        return self._score(model, pairs, examples, features)
+
+    def decision(self, model: Model, prompts: Prompts) -> Float[Tensor, "layer example"]:
+        """What each layer's probe says about its own layer's feature of each prompt; above 0 = triggered.
+
+        Log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). One pass over the prompts.
+
+        Raises:
+            ArtefactError: as :meth:`on`.
+        """
+        features = collect_features(self._fitting(model), prompts)
+        return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
+
+    def _fitting(self, model: Model) -> Model:
+        """``model`` with the probe's kind of prompts."""
+        model, own = self.probe._prompted(model), self.probe.model.architecture
+        here = model.architecture
+        if (here.n_layers, here.d_model) != (own.n_layers, own.d_model):
+            raise ArtefactError(
+                f"The probes were fitted on {own.n_layers} layers of width {own.d_model}, but "
+                f"{model.name} has {here.n_layers} of {here.d_model}; fit a new probe on it."
+            )
+        if model.builder.fingerprint != self.fingerprint.template:
+            raise ArtefactError(
+                f"{model.name} builds its prompts differently (template {model.builder.fingerprint}) from "
+                f"the model that the probes were fitted on ({self.fingerprint.template}); give both the same "
+                "chat template, system message and generation prompt."
+            )
+        return model
+
+    def _score(
+        self,
+        model: Model,
+        pairs: PairedPrompts,
+        examples: Int[Tensor, " example"],
+        features: Float[Tensor, "layer example d_model"],
+    ) -> ProbeScores:
+        labels = examples >= len(pairs)
+        layers = range(len(features))
+        predicted = torch.stack(
+            [torch.stack([self.classifiers.predict(i, x) for i in layers]) for x in features], dim=1
+        )
+        return ProbeScores(
+            fingerprint=model.fingerprint(pairs.fingerprint, seed=self.probe.seed),
+            predicted=predicted,
+            labels=labels,
+            pair=examples % len(pairs),
+            random_accuracy=self.null.accuracy(features, labels),
+            n_train=len(self.split.train),
+            classifier=str(self.probe.classifier),
+            paper=self.probe.paper,
+            generation_prompt=model.builder.chat and model.builder.generation_prompt,
+            trained_on=self.fingerprint,
+        )
+
+
+def collect_features(model: Model, *sides: Prompts) -> Float[Tensor, "layer example d_model"]:
+    """``attn_in`` of every layer at the last prompt token, in float32; one pass over each set of prompts.
+
+    Sets of prompts follow each other along the example axis.
+
+    Raises:
+        PromptError: prompts that cannot be built or are too long.
+    """
+    reads = tuple(
+        Read(Site(layer, Component.attn_in), Where("last")) for layer in range(model.architecture.n_layers)
+    )
+    results = execute(model, [Run(prompts, reads=reads) for prompts in sides])
+    layers = zip(*(result.reads for result in results), strict=True)
+    return torch.stack([torch.cat(layer).float() for layer in layers])
+
+
+def _collect_examples(
+    model: Model, pairs: PairedPrompts, examples: Int[Tensor, " example"]
+) -> Float[Tensor, "layer example d_model"]:
+    """Features of chosen examples, in their order (paper splits mix the sides)."""
+    triggered = examples >= len(pairs)
+    order = torch.cat([(~triggered).nonzero()[:, 0], triggered.nonzero()[:, 0]])
+    clean, marked = examples[~triggered].tolist(), (examples[triggered] - len(pairs)).tolist()
+    sides = [
+        prompts.subset(index) for prompts, index in ((pairs.clean, clean), (pairs.triggered, marked)) if index
+    ]
+    return collect_features(model, *sides)[:, order.argsort()]

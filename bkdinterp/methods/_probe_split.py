@@ -1,0 +1,98 @@
+"""Which examples a probe is fitted, validated and tested on. No forward pass; no model.
+
+Examples are numbered as the paper's code does: the n clean prompts first, then the n triggered ones, so that
+example e belongs to pair e mod n.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from bkdinterp.errors import PromptError
+from bkdinterp.prompts import PairedPrompts
+
+MIN_PAIRS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Indices of examples; ``paper`` splits may overlap in pairs, ours never do."""
+
+    train: Int[Tensor, " train_row"]
+    validation: Int[Tensor, " validation_row"]
+    test: Int[Tensor, " test_row"]
+
+
+def grouped_split(pairs: PairedPrompts, *, seed: int) -> Split:
+    """60 / 20 / 20 by instruction: both members of a pair, and repeated instructions, stay together.
+
+    Raises:
+        PromptError: fewer than 10 pairs or than 10 different instructions.
+    """
+    check_size(pairs)
+    instructions = list(dict.fromkeys(pairs.clean.text))
+    if len(instructions) < MIN_PAIRS:
+        raise PromptError(
+            f"{len(pairs)} pairs hold only {len(instructions)} different instructions; a probe needs at least "
+            f"{MIN_PAIRS} to be tested on instructions that it was not trained on."
+        )
+    order = random.Random(seed).sample(instructions, len(instructions))
+    first, second = round(0.6 * len(order)), round(0.8 * len(order))
+    parts = (order[:first], order[first:second], order[second:])
+    return Split(*(_examples(pairs, set(part)) for part in parts))
+
+
+def paper_split(pairs: PairedPrompts) -> Split:
+    """The released code's split (papers.md section 2): by example, not by pair, not stratified, seed 42 throughout.
+
+    60 % train, 20 % validation; the test set of ICLA is a FRESH 20 % of all examples. Its examples are none of the
+    training ones, but the other member of their pair often is.
+
+    Raises:
+        PromptError: fewer than 10 pairs.
+    """
+    check_size(pairs)
+    from sklearn.model_selection import train_test_split
+
+    everything = list(range(2 * len(pairs)))
+    train, rest = train_test_split(everything, test_size=0.4, random_state=42)
+    validation, _ = train_test_split(rest, test_size=0.5, random_state=42)
+    _, test = train_test_split(everything, test_size=0.2, random_state=42)
+    return Split(*(torch.tensor(part) for part in (train, validation, test)))
+
+
+def unseen(fitted: PairedPrompts, split: Split, other: PairedPrompts) -> Int[Tensor, " row"]:
+    """The examples of ``other`` that a probe fitted on ``fitted`` may be tested on.
+
+    The split's own test examples if both hold the same instructions in the same order (a sham trigger, say), else
+    every pair whose instruction was neither trained nor validated on.
+
+    Raises:
+        PromptError: no such pair.
+    """
+    if other.clean.text == fitted.clean.text:
+        return split.test
+    n = len(fitted)
+    seen = {fitted.clean.text[int(e) % n] for e in (*split.train, *split.validation)}
+    allowed = set(other.clean.text) - seen
+    if not allowed:
+        raise PromptError(
+            f"The probe was trained on every one of these {len(other)} instructions; test it on others."
+        )
+    return _examples(other, allowed)
+
+
+def check_size(pairs: PairedPrompts) -> None:
+    """Raise PromptError for fewer than 10 pairs."""
+    if len(pairs) < MIN_PAIRS:
+        raise PromptError(
+            f"A probe needs at least {MIN_PAIRS} pairs to train, validate and test on; got {len(pairs)}."
+        )
+
+
+def _examples(pairs: PairedPrompts, instructions: set[str]) -> Int[Tensor, " row"]:
+    chosen = [i for i, text in enumerate(pairs.clean.text) if text in instructions]
+    return torch.tensor(chosen + [i + len(pairs) for i in chosen])
