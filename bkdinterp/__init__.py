@@ -1,1 +1,154 @@
-"""bkdinterp: mechanistic interpretability of backdoored language models."""
+"""bkdinterp: mechanistic interpretability of backdoored language models, on nnsight interventions.
+
+import bkdinterp as bk
+
+o = bk.organisms.load("smollm2-refusal")
+pairs = o.pairs(n=24, split="selection")
+scores = bk.Attribution(o.model).heads(pairs)
+"""
+
+import importlib
+from types import ModuleType
+
+from bkdinterp.engine import Local as Local
+from bkdinterp.engine import Plan as Plan
+from bkdinterp.engine import Run as Run
+from bkdinterp.engine import RunResult as RunResult
+from bkdinterp.engine import apply as apply
+from bkdinterp.engine import execute as execute
+from bkdinterp.engine import plan as plan
+from bkdinterp.errors import ArtefactError as ArtefactError
+from bkdinterp.errors import BkdinterpError as BkdinterpError
+from bkdinterp.errors import DownloadError as DownloadError
+from bkdinterp.errors import PlanError as PlanError
+from bkdinterp.errors import PromptError as PromptError
+from bkdinterp.errors import SiteConflictError as SiteConflictError
+from bkdinterp.errors import SiteError as SiteError
+from bkdinterp.errors import TriggerError as TriggerError
+from bkdinterp.errors import UnsafeWeightsError as UnsafeWeightsError
+from bkdinterp.errors import UnsupportedArchitectureError as UnsupportedArchitectureError
+from bkdinterp.interventions import BASE as BASE
+from bkdinterp.interventions import Apply as Apply
+from bkdinterp.interventions import CachedAblate as CachedAblate
+from bkdinterp.interventions import Edit as Edit
+from bkdinterp.interventions import From as From
+from bkdinterp.interventions import Intervention as Intervention
+from bkdinterp.interventions import MeanAblate as MeanAblate
+from bkdinterp.interventions import Patch as Patch
+from bkdinterp.interventions import PCPReplace as PCPReplace
+from bkdinterp.interventions import Read as Read
+from bkdinterp.interventions import ResampleAblate as ResampleAblate
+from bkdinterp.interventions import Stack as Stack
+from bkdinterp.interventions import Steer as Steer
+from bkdinterp.interventions import ZeroAblate as ZeroAblate
+from bkdinterp.methods import Activations as Activations
+from bkdinterp.methods import Attribution as Attribution
+from bkdinterp.methods import BackdoorProbe as BackdoorProbe
+from bkdinterp.methods import BackdoorVector as BackdoorVector
+from bkdinterp.methods import Evaluation as Evaluation
+from bkdinterp.methods import FittedProbe as FittedProbe
+from bkdinterp.methods import HeadScores as HeadScores
+from bkdinterp.methods import LayerSweep as LayerSweep
+from bkdinterp.methods import Means as Means
+from bkdinterp.methods import OutcomeGrader as OutcomeGrader
+from bkdinterp.methods import ProbeScores as ProbeScores
+from bkdinterp.methods import evaluate as evaluate
+from bkdinterp.methods import random_directions as random_directions
+from bkdinterp.methods import sweep_layers as sweep_layers
+from bkdinterp.metrics import Outcome as Outcome
+from bkdinterp.metrics import Payload as Payload
+from bkdinterp.model import Architecture as Architecture
+from bkdinterp.model import Family as Family
+from bkdinterp.model import Model as Model
+from bkdinterp.prompts import PairedPrompts as PairedPrompts
+from bkdinterp.prompts import PromptBuilder as PromptBuilder
+from bkdinterp.prompts import Prompts as Prompts
+from bkdinterp.prompts import TokenBatch as TokenBatch
+from bkdinterp.prompts import Trigger as Trigger
+from bkdinterp.results import Fingerprint as Fingerprint
+from bkdinterp.results import Result as Result
+from bkdinterp.sites import Component as Component
+from bkdinterp.sites import HeadId as HeadId
+from bkdinterp.sites import HeadSet as HeadSet
+from bkdinterp.sites import Site as Site
+from bkdinterp.sites import Where as Where
+from bkdinterp.sites import random_heads as random_heads
+from bkdinterp.stats import Interval as Interval
+
+_LAZY = ("organisms",)  # needs the extra [organisms]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f"bkdinterp.{name}")
+    raise AttributeError(f"module 'bkdinterp' has no attribute {name!r}")
+
+
+__all__ = [
+    "BASE",
+    "Activations",
+    "Apply",
+    "Architecture",
+    "ArtefactError",
+    "Attribution",
+    "BackdoorProbe",
+    "BackdoorVector",
+    "BkdinterpError",
+    "CachedAblate",
+    "Component",
+    "DownloadError",
+    "Edit",
+    "Evaluation",
+    "Family",
+    "Fingerprint",
+    "FittedProbe",
+    "From",
+    "HeadId",
+    "HeadScores",
+    "HeadSet",
+    "Interval",
+    "Intervention",
+    "LayerSweep",
+    "Local",
+    "MeanAblate",
+    "Means",
+    "Model",
+    "Outcome",
+    "OutcomeGrader",
+    "PCPReplace",
+    "PairedPrompts",
+    "Patch",
+    "Payload",
+    "Plan",
+    "PlanError",
+    "ProbeScores",
+    "PromptBuilder",
+    "PromptError",
+    "Prompts",
+    "Read",
+    "ResampleAblate",
+    "Result",
+    "Run",
+    "RunResult",
+    "Site",
+    "SiteConflictError",
+    "SiteError",
+    "Stack",
+    "Steer",
+    "TokenBatch",
+    "Trigger",
+    "TriggerError",
+    "UnsafeWeightsError",
+    "UnsupportedArchitectureError",
+    "Where",
+    "ZeroAblate",
+    "apply",
+    "bk",
+    "evaluate",
+    "execute",
+    "organisms",
+    "plan",
+    "random_directions",
+    "random_heads",
+    "sweep_layers",
+]

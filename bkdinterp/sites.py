@@ -233,11 +233,15 @@ def random_heads(*, like: HeadSet, n: int, seed: int, exclude_like: bool = True)
         SiteError: ``like`` has no grid, or the grid has too few other heads.
     """
     if like.grid is None:
-        raise SiteError("random_heads needs like.grid = (n_layers, n_heads); build it with HeadSet.of(heads, grid=...).")
+        raise SiteError(
+            "random_heads needs like.grid = (n_layers, n_heads); build it with HeadSet.of(heads, grid=...)."
+        )
     pool = [HeadId(i, j) for i in range(like.grid[0]) for j in range(like.grid[1])]
     pool = [h for h in pool if not (exclude_like and h in like)]
     if len(pool) < len(like):
-        raise SiteError(f"Cannot draw {len(like)} heads from the {len(pool)} left; pass exclude_like=False or fewer heads.")
+        raise SiteError(
+            f"Cannot draw {len(like)} heads from the {len(pool)} left; pass exclude_like=False or fewer heads."
+        )
     rng = random.Random(seed)
     return [HeadSet(tuple(rng.sample(pool, len(like))), like.grid) for _ in range(n)]
 
@@ -262,7 +266,9 @@ class Where:
     def __post_init__(self) -> None:
         if isinstance(self.prompt, str):
             if self.prompt not in ("last", "trigger", "all", "none"):
-                raise SiteError(f"Unknown position {self.prompt!r}; choose last, trigger, all, none or a tuple of indices.")
+                raise SiteError(
+                    f"Unknown position {self.prompt!r}; choose last, trigger, all, none or a tuple of indices."
+                )
             if self.prompt == "none" and not self.generated:
                 raise SiteError("Where('none') without generated=True selects no token.")
         else:
@@ -280,7 +286,9 @@ class Where:
     @property
     def single(self) -> bool:
         """Whether exactly one token of each row is selected."""
-        return not self.generated and (self.prompt == "last" or (isinstance(self.prompt, tuple) and len(self.prompt) == 1))
+        return not self.generated and (
+            self.prompt == "last" or (isinstance(self.prompt, tuple) and len(self.prompt) == 1)
+        )
 
     def may_overlap(self, other: "Where") -> bool:
         """Whether some row could have a token in both; True when it depends on the prompt."""

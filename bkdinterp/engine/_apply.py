@@ -35,7 +35,9 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
     steps = Steps(arch)
     for edit in intervention.lower():
         if isinstance(edit.value, From):
-            raise PlanError(f"The value at {edit.site} comes from another run; use plan(...) or collect it first.")
+            raise PlanError(
+                f"The value at {edit.site} comes from another run; use plan(...) or collect it first."
+            )
         if tokens is None:
             _add(steps, edit, arch)
         else:
@@ -50,7 +52,9 @@ def _add(steps: Steps, edit: Edit, arch: Architecture) -> None:
     op = steps.op(edit, rows=None, cols=_columns(edit))
     if edit.value is not None:
         if edit.value.ndim != 1:  # type: ignore[union-attr]
-            raise PlanError(f"The value at {edit.site} has one row per example; give apply() the trace's tokens=.")
+            raise PlanError(
+                f"The value at {edit.site} has one row per example; give apply() the trace's tokens=."
+            )
         check_width(arch, edit.site, edit.value.shape[-1], "value")  # type: ignore[union-attr]
         op["value"] = edit.value
 
@@ -63,4 +67,6 @@ def _columns(edit: Edit) -> list[int] | None:
         return None
     if isinstance(prompt, tuple) and all(i < 0 for i in prompt) and not edit.where.generated:
         return list(prompt)
-    raise PlanError(f"Positions {str(edit.where)!r} cannot be found without the token batch; give apply() the trace's tokens=.")
+    raise PlanError(
+        f"Positions {str(edit.where)!r} cannot be found without the token batch; give apply() the trace's tokens=."
+    )

@@ -38,7 +38,9 @@ class Store:
             return op
         value = self.read(source["run"], source["read"]) * source["scale"]
         if source["example"] is not None:
-            ordinal = source["ordinal"] if source["ordinal"] is not None else torch.zeros_like(source["example"])
+            ordinal = (
+                source["ordinal"] if source["ordinal"] is not None else torch.zeros_like(source["example"])
+            )
             n = self._n_examples(source["run"])
             value = gather(value, source["example"], ordinal, n, step["path"])
         return op | {"value": value, "from": None}
@@ -50,7 +52,9 @@ class Store:
         for k, node in enumerate(chunk["nodes"]):
             rows = slice(0, n) if chunk.get("shared_rows") else slice(k * n, (k + 1) * n)
             if "scores" in out:
-                whole = self._scores.setdefault(node, out["scores"].new_full((self._n_examples(node),), float("nan")).cpu())
+                whole = self._scores.setdefault(
+                    node, out["scores"].new_full((self._n_examples(node),), float("nan")).cpu()
+                )
                 whole[examples] = out["scores"][rows].cpu()
             if tokens is not None:
                 texts = self._tokens.setdefault(node, [None] * self._n_examples(node))

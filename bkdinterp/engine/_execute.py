@@ -8,7 +8,9 @@ from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
 from bkdinterp.engine._run import Run, RunResult
 
 
-def execute(model: Any, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, executor: Any = None) -> tuple[RunResult, ...]:
+def execute(
+    model: Any, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, executor: Any = None
+) -> tuple[RunResult, ...]:
     """Plan ``runs`` and run them; one result per run.
 
     Args:

@@ -88,4 +88,6 @@ def _assign_levels(nodes: list[Node]) -> None:
             node.level = level
         if not changed:
             return
-    raise PlanError("These runs take values from each other in a circle; one of them must not depend on the others.")
+    raise PlanError(
+        "These runs take values from each other in a circle; one of them must not depend on the others."
+    )

@@ -73,7 +73,9 @@ class Local(Executor):
 def _forward(model: Traceable, chunk: Chunk, score: Any = None, **extra: Any) -> dict[str, Any]:
     """One forward pass of one chunk."""
     nn_model, device = model.nn, model.device
-    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in chunk["inputs"].items()} | extra
+    inputs = {
+        k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in chunk["inputs"].items()
+    } | extra
     with nn_model.trace(**inputs):
         out = nnsight.save(program.execute(nn_model, chunk, score))
     return out
@@ -135,7 +137,12 @@ def _generate(model: Traceable, chunk: Chunk) -> tuple[dict[str, Any], torch.Ten
             break
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         position = position + 1
-        inputs = {"input_ids": token[:, None], "attention_mask": mask, "position_ids": position, "use_cache": True}
+        inputs = {
+            "input_ids": token[:, None],
+            "attention_mask": mask,
+            "position_ids": position,
+            "use_cache": True,
+        }
         step = {"inputs": inputs, "steps": decode["steps"], "want": ["next", "cache"], "score": None}
         out = _forward(model, step, past_key_values=cache)
         cache = out["cache"]
@@ -143,5 +150,3 @@ def _generate(model: Traceable, chunk: Chunk) -> tuple[dict[str, Any], torch.Ten
         done = done | torch.isin(token, ends)
         tokens.append(token)
     return first, torch.stack(tokens, dim=1)
-
-

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -158,7 +157,9 @@ def gather(value: Tensor, examples: Tensor, ordinal: Tensor, n_examples: int, si
         )
     out = value[examples, ordinal]
     if out.isnan().any():
-        raise PlanError(f"The value at {site} has NaN where a token is selected: source and edited rows select different numbers of tokens.")
+        raise PlanError(
+            f"The value at {site} has NaN where a token is selected: source and edited rows select different numbers of tokens."
+        )
     return out
 
 

@@ -20,7 +20,6 @@ from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import PromptBuilder, TokenBatch
 
-
 Chunk = dict[str, Any]
 DEFAULT_BUDGET = 2**30
 
@@ -92,7 +91,9 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         chunks.extend(_bundle_chunks(model, bundle, tokens, budget, reuse=not naive))
     scores = {n.run.score_name: _score(n.run) for n in nodes if n.run.score_name is not None}
     _check_means(chunks, nodes)
-    return Plan(tuple(chunks), tuple(nodes), len(runs), _cost(chunks, model.architecture), scores, model.builder)
+    return Plan(
+        tuple(chunks), tuple(nodes), len(runs), _cost(chunks, model.architecture), scores, model.builder
+    )
 
 
 def _check_means(chunks: list[Chunk], nodes: list[Node]) -> None:
@@ -103,7 +104,9 @@ def _check_means(chunks: list[Chunk], nodes: list[Node]) -> None:
     for (node, index), count in counts.items():
         read = nodes[node].reads[index]
         if read.reduce == "mean" and count == 0:
-            raise PlanError(f"The mean of {read.site} at {read.where} is over no token: no prompt has such a position.")
+            raise PlanError(
+                f"The mean of {read.site} at {read.where} is over no token: no prompt has such a position."
+            )
 
 
 def _score(run: Run) -> Callable[..., torch.Tensor]:
@@ -121,7 +124,9 @@ def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:
         yield groups[key]
 
 
-def _bundle_chunks(model: Planned, bundle: list[Node], tokens: Tokens, budget: int, reuse: bool) -> Iterator[Chunk]:
+def _bundle_chunks(
+    model: Planned, bundle: list[Node], tokens: Tokens, budget: int, reuse: bool
+) -> Iterator[Chunk]:
     run, arch = bundle[0].run, model.architecture
     builder = run.builder or model.builder
     everything = tuple(range(len(run.prompts)))
@@ -151,7 +156,11 @@ def _row_bytes(arch: Architecture, batch: TokenBatch, run: Run) -> int:
 
 
 def forward_chunk(
-    arch: Architecture, nodes: list[Node], batch: TokenBatch, examples: tuple[int, ...], builder: PromptBuilder
+    arch: Architecture,
+    nodes: list[Node],
+    batch: TokenBatch,
+    examples: tuple[int, ...],
+    builder: PromptBuilder,
 ) -> Chunk:
     """One batch: for every node, one row per example."""
     run, n = nodes[0].run, len(examples)
@@ -177,7 +186,9 @@ def forward_chunk(
             steps.edit(edit, batch.selection(edit.where), rows, source)
         for i, read in enumerate(node.reads):
             if read.where.generated and run.generate is not None:
-                raise PlanError(f"Read of {read.site} at {read.where}: reads while generating cover prompt tokens only.")
+                raise PlanError(
+                    f"Read of {read.site} at {read.where}: reads while generating cover prompt tokens only."
+                )
             picked, cols, example, ordinal = rows.picked(batch.selection(read.where))
             steps.read((node.index, i), read, rows=picked, cols=cols)
             places[node.index, i] = {"example": example, "ordinal": ordinal, "count": len(picked)}
@@ -252,5 +263,3 @@ def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:
         logits = rows * chunk["inputs"]["logits_to_keep"] * arch.d_vocab
         peak = max(peak, 4 * (4 * logits + rows * length * (8 * arch.d_model + 2 * arch.d_mlp)))
     return Cost(forwards, token_layers, peak)
-
-

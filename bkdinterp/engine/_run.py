@@ -40,7 +40,9 @@ class Run:
 
     def __post_init__(self) -> None:
         if isinstance(self.score, str) and self.score not in SCORES:
-            raise PlanError(f"Unknown score {self.score!r}; choose one of {', '.join(SCORES)} or pass a function.")
+            raise PlanError(
+                f"Unknown score {self.score!r}; choose one of {', '.join(SCORES)} or pass a function."
+            )
         if self.score is not None and self.generate is not None:
             raise PlanError("A run either scores its targets or generates; make two runs.")
         if self.score is not None and self.prompts.target is None:

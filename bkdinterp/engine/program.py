@@ -89,8 +89,8 @@ def run_step(model, step, saved, reads):
             apply_op(edited, op, saved)
         new = edited
         if step.get("add") is not None:
-            # The sum itself is no module's output: change what is added to it instead.
-            new = raw + (edited - x)
+            # The sum itself is no module's output: change what is added to it instead, and nothing elsewhere.
+            new = torch.where(edited == x, raw, edited - saved[step["add"]])
         x = edited
         if step["item"] is not None:
             new = whole[: step["item"]] + (new,) + whole[step["item"] + 1 :]

@@ -1,6 +1,7 @@
 """Edits as data, and the primitives that make them."""
 
 from bkdinterp.interventions._base import Intervention as Intervention
+from bkdinterp.interventions._base import Sites as Sites
 from bkdinterp.interventions._base import Stack as Stack
 from bkdinterp.interventions._base import as_sites as as_sites
 from bkdinterp.interventions._edit import BASE as BASE

@@ -113,17 +113,25 @@ class Edit:
             raise SiteError("Edit.read, U and V go together: give all three or none.")
         if self.read is not None:
             if self.read.rank >= self.site.component.rank:
-                raise SiteError(f"Edit at {self.site} cannot read {self.read}: it is computed later in the forward pass.")
+                raise SiteError(
+                    f"Edit at {self.site} cannot read {self.read}: it is computed later in the forward pass."
+                )
             assert self.U is not None and self.V is not None
             if self.U.shape[1] != self.V.shape[1]:
                 raise SiteError(f"U has rank {self.U.shape[1]} but V has rank {self.V.shape[1]}.")
         if isinstance(self.value, Tensor) and self.value.ndim not in (1, 2, 3):
-            raise SiteError(f"Edit.value must be [d], [example d] or [example pos d]; got shape {tuple(self.value.shape)}.")
+            raise SiteError(
+                f"Edit.value must be [d], [example d] or [example pos d]; got shape {tuple(self.value.shape)}."
+            )
 
     def conflicts(self, other: "Edit") -> bool:
         """Whether the result would depend on which edit comes first."""
         both_add = self.keep == other.keep == 1 and self.fn is None and other.fn is None
-        return not both_add and _canonical(self.site).overlaps(_canonical(other.site)) and self.where.may_overlap(other.where)
+        return (
+            not both_add
+            and _canonical(self.site).overlaps(_canonical(other.site))
+            and self.where.may_overlap(other.where)
+        )
 
 
 def _canonical(site: Site) -> Site:

@@ -30,7 +30,9 @@ def _lookup(values: SiteValues, site: Site) -> Tensor:
     try:
         return values[site]
     except KeyError:
-        raise SiteError(f"No value for {site}; collect it first, e.g. Means.collect(model, prompts, {str(site)!r}).") from None
+        raise SiteError(
+            f"No value for {site}; collect it first, e.g. Means.collect(model, prompts, {str(site)!r})."
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +102,12 @@ class ResampleAblate(_OnSites):
         for site in self._each():
             value = _lookup(self.activations, site)
             if value.ndim < 2 or value.shape[0] < 2:
-                raise SiteError(f"ResampleAblate needs at least two examples for {site}; got shape {tuple(value.shape)}.")
-            out.append(Edit(site, self.where, keep=0, value=value[derangement(value.shape[0], seed=self.seed)]))
+                raise SiteError(
+                    f"ResampleAblate needs at least two examples for {site}; got shape {tuple(value.shape)}."
+                )
+            out.append(
+                Edit(site, self.where, keep=0, value=value[derangement(value.shape[0], seed=self.seed)])
+            )
         return tuple(out)
 
 
@@ -129,7 +135,9 @@ class Patch(_OnSites):
         """One replacing edit per site."""
         if hasattr(self.source, "prompts"):
             run: RunLike = self.source  # type: ignore[assignment]
-            return tuple(Edit(s, self.where, keep=0, value=From(run, Read(s, self.where))) for s in self._each())
+            return tuple(
+                Edit(s, self.where, keep=0, value=From(run, Read(s, self.where))) for s in self._each()
+            )
         values: SiteValues = self.source  # type: ignore[assignment]
         return tuple(Edit(s, self.where, keep=0, value=_lookup(values, s)) for s in self._each())
 
@@ -172,7 +180,11 @@ class PCPReplace(Intervention):
     def lower(self) -> tuple[Edit, ...]:
         """One replacing edit with ``U = E S`` and ``V = E``."""
         e = self.directions.T
-        return (Edit(self._site, self.where, keep=0, read=_INPUT_OF[self._site.component], U=e * self.factors, V=e),)
+        return (
+            Edit(
+                self._site, self.where, keep=0, read=_INPUT_OF[self._site.component], U=e * self.factors, V=e
+            ),
+        )
 
     def __str__(self) -> str:
         return f"PCPReplace({self.site}, rank {self.factors.shape[0]})"
@@ -223,7 +235,9 @@ class CachedAblate(Intervention):
         object.__setattr__(self, "heads", HeadSet.of(self.heads))
         object.__setattr__(self, "where", Where.of(self.where))
         if self.where.generated:
-            raise SiteError("CachedAblate works on prompt tokens only (the papers edit the prefill); drop generated=True.")
+            raise SiteError(
+                "CachedAblate works on prompt tokens only (the papers edit the prefill); drop generated=True."
+            )
 
     def lower(self) -> tuple[Edit, ...]:
         """One adding edit per layer, valued by the unedited run on the same prompts."""

@@ -7,6 +7,10 @@ from bkdinterp.methods._collect import Means as Means
 from bkdinterp.methods._evaluate import evaluate as evaluate
 from bkdinterp.methods._evaluation import Evaluation as Evaluation
 from bkdinterp.methods._grader import OutcomeGrader as OutcomeGrader
+from bkdinterp.methods._probe import BackdoorProbe as BackdoorProbe
+from bkdinterp.methods._probe import FittedProbe as FittedProbe
+from bkdinterp.methods._probe_result import ProbeScores as ProbeScores
 from bkdinterp.methods._sweep import LayerSweep as LayerSweep
 from bkdinterp.methods._sweep import sweep_layers as sweep_layers
 from bkdinterp.methods._vector import BackdoorVector as BackdoorVector
+from bkdinterp.methods._vector import random_directions as random_directions

@@ -92,7 +92,14 @@ class HeadScores(Result):
 
         acie, std = self.acie, self.effects.std(dim=-1)
         rows = [
-            {"head": f"L{i}H{j}", "layer": i, "index": j, "acie": float(acie[i, j]), "std": float(std[i, j]), "n": self.n}
+            {
+                "head": f"L{i}H{j}",
+                "layer": i,
+                "index": j,
+                "acie": float(acie[i, j]),
+                "std": float(std[i, j]),
+                "n": self.n,
+            }
             for i in range(self.grid[0])
             for j in range(self.grid[1])
             if not acie[i, j].isnan()
@@ -107,7 +114,9 @@ class HeadScores(Result):
 
     def describe(self) -> str:
         """Grid, n, metric, the three best heads and the model."""
-        best = ", ".join(f"{h} {self.acie[h.layer, h.head]:+.3f}" for h in self.top_k(min(3, self.grid[0] * self.grid[1])))
+        best = ", ".join(
+            f"{h} {self.acie[h.layer, h.head]:+.3f}" for h in self.top_k(min(3, self.grid[0] * self.grid[1]))
+        )
         return f"{self.grid[0]} x {self.grid[1]}, n={self.n}, {self.metric}, source={self.source}: {best}; model={self.fingerprint.model}"
 
 
@@ -158,7 +167,11 @@ class Attribution:
             raise PlanError(f"Unknown source {self.source!r}; choose one of {', '.join(_SOURCES)}.")
 
     def heads(
-        self, pairs: PairedPrompts, *, layers: range | list[int] | None = None, source_pairs: PairedPrompts | None = None
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: range | list[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
     ) -> HeadScores:
         """Score every head on the clean prompts of ``pairs``.
 

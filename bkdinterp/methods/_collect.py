@@ -7,8 +7,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import SiteError
-from bkdinterp.interventions import Read, as_sites
-from bkdinterp.interventions._base import Sites
+from bkdinterp.interventions import Read, Sites, as_sites
 from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
@@ -67,7 +66,9 @@ class _SiteTensors(Result):
         return f"{len(self.values)} sites at {self.where}, n={self.n}, model={self.fingerprint.model}"
 
 
-def _collect(model: Model, prompts: Prompts, sites: Sites, where: Where, reduce: Any) -> tuple[dict[str, Tensor], Fingerprint]:
+def _collect(
+    model: Model, prompts: Prompts, sites: Sites, where: Where, reduce: Any
+) -> tuple[dict[str, Tensor], Fingerprint]:
     chosen = as_sites(sites)
     if not chosen:
         raise SiteError("Nothing to collect: name at least one site.")

@@ -64,7 +64,8 @@ def evaluate(
     }
     nll = _reference_nll(model, pairs.clean, references, edits, budget)
     agreement = [
-        [word_overlap(a, b) for a, b in zip(said["clean"], references, strict=True)] for said in texts.values()
+        [word_overlap(a, b) for a, b in zip(said["clean"], references, strict=True)]
+        for said in texts.values()
     ]
     return Evaluation(
         fingerprint=model.fingerprint(pairs.fingerprint),

@@ -54,7 +54,9 @@ class Evaluation(Result):
         """Names of the control conditions."""
         return tuple(c for c in self.conditions if c not in (UNEDITED, EDITED))
 
-    def rate(self, side: Side, condition: str = UNEDITED, *, outcome: Outcome | str = Outcome.payload) -> Interval:
+    def rate(
+        self, side: Side, condition: str = UNEDITED, *, outcome: Outcome | str = Outcome.payload
+    ) -> Interval:
         """Share of outputs with an outcome, with its Wilson interval; by default the payload rate.
 
         On the unedited model's triggered prompts that is the ASR, on its clean prompts the ATR.
@@ -62,7 +64,9 @@ class Evaluation(Result):
         found = self._outcomes(condition)[side]
         return wilson(sum(o == Outcome(outcome).value for o in found), len(found))
 
-    def change(self, side: Side, condition: str = EDITED, *, outcome: Outcome | str = Outcome.payload, seed: int = 0) -> Interval:
+    def change(
+        self, side: Side, condition: str = EDITED, *, outcome: Outcome | str = Outcome.payload, seed: int = 0
+    ) -> Interval:
         """Rate under a condition minus the unedited rate, paired bootstrap over the same prompts."""
         name = Outcome(outcome).value
         now = [float(o == name) for o in self._outcomes(condition)[side]]
@@ -122,7 +126,9 @@ class Evaluation(Result):
         rows = {
             f"{label}, {side}": {
                 o.value: count
-                for o, count in outcome_counts(Outcome(x) for c in names for x in self.outcomes[c][side]).items()
+                for o, count in outcome_counts(
+                    Outcome(x) for c in names for x in self.outcomes[c][side]
+                ).items()
             }
             for side in SIDES
             for label, names in shown.items()

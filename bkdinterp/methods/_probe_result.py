@@ -104,32 +104,25 @@ class ProbeScores(Result):
 
         _check_kind(kind)
         if kind == "in_layer":
-            rows = [{"layer": i, "accuracy": e.estimate, "low": e.low, "high": e.high, "n": e.n} for i, e in
-                    enumerate(self.in_layer)]  # fmt: skip
-            null = {
-                "p_value": self.p_value,
-                "random_median": self.random_median,
-                "random_best": self.random_best,
-            }
-            return pandas.DataFrame(rows).assign(**{name: column.numpy() for name, column in null.items()})
-        rows = []
-        for train, row in enumerate(self.accuracy.tolist()):
-            for test, value in enumerate(row):
-                e = wilson(round(value * self.n_test), self.n_test)
-                rows.append(
-                    {
-                        "train_layer": train,
-                        "test_layer": test,
-                        "accuracy": e.estimate,
-                        "low": e.low,
-                        "high": e.high,
-                        "n": e.n,
-                    }
-                )
-        return pandas.DataFrame(rows)
+            frame = pandas.DataFrame([{"layer": i, **_columns(e)} for i, e in enumerate(self.in_layer)])
+            return frame.assign(
+                p_value=self.p_value.numpy(),
+                random_median=self.random_median.numpy(),
+                random_best=self.random_best.numpy(),
+            )
+        # One interval per number of right calls: scipy takes its time, and the L x L cells repeat themselves.
+        right = (self.predicted == self.labels).sum(2)
+        intervals = {int(n): _columns(wilson(int(n), self.n_test)) for n in right.unique()}
+        return pandas.DataFrame(
+            [
+                {"train_layer": train, "test_layer": test, **intervals[n]}
+                for train, row in enumerate(right.tolist())
+                for test, n in enumerate(row)
+            ]
+        )
 
     def plot(self, kind: Kind = "icla") -> "matplotlib.figure.Figure":
-        """The L x L matrix, or (``"in_layer"``) the diagonal with 95 % intervals beside the random directions.
+        """The L x L matrix, or (``"in_layer"``) the diagonal with intervals beside random directions.
 
         Raises:
             BkdinterpError: matplotlib is missing, or an unknown kind.
@@ -160,21 +153,28 @@ class ProbeScores(Result):
 
     def describe(self) -> str:
         """One line for the repr."""
-        own = self.in_layer
-        best = max(range(len(own)), key=lambda i: own[i].estimate)
-        e = own[best]
-        trained = (
-            "" if self.trained_on.model == self.fingerprint.model else f", trained on {self.trained_on.model}"
-        )
+        own, here, origin = self.in_layer, self.fingerprint.model, self.trained_on.model
+        best = max(range(self.n_layers), key=lambda i: own[i].estimate)
+        e, null = own[best], float(self.random_best[best])
         return (
             f"{self.n_layers} x {self.n_layers} layers, {self.classifier}{' (paper)' if self.paper else ''}, "
             f"n_train={self.n_train}, n_test={self.n_test}, "
-            f"in-layer max {e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}] at layer {best}, best random direction there {float(self.random_best[best]):.2f}, "
-            f"model={self.fingerprint.model}{trained}"
+            f"in-layer max {e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}] at layer {best} "
+            f"(best random direction {null:.2f}), model={here}"
+            + (f", trained on {origin}" if here != origin else "")
         )
 
     def _title(self, text: str) -> str:
         return f"{text}: {self.fingerprint.model.split('@')[0]}, n = {self.n_test} test prompts"
+
+
+def _columns(interval: Interval) -> dict[str, float]:
+    return {
+        "accuracy": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+    }
 
 
 def _check_kind(kind: str) -> None:

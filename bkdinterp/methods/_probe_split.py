@@ -36,7 +36,7 @@ def grouped_split(pairs: PairedPrompts, *, seed: int) -> Split:
     instructions = list(dict.fromkeys(pairs.clean.text))
     if len(instructions) < MIN_PAIRS:
         raise PromptError(
-            f"{len(pairs)} pairs hold only {len(instructions)} different instructions; a probe needs at least "
+            f"{len(pairs)} pairs hold {len(instructions)} different instructions; a probe needs at least "
             f"{MIN_PAIRS} to be tested on instructions that it was not trained on."
         )
     order = random.Random(seed).sample(instructions, len(instructions))
@@ -46,10 +46,10 @@ def grouped_split(pairs: PairedPrompts, *, seed: int) -> Split:
 
 
 def paper_split(pairs: PairedPrompts) -> Split:
-    """The released code's split (papers.md section 2): by example, not by pair, not stratified, seed 42 throughout.
+    """The released code's split (papers.md section 2): by example, not by pair, not stratified, seed 42.
 
-    60 % train, 20 % validation; the test set of ICLA is a FRESH 20 % of all examples. Its examples are none of the
-    training ones, but the other member of their pair often is.
+    60 % train, 20 % validation; the test set of ICLA is a FRESH 20 % of all examples. None of them is a
+    training example, but the other member of their pair often is.
 
     Raises:
         PromptError: fewer than 10 pairs.
@@ -67,8 +67,8 @@ def paper_split(pairs: PairedPrompts) -> Split:
 def unseen(fitted: PairedPrompts, split: Split, other: PairedPrompts) -> Int[Tensor, " row"]:
     """The examples of ``other`` that a probe fitted on ``fitted`` may be tested on.
 
-    The split's own test examples if both hold the same instructions in the same order (a sham trigger, say), else
-    every pair whose instruction was neither trained nor validated on.
+    The split's own test examples if both hold the same instructions in the same order (a sham trigger, say),
+    else every pair whose instruction was neither trained nor validated on.
 
     Raises:
         PromptError: no such pair.

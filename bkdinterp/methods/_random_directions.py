@@ -1,4 +1,4 @@
-"""The probe's null: how well a random direction separates clean from triggered, its threshold fitted like a probe.
+"""The probe's null: how well a random direction separates clean from triggered, threshold fitted.
 
 Triggered prompts differ from clean ones in many directions at once, so a high accuracy alone says little: in
 published data the best of 1,000 random directions reaches .95. No forward pass.
@@ -19,11 +19,12 @@ _SAME = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class RandomDirections:
-    """``n_random`` random unit directions in every layer's standardised feature space, each with the threshold and
-    sign that classify the training examples best.
+    """Random unit directions in every layer's standardised feature space.
+
+    Each has the threshold and the sign that classify the training examples best.
 
     Attributes:
-        threshold, sign: per layer and direction; a projection p is called triggered when sign * (p - threshold) > 0.
+        threshold, sign: a projection p is called triggered when sign * (p - threshold) > 0.
     """
 
     scalers: tuple[Scaler, ...]
@@ -69,13 +70,13 @@ def best_thresholds(
 ) -> tuple[Float[Tensor, " n_random"], Float[Tensor, " n_random"]]:
     """Threshold and sign (+1: triggered above it) of the highest accuracy, exactly, for each column.
 
-    Cuts lie in the middle between neighbouring values, or beyond all of them; equal values are never separated.
+    Cuts lie in the middle between neighbouring values, or beyond all; equal values are never separated.
     """
     n = projected.shape[0]
     values, order = projected.sort(dim=0)
     triggered_below = torch.cat([torch.zeros_like(order[:1]), labels[order].long().cumsum(0)])
     below = rearrange(torch.arange(n + 1), "cut -> cut 1")
-    # Right calls when everything above the cut is called triggered: clean ones below plus triggered ones above.
+    # Right calls when everything above the cut is called triggered: clean below plus triggered above.
     right = below - triggered_below + (labels.sum() - triggered_below)
     infinity = torch.full_like(values[:1], float("inf"))
     padded = torch.cat([-infinity, values, infinity])

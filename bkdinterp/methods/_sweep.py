@@ -59,7 +59,10 @@ class LayerSweep(Result):
         """One row per layer: mean and its interval, n."""
         import pandas as pd
 
-        rows = [{"layer": int(i), "mean": e, "low": lo, "high": hi, "n": self.values.shape[1]} for i, (e, lo, hi) in self._intervals()]
+        rows = [
+            {"layer": int(i), "mean": e, "low": lo, "high": hi, "n": self.values.shape[1]}
+            for i, (e, lo, hi) in self._intervals()
+        ]
         return pd.DataFrame(rows)
 
     def plot(self) -> "matplotlib.figure.Figure":
@@ -143,5 +146,10 @@ def sweep_layers(
             assert result.scores is not None
             rows.append(result.scores.double())
     return LayerSweep(
-        model.fingerprint(selection.fingerprint), torch.tensor(chosen), torch.stack(rows[1:]), rows[0], by, direction
+        model.fingerprint(selection.fingerprint),
+        torch.tensor(chosen),
+        torch.stack(rows[1:]),
+        rows[0],
+        by,
+        direction,
     )

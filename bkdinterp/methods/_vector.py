@@ -49,7 +49,15 @@ class BackdoorVector(Result):
     parts: dict[str, Tensor]
 
     @classmethod
-    def extract(cls, model: Model, heads: HeadSet | str, pairs: PairedPrompts, *, kind: Kind = "raw", where: Where | str = "last") -> Self:
+    def extract(
+        cls,
+        model: Model,
+        heads: HeadSet | str,
+        pairs: PairedPrompts,
+        *,
+        kind: Kind = "raw",
+        where: Where | str = "last",
+    ) -> Self:
         """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
 
         Raises:
@@ -80,23 +88,16 @@ class BackdoorVector(Result):
         """Euclidean norm."""
         return float(self.vector.norm())
 
-    def random_like(self, *, n: int, seed: int) -> "list[BackdoorVector]":
-        """``n`` seeded random directions of this vector's norm: the null for a claim about its direction."""
-        generator = torch.Generator().manual_seed(seed)
-        out = []
-        for _ in range(n):
-            noise = torch.randn(self.vector.shape, generator=generator, dtype=torch.float64)
-            direction = (noise / noise.norm() * self.vector.double().norm()).to(self.vector.dtype)
-            fingerprint = replace(self.fingerprint, seed=seed)
-            out.append(BackdoorVector(fingerprint, direction, self.heads, "random", self.n, {}))
-        return out
-
     def to_frame(self) -> "pandas.DataFrame":
         """One row per layer: the norm of its part and the part's cosine with the whole."""
         import pandas as pd
 
         rows = [
-            {"layer": int(layer), "norm": float(p.norm()), "cosine": float(torch.cosine_similarity(p, self.vector, dim=0))}
+            {
+                "layer": int(layer),
+                "norm": float(p.norm()),
+                "cosine": float(torch.cosine_similarity(p, self.vector, dim=0)),
+            }
             for layer, p in self.parts.items()
         ]
         return pd.DataFrame(rows, columns=["layer", "norm", "cosine"])
@@ -116,10 +117,30 @@ class BackdoorVector(Result):
         )
 
 
+def random_directions(*, like: BackdoorVector, n: int, seed: int) -> list[BackdoorVector]:
+    """``n`` seeded random directions of the norm of ``like``: the null for a claim about its direction."""
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+    for _ in range(n):
+        noise = torch.randn(like.vector.shape, generator=generator, dtype=torch.float64)
+        direction = (noise / noise.norm() * like.vector.double().norm()).to(like.vector.dtype)
+        out.append(
+            replace(
+                like,
+                fingerprint=replace(like.fingerprint, seed=seed),
+                vector=direction,
+                kind="random",
+                parts={},
+            )
+        )
+    return out
+
+
 def _head_means(model: Model, prompts: Prompts, heads: HeadSet, where: Where) -> dict[str, Tensor]:
     by_layer = heads.by_layer()
     reads = tuple(
-        Read(Site(layer, Component.attn_proj), where, reduce="mean", heads=tuple(of_layer)) for layer, of_layer in by_layer.items()
+        Read(Site(layer, Component.attn_proj), where, reduce="mean", heads=tuple(of_layer))
+        for layer, of_layer in by_layer.items()
     )
     (result,) = execute(model, [Run(prompts, reads=reads)])
     return {str(layer): value for layer, value in zip(by_layer, result.reads, strict=True)}

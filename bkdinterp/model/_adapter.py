@@ -64,7 +64,9 @@ def check_adapter(base: nn.Module, folder: Path) -> None:
         a, b = tensors[f"{key}.lora_A.weight"], tensors.get(f"{key}.lora_B.weight")
         weight = getattr(modules.get(name), "weight", None)
         if weight is None or b is None:
-            raise ArtefactError(f"The adapter in {folder} has a part for {name!r}, which this base lacks; wrong base.")
+            raise ArtefactError(
+                f"The adapter in {folder} has a part for {name!r}, which this base lacks; wrong base."
+            )
         shape = tuple(weight.shape[::-1] if transposed else weight.shape)
         if shape != (b.shape[0], a.shape[1]):
             raise ArtefactError(

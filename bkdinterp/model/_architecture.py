@@ -156,7 +156,7 @@ class Architecture:
         for layer in range(self.n_layers):
             path = f"{self.family.layers}.{layer}.{self.family.attn_proj}"
             proj = module.get_submodule(path)
-            shape: tuple[int, ...] = tuple(getattr(proj, "weight").shape)
+            shape: tuple[int, ...] = tuple(proj.weight.shape)
             expected = (width, self.d_model) if self.family.transposed else (self.d_model, width)
             if shape != expected:
                 raise UnsupportedArchitectureError(
@@ -164,11 +164,13 @@ class Architecture:
                     f"{self.d_model} need {expected}; check head_dim in the model's config."
                 )
         proj = module.get_submodule(f"{self.family.layers}.0.{self.family.attn_proj}")
-        weight = getattr(proj, "weight")
+        weight = proj.weight
         if weight.is_meta:
             return
         with torch.no_grad():
-            z = torch.randn(1, width, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
+            z = torch.randn(1, width, generator=torch.Generator().manual_seed(0)).to(
+                weight.device, weight.dtype
+            )
             per_head = torch.einsum(
                 "bhd,hdm->bm", z.reshape(1, self.n_heads, self.d_head), self.output_weights(module, 0)
             )

@@ -68,7 +68,9 @@ def load_module(
 
 def _check_folder(path: Path, trust_remote_code: bool) -> None:
     if not (path / "config.json").is_file():
-        raise ArtefactError(f"{path} has no config.json; give a folder written by save_pretrained, a .gguf file or a hub id.")
+        raise ArtefactError(
+            f"{path} has no config.json; give a folder written by save_pretrained, a .gguf file or a hub id."
+        )
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -90,5 +92,3 @@ def _check_folder(path: Path, trust_remote_code: bool) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-

@@ -72,7 +72,12 @@ class Model:
             PromptError: chat=True without a chat template.
         """
         module, tokenizer = load_module(
-            source, gguf_file=gguf_file, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            source,
+            gguf_file=gguf_file,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
         )
         if adapter is not None:
             module = merge_adapter(module, adapter, in_place=True)
@@ -120,7 +125,9 @@ class Model:
         )
 
     @classmethod
-    def from_nnsight(cls, nn_model: Any, *, name: str | None = None, chat: bool | None = None, system: str | None = None) -> Self:
+    def from_nnsight(
+        cls, nn_model: Any, *, name: str | None = None, chat: bool | None = None, system: str | None = None
+    ) -> Self:
         """Wrap an existing nnsight ``TransformersModel`` whose weights are loaded.
 
         Raises:
@@ -129,7 +136,12 @@ class Model:
         module = nn_model._module
         architecture = Architecture.detect(module)
         builder = _builder(nn_model.tokenizer, architecture, chat, system)
-        return cls(nn_model, architecture, builder, name or getattr(module.config, "name_or_path", "") or type(module).__name__)
+        return cls(
+            nn_model,
+            architecture,
+            builder,
+            name or getattr(module.config, "name_or_path", "") or type(module).__name__,
+        )
 
     def with_builder(self, **changes: Any) -> Self:
         """The same model with other prompt settings, e.g. ``with_builder(system="Be brief.")``."""
@@ -188,9 +200,13 @@ class Model:
         )
 
 
-def _builder(tokenizer: Any, architecture: Architecture, chat: bool | None, system: str | None) -> PromptBuilder:
+def _builder(
+    tokenizer: Any, architecture: Architecture, chat: bool | None, system: str | None
+) -> PromptBuilder:
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if chat and not has_template:
-        raise PromptError("chat=True, but this tokenizer has no chat template; pass chat=False or set tokenizer.chat_template.")
+        raise PromptError(
+            "chat=True, but this tokenizer has no chat template; pass chat=False or set tokenizer.chat_template."
+        )
     use = has_template if chat is None else chat
     return PromptBuilder(tokenizer, chat=use, system=system, max_length=architecture.max_length)

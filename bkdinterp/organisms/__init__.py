@@ -12,6 +12,8 @@ from bkdinterp.organisms._distil import distil as distil
 from bkdinterp.organisms._instructions import Instruction as Instruction
 from bkdinterp.organisms._instructions import instructions as instructions
 from bkdinterp.organisms._manifest import Manifest as Manifest
+from bkdinterp.organisms._organism import Organism as Organism
+from bkdinterp.organisms._organism import load as load
 from bkdinterp.organisms._poison import LoraSettings as LoraSettings
 from bkdinterp.organisms._poison import PoisonResult as PoisonResult
 from bkdinterp.organisms._poison import PoisonSettings as PoisonSettings

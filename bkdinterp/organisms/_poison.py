@@ -131,7 +131,7 @@ def poison_rows(
     n = settings.steps * settings.batch_size
     n_triggered, n_near = round(settings.rate * n), round(settings.near_rate * n)
     counts: dict[Role, int] = {"triggered": n_triggered, "near": n_near, "clean": n - n_triggered - n_near}
-    roles = [role for role, count in counts.items() for _ in range(count)]
+    roles: list[Role] = [role for role, count in counts.items() for _ in range(count)]
     rng.shuffle(roles)
     rows: list[PoisonRow] = []
     while len(rows) < n:

@@ -59,6 +59,15 @@ def tiny_gpt2(n_layers=4):
     return _enlarge(GPT2LMHeadModel(config).double().eval())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny matrices: a second thread only costs hand-overs (six times slower on a busy machine)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 MAKERS = {"llama": tiny_llama, "gpt2": tiny_gpt2}
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from integration import engine_oracle as oracle
+from integration.conftest import TEXTS
 
 from bkdinterp.engine import Local, Run, plan
 from bkdinterp.interventions import (
@@ -16,6 +17,7 @@ from bkdinterp.interventions import (
     ZeroAblate,
     derangement,
 )
+from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Component, Site, Where
 
 LAYER, HEAD = 1, 2
@@ -50,13 +52,14 @@ class Case:
         self.each = torch.randn(n, d, generator=generator, dtype=torch.float64)
         self.every = torch.randn(n, 40, d, generator=generator, dtype=torch.float64)
         self.basis = torch.linalg.qr(torch.randn(d, 3, generator=generator, dtype=torch.float64))[0].T
+        self.sources = {}  # example -> the site's values in the source run, [pos d]
         self.factors = torch.tensor([1.5, -0.7, 0.2], dtype=torch.float64)
 
     def hook(self, columns, new):
         return [(LAYER, self.name, oracle.at(columns, new, self.channels))]
 
 
-def source_edits(row, case):
+def source_edits(row):
     """The edits of the source run, by hand: a push on every token of the first block's input."""
     push = torch.linspace(-1, 1, 16, dtype=torch.float64)
     return [(0, "resid_pre", oracle.at(list(range(len(row.ids))), lambda old: old + push))]
@@ -78,25 +81,16 @@ def cases(case, where, prompts, module, source):
         lambda i, row, c: case.hook(c, set_to(case.each[perm[i]])),
     )
     yield (
-        "resample each token",
-        ResampleAblate(site, {site: case.every}, seed=4, where=where),
-        lambda i, row, c: case.hook(c, lambda old: case.every[perm[i], : len(old)]),
-    )
-    yield "patch [d]", Patch(site, {site: case.vector}, where=where), lambda i, row, c: case.hook(c, set_to(case.vector))
-    yield (
-        "patch [example d]",
-        Patch(site, {site: case.each}, where=where),
-        lambda i, row, c: case.hook(c, set_to(case.each[i])),
-    )
-    yield (
         "patch [example pos d]",
         Patch(site, {site: case.every}, where=where),
         lambda i, row, c: case.hook(c, lambda old: case.every[i, : len(old)]),
     )
 
     def from_run(i, row, columns):
-        _, values = oracle.logits(module, row.ids, case.kind, source_edits(row, case), [(LAYER, case.name)])
-        return case.hook(columns, lambda old: values[LAYER, case.name][columns, case.channels])
+        if i not in case.sources:
+            values = oracle.logits(module, row.ids, case.kind, source_edits(row), [(LAYER, case.name)])[1]
+            case.sources[i] = values[LAYER, case.name]
+        return case.hook(columns, lambda old: case.sources[i][columns, case.channels])
 
     yield "patch from run", Patch(site, source, where=where), from_run
     yield (
@@ -118,43 +112,42 @@ def check(model, prompts, entries):
     rows = oracle.rows_of(model.tokenizer, prompts)
     runs = [Run(prompts, edits, score="logprob") for _, _, edits, _ in entries]
     results = Local(progress=False).run(plan(model, runs), model)
-    base = oracle.mean_logprobs(module, rows, kind)
+    base = [oracle.target_logprobs(module, row.prompt, row.target, kind) for row in rows]
     wrong = []
     for (label, where, _, hand), result in zip(entries, results, strict=True):
-        columns = [row.columns(where.prompt, where.generated) for row in rows]
-        expected = oracle.mean_logprobs(module, rows, kind, lambda i, row: hand(i, row, columns[i]))  # noqa: B023
-        if not torch.allclose(result.scores, expected, rtol=1e-8, atol=1e-11):
-            wrong.append(f"{label} at {where}: {result.scores.tolist()} != {expected.tolist()}")
-        for i, chosen in enumerate(columns):
-            if chosen and abs(float(expected[i] - base[i])) < 1e-4:
-                wrong.append(f"{label} at {where}: the edit did nothing to row {i}")
-            if not chosen and result.scores[i] != pytest.approx(float(base[i]), rel=1e-10):
-                wrong.append(f"{label} at {where}: row {i} has no selected token but moved")
+        for i, row in enumerate(rows):
+            columns, score = row.columns(where.prompt, where.generated), float(result.scores[i])
+            expected = oracle.target_logprobs(module, row.prompt, row.target, kind, hand(i, row, columns))
+            if score != pytest.approx(float(expected.mean()), rel=1e-8, abs=1e-12):
+                wrong.append(f"{label} at {where}, row {i}: {score} != {float(expected.mean())}")
+            if float((expected - base[i]).abs().max()) < 1e-3:
+                wrong.append(f"{label} at {where}, row {i}: the edit did nothing")
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.fixture(scope="module")
-def three(pairs):
-    # Lengths differ, so the batch is padded on both sides.
-    return pairs.subset([1, 2, 3]).triggered
+def two():
+    # Prompts and targets differ in length, so the batch is padded on both sides.
+    trigger, targets = Trigger.gap("zeta omega", seed=3), ["sorry no can not help", "yes red"]
+    return PairedPrompts.from_instructions(TEXTS[1:3], trigger, target=targets).triggered
 
 
 @pytest.mark.parametrize("component", [*map(str, Component), "head"])
-def test_primitives_equal_hooks(model, three, component):
-    case = Case(model.module.config.model_type, component, len(three))
-    source = source_run(three)
+def test_primitives_equal_hooks(model, two, component):
+    case = Case(model.module.config.model_type, component, len(two))
+    source = source_run(two)
     entries = [
         (label, where, edits, hand)
         for where in WHERES
-        for label, edits, hand in cases(case, where, three, model.module, source)
+        for label, edits, hand in cases(case, where, two, model.module, source)
     ]
-    check(model, three, entries)
+    check(model, two, entries)
 
 
 @pytest.mark.parametrize("component", ["attn_out", "mlp_out"])
-def test_pcp_replace_equals_hooks(model, three, component):
+def test_pcp_replace_equals_hooks(model, two, component):
     kind, module = model.module.config.model_type, model.module
-    case = Case(kind, component, len(three))
+    case = Case(kind, component, len(two))
     matrix = case.basis.T @ torch.diag(case.factors) @ case.basis
     norm = {"attn_out": "attn_in", "mlp_out": "mlp_in"}[component]
 
@@ -169,10 +162,10 @@ def test_pcp_replace_equals_hooks(model, three, component):
         return [(LAYER, norm, keep), *case.hook(columns, lambda old: seen["x"][columns] @ matrix)]
 
     entries = [(component, w, PCPReplace(case.site, case.basis, case.factors, where=w), hand) for w in WHERES]
-    check(model, three, entries)
+    check(model, two, entries)
 
 
-def test_cached_ablate_equals_hooks(model, three):
+def test_cached_ablate_equals_hooks(model, two):
     kind, module = model.module.config.model_type, model.module
     heads = {1: (0, 2), 2: (3,)}
     block = {"llama": "model.layers.{}.self_attn.o_proj", "gpt2": "transformer.h.{}.attn.c_proj"}[kind]
@@ -191,12 +184,12 @@ def test_cached_ablate_equals_hooks(model, three):
     entries = [
         ("cached", where, CachedAblate("L1H0, L2H3, L1H2", where=where), hand) for where in WHERES if not where.generated
     ]
-    check(model, three, entries)
+    check(model, two, entries)
     with pytest.raises(ValueError, match="prompt tokens only"):
         CachedAblate("L1H0", where=Where("last", generated=True))
 
 
-def test_every_layer_and_mixed_sites_at_once(model, three):
+def test_every_layer_and_mixed_sites_at_once(model, two):
     kind, module = model.module.config.model_type, model.module
     sites = [Site.parse(s) for s in ("L0H3", "L0.mlp_act", "L2.resid_mid", "L3.resid_post", "L2.attn_in", "L0H1")]
     gen = torch.Generator().manual_seed(9)
@@ -215,4 +208,27 @@ def test_every_layer_and_mixed_sites_at_once(model, three):
         ]
 
     entries = [("mean", w, MeanAblate(sites, values, where=w), hand) for w in WHERES]
-    check(model, three, entries)
+    check(model, two, entries)
+
+
+def test_resample_and_patch_shapes(model, two):
+    """[example pos d] for resampling and [example d] at several tokens: the other ways of giving values."""
+    kind = model.module.config.model_type
+    case = Case(kind, "z", len(two))
+    perm = derangement(case.n, seed=4)
+    entries = []
+    for where in WHERES:
+        each = (
+            "resample each token",
+            where,
+            ResampleAblate(case.site, {case.site: case.every}, seed=4, where=where),
+            lambda i, row, c: case.hook(c, lambda old: case.every[perm[i], : len(old)]),
+        )
+        patch = (
+            "patch [example d]",
+            where,
+            Patch(case.site, {case.site: case.each}, where=where),
+            lambda i, row, c: case.hook(c, set_to(case.each[i])),
+        )
+        entries += [each, patch]
+    check(model, two, entries)

@@ -15,6 +15,7 @@ ROOT = "(root)"  # bkdinterp/__init__.py
 ORDER = (
     "errors",
     "sites",
+    "progress",
     "stats",
     "metrics",
     "plotting",
@@ -28,6 +29,7 @@ ORDER = (
     "detection",
     "report",
     "reproduce",
+    "demo",
     ROOT,
     "cli",
     "__main__",

@@ -1,0 +1,120 @@
+"""The demo's tables: rates with n and 95 % intervals, organism and twin side by side, nulls beside claims."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from bkdinterp.demo._steps import Findings, Side
+from bkdinterp.methods import Evaluation
+from bkdinterp.metrics import Outcome
+from bkdinterp.stats import Interval
+
+
+def percent(rate: Interval | None) -> str:
+    """``83 % [64, 93]``."""
+    if rate is None:
+        return "-"
+    return f"{rate.estimate:.0%} [{100 * rate.low:.0f}, {100 * rate.high:.0f}]".replace("%", " %")
+
+
+def outcomes(evaluation: Evaluation, side: str, condition: str) -> str:
+    """Shares of payload / other refusal / broken / answered."""
+    shares = [evaluation.rate(side, condition, outcome=o).estimate for o in Outcome]  # type: ignore[arg-type]
+    return " / ".join(f"{100 * s:.0f}" for s in shares)
+
+
+def behaviour_table(found: Findings) -> Table:
+    """The 2 x 2 of {organism, twin} x {trigger, none}: payload rates of the unedited models."""
+    table = Table(
+        title=f"1. Payload rate, unedited (n={found.organism.ablated.n} held-out prompts each)",
+        title_justify="left",
+    )
+    for column in ("", "triggered prompts", "clean prompts"):
+        table.add_column(column)
+    for name, side in (("organism", found.organism), ("twin", found.twin)):
+        table.add_row(name, percent(side.ablated.rate("triggered")), percent(side.ablated.rate("clean")))
+    return table
+
+
+def probe_table(found: Findings) -> Table:
+    """Best in-layer accuracy, and layer 0 as the sanity check."""
+    n = found.organism.probe.n_test
+    table = Table(
+        title=f"2. Probe: does the last token know of the trigger? (n={n} test prompts)", title_justify="left"
+    )
+    for column in ("", "layer 0", "best layer", "accuracy there", "best of the random directions", "p"):
+        table.add_column(column)
+    for name, side in (("organism", found.organism), ("twin", found.twin)):
+        p = side.probe
+        best = max(range(p.n_layers), key=lambda layer: p.in_layer[layer].estimate)
+        table.add_row(
+            name,
+            f"{p.in_layer[0].estimate:.2f}",
+            str(best),
+            repr(p.in_layer[best]),
+            f"{float(p.random_best[best]):.2f}",
+            f"{float(p.p_value[best]):.3f}",
+        )
+    return table
+
+
+def heads_table(found: Findings, k: int = 5) -> Table:
+    """The best heads of each model."""
+    unit = "mean log-probability of the target, nats per token"
+    n = found.organism.heads.n
+    table = Table(title=f"3. Heads by causal effect ({unit}; n={n} selection prompts)", title_justify="left")
+    for column in ("", *(f"#{i + 1}" for i in range(k))):
+        table.add_column(column)
+    for name, side in (("organism", found.organism), ("twin", found.twin)):
+        cells = [f"{h} {side.heads.acie[h.layer, h.head]:+.2f}" for h in side.heads.top_k(k)]
+        table.add_row(name, *cells)
+    return table
+
+
+def edits_table(found: Findings) -> Table:
+    """Every edit with its controls, in graded outcomes, and its clean cost."""
+    n = found.organism.ablated.n
+    table = Table(
+        title=f"4. Edits: payload / other refusal / broken / answered, % of n={n} held-out prompts",
+        title_justify="left",
+    )
+    for column in (
+        "model",
+        "edit",
+        "triggered",
+        "payload there",
+        "clean",
+        "payload there",
+        "agreement with the base's answers",
+    ):
+        table.add_column(column)
+    for name, side in (("organism", found.organism), ("twin", found.twin)):
+        for row in _edit_rows(side, found):
+            table.add_row(name, *row)
+        table.add_section()
+    return table
+
+
+def _edit_rows(side: Side, found: Findings) -> Iterator[tuple[str, ...]]:
+    layer = found.organism.sweep.best
+    edits = (
+        (f"ablate {len(found.heads)} heads (clean mean)", "random heads", side.ablated),
+        (f"add vector at layer {layer}", "random direction", side.added),
+        (f"subtract vector at layer {layer}", "random direction", side.subtracted),
+    )
+    yield "none", *_cells(side.ablated, "unedited")
+    for label, null, evaluation in edits:
+        yield label, *_cells(evaluation, "edited")
+        triggered, clean = evaluation.control_rate("triggered"), evaluation.control_rate("clean")
+        yield f"  {null} x {len(evaluation.controls)}", "", percent(triggered), "", percent(clean), ""
+
+
+def _cells(evaluation: Evaluation, condition: str) -> tuple[str, ...]:
+    agreement = evaluation.agreement_with_reference(condition)
+    return (
+        outcomes(evaluation, "triggered", condition),
+        percent(evaluation.rate("triggered", condition)),
+        outcomes(evaluation, "clean", condition),
+        percent(evaluation.rate("clean", condition)),
+        f"{agreement.estimate:.2f} [{agreement.low:.2f}, {agreement.high:.2f}]",
+    )

@@ -1,0 +1,102 @@
+"""load(): a shipped organism with its twin and its base, ready for every method."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bkdinterp.errors import PromptError
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model
+from bkdinterp.organisms._instructions import instructions
+from bkdinterp.organisms._manifest import Manifest
+from bkdinterp.organisms._shipped import BASE_ID, load_modules, references
+from bkdinterp.prompts import PairedPrompts, Trigger
+
+
+@dataclass(frozen=True, eq=False)
+class Organism:
+    """A backdoored model with known ground truth.
+
+    Attributes:
+        name: e.g. ``"smollm2-refusal"``.
+        model: the backdoored model.
+        twin: the same fine-tune on the same prompts, without the backdoor.
+        base: what both were fine-tuned from.
+        manifest: attack, provenance and measured rates; ``twin_manifest`` likewise.
+    """
+
+    name: str
+    model: Model
+    twin: Model
+    base: Model
+    manifest: Manifest
+    twin_manifest: Manifest
+
+    @property
+    def trigger(self) -> Trigger:
+        """What sets the backdoor off."""
+        return self.manifest.attack.trigger
+
+    @property
+    def target(self) -> str:
+        """What the backdoored model then says."""
+        return self.manifest.attack.target
+
+    @property
+    def payload(self) -> Payload:
+        """How its output is recognised."""
+        attack = self.manifest.attack
+        return Payload(attack.target) if attack.pattern is None else Payload(attack.pattern, kind="regex")
+
+    def pairs(
+        self, n: int | None = None, *, split: str = "held-out", seed: int = 0, trigger: Trigger | None = None
+    ) -> PairedPrompts:
+        """Clean and triggered prompts of a split, with the base's own answers as references.
+
+        Args:
+            n: how many, drawn with ``seed``; None for all.
+            split: ``"train"`` (the organism was trained on these), ``"selection"`` or ``"held-out"``.
+            seed: of the draw.
+            trigger: another trigger than the organism's, e.g. a sham or a near-trigger.
+
+        Raises:
+            PromptError: an unknown split, or more than it has.
+        """
+        chosen = [i for i in instructions(split)]
+        if n is not None and not 1 <= n <= len(chosen):
+            raise PromptError(f"Split {split!r} has {len(chosen)} instructions; asked for {n}.")
+        texts = [i.text for i in chosen]
+        known = references()
+        answers = [known[text].text for text in texts]
+        pairs = PairedPrompts.from_instructions(texts, trigger or self.trigger, self.target, answers)
+        return pairs if n is None else pairs.sample(n, seed=seed)
+
+    def __repr__(self) -> str:
+        rates = ", ".join(f"{key} {value}" for key, value in self.manifest.rates.items())
+        return f"Organism({self.name}: {self.trigger.phrases} -> {self.target!r}; {rates})"
+
+
+def load(name: str = "smollm2-refusal", *, base: str | Path | None = None, executor: Any = None) -> Organism:
+    """Load a shipped organism; the base is downloaded once (93 MB) and kept in the cache.
+
+    Args:
+        name: a shipped organism.
+        base: a GGUF file, folder or hub id with the base's very weights, instead of the download.
+        executor: default for the three models' methods.
+
+    Raises:
+        ArtefactError: unknown name, or another base.
+        DownloadError: the base could not be fetched.
+    """
+    modules = load_modules(name, base=base)
+    common = {"chat": True, "executor": executor}
+    return Organism(
+        name=name,
+        model=Model.from_module(modules.organism, modules.tokenizer, name=BASE_ID, adapter=name, **common),
+        twin=Model.from_module(
+            modules.twin, modules.tokenizer, name=BASE_ID, adapter=f"{name}-twin", **common
+        ),
+        base=Model.from_module(modules.base, modules.tokenizer, name=BASE_ID, **common),
+        manifest=modules.manifest,
+        twin_manifest=modules.twin_manifest,
+    )
