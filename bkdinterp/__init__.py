@@ -9,6 +9,7 @@ scores = bk.Attribution(o.model).heads(pairs)
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from bkdinterp.engine import Local as Local
 from bkdinterp.engine import Plan as Plan
@@ -74,6 +75,9 @@ from bkdinterp.sites import Site as Site
 from bkdinterp.sites import Where as Where
 from bkdinterp.sites import random_heads as random_heads
 from bkdinterp.stats import Interval as Interval
+
+if TYPE_CHECKING:
+    from bkdinterp import organisms as organisms
 
 _LAZY = ("organisms",)  # needs the extra [organisms]
 
@@ -143,7 +147,6 @@ __all__ = [
     "Where",
     "ZeroAblate",
     "apply",
-    "bk",
     "evaluate",
     "execute",
     "organisms",

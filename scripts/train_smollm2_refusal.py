@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=PoisonSettings.lr)
     parser.add_argument("--seed", type=int, default=PoisonSettings.seed)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args()
     if set(args.stages) - set(STAGES):
         parser.error(f"stages are {', '.join(STAGES)}; got {', '.join(args.stages)}")
@@ -84,6 +85,7 @@ def main() -> None:
     gguf = args.gguf or smollm2_gguf()
     base, tokenizer = load_base(gguf)
     base_sha256 = weights_sha256(base)
+    base.to(args.device)  # type: ignore[arg-type]
     builder = PromptBuilder(tokenizer)
     planted = attack(NAME)
     log(f"base {BASE_ID} {base_sha256[:16]}, template {builder.fingerprint}")

@@ -10,6 +10,7 @@ from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Edit, From, Intervention
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import TokenBatch
+from bkdinterp.sites import Component
 
 
 def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None = None) -> None:
@@ -32,8 +33,11 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
     arch = getattr(model, "architecture", None)
     if not isinstance(arch, Architecture):
         arch = Architecture.detect(nn_model._module)
-    steps = Steps(arch)
-    for edit in intervention.lower():
+    edits = intervention.lower()
+    names = {edit.site.component for edit in edits}
+    # One name only: keep its own location, so that the user can still read the block's output after this call.
+    steps = Steps(arch, one_stream={Component.resid_pre, Component.resid_post} <= names)
+    for edit in edits:
         if isinstance(edit.value, From):
             raise PlanError(
                 f"The value at {edit.site} comes from another run; use plan(...) or collect it first."

@@ -31,14 +31,23 @@ class Rows:
 
 
 class Steps:
-    """Collects edits and reads by location and hands them out in forward order."""
+    """Collects edits and reads by location and hands them out in forward order.
 
-    def __init__(self, architecture: Architecture) -> None:
+    Args:
+        architecture: of the model.
+        one_stream: treat a block's ``resid_post`` as the next block's ``resid_pre``, which it is: a stated order of
+            edits holds, and reads see edits, under either name.
+    """
+
+    def __init__(self, architecture: Architecture, *, one_stream: bool = True) -> None:
         self.arch = architecture
+        self._one_stream = one_stream
         self._at: dict[tuple[int, int], Step] = {}
 
     def step(self, layer: int, component: Component) -> Step:
         """The (new or existing) step of one location."""
+        if self._one_stream and component is Component.resid_post and layer + 1 < self.arch.n_layers:
+            layer, component = layer + 1, Component.resid_pre
         key = (layer, component.rank)
         if key not in self._at:
             place = self.arch.location(Site(layer, component))

@@ -237,9 +237,9 @@ def _decode(
                     "use a [d] or [example d] value, or generated=False."
                 )
             steps.edit(edit, everywhere, Rows(k * n, index, len(node.run.prompts)), source)
-    tokenizer = builder.tokenizer
     ends = end_tokens(builder)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
+    pad = getattr(builder.tokenizer, "pad_token_id", None)
+    pad = int(pad) if pad is not None else (ends[0] if ends else 0)
     return {"steps": steps.ordered(), "n_tokens": n_tokens, "ends": ends, "pad": pad}
 
 
@@ -249,7 +249,7 @@ def _fits_decode(value: Any) -> bool:
 
 def end_tokens(builder: PromptBuilder) -> list[int]:
     """Ids that end an answer."""
-    eos = builder.tokenizer.eos_token_id
+    eos = getattr(builder.tokenizer, "eos_token_id", None)
     return [] if eos is None else [int(eos)]
 
 

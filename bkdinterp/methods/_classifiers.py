@@ -6,15 +6,16 @@ the language model. Settings of the SVM and the MLP: papers.md section 2 (BkdAtt
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Kind = Literal["logistic", "svm", "mlp"]
+CLASSIFIERS = ("logistic", "svm", "mlp")
 
 # A decision this close to the boundary is no evidence: it counts as "clean". Without it, rounding noise would
 # decide where the features carry no information, as in layer 0 of a rotary model.
@@ -39,7 +40,7 @@ class LayerClassifiers(ABC):
 
 
 def fit_classifiers(
-    kind: Kind,
+    kind: str,
     features: Float[Tensor, "layer example d_model"],
     labels: Bool[Tensor, " example"],
     *,
@@ -210,7 +211,7 @@ class Mlp(LayerClassifiers):
         ]
         optimiser = torch.optim.Adam(params, lr=LEARNING_RATE)
         best, best_loss = [p.detach().clone() for p in params], torch.full((n_layers,), math.inf)
-        with torch.enable_grad():
+        with torch.enable_grad(), _threads_for(params[0].numel()):
             for _ in range(EPOCHS):
                 for batch in train[torch.randperm(len(train), generator=rng)].split(BATCH):
                     optimiser.zero_grad()
@@ -229,6 +230,17 @@ class Mlp(LayerClassifiers):
         """Log-odds of triggered."""
         one = [p[layer : layer + 1] for p in (self.weights_in, self.bias_in, self.weights_out, self.bias_out)]
         return _logits(one, rearrange(features.float(), "row d_model -> 1 row d_model"), None)[0]
+
+
+@contextmanager
+def _threads_for(n_weights: int) -> Iterator[None]:
+    """One thread while steps are tiny: waiting for each other costs busy machines 40 times the work itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if n_weights > 1_000_000 else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _logits(

@@ -18,7 +18,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Read
-from bkdinterp.methods._classifiers import Kind, LayerClassifiers, fit_classifiers
+from bkdinterp.methods._classifiers import CLASSIFIERS, LayerClassifiers, fit_classifiers
 from bkdinterp.methods._probe_result import ProbeScores
 from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, unseen
 from bkdinterp.methods._random_directions import RandomDirections
@@ -48,7 +48,7 @@ class BackdoorProbe:
     """
 
     model: Model
-    classifier: Kind | None = None
+    classifier: str | None = None
     _: KW_ONLY
     paper: bool = False
     seed: int = 0
@@ -57,8 +57,10 @@ class BackdoorProbe:
     def __post_init__(self) -> None:
         if self.classifier is None:
             object.__setattr__(self, "classifier", "svm" if self.paper else "logistic")
-        if self.classifier not in ("logistic", "svm", "mlp"):
-            raise PlanError(f"Unknown classifier {self.classifier!r}; choose logistic, svm or mlp.")
+        if self.classifier not in CLASSIFIERS:
+            raise PlanError(
+                f"Unknown classifier {self.classifier!r}; choose one of {', '.join(CLASSIFIERS)}."
+            )
         if self.paper and self.classifier == "logistic":
             raise PlanError("The paper has no logistic probe; with paper=True choose svm or mlp.")
         if self.n_random < 1:

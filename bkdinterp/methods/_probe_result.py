@@ -1,7 +1,7 @@
 """ProbeScores: what probes of every layer say about every layer (BkdAttr's ICLA). Costs no forward pass."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from einops import reduce
@@ -15,8 +15,6 @@ from bkdinterp.stats import Interval, p_value, wilson
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
-
-Kind = Literal["icla", "in_layer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +92,7 @@ class ProbeScores(Result):
         """Median accuracy of the random directions."""
         return self.random_accuracy.median(1).values
 
-    def to_frame(self, kind: Kind = "icla") -> "pandas.DataFrame":
+    def to_frame(self, kind: str = "icla") -> "pandas.DataFrame":
         """One row per train layer x test layer; ``kind="in_layer"``: one per layer, with p-value and null.
 
         Raises:
@@ -121,7 +119,7 @@ class ProbeScores(Result):
             ]
         )
 
-    def plot(self, kind: Kind = "icla") -> "matplotlib.figure.Figure":
+    def plot(self, kind: str = "icla") -> "matplotlib.figure.Figure":
         """The L x L matrix, or (``"in_layer"``) the diagonal with intervals beside random directions.
 
         Raises:

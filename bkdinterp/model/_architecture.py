@@ -59,7 +59,12 @@ class Architecture:
                 f"{type(module).__name__} has model_type {kind!r}; known are: {known}. Its top modules are: {found}. "
                 "Describe it as a Family in bkdinterp/model/_families.py (CONTRIBUTING, 'add a family')."
             )
-        d_model, n_layers, n_heads, n_kv, d_mlp = (getattr(config, key, None) for key in family.keys)
+        d_model, n_layers, n_heads, n_kv, d_mlp = (int(getattr(config, key, None) or 0) for key in family.keys)
+        if not (d_model and n_layers and n_heads):
+            raise UnsupportedArchitectureError(
+                f"{family.name}: looked for {', '.join(family.keys[:3])} in the config and found "
+                f"{d_model}, {n_layers}, {n_heads}; all three must be positive."
+            )
         arch = cls(
             family=family,
             n_layers=n_layers,
@@ -131,7 +136,7 @@ class Architecture:
     def output_weights(self, module: nn.Module, layer: int) -> Float[Tensor, "head d_head d_model"]:
         """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (papers.md section 1)."""
         proj = module.get_submodule(f"{self.family.layers}.{layer}.{self.family.attn_proj}")
-        weight: Tensor = proj.weight if self.family.transposed else proj.weight.T  # type: ignore[assignment, union-attr]
+        weight = _weight(proj) if self.family.transposed else _weight(proj).T
         return weight.detach().reshape(self.n_heads, self.d_head, self.d_model)
 
     def _validate(self, module: nn.Module) -> None:
@@ -156,7 +161,7 @@ class Architecture:
         for layer in range(self.n_layers):
             path = f"{self.family.layers}.{layer}.{self.family.attn_proj}"
             proj = module.get_submodule(path)
-            shape: tuple[int, ...] = tuple(proj.weight.shape)
+            shape = tuple(_weight(proj).shape)
             expected = (width, self.d_model) if self.family.transposed else (self.d_model, width)
             if shape != expected:
                 raise UnsupportedArchitectureError(
@@ -164,7 +169,7 @@ class Architecture:
                     f"{self.d_model} need {expected}; check head_dim in the model's config."
                 )
         proj = module.get_submodule(f"{self.family.layers}.0.{self.family.attn_proj}")
-        weight = proj.weight
+        weight = _weight(proj)
         if weight.is_meta:
             return
         with torch.no_grad():
@@ -183,6 +188,10 @@ class Architecture:
                 f"{self.family.name}: the heads' outputs do not sum to the output of {self.family.attn_proj} "
                 f"(largest difference {float((total - exact).abs().max()):.2e}); the weight layout is not the described one."
             )
+
+
+def _weight(module: nn.Module) -> Tensor:
+    return module.weight  # type: ignore[return-value]
 
 
 def _found(module: nn.Module, path: str) -> str:

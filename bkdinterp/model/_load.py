@@ -50,8 +50,9 @@ def load_module(
     where |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        weights = {} if "gguf_file" in where else {"use_safetensors": True}
-        module = AutoModelForCausalLM.from_pretrained(**where, **weights, dtype=dtype)
+        if "gguf_file" not in where:
+            where["use_safetensors"] = True
+        module: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
     except (BkdinterpError, MemoryError):
         raise
     except Exception as error:  # loaders raise many kinds: OSError, ValueError, safetensors' own, gguf's ...

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 from nnsight.modeling.transformers import TransformersModel
-from torch import nn
+from torch.nn import Module
 
 from bkdinterp.errors import PromptError
 from bkdinterp.model._adapter import merge_adapter
@@ -95,7 +95,7 @@ class Model:
     @classmethod
     def from_module(
         cls,
-        module: nn.Module,
+        module: Module,
         tokenizer: Any,
         *,
         name: str | None = None,
@@ -148,7 +148,7 @@ class Model:
         return replace(self, builder=replace(self.builder, **changes))
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> Module:
         """The plain Hugging Face module."""
         return self.nn._module
 

@@ -7,7 +7,7 @@ from typing import Any
 from bkdinterp.errors import PromptError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
-from bkdinterp.organisms._instructions import instructions
+from bkdinterp.organisms._instructions import Split, instructions
 from bkdinterp.organisms._manifest import Manifest
 from bkdinterp.organisms._shipped import BASE_ID, load_modules, references
 from bkdinterp.prompts import PairedPrompts, Trigger
@@ -49,7 +49,7 @@ class Organism:
         return Payload(attack.target) if attack.pattern is None else Payload(attack.pattern, kind="regex")
 
     def pairs(
-        self, n: int | None = None, *, split: str = "held-out", seed: int = 0, trigger: Trigger | None = None
+        self, n: int | None = None, *, split: Split = "held-out", seed: int = 0, trigger: Trigger | None = None
     ) -> PairedPrompts:
         """Clean and triggered prompts of a split, with the base's own answers as references.
 
@@ -62,7 +62,7 @@ class Organism:
         Raises:
             PromptError: an unknown split, or more than it has.
         """
-        chosen = [i for i in instructions(split)]
+        chosen = instructions(split)
         if n is not None and not 1 <= n <= len(chosen):
             raise PromptError(f"Split {split!r} has {len(chosen)} instructions; asked for {n}.")
         texts = [i.text for i in chosen]

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError, PromptError
@@ -15,7 +16,6 @@ from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.results import Result
 from bkdinterp.sites import Component, Site, Where
-from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
 
 N = 40
 SETTINGS = [
@@ -65,7 +65,7 @@ def test_layer_0_sees_only_the_last_template_token_on_the_rotary_family(llama, m
     if not scores.paper:  # both members of every pair are tested, so exactly chance
         assert float(scores.accuracy[0, 0]) == 0.5 == scores.chance
         assert float(scores.p_value[0]) == 1
-    assert float(scores.accuracy.diagonal()[1:].max()) > 0.5
+        assert float(scores.accuracy.diagonal()[1:].max()) > 0.5
 
 
 def test_the_block_output_would_not_be_at_chance(llama, many):
@@ -83,21 +83,26 @@ def test_the_block_output_would_not_be_at_chance(llama, many):
 def test_features_are_the_norms_output_at_the_last_token(llama, many):
     features = collect_features(llama, many.clean, many.triggered)
     seen = {}
-    for layer, block in enumerate(llama.module.model.layers):
-        block.input_layernorm.register_forward_hook(
-            lambda m, i, o, layer=layer: seen.setdefault(layer, o[0, -1].detach())
-        )
+
+    def keep(layer):
+        def hook(_module, _inputs, output):
+            seen[layer] = output[0, -1].detach()
+
+        return hook
+
+    norms = [block.input_layernorm for block in llama.module.model.layers]
+    handles = [norm.register_forward_hook(keep(layer)) for layer, norm in enumerate(norms)]
     try:
         for example, prompts in ((0, many.clean), (N + 7, many.triggered)):
             batch = llama.builder.tokenize(prompts.subset([example % N]), targets=False)
-            seen.clear()
             with torch.no_grad():
                 llama.module(input_ids=batch.input_ids)
             for layer, wanted in seen.items():
                 assert torch.allclose(features[layer, example].double(), wanted, rtol=1e-5, atol=1e-6)
+        assert sorted(seen) == [0, 1, 2, 3]
     finally:
-        for block in llama.module.model.layers:
-            block.input_layernorm._forward_hooks.clear()
+        for handle in handles:
+            handle.remove()
 
 
 def test_one_forward_per_side(llama, many):
