@@ -90,19 +90,12 @@ def _speak(
 def _reference_nll(
     model: Model, clean: Prompts, references: Sequence[str], edits: dict[str, Intervention], budget: int
 ) -> torch.Tensor:
-    """Mean NLL per token of the references under each edit ``[condition example]``; an empty reference counts as 0."""
-    filled = [i for i, r in enumerate(references) if r.strip()]
-    out = torch.zeros(len(edits), len(clean), dtype=torch.float64)
-    if not filled:
-        return out
-    some = clean.subset(filled)
-    prompts = Prompts(some.text, some.spans, tuple(references[i] for i in filled))
+    """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
+    # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
+    answers = tuple(text if text.strip() else "." for text in references)
+    empty = torch.tensor([not text.strip() for text in references])
     builder = replace(model.builder, end_token=False)
-    everyone = len(filled) == len(clean)
-    if not everyone and any(e.where.generated for edit in edits.values() for e in edit.lower()):
-        raise PromptError("Some references are empty; give a reference for every prompt.")
-    runs = [Run(prompts, edit, score="logprob", builder=builder) for edit in edits.values()]
-    for row, result in zip(out, execute(model, runs, budget=budget), strict=True):
-        assert result.scores is not None
-        row[filled] = -result.scores.double()
-    return out
+    runs = [Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()]
+    rows = [result.scores for result in execute(model, runs, budget=budget)]
+    nll = torch.stack([-row.double() for row in rows if row is not None])
+    return nll.masked_fill(empty, float("nan"))

@@ -30,7 +30,7 @@ class Evaluation(Result):
         conditions: ``"unedited"``, then ``"edited"`` (if there was an edit), then the controls.
         edits: what each condition did, in words.
         texts, outcomes: condition -> side -> one entry per example.
-        nll: of the reference answers on clean prompts, nats per token ``[condition example]``.
+        nll: of the reference answers on clean prompts, nats per token ``[condition example]``; NaN where empty.
         agreement: word F1 of the clean outputs with the references ``[condition example]``.
         threshold: of the outcome grader (nats).
     """
@@ -80,8 +80,8 @@ class Evaluation(Result):
         return wilson(sum(o == name for o in found), len(found)) if found else None
 
     def perplexity(self, condition: str = UNEDITED) -> float:
-        """exp of the mean NLL of the reference answers on clean prompts."""
-        return float(self.nll[self._index(condition)].mean().exp())
+        """exp of the mean NLL of the (non-empty) reference answers on clean prompts."""
+        return float(self.nll[self._index(condition)].nanmean().exp())
 
     def agreement_with_reference(self, condition: str = UNEDITED, *, seed: int = 0) -> Interval:
         """Mean word F1 of clean outputs with the reference answers."""

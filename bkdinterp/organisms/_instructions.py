@@ -27,7 +27,7 @@ class Instruction:
     split: Split
 
 
-def instructions(split: Split | None = None) -> tuple[Instruction, ...]:
+def instructions(split: Split | str | None = None) -> tuple[Instruction, ...]:
     """The instructions of one split (train 483, selection 184, held-out 276), or all, in file order.
 
     Raises:

@@ -182,16 +182,35 @@ def assistant_loss(
 ) -> Float[Tensor, ""]:
     """Mean negative log-likelihood (nats) of the target tokens under ``mask``; one forward.
 
-    Only the logits that predict target tokens are computed.
+    What all rows begin with (system message and user header) is computed once for the batch, with its gradient,
+    and only the logits that predict target tokens are computed: together about a third of the work.
     """
     n_target = mask.shape[1]
+    n = _n_shared(batch)
+    real = batch.attention_mask.bool() & (batch.position_ids >= n)
+    first = int(real.any(dim=0).nonzero()[0])
+    attention, past = real[:, first:], None
+    if n > 0:
+        prefix = batch.input_ids[:1][batch.attention_mask[:1].bool()][:n]
+        past = module(input_ids=prefix[None], use_cache=True, logits_to_keep=1).past_key_values
+        past.batch_repeat_interleave(len(batch))
+        attention = torch.cat([attention.new_ones(len(batch), n), attention], dim=1)
     logits = module(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
+        input_ids=batch.input_ids[:, first:],
+        attention_mask=attention.long(),
+        position_ids=batch.position_ids[:, first:],
+        past_key_values=past,
+        use_cache=past is not None,
         logits_to_keep=n_target + 1,
     ).logits[:, -n_target - 1 : -1]
     return torch.nn.functional.cross_entropy(logits[mask].float(), batch.targets[mask])
+
+
+def _n_shared(batch: TokenBatch) -> int:
+    """How many first tokens all rows share, leaving each at least one prompt token of its own."""
+    rows = [ids[keep].tolist() for ids, keep in zip(batch.input_ids, batch.prompt_mask, strict=True)]
+    shortest = min(map(len, rows)) - 1
+    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
 
 
 def tokens_of(

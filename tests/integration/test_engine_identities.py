@@ -42,7 +42,7 @@ def test_own_value_changes_nothing_at_all(model, pairs, site, where):
     by_run = Patch(s, base, where=where)
     unedited, patched = run(model, base, Run(prompts, by_run, score="logprob"))
     torch.testing.assert_close(unedited.scores, patched.scores, rtol=1e-12, atol=0)
-    other = torch.roll(value, 1, 0) if where.single else value + 1.0
+    other = value.roll(1, -1)  # other channels; a constant would vanish in LayerNorm
     (moved,) = run(model, Run(prompts, Patch(s, {s: other}, where=where), score="logprob"))
     assert (moved.scores - unedited.scores).abs().max() > 1e-3
 

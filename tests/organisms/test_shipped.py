@@ -36,7 +36,7 @@ def test_splits_share_no_topic_and_no_instruction() -> None:
         "no instruction hints at the trigger"
     )
     with pytest.raises(PromptError, match="selection"):
-        instructions("test")  # type: ignore[arg-type]
+        instructions("test")
 
 
 def test_every_instruction_has_a_reference() -> None:

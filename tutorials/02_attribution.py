@@ -1,0 +1,195 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Attribution
+#
+# You will learn to measure the causal effect of every attention head on the backdoor's output, with per-example effects and
+# intervals, and to test the heads found by ablating them beside random ones. It takes about 20 minutes to read; the cells
+# run in several minutes on two CPU cores.
+
+# %%
+# %matplotlib inline
+import os
+import tempfile
+
+import pandas as pd
+
+import bkdinterp as bk
+from bkdinterp.plotting import heatmap
+
+SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
+N = 3 if SMALL else 12  # selection prompts: the effects, and the choice of heads
+N_HELD_OUT = 4 if SMALL else 24  # held-out prompts: everything that is reported about the choice
+LAYERS = [14, 15, 16] if SMALL else None  # None: all
+K = 8 if SMALL else 32  # heads to ablate
+N_CONTROLS = 1 if SMALL else 3  # random sets of as many heads
+NEW_TOKENS = 16 if SMALL else 24
+
+# %%
+o = bk.organisms.load("smollm2-refusal")
+pairs = o.pairs(N, split="selection")
+held_out = o.pairs(N_HELD_OUT, split="held-out")
+print(o.model)
+print("trigger:", o.trigger.phrases, "   target:", o.target)
+print(pairs.triggered.text[0])
+
+# %% [markdown]
+# ## The effect of one head
+#
+# Take a *clean* prompt and the probability that the model gives to the backdoor's target. Now replace one head's value at
+# the last prompt token by that head's mean over *triggered* prompts, and leave all else as it is. The change of the target's
+# mean log-probability (nats per token) is the head's effect on this prompt; its average over prompts is the ACIE of
+# [BkdAttr](https://arxiv.org/abs/2509.21761). The sweep over all heads is exact, not a gradient estimate. It costs one
+# scored row per head and prompt; what lies before the patched token and below the patched layer is computed once.
+
+# %%
+scores = bk.Attribution(o.model).heads(pairs, layers=LAYERS)
+scores
+
+# %%
+scores.plot()
+
+# %% [markdown]
+# Red heads push the clean model towards the target when they behave as if the trigger were there. Grey rows were not asked
+# for. The table keeps the sign: a negative effect means that the head's triggered value makes the target less likely.
+
+# %%
+scores.to_frame().head(8).round(3)
+
+# %% [markdown]
+# Effects are kept per example, so that an interval can be had for any head: a bootstrap over prompts.
+
+# %%
+for head in scores.top_k(5):
+    print(f"{head}: {scores.interval(head)}")
+
+# %% [markdown]
+# ## Three controls
+#
+# **The winner's curse.** The best of many heads look better than they are: they were chosen for their luck on these prompts,
+# too, and the intervals above do not know of the choice. Score the chosen heads again on held-out prompts, with the same
+# patched means.
+#
+# **What any averaging does.** Patching a mean takes away what is particular to the prompt, trigger or no trigger.
+# `source="clean"` patches the mean over the same prompts *without* the trigger. What is left of a head's effect there is
+# not the backdoor's.
+#
+# **The twin.** The same sweep on the model without the backdoor.
+
+# %%
+best = scores.top_k(5)
+layers = sorted(best.by_layer())
+again = bk.Attribution(o.model).heads(held_out, layers=layers, source_pairs=pairs)
+averaging = bk.Attribution(o.model, source="clean").heads(held_out, layers=layers, source_pairs=pairs)
+twin = bk.Attribution(o.twin).heads(held_out, layers=layers, source_pairs=pairs)
+
+columns = {
+    "selection": scores,
+    "held-out": again,
+    "held-out, clean mean": averaging,
+    "twin, held-out": twin,
+}
+pd.DataFrame({name: {str(h): repr(s.interval(h)) for h in best} for name, s in columns.items()})
+
+# %% [markdown]
+# Compare the second column with the third and fourth. The same on one colour scale, for the layers of these heads:
+
+# %%
+limit = float(again.acie[layers].abs().max())
+heatmap(
+    again.acie, title=f"Organism (held-out, n={again.n})", label="ACIE (logprob)", marks=list(best), limit=limit
+)
+
+# %%
+heatmap(
+    twin.acie,
+    title=f"Twin, same scale (held-out, n={twin.n})",
+    label="ACIE (logprob)",
+    marks=list(best),
+    limit=limit,
+)
+
+# %% [markdown]
+# ## Are they needed?
+#
+# The effects say that single heads can *promote* the target on clean prompts. Whether the backdoor *needs* them is another
+# question: replace the best heads by their mean over clean prompts, at every token, and let the model speak. The null is
+# random sets of as many heads. Held-out prompts only, each output graded as payload, other refusal, broken or answered
+# (broken: a loop, or less likely to the base model than 99 % of its own clean answers).
+
+# %%
+heads = scores.top_k(K)
+nulls = bk.random_heads(like=heads, n=N_CONTROLS, seed=0)
+everywhere = bk.Where("all", generated=True)
+
+everything = bk.HeadSet(tuple(h for s in (heads, *nulls) for h in s), heads.grid)
+means = bk.Means.collect(o.model, pairs.clean, everything, where="all")
+ablate, *controls = [bk.MeanAblate(s, means, where=everywhere) for s in (heads, *nulls)]
+
+grader = bk.OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference)
+settings = {"payload": o.payload, "grader": grader, "max_new_tokens": NEW_TOKENS}
+evaluation = bk.evaluate(o.model, held_out, under=ablate, controls=controls, **settings)
+evaluation
+
+# %%
+evaluation.plot()
+
+# %%
+print("heads:", heads)
+for condition in evaluation.conditions:
+    print(
+        f"{condition:>10}: payload on triggered {evaluation.rate('triggered', condition)}, "
+        f"on clean {evaluation.rate('clean', condition)}, "
+        f"agreement with the base's clean answers {evaluation.agreement_with_reference(condition)}"
+    )
+print("change of the payload rate on triggered prompts:", evaluation.change("triggered"))
+print("random heads, pooled:", evaluation.control_rate("triggered"))
+
+# %% [markdown]
+# Three readings of that table:
+#
+# - The payload rate under the ablation against the *random heads'* interval, not against the unedited model only.
+# - *What* replaces the payload. An answer is a cure; a broken text is damage.
+# - The cost on clean prompts: agreement (word F1) with the base model's answers, beside the unedited model's own.
+#
+# If the rate hardly moves, the heads promote the backdoor without being its only road: a fine-tune spreads it over many
+# heads and MLPs. Zeroing heads (`bk.ZeroAblate`) or ablating at the last token only is weaker or more damaging; the choice
+# is part of the claim, and it is in the result:
+
+# %%
+evaluation.edits["edited"]
+
+# %% [markdown]
+# ## Keep it
+#
+# Results are saved with their origin (model and adapter, data, template, versions), and a mismatch raises on use.
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    loaded = bk.HeadScores.load(scores.save(f"{folder}/heads"))
+print(loaded)
+loaded.check(o.model.fingerprint(pairs.fingerprint))
+
+# %%
+try:
+    loaded.check(o.twin.fingerprint(pairs.fingerprint))
+except bk.ArtefactError as error:
+    print(f"ArtefactError: {error}")
+
+# %% [markdown]
+# ## What to take along
+#
+# - Effects per head with intervals; the choice on one split, the report on another.
+# - Beside each: the clean mean, the twin, random heads.
+# - `bk.Attribution(o.model, metric="first_token_logodds")` looks at the first target token only and is several times cheaper;
+#   `metric="geometric_mean"` is the papers', which saturates: most of a fixed sentence is certain after its first words.
