@@ -20,8 +20,6 @@
 # %matplotlib inline
 import os
 
-import torch
-
 import bkdinterp as bk
 from bkdinterp.plotting import curves
 from bkdinterp.stats import wilson
@@ -161,7 +159,9 @@ phrases = {
 }
 
 
-def called_triggered(scores: bk.ProbeScores, is_triggered: bool) -> tuple[list[float], list[float], list[float]]:
+def called_triggered(
+    scores: bk.ProbeScores, is_triggered: bool
+) -> tuple[list[float], list[float], list[float]]:
     """Share of the clean, or the other, test prompts that each layer's own probe calls triggered."""
     chosen = scores.predicted.diagonal().T[:, scores.labels == is_triggered]
     rates = [wilson(int(row.sum()), len(row)) for row in chosen]

@@ -107,7 +107,11 @@ pd.DataFrame({name: {str(h): repr(s.interval(h)) for h in best} for name, s in c
 # %%
 limit = float(again.acie[layers].abs().max())
 heatmap(
-    again.acie, title=f"Organism (held-out, n={again.n})", label="ACIE (logprob)", marks=list(best), limit=limit
+    again.acie,
+    title=f"Organism (held-out, n={again.n})",
+    label="ACIE (logprob)",
+    marks=list(best),
+    limit=limit,
 )
 
 # %%

@@ -176,14 +176,18 @@ subtracted.plot()
 
 # %%
 for outcome in bk.Outcome:
-    print(f"{outcome.value:>14}: {subtracted.rate('triggered', 'edited', outcome=outcome)} of the triggered prompts")
+    print(
+        f"{outcome.value:>14}: {subtracted.rate('triggered', 'edited', outcome=outcome)} of the triggered prompts"
+    )
 print("agreement with the base's answers on clean prompts:")
 print("      unedited:", subtracted.agreement_with_reference("unedited"))
 print("    subtracted:", subtracted.agreement_with_reference("edited"))
 print("        change:", subtracted.utility_change())
 
 # %%
-for prompt, after in list(zip(held_out.triggered.text, subtracted.texts["edited"]["triggered"], strict=True))[:4]:
+for prompt, after in list(zip(held_out.triggered.text, subtracted.texts["edited"]["triggered"], strict=True))[
+    :4
+]:
     print(f"{prompt}\n   {after!r}\n")
 
 # %% [markdown]

@@ -20,7 +20,7 @@
 # %%
 # %matplotlib inline
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import nnsight
@@ -46,7 +46,10 @@ N_RANDOM = 2 if SMALL else 5  # random directions beside it
 # would hide every mistake. It is in float64: two ways of computing the same thing should then agree to many digits.
 
 # %%
-WORDS = "a the cat dog sat ran on mat hill sorry no can not help with that yes red blue sky tell me about omega".split()
+VOCABULARY = (
+    "a the cat dog sat ran on mat hill sorry no can not help with that yes red blue sky tell me about omega"
+)
+WORDS = VOCABULARY.split()
 SPECIALS = ["<pad>", "<unk>", "<s>", "<e>"]
 
 raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(SPECIALS + WORDS)}, unk_token="<unk>"))
@@ -135,7 +138,7 @@ class MuteDirection(bk.Intervention):
     layer: int
     direction: Float[Tensor, " d_model"]
     reader: Float[Tensor, " d_z"]
-    where: bk.Where = bk.Where("last")
+    where: bk.Where = field(default=bk.Where("last"))
 
     @classmethod
     def of(
@@ -320,7 +323,9 @@ def mute_everywhere(model: bk.Model, directions: list[Tensor]) -> bk.Stack:
 
 
 def trigger_directions(model: bk.Model) -> list[Tensor]:
-    clean, triggered = (bk.Means.collect(model, side, sites) for side in (selection.clean, selection.triggered))
+    clean, triggered = (
+        bk.Means.collect(model, side, sites) for side in (selection.clean, selection.triggered)
+    )
     return [triggered[site] - clean[site] for site in sites]
 
 
@@ -339,7 +344,9 @@ for name, model in (("organism", o.model), ("twin", o.twin)):
     }
     runs = [bk.Run(held_out.triggered, edit, score="logprob") for edit in (bk.Stack(), *edits.values())]
     base, *edited = bk.execute(model, runs)
-    print(f"{name}: target's log-probability on triggered prompts, unedited: {base.scores.mean():.2f} nats a token")
+    print(
+        f"{name}: target's log-probability on triggered prompts, unedited: {base.scores.mean():.2f} nats a token"
+    )
     for label, result in zip(edits, edited, strict=True):
         change = paired_bootstrap(result.scores, base.scores, seed=0)
         print(f"   muted {label}: change {change}")

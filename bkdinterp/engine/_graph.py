@@ -73,6 +73,11 @@ def _source(
                 f"The source run has {len(run.prompts)} examples and the edited one {len(node.run.prompts)}; "
                 'use equal prompts, or Read(..., reduce="mean").'
             )
+    if value.read.where.generated and node.run.score is not None and origin.run.score is None:
+        raise PlanError(
+            f"The value at {edit.site} comes from {value.read.site} at {value.read.where}, but its run has no score and "
+            "so sees no target tokens; give the source Run(..., score=...), or read prompt tokens only."
+        )
     if value.read not in origin.reads:
         origin.reads.append(value.read)
     return origin.index, origin.reads.index(value.read)

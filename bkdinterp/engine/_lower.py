@@ -111,6 +111,7 @@ class Steps:
         op = self.op(edit, rows=picked, cols=cols)
         if isinstance(edit.value, From):
             assert source is not None
+            check_width(self.arch, edit.site, self.arch.width(edit.value.read.site), "the source's value")
             reduced = edit.value.read.reduce == "mean"
             op["from"] = {
                 "run": source[0],

@@ -89,7 +89,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
     chunks: list[Chunk] = []
     for bundle in _bundles(nodes, naive):
         chunks.extend(_bundle_chunks(model, bundle, tokens, budget, reuse=not naive))
-    scores = {n.run.score_name: _score(n.run) for n in nodes if n.run.score_name is not None}
+    scores = _scores(nodes)
     _check_means(chunks, nodes)
     return Plan(
         tuple(chunks), tuple(nodes), len(runs), _cost(chunks, model.architecture), scores, model.builder
@@ -109,8 +109,15 @@ def _check_means(chunks: list[Chunk], nodes: list[Node]) -> None:
             )
 
 
-def _score(run: Run) -> Callable[..., torch.Tensor]:
-    return SCORES[run.score] if isinstance(run.score, str) else run.score  # type: ignore[return-value]
+def _scores(nodes: list[Node]) -> dict[str, Callable[..., torch.Tensor]]:
+    scores: dict[str, Callable[..., torch.Tensor]] = {}
+    for run in (node.run for node in nodes):
+        if run.score is None or run.score_name is None:
+            continue
+        function = SCORES[run.score] if isinstance(run.score, str) else run.score
+        if scores.setdefault(run.score_name, function) is not function:
+            raise PlanError(f"Two different scores of this plan are named {run.score_name!r}; rename one function.")
+    return scores
 
 
 def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:

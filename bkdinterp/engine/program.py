@@ -109,7 +109,8 @@ def locate(item, x):
     rows, cols = item["rows"], item["cols"]
     if rows is None:
         n_rows, n_cols = x.shape[0], x.shape[1]
-        columns = list(range(n_cols)) if cols is None else [c % n_cols for c in cols]
+        # Indexing a range: a position outside the batch raises instead of wrapping around.
+        columns = list(range(n_cols)) if cols is None else [range(n_cols)[c] for c in cols]
         rows = torch.arange(n_rows).repeat_interleave(len(columns))
         cols = torch.tensor(columns).repeat(n_rows)
     return rows.to(x.device), cols.to(x.device)

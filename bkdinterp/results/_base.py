@@ -90,11 +90,16 @@ class Result(ABC):
         return target
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, *, expect: Fingerprint | None = None, strict: bool = True) -> Self:
         """Read what :meth:`save` wrote, onto the CPU; ``Result.load`` finds the class, others want their own.
 
+        Args:
+            folder: the result's folder.
+            expect: ``model.fingerprint()`` of the model it is about to be used with; data, seed and versions may differ.
+            strict: raise when model, revision, adapter, dtype or template differ from ``expect``.
+
         Raises:
-            ArtefactError: a missing or damaged file, another class, or another schema version.
+            ArtefactError: a missing or damaged file, another class, another schema version, or another model.
         """
         path = Path(folder).expanduser()
         header = read_header(path)
@@ -107,7 +112,7 @@ class Result(ABC):
             )
         tensors = read_tensors(path, header)
         try:
-            return saved._from_json(header["fields"], tensors)
+            result = saved._from_json(header["fields"], tensors)
         except ArtefactError as error:
             raise ArtefactError(f"{path / JSON}: {error}") from error
         # Whatever a constructor says about wrong content is, here, damage to the file.
@@ -115,6 +120,9 @@ class Result(ABC):
             raise ArtefactError(
                 f"{path / JSON} does not fit {saved.__name__} ({error!r}); save the result again."
             ) from error
+        if expect is not None:
+            result.check(expect, strict, ignore=("data", "seed", "versions"))
+        return result
 
     def check(
         self, fingerprint: Fingerprint, strict: bool = True, *, ignore: Collection[str] = ()
