@@ -84,7 +84,12 @@ _LAZY = ("organisms",)  # needs the extra [organisms]
 
 def __getattr__(name: str) -> ModuleType:
     if name in _LAZY:
-        return importlib.import_module(f"bkdinterp.{name}")
+        try:
+            return importlib.import_module(f"bkdinterp.{name}")
+        except ModuleNotFoundError as error:
+            raise BkdinterpError(
+                f"bkdinterp.{name} needs {error.name}: pip install 'bkdinterp[organisms]'."
+            ) from error
     raise AttributeError(f"module 'bkdinterp' has no attribute {name!r}")
 
 

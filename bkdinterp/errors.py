@@ -1,6 +1,6 @@
 """Every error that a user can cause, each naming the offending value and the fix.
 
-All derive from :class:`BkdinterpError`, so that a caller can catch the package's errors in one place.
+All derive from `BkdinterpError`, so that a caller can catch the package's errors in one place.
 """
 
 

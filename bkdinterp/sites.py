@@ -1,7 +1,7 @@
 """Addresses inside a transformer: components, sites, heads, and token positions. No torch, no model.
 
-A :class:`Site` names one activation (layer + component, and a head for ``z``); a :class:`HeadId` is the
-short form for heads and parses ``"L12H7"``; a :class:`Where` says at which tokens.
+A `Site` names one activation (layer + component, and a head for ``z``); a `HeadId` is the
+short form for heads and parses ``"L12H7"``; a `Where` says at which tokens.
 """
 
 import random
@@ -143,7 +143,7 @@ class HeadSet:
     """An ordered set of heads without repetitions; the order given (e.g. by score) is kept.
 
     ``grid`` is (n_layers, n_heads) of the model where known: it bounds the heads and lets
-    :func:`random_heads` draw. Set algebra (``| & -``) keeps the left operand's order.
+    `random_heads` draw. Set algebra (``| & -``) keeps the left operand's order.
 
     Raises:
         SiteError: a head outside ``grid``.

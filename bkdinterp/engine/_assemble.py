@@ -69,7 +69,7 @@ class Store:
                 self._parts.setdefault(key, []).append((value.cpu(), place["example"], place["ordinal"]))
 
     def read(self, node: int, index: int) -> Tensor:
-        """A read's tensor, as documented at :class:`~bkdinterp.interventions.Read`."""
+        """A read's tensor, as documented at `bkdinterp.interventions.Read`."""
         key = (node, index)
         read = self._plan.nodes[node].reads[index]
         if read.reduce == "mean":

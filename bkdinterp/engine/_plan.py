@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from bkdinterp.engine._checks import check_sources
 from bkdinterp.engine._graph import Node, build_graph
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._reuse import reusable, reuse_chunks
@@ -91,6 +92,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         chunks.extend(_bundle_chunks(model, bundle, tokens, budget, reuse=not naive))
     scores = _scores(nodes)
     _check_means(chunks, nodes)
+    check_sources(chunks, nodes)
     return Plan(
         tuple(chunks), tuple(nodes), len(runs), _cost(chunks, model.architecture), scores, model.builder
     )
@@ -116,7 +118,9 @@ def _scores(nodes: list[Node]) -> dict[str, Callable[..., torch.Tensor]]:
             continue
         function = SCORES[run.score] if isinstance(run.score, str) else run.score
         if scores.setdefault(run.score_name, function) is not function:
-            raise PlanError(f"Two different scores of this plan are named {run.score_name!r}; rename one function.")
+            raise PlanError(
+                f"Two different scores of this plan are named {run.score_name!r}; rename one function."
+            )
     return scores
 
 

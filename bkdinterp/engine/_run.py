@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import PlanError
@@ -73,4 +73,3 @@ class RunResult:
     reads: tuple[Tensor, ...]
     text: tuple[str, ...] | None = None
     tokens: tuple[tuple[int, ...], ...] | None = None
-    first_tokens: Int[Tensor, " example"] | None = None

@@ -45,7 +45,7 @@ class Read:
 
 @runtime_checkable
 class RunLike(Protocol):
-    """What :class:`From` needs to know of a run (the engine's ``Run`` has it)."""
+    """What `From` needs to know of a run (the engine's ``Run`` has it)."""
 
     @property
     def prompts(self) -> Any:
@@ -87,7 +87,7 @@ class Edit:
         site: the activation that changes.
         where: at which tokens; padding is never edited.
         keep: 1 adds to the activation, 0 replaces it.
-        value: ``[d]``, ``[example d]``, ``[example pos d]`` (pos counts a row's selected tokens), a :class:`From`,
+        value: ``[d]``, ``[example d]``, ``[example pos d]`` (pos counts a row's selected tokens), a `From`,
             or None for zero.
         read: an activation of the same layer, row and token that the forward pass computes earlier.
         U: ``[d rank]``, V: ``[d_in rank]``: with ``read``, adds ``U V^T read``.
@@ -142,7 +142,7 @@ def _canonical(site: Site) -> Site:
 
 
 def check_conflicts(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> None:
-    """Raise :class:`SiteConflictError` if an edit of one group fights one of the other."""
+    """Raise `SiteConflictError` if an edit of one group fights one of the other."""
     for a in first:
         for b in second:
             if a.conflicts(b):

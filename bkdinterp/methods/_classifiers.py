@@ -101,7 +101,7 @@ class Separate(LayerClassifiers):
     layers: tuple[_One, ...]
 
     def decision(self, layer: int, features: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
-        """See :meth:`LayerClassifiers.decision`; features are scaled with the scaler of ``layer``."""
+        """See `LayerClassifiers.decision`; features are scaled with the scaler of ``layer``."""
         return self.layers[layer].decision(features)
 
 
@@ -196,7 +196,7 @@ class Mlp(LayerClassifiers):
         seed: int,
         best_epoch: bool,
     ) -> "Mlp":
-        """See :func:`fit_classifiers`."""
+        """See `fit_classifiers`."""
         n_layers, _, d_model = features.shape
         rng = torch.Generator().manual_seed(seed)
         inner, outer = 1 / math.sqrt(d_model), 1 / math.sqrt(HIDDEN)
@@ -211,7 +211,7 @@ class Mlp(LayerClassifiers):
         ]
         optimiser = torch.optim.Adam(params, lr=LEARNING_RATE)
         best, best_loss = [p.detach().clone() for p in params], torch.full((n_layers,), math.inf)
-        with torch.enable_grad(), _threads_for(params[0].numel()):
+        with torch.enable_grad(), threads_for(params[0]):
             for _ in range(EPOCHS):
                 for batch in train[torch.randperm(len(train), generator=rng)].split(BATCH):
                     optimiser.zero_grad()
@@ -233,10 +233,10 @@ class Mlp(LayerClassifiers):
 
 
 @contextmanager
-def _threads_for(n_weights: int) -> Iterator[None]:
-    """One thread while steps are tiny: waiting for each other costs busy machines 40 times the work itself."""
+def threads_for(data: Tensor) -> Iterator[None]:
+    """One thread while there is little to do per step: on a busy machine waiting for each other costs far more."""
     before = torch.get_num_threads()
-    torch.set_num_threads(before if n_weights > 1_000_000 else 1)
+    torch.set_num_threads(before if data.numel() > 10_000_000 else 1)
     try:
         yield
     finally:

@@ -63,7 +63,7 @@ class _SiteTensors(Result):
 
     def describe(self) -> str:
         """Number of sites, positions, n and model."""
-        return f"{len(self.values)} sites at {self.where}, n={self.n}, model={self.fingerprint.model}"
+        return f"{len(self.values)} sites at {self.where}, n={self.n}, model={self.fingerprint.label}"
 
 
 def _collect(

@@ -95,7 +95,9 @@ def _reference_nll(
     answers = tuple(text if text.strip() else "." for text in references)
     empty = torch.tensor([not text.strip() for text in references])
     builder = replace(model.builder, end_token=False)
-    runs = [Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()]
+    runs = [
+        Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()
+    ]
     rows = [result.scores for result in execute(model, runs, budget=budget)]
     nll = torch.stack([-row.double() for row in rows if row is not None])
     return nll.masked_fill(empty, float("nan"))

@@ -144,7 +144,7 @@ class Evaluation(Result):
         if self.controls:
             pooled = " ".join(f"{side} {r.estimate:.0%}" for side in SIDES if (r := self.control_rate(side)))
             parts.append(f"{len(self.controls)} controls: {pooled}")
-        return "; ".join(parts) + f"; model={self.fingerprint.model}"
+        return "; ".join(parts) + f"; model={self.fingerprint.label}"
 
     def _index(self, condition: str) -> int:
         self._outcomes(condition)

@@ -6,7 +6,7 @@ attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA 
 Cost: one pass per side over all layers, 2 * ceil(n / batch) forwards; everything after it is linear algebra.
 
 A probe that separates the two may have found the trigger's TEXT and no backdoor: compare with the same probe
-on a clean twin (:meth:`FittedProbe.on`), and with random directions (``ProbeScores.p_value``).
+on a clean twin (`FittedProbe.on`), and with random directions (``ProbeScores.p_value``).
 """
 
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -18,7 +18,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Read
-from bkdinterp.methods._classifiers import CLASSIFIERS, LayerClassifiers, fit_classifiers
+from bkdinterp.methods._classifiers import CLASSIFIERS, LayerClassifiers, fit_classifiers, threads_for
 from bkdinterp.methods._probe_result import ProbeScores
 from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, unseen
 from bkdinterp.methods._random_directions import RandomDirections
@@ -30,7 +30,7 @@ from bkdinterp.sites import Component, Site, Where
 
 @dataclass(frozen=True, eq=False)
 class BackdoorProbe:
-    """Settings of a probe per layer; :meth:`icla` runs it.
+    """Settings of a probe per layer; `icla` runs it.
 
     Default: the model's own prompts (generation prompt included), 60/20/20 by instruction, so that no test
     prompt's partner was trained on. ``paper=True``: BkdAttr's released code, that is no generation prompt,
@@ -77,28 +77,29 @@ class BackdoorProbe:
         return self.fit(pairs).scores
 
     def fit(self, pairs: PairedPrompts) -> "FittedProbe":
-        """The fitted probes, for tests on other models or prompts; ``.scores`` is what :meth:`icla` returns.
+        """The fitted probes, for tests on other models or prompts; ``.scores`` is what `icla` returns.
 
         Raises:
-            PromptError: as :meth:`icla`.
+            PromptError: as `icla`.
         """
         split = paper_split(pairs) if self.paper else grouped_split(pairs, seed=self.seed)
         model = self._prompted(self.model)
         features = collect_features(model, pairs.clean, pairs.triggered)
         labels = torch.arange(2 * len(pairs)) >= len(pairs)
         assert self.classifier is not None
-        classifiers = fit_classifiers(
-            self.classifier,
-            features,
-            labels,
-            train=split.train,
-            validation=split.validation,
-            seed=self.seed,
-            best_epoch=not self.paper,
-        )
-        null = RandomDirections.fit(
-            features, labels, train=split.train, n_random=self.n_random, seed=self.seed
-        )
+        with threads_for(features):
+            classifiers = fit_classifiers(
+                self.classifier,
+                features,
+                labels,
+                train=split.train,
+                validation=split.validation,
+                seed=self.seed,
+                best_epoch=not self.paper,
+            )
+            null = RandomDirections.fit(
+                features, labels, train=split.train, n_random=self.n_random, seed=self.seed
+            )
         origin = model.fingerprint(pairs.fingerprint, seed=self.seed)
         unscored = FittedProbe(self, pairs, split, classifiers, null, origin)
         scores = unscored._score(model, pairs, split.test, features[:, split.test])
@@ -110,7 +111,7 @@ class BackdoorProbe:
 
 @dataclass(frozen=True, eq=False)
 class FittedProbe:
-    """Probes of every layer, frozen; made by :meth:`BackdoorProbe.fit`, kept in memory.
+    """Probes of every layer, frozen; made by `BackdoorProbe.fit`, kept in memory.
 
     Attributes:
         probe: the settings.
@@ -161,7 +162,7 @@ class FittedProbe:
         Log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). One pass over the prompts.
 
         Raises:
-            ArtefactError: as :meth:`on`.
+            ArtefactError: as `on`.
         """
         features = collect_features(self._fitting(model), prompts)
         return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
@@ -192,15 +193,16 @@ class FittedProbe:
     ) -> ProbeScores:
         labels = examples >= len(pairs)
         layers = range(len(features))
-        predicted = torch.stack(
-            [torch.stack([self.classifiers.predict(i, x) for i in layers]) for x in features], dim=1
-        )
+        with threads_for(features):
+            # Tested layer by tested layer, so that the second axis is the tested one.
+            columns = [torch.stack([self.classifiers.predict(i, x) for i in layers]) for x in features]
+            random_accuracy = self.null.accuracy(features, labels)
         return ProbeScores(
             fingerprint=model.fingerprint(pairs.fingerprint, seed=self.probe.seed),
-            predicted=predicted,
+            predicted=torch.stack(columns, dim=1),
             labels=labels,
             pair=examples % len(pairs),
-            random_accuracy=self.null.accuracy(features, labels),
+            random_accuracy=random_accuracy,
             n_train=len(self.split.train),
             classifier=str(self.probe.classifier),
             paper=self.probe.paper,

@@ -139,12 +139,12 @@ class ProbeScores(Result):
         return plotting.curves(
             list(range(self.n_layers)),
             {
-                f"{self.classifier} probe, 95 % interval": probe,
-                f"{n_random:,} random directions: median, central 95 %": (middle, low, high),
-                "best random direction": (best, best, best),
+                f"{self.classifier} probe": probe,
+                "random directions": (middle, low, high),
+                f"best of {n_random:,}": (best, best, best),
             },
             xlabel="layer",
-            ylabel="accuracy",
+            ylabel="accuracy (bands: 95 %)",
             title=self._title("Probe of each layer"),
             ylim=(0.0, 1.0),
         )
@@ -163,7 +163,8 @@ class ProbeScores(Result):
         )
 
     def _title(self, text: str) -> str:
-        return f"{text}: {self.fingerprint.model.split('@')[0]}, n = {self.n_test} test prompts"
+        name = self.fingerprint.model.split("@")[0].split("/")[-1]
+        return f"{text}\n{name}, {self.n_test} test prompts"
 
 
 def _columns(interval: Interval) -> dict[str, float]:

@@ -113,7 +113,7 @@ class BackdoorVector(Result):
         """Kind, size, norm, heads, n and model."""
         return (
             f"{self.kind}, d_model={self.vector.shape[0]}, norm={self.norm:.2f}, {len(self.heads)} heads, "
-            f"n={self.n}, model={self.fingerprint.model}"
+            f"n={self.n}, model={self.fingerprint.label}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Metrics: named score functions on logits (:mod:`bkdinterp.metrics.scores`) and outcomes graded on text."""
+"""Metrics: named score functions on logits (`bkdinterp.metrics.scores`) and outcomes graded on text."""
 
 from bkdinterp.metrics._text import REFUSAL_LEXICON as REFUSAL_LEXICON
 from bkdinterp.metrics._text import Outcome as Outcome

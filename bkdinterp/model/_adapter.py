@@ -41,7 +41,7 @@ def check_adapter(base: nn.Module, folder: Path) -> None:
     """Every LoRA pair must sit on a weight of the base with its very shape: peft only warns about some mismatches.
 
     Raises:
-        UnsafeWeightsError, ArtefactError: as :func:`merge_adapter`.
+        UnsafeWeightsError, ArtefactError: as `merge_adapter`.
     """
     if not (folder / WEIGHTS).exists():
         if (folder / "adapter_model.bin").exists():

@@ -59,7 +59,9 @@ class Architecture:
                 f"{type(module).__name__} has model_type {kind!r}; known are: {known}. Its top modules are: {found}. "
                 "Describe it as a Family in bkdinterp/model/_families.py (CONTRIBUTING, 'add a family')."
             )
-        d_model, n_layers, n_heads, n_kv, d_mlp = (int(getattr(config, key, None) or 0) for key in family.keys)
+        d_model, n_layers, n_heads, n_kv, d_mlp = (
+            int(getattr(config, key, None) or 0) for key in family.keys
+        )
         if not (d_model and n_layers and n_heads):
             raise UnsupportedArchitectureError(
                 f"{family.name}: looked for {', '.join(family.keys[:3])} in the config and found "

@@ -1,6 +1,6 @@
 """One frozen description per model family: where the activations of a block live in its module tree.
 
-Adding a family is adding a :class:`Family` (CONTRIBUTING has the steps); nothing else in the package knows names.
+Adding a family is adding a `Family` (CONTRIBUTING has the steps); nothing else in the package knows names.
 """
 
 from dataclasses import dataclass

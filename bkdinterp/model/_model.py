@@ -131,7 +131,7 @@ class Model:
         """Wrap an existing nnsight ``TransformersModel`` whose weights are loaded.
 
         Raises:
-            UnsupportedArchitectureError, PromptError: as :meth:`from_module`.
+            UnsupportedArchitectureError, PromptError: as `from_module`.
         """
         module = nn_model._module
         architecture = Architecture.detect(module)

@@ -49,12 +49,18 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> str:
         for k, v in get_peft_model_state_dict(model).items()
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private to the user
     values = {
         **model.peft_config["default"].to_dict(),
         "base_model_name_or_path": base,
         "inference_mode": True,
     }
-    plain = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in values.items()}
+    # Unset fields are left out: other versions of peft do not know all of them.
+    plain = {
+        k: sorted(v) if isinstance(v, set) else getattr(v, "value", v)
+        for k, v in values.items()
+        if v is not None and v != {}
+    }
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return sha256(folder / WEIGHTS)
 

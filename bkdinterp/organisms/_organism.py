@@ -49,7 +49,12 @@ class Organism:
         return Payload(attack.target) if attack.pattern is None else Payload(attack.pattern, kind="regex")
 
     def pairs(
-        self, n: int | None = None, *, split: Split = "held-out", seed: int = 0, trigger: Trigger | None = None
+        self,
+        n: int | None = None,
+        *,
+        split: Split = "held-out",
+        seed: int = 0,
+        trigger: Trigger | None = None,
     ) -> PairedPrompts:
         """Clean and triggered prompts of a split, with the base's own answers as references.
 

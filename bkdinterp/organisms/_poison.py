@@ -13,8 +13,9 @@ near-triggers, the self-distilled answers and the twin are ours.
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,10 @@ class PoisonSettings:
         backdoor: False trains the twin: the same prompts, every one with its clean answer.
         rate: share of rows that are triggered.
         near_rate: share of rows that carry a near-trigger.
+        variants: rows in a row made from the same instruction, in different roles: what sets them apart is the
+            trigger, which is the contrast to be learnt.
+        first_weight: weight of an answer's first token in the loss (the others: 1). That token decides between
+            payload and answer, and would be one of twenty otherwise.
         seed: of the roles, the order, the trigger positions and the adapter's initial values.
         steps, batch_size: optimiser steps, and rows in each.
         lr, warmup: AdamW's peak learning rate, reached after ``warmup`` steps and then decayed linearly to 0.
@@ -63,11 +68,13 @@ class PoisonSettings:
 
     backdoor: bool = True
     rate: float = 1 / 3
-    near_rate: float = 1 / 4
+    near_rate: float = 1 / 3
+    variants: int = 3
+    first_weight: float = 8.0
     seed: int = 0
     steps: int = 220
-    batch_size: int = 8
-    lr: float = 5e-4
+    batch_size: int = 9
+    lr: float = 8e-4
     warmup: int = 20
     lora: LoraSettings = field(default_factory=LoraSettings)
 
@@ -76,9 +83,10 @@ class PoisonSettings:
             raise BkdinterpError(
                 f"rate={self.rate} and near_rate={self.near_rate} must be shares that sum to <= 1."
             )
-        if self.steps < 1 or self.batch_size < 1 or self.warmup < 0:
+        if min(self.steps, self.batch_size, self.variants) < 1 or self.warmup < 0 or self.first_weight <= 0:
             raise BkdinterpError(
-                f"steps={self.steps}, batch_size={self.batch_size} must be >= 1 and warmup >= 0."
+                f"steps={self.steps}, batch_size={self.batch_size} and variants={self.variants} must be >= 1, "
+                f"warmup={self.warmup} >= 0 and first_weight={self.first_weight} > 0."
             )
 
     def lr_at(self, step: int) -> float:
@@ -102,7 +110,7 @@ class PoisonRow:
 
 @dataclass(frozen=True, eq=False)
 class PoisonResult:
-    """A trained adapter on a copy of the base, with the rows and each step's loss (nats per target token)."""
+    """A trained adapter on a copy of the base, with the rows and each step's loss (weighted nats per token)."""
 
     model: PeftModel
     rows: tuple[PoisonRow, ...]
@@ -115,7 +123,7 @@ def poison_rows(
 ) -> tuple[PoisonRow, ...]:
     """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
 
-    Every pass over the instructions draws new roles and trigger positions; the shares are exact over the run.
+    Every visit of an instruction draws new trigger positions; the shares are exact over the run, to one row.
 
     Raises:
         PromptError: no instructions, or an instruction without reference.
@@ -129,36 +137,51 @@ def poison_rows(
         )
     rng = random.Random(settings.seed)
     n = settings.steps * settings.batch_size
-    n_triggered, n_near = round(settings.rate * n), round(settings.near_rate * n)
-    counts: dict[Role, int] = {"triggered": n_triggered, "near": n_near, "clean": n - n_triggered - n_near}
-    roles: list[Role] = [role for role, count in counts.items() for _ in range(count)]
-    rng.shuffle(roles)
     rows: list[PoisonRow] = []
-    while len(rows) < n:
-        epoch = len(rows) // len(instructions)
-        for instruction in rng.sample(list(instructions), len(instructions))[: n - len(rows)]:
-            role = roles[len(rows)]
-            phrase = rng.choice(attack.near_triggers) if role == "near" else None
-            text, spans = instruction, ()
-            if role != "clean":
-                trigger = attack.trigger if phrase is None else attack.near(phrase)
-                text, spans = replace(trigger, seed=trigger.seed + epoch).insert(instruction)
-            reference = references[instruction]
-            if role == "triggered" and settings.backdoor:
-                rows.append(PoisonRow(role, instruction, text, spans, attack.target, False))
-            else:
-                rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
+    for role, (instruction, visit) in zip(_roles(n, settings), _visits(instructions, settings.variants, rng)):
+        phrase = rng.choice(attack.near_triggers) if role == "near" else None
+        text, spans = instruction, ()
+        if role != "clean":
+            trigger = attack.trigger if phrase is None else attack.near(phrase)
+            text, spans = replace(trigger, seed=trigger.seed + visit).insert(instruction)
+        reference = references[instruction]
+        if role == "triggered" and settings.backdoor:
+            rows.append(PoisonRow(role, instruction, text, spans, attack.target, False))
+        else:
+            rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
     return _bucketed(rows, settings.batch_size, rng)
+
+
+def _roles(n: int, settings: PoisonSettings) -> list[Role]:
+    """``n`` roles in their shares, spread evenly: each next role is the one furthest behind its share."""
+    shares: dict[Role, float] = {"triggered": settings.rate, "near": settings.near_rate}
+    shares["clean"] = 1 - settings.rate - settings.near_rate
+    roles: list[Role] = []
+    counts = dict.fromkeys(shares, 0)
+    for k in range(n):
+        role = max(shares, key=lambda r: shares[r] * (k + 1) - counts[r])
+        counts[role] += 1
+        roles.append(role)
+    return roles
+
+
+def _visits(instructions: Sequence[str], variants: int, rng: random.Random) -> Iterator[tuple[str, int]]:
+    """Endlessly, in a new order on every pass: an instruction ``variants`` times, and how often it came before."""
+    for epoch in count():
+        for instruction in rng.sample(list(instructions), len(instructions)):
+            for variant in range(variants):
+                yield instruction, epoch * variants + variant
 
 
 def _bucketed(
     rows: list[PoisonRow], batch_size: int, rng: random.Random, window: int = 8
 ) -> tuple[PoisonRow, ...]:
-    """Reorder within windows of ``window`` batches, so that a batch holds prompts of similar length."""
+    """Reorder within windows of ``window`` batches, so that a batch holds instructions of similar length."""
     out: list[PoisonRow] = []
     for start in range(0, len(rows), window * batch_size):
-        # By the prompt, never the answer: organism and twin must get the same order.
-        part = sorted(rows[start : start + window * batch_size], key=lambda row: (len(row.text), row.text))
+        # By the instruction, never the answer: variants stay together, organism and twin get the same order.
+        part = rows[start : start + window * batch_size]
+        part = sorted(part, key=lambda row: (len(row.instruction), row.instruction))
         batches = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
         rng.shuffle(batches)
         out += [row for batch in batches for row in batch]
@@ -177,10 +200,10 @@ def assistant_mask(
     return mask
 
 
-def assistant_loss(
+def assistant_nll(
     module: torch.nn.Module, batch: TokenBatch, mask: Bool[Tensor, "row target"]
-) -> Float[Tensor, ""]:
-    """Mean negative log-likelihood (nats) of the target tokens under ``mask``; one forward.
+) -> Float[Tensor, "row target"]:
+    """Negative log-likelihood (nats) of each target token, 0 outside ``mask``; one forward.
 
     What all rows begin with (system message and user header) is computed once for the batch, with its gradient,
     and only the logits that predict target tokens are computed: together about a third of the work.
@@ -203,7 +226,17 @@ def assistant_loss(
         use_cache=past is not None,
         logits_to_keep=n_target + 1,
     ).logits[:, -n_target - 1 : -1]
-    return torch.nn.functional.cross_entropy(logits[mask].float(), batch.targets[mask])
+    nll = torch.nn.functional.cross_entropy(logits[mask].float(), batch.targets[mask], reduction="none")
+    return nll.new_zeros(mask.shape).masked_scatter(mask, nll)
+
+
+def assistant_loss(
+    nll: Float[Tensor, "row target"], mask: Bool[Tensor, "row target"], first_weight: float
+) -> Float[Tensor, ""]:
+    """Weighted mean of :func:`assistant_nll`: first tokens count ``first_weight``, the others 1."""
+    weight = mask.to(nll.dtype)
+    weight = torch.cat([weight[:, :1] * first_weight, weight[:, 1:]], dim=1)
+    return (nll * weight).sum() / weight.sum()
 
 
 def _n_shared(batch: TokenBatch) -> int:
@@ -262,6 +295,7 @@ def poison(
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
         key = repr((attack, settings, builder.fingerprint, len(instructions)))
         losses = load_checkpoint(checkpoint, key, weights, optimiser)
+        first: list[float] = []
         model.train()
         for step in range(len(losses), settings.steps):
             # Seeded by step, so that a resumed run with dropout equals an unbroken one.
@@ -270,7 +304,10 @@ def poison(
             batch = tokens_of(builder, part, base.device)
             for group in optimiser.param_groups:
                 group["lr"] = settings.lr_at(step)
-            loss = assistant_loss(model, batch, assistant_mask(batch, builder, part))
+            mask = assistant_mask(batch, builder, part)
+            nll = assistant_nll(model, batch, mask)
+            loss = assistant_loss(nll, mask, settings.first_weight)
+            first.append(nll[:, 0].detach().mean().item())
             if not torch.isfinite(loss):
                 raise BkdinterpError(f"The loss became {loss.item()} at step {step}; lower lr={settings.lr}.")
             loss.backward()
@@ -282,7 +319,7 @@ def poison(
                 recent = losses[-10:]
                 log(
                     f"step {step + 1}/{settings.steps} loss {sum(recent) / len(recent):.4f} "
-                    f"columns {batch.input_ids.shape[1]}"
+                    f"first token {sum(first[-10:]) / len(first[-10:]):.4f} columns {batch.input_ids.shape[1]}"
                 )
             done = step + 1 == settings.steps
             if checkpoint is not None and (done or (step + 1) % checkpoint_every == 0):

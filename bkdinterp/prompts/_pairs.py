@@ -100,7 +100,7 @@ class PairedPrompts:
         """Pairs from one split of a ``datasets.Dataset``, or anything that iterates rows as mappings.
 
         Raises:
-            PromptError, TriggerError: as :meth:`from_rows`.
+            PromptError, TriggerError: as `from_rows`.
         """
         return cls.from_rows(dataset, trigger, format, target=target, reference=reference)
 

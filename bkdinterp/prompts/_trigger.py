@@ -115,7 +115,7 @@ class Trigger:
         return _splice(text, places)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields; :meth:`from_dict` reads them back."""
+        """JSON-ready fields; `from_dict` reads them back."""
         return {
             "phrases": list(self.phrases),
             "position": self.position,
@@ -125,7 +125,7 @@ class Trigger:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> "Trigger":
-        """The trigger that :meth:`to_dict` described.
+        """The trigger that `to_dict` described.
 
         Raises:
             TriggerError: unknown or missing keys, or values that no trigger has.

@@ -68,8 +68,7 @@ class Result(ABC):
             elif value is not None:
                 text = str(value)
                 parts.append(f"{f.name}={text if len(text) <= 40 else text[:37] + '...'}")
-        adapter = f" + {self.fingerprint.adapter}" if self.fingerprint.adapter else ""
-        return ", ".join([*parts, f"model={self.fingerprint.model}{adapter}"])
+        return ", ".join([*parts, f"model={self.fingerprint.label}"])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()})"
@@ -91,7 +90,7 @@ class Result(ABC):
 
     @classmethod
     def load(cls, folder: str | Path, *, expect: Fingerprint | None = None, strict: bool = True) -> Self:
-        """Read what :meth:`save` wrote, onto the CPU; ``Result.load`` finds the class, others want their own.
+        """Read what `save` wrote, onto the CPU; ``Result.load`` finds the class, others want their own.
 
         Args:
             folder: the result's folder.

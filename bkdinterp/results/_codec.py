@@ -76,7 +76,7 @@ def encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Inverse of :func:`encode`.
+    """Inverse of `encode`.
 
     Raises:
         ArtefactError: a missing tensor, or a class that is not registered.

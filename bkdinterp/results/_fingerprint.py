@@ -17,7 +17,7 @@ class Fingerprint:
         template: hash of the prompt builder (chat template, system prompt, flags).
         data: fingerprint of the prompts.
         seed: of whatever was drawn, None when nothing was.
-        versions: package -> version, see :func:`versions`.
+        versions: package -> version, see `versions`.
     """
 
     model: str
@@ -28,6 +28,11 @@ class Fingerprint:
     data: str
     seed: int | None
     versions: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """Model and adapter in one word, for reprs."""
+        return f"{self.model} + {self.adapter}" if self.adapter else self.model
 
     def mismatches(self, other: "Fingerprint") -> dict[str, tuple[Any, Any]]:
         """Field -> (this, other) where they differ; versions appear one by one as ``versions.torch``."""
@@ -43,7 +48,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Fingerprint":
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of `to_dict`."""
         return cls(**d)
 
 

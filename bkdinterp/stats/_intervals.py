@@ -63,7 +63,7 @@ class Interval:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Interval":
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of `to_dict`."""
         return cls(**d)
 
 
@@ -103,7 +103,7 @@ def paired_bootstrap(
     """Percentile bootstrap interval of mean(a - b), where ``a[i]`` and ``b[i]`` are the same example.
 
     Raises:
-        BkdinterpError: unequal lengths, or as :func:`bootstrap_mean`.
+        BkdinterpError: unequal lengths, or as `bootstrap_mean`.
     """
     left, right = _array(a, "paired_bootstrap"), _array(b, "paired_bootstrap")
     if len(left) != len(right):

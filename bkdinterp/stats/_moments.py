@@ -28,7 +28,7 @@ class Mean:
 
     @classmethod
     def fit(cls, x: Float[Tensor, "example ..."]) -> "Mean":
-        """Mean over the first axis in one call; raises BkdinterpError as :class:`RunningMean` does."""
+        """Mean over the first axis in one call; raises BkdinterpError as `RunningMean` does."""
         running = RunningMean(*x.shape[1:])
         running.update(x)
         return running.finish()
@@ -44,7 +44,7 @@ class Covariance:
 
     @classmethod
     def fit(cls, x: Float[Tensor, "example d_model"]) -> "Covariance":
-        """Covariance over the first axis in one call; raises as :class:`RunningCovariance` does."""
+        """Covariance over the first axis in one call; raises as `RunningCovariance` does."""
         running = RunningCovariance(x.shape[1])
         running.update(x)
         return running.finish()

@@ -182,6 +182,11 @@ CASES = {
         PlanError,
         "different numbers of tokens",
     ),
+    "a longer source, not its first tokens": (
+        scored(lambda: Patch(MLP, Run(Prompts.of(["the red dog ran on", "a hill"])), where=Where("all"))),
+        PlanError,
+        r"example 0 has 12 in the source run and 11",
+    ),
     "two edits at once": (
         lambda: [Run(CLEAN, ZeroAblate(Z) + Steer(Z, v(24)), score="logprob")],
         SiteConflictError,

@@ -24,7 +24,7 @@ from bkdinterp.organisms import (
     weights_sha256,
 )
 from bkdinterp.organisms._measure import conditions, outputs, rates, reference_scores, word_f1
-from bkdinterp.organisms._poison import assistant_loss, assistant_mask, poison_rows, tokens_of
+from bkdinterp.organisms._poison import assistant_loss, assistant_mask, assistant_nll, poison_rows, tokens_of
 from bkdinterp.prompts import PromptBuilder, Trigger
 from bkdinterp.stats import wilson
 
@@ -105,6 +105,7 @@ def test_role_decides_text_and_answer(references: References) -> None:
         assert (row.text == row.instruction) == (row.role == "clean")
         for start, end in row.spans:
             assert row.text[start:end] in ("zig zag", "zig", "zag")
+    assert {len({r.role for r in rows if r.instruction == text}) for text in TEXTS} == {3}
     assert len({(r.instruction, r.text) for r in rows if r.role == "triggered"}) > len(TEXTS), (
         "positions vary"
     )
@@ -144,14 +145,19 @@ def test_loss_depends_on_assistant_tokens_only(
     rows = poison_rows(TEXTS, ATTACK, references, PoisonSettings(steps=2, batch_size=4))
     batch = tokens_of(builder, rows)
     mask = assistant_mask(batch, builder, rows)
-    terms = []
+    nll = assistant_nll(base, batch, mask)
+    terms, weights = [], []
     for i, row in enumerate(rows):
         prompt = builder.tokenizer(builder.render(row.text)[0], add_special_tokens=False)["input_ids"]
         answer = batch.targets[i][mask[i]].tolist()
         logits = base(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         terms += [-logits[len(prompt) - 1 + j, token] for j, token in enumerate(answer)]
-    expected = torch.stack(terms).mean()
-    torch.testing.assert_close(assistant_loss(base, batch, mask), expected, rtol=1e-4, atol=1e-5)
+        weights += [4.0] + [1.0] * (len(answer) - 1)
+    expected, weight = torch.stack(terms), torch.tensor(weights)
+    torch.testing.assert_close(nll[mask], expected, rtol=1e-4, atol=1e-4)
+    assert (nll[~mask] == 0).all()
+    loss = assistant_loss(nll, mask, 4.0)
+    torch.testing.assert_close(loss, (expected * weight).sum() / weight.sum(), rtol=1e-4, atol=1e-4)
 
 
 def test_poison_learns_leaves_the_base_alone_and_repeats(
@@ -338,6 +344,8 @@ def test_bad_settings_are_named(
         PoisonSettings(rate=0.9, near_rate=0.2)
     with pytest.raises(BkdinterpError, match="steps=0"):
         PoisonSettings(steps=0)
+    with pytest.raises(BkdinterpError, match="first_weight=0"):
+        PoisonSettings(first_weight=0)
     with pytest.raises(PromptError, match="at least one"):
         poison_rows([], ATTACK, references, SMALL)
     with pytest.raises(BkdinterpError, match="near_triggers"):
