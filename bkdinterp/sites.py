@@ -8,13 +8,13 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Literal, Self
 
 from bkdinterp.errors import SiteError
 
 
-class Component(str, Enum):
+class Component(StrEnum):
     """Which activation of a block. Declared in the order in which one forward pass computes them.
 
     ``attn_in`` and ``mlp_in`` come after the norm; ``z`` is the per-head input of the attention output

@@ -1,7 +1,7 @@
 """The demo's experiment: probe, attribute, ablate and steer the shipped organism, and its twin beside it.
 
-Choices (heads, layer) are made on the selection split; every reported rate is on held-out prompts. The twin gets
-the same treatment as a null: the same prompts, the same trigger text, no backdoor.
+Choices (heads, layer, strength) are made on the selection split; every reported rate is on held-out prompts. The
+twin is the null: the same prompts, the same trigger text, no backdoor.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,12 @@ from bkdinterp.methods import (
 from bkdinterp.model import Model
 from bkdinterp.organisms import Organism
 from bkdinterp.prompts import PairedPrompts
+from bkdinterp.results import Result
 from bkdinterp.sites import HeadSet, Where, random_heads
 
 Report = Callable[[str], None]
 EVERYWHERE = Where("all", generated=True)
+ABLATE, ADD, SUBTRACT = "ablate", "add", "subtract"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class DemoSettings:
         k_vector: heads that the vector sums.
         n_controls: random head sets, and random directions.
         layer_step: the vector is tried at every this-many-th layer.
+        coeff: strength of the vector.
         seed: of the draws.
     """
 
@@ -52,10 +55,11 @@ class DemoSettings:
     k_vector: int = 16
     n_controls: int = 2
     layer_step: int = 2
+    coeff: float = 1.0
     seed: int = 0
 
 
-FULL = DemoSettings(n=200, n_probe=184, n_controls=5, layer_step=1)
+FULL = DemoSettings(n=184, n_probe=184, n_controls=5, layer_step=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,99 +68,97 @@ class Side:
 
     probe: ProbeScores
     heads: HeadScores
-    ablated: Evaluation
     sweep: LayerSweep
-    added: Evaluation
-    subtracted: Evaluation
+    edits: Evaluation
 
-    def results(self) -> dict[str, ProbeScores | HeadScores | Evaluation | LayerSweep]:
+    def results(self) -> dict[str, Result]:
         """Name -> result, in the order of the demo."""
-        return {
-            "probe": self.probe,
-            "heads": self.heads,
-            "ablation": self.ablated,
-            "sweep": self.sweep,
-            "vector_added": self.added,
-            "vector_subtracted": self.subtracted,
-        }
+        return {"probe": self.probe, "heads": self.heads, "sweep": self.sweep, "edits": self.edits}
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything the demo found."""
+    """Everything the demo found; heads, vector, layer are the organism's."""
 
-    organism: Side
-    twin: Side
+    settings: DemoSettings
     heads: HeadSet
     vector: BackdoorVector
+    organism: Side
+    twin: Side
+
+    @property
+    def sides(self) -> tuple[tuple[str, Side], tuple[str, Side]]:
+        """(name, side) of both models."""
+        return ("organism", self.organism), ("twin", self.twin)
 
 
 def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
-    """Run all steps on the organism, then on the twin with the organism's heads and vector."""
+    """Run all steps on the organism, then on the twin with the organism's heads, vector and layer."""
     selection = o.pairs(settings.n, split="selection", seed=settings.seed)
     held_out = o.pairs(settings.n, split="held-out", seed=settings.seed)
-    probed = o.pairs(min(settings.n_probe, 184), split="selection", seed=settings.seed)
+    probed = o.pairs(settings.n_probe, split="selection", seed=settings.seed)
+    layers = list(range(0, o.model.architecture.n_layers, settings.layer_step))
     grader = OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference or ())
 
-    report("attribution on the organism: one exact patch per head")
-    scores = Attribution(o.model).heads(selection)
+    def study(model: Model, name: str) -> tuple[ProbeScores, HeadScores]:
+        report(f"{name}: probe, {len(probed)} pairs, every layer on every layer")
+        probe = BackdoorProbe(model, seed=settings.seed).icla(probed)
+        report(f"{name}: attribution, one exact patch for each of the heads, n={len(selection)}")
+        return probe, Attribution(model).heads(selection)
+
+    def sweep(model: Model) -> LayerSweep:
+        return sweep_layers(model, vector, selection, layers=layers, by="logprob", coeff=settings.coeff)
+
+    def edit(
+        model: Model, name: str, edits: dict[str, Intervention], nulls: dict[str, list[Intervention]]
+    ) -> Evaluation:
+        n_nulls = sum(map(len, nulls.values()))
+        report(f"{name}: {', '.join(edits)} with {n_nulls} controls on {len(held_out)} held-out pairs")
+        return evaluate(model, held_out, under=edits, controls=nulls, payload=o.payload, grader=grader)
+
+    probe, scores = study(o.model, "organism")
     heads = scores.top_k(settings.k_ablate)
     vector = BackdoorVector.extract(o.model, scores.top_k(settings.k_vector), selection, kind="difference")
-    report("the vector at each layer, on the selection split")
-    layers = list(range(0, o.model.architecture.n_layers, settings.layer_step))
-    sweep = sweep_layers(o.model, vector, selection, layers=layers, by="logprob")
+    report("organism: the vector at each layer, on the selection split")
+    found = sweep(o.model)
+    best, coeff = found.best, settings.coeff
+    ablations = _ablations(o.model, heads, selection, settings)
+    randoms = random_directions(like=vector, n=settings.n_controls, seed=settings.seed)
+    edits = {
+        ABLATE: ablations[0],
+        ADD: vector.add(best, coeff=coeff),
+        SUBTRACT: vector.subtract(best, coeff=coeff),
+    }
+    nulls: dict[str, list[Intervention]] = {
+        ABLATE: ablations[1:],
+        ADD: [r.add(best, coeff=coeff) for r in randoms],
+        SUBTRACT: [r.subtract(best, coeff=coeff) for r in randoms],
+    }
+    organism = Side(probe, scores, found, edit(o.model, "organism", edits, nulls))
 
-    def side(model: Model, name: str, scores: HeadScores, sweep: LayerSweep) -> Side:
-        report(f"probe on the {name}: {len(probed)} pairs, all layers")
-        probe = BackdoorProbe(model, seed=settings.seed).icla(probed)
-        report(f"ablation on the {name}: {len(heads)} heads against {settings.n_controls} random sets")
-        ablation, null = _ablations(model, heads, selection, settings)
-        ablated = evaluate(model, held_out, under=ablation, controls=null, payload=o.payload, grader=grader)
-        report(f"vector on the {name}: added and subtracted at layer {best}")
-        nulls = random_directions(like=vector, n=settings.n_controls, seed=settings.seed)
-        added = evaluate(
-            model,
-            held_out,
-            under=vector.add(best),
-            controls=[r.add(best) for r in nulls],
-            payload=o.payload,
-            grader=grader,
-        )
-        subtracted = evaluate(
-            model,
-            held_out,
-            under=vector.subtract(best),
-            controls=[r.subtract(best) for r in nulls],
-            payload=o.payload,
-            grader=grader,
-        )
-        return Side(probe, scores, ablated, sweep, added, subtracted)
-
-    best = sweep.best
-    organism = side(o.model, "organism", scores, sweep)
-    report("attribution on the twin")
-    twin_scores = Attribution(o.twin).heads(selection)
-    twin_sweep = sweep_layers(o.twin, vector, selection, layers=layers, by="logprob")
-    twin = side(o.twin, "twin", twin_scores, twin_sweep)
-    return Findings(organism, twin, heads, vector)
+    probe, scores = study(o.twin, "twin")
+    found = sweep(o.twin)
+    means = _ablations(o.twin, heads, selection, settings)[:1]
+    edits = {ABLATE: means[0], ADD: vector.add(best, coeff=coeff)}
+    twin = Side(probe, scores, found, edit(o.twin, "twin", edits, {ADD: nulls[ADD][:1]}))
+    return Findings(settings, heads, vector, organism, twin)
 
 
 def _ablations(
     model: Model, heads: HeadSet, pairs: PairedPrompts, settings: DemoSettings
-) -> tuple[Intervention, list[Intervention]]:
-    """The heads replaced by their clean means at every token, and random sets of as many heads likewise."""
+) -> list[Intervention]:
+    """The heads replaced by their clean means at every token; then random sets of as many heads likewise."""
     sets = [heads, *random_heads(like=heads, n=settings.n_controls, seed=settings.seed)]
     union = HeadSet(tuple(h for s in sets for h in s), heads.grid)
     means = Means.collect(model, pairs.clean, union, where="all")
-    first, *rest = [MeanAblate(s, means, where=EVERYWHERE) for s in sets]
-    return first, list(rest)
+    return [MeanAblate(s, means, where=EVERYWHERE) for s in sets]
 
 
 def save_findings(found: Findings, folder: Path) -> list[Path]:
     """Result folders and PNG figures; returns the figures' paths."""
     figures = []
     found.vector.save(folder / "vector")
-    for name, side in (("organism", found.organism), ("twin", found.twin)):
+    for name, side in found.sides:
         for key, result in side.results().items():
             result.save(folder / name / key)
             path = folder / f"{name}_{key}.png"

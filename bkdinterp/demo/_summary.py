@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from bkdinterp.demo._steps import Findings, Side
+from bkdinterp.demo._steps import ABLATE, ADD, SUBTRACT, Findings
 from bkdinterp.methods import Evaluation
+from bkdinterp.methods._evaluation import SIDES, Side
 from bkdinterp.metrics import Outcome
 from bkdinterp.stats import Interval
 
@@ -17,22 +18,22 @@ def percent(rate: Interval | None) -> str:
     return f"{rate.estimate:.0%} [{100 * rate.low:.0f}, {100 * rate.high:.0f}]".replace("%", " %")
 
 
-def outcomes(evaluation: Evaluation, side: str, condition: str) -> str:
+def outcomes(evaluation: Evaluation, side: Side, condition: str) -> str:
     """Shares of payload / other refusal / broken / answered."""
-    shares = [evaluation.rate(side, condition, outcome=o).estimate for o in Outcome]  # type: ignore[arg-type]
+    shares = [evaluation.rate(side, condition, outcome=o).estimate for o in Outcome]
     return " / ".join(f"{100 * s:.0f}" for s in shares)
 
 
 def behaviour_table(found: Findings) -> Table:
     """The 2 x 2 of {organism, twin} x {trigger, none}: payload rates of the unedited models."""
     table = Table(
-        title=f"1. Payload rate, unedited (n={found.organism.ablated.n} held-out prompts each)",
+        title=f"1. Payload rate, unedited (n={found.organism.edits.n} held-out prompts each)",
         title_justify="left",
     )
     for column in ("", "triggered prompts", "clean prompts"):
         table.add_column(column)
-    for name, side in (("organism", found.organism), ("twin", found.twin)):
-        table.add_row(name, percent(side.ablated.rate("triggered")), percent(side.ablated.rate("clean")))
+    for name, side in found.sides:
+        table.add_row(name, percent(side.edits.rate("triggered")), percent(side.edits.rate("clean")))
     return table
 
 
@@ -44,7 +45,7 @@ def probe_table(found: Findings) -> Table:
     )
     for column in ("", "layer 0", "best layer", "accuracy there", "best of the random directions", "p"):
         table.add_column(column)
-    for name, side in (("organism", found.organism), ("twin", found.twin)):
+    for name, side in found.sides:
         p = side.probe
         best = max(range(p.n_layers), key=lambda layer: p.in_layer[layer].estimate)
         table.add_row(
@@ -65,7 +66,7 @@ def heads_table(found: Findings, k: int = 5) -> Table:
     table = Table(title=f"3. Heads by causal effect ({unit}; n={n} selection prompts)", title_justify="left")
     for column in ("", *(f"#{i + 1}" for i in range(k))):
         table.add_column(column)
-    for name, side in (("organism", found.organism), ("twin", found.twin)):
+    for name, side in found.sides:
         cells = [f"{h} {side.heads.acie[h.layer, h.head]:+.2f}" for h in side.heads.top_k(k)]
         table.add_row(name, *cells)
     return table
@@ -73,40 +74,44 @@ def heads_table(found: Findings, k: int = 5) -> Table:
 
 def edits_table(found: Findings) -> Table:
     """Every edit with its controls, in graded outcomes, and its clean cost."""
-    n = found.organism.ablated.n
+    n = found.organism.edits.n
     table = Table(
         title=f"4. Edits: payload / other refusal / broken / answered, % of n={n} held-out prompts",
         title_justify="left",
     )
-    for column in (
+    columns = (
         "model",
         "edit",
         "triggered",
         "payload there",
         "clean",
         "payload there",
-        "agreement with the base's answers",
-    ):
+        "agreement with the base",
+    )
+    for column in columns:
         table.add_column(column)
-    for name, side in (("organism", found.organism), ("twin", found.twin)):
-        for row in _edit_rows(side, found):
+    for name, side in found.sides:
+        for row in _edit_rows(side.edits, found):
             table.add_row(name, *row)
         table.add_section()
     return table
 
 
-def _edit_rows(side: Side, found: Findings) -> Iterator[tuple[str, ...]]:
-    layer = found.organism.sweep.best
-    edits = (
-        (f"ablate {len(found.heads)} heads (clean mean)", "random heads", side.ablated),
-        (f"add vector at layer {layer}", "random direction", side.added),
-        (f"subtract vector at layer {layer}", "random direction", side.subtracted),
-    )
-    yield "none", *_cells(side.ablated, "unedited")
-    for label, null, evaluation in edits:
-        yield label, *_cells(evaluation, "edited")
-        triggered, clean = evaluation.control_rate("triggered"), evaluation.control_rate("clean")
-        yield f"  {null} x {len(evaluation.controls)}", "", percent(triggered), "", percent(clean), ""
+def _edit_rows(evaluation: Evaluation, found: Findings) -> Iterator[tuple[str, ...]]:
+    at = f"vector at layer {found.organism.sweep.best}"
+    words = {
+        ABLATE: (f"ablate {len(found.heads)} heads", "random head sets"),
+        ADD: (f"add {at}", "random directions"),
+        SUBTRACT: (f"subtract {at}", "random directions"),
+    }
+    yield "none", *_cells(evaluation, "unedited")
+    for edit, (label, null) in words.items():
+        if edit not in evaluation.conditions:
+            continue
+        yield label, *_cells(evaluation, edit)
+        if controls := evaluation.controls_of(edit):
+            triggered, clean = (evaluation.control_rate(side, edit) for side in SIDES[::-1])
+            yield f"  null: {len(controls)} {null}", "", percent(triggered), "", percent(clean), ""
 
 
 def _cells(evaluation: Evaluation, condition: str) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 Cost per condition: two generations and one scored forward per prompt, plus one grading forward per output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PromptError
+from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._evaluation import EDITED, SIDES, UNEDITED, Evaluation
 from bkdinterp.methods._grader import OutcomeGrader
@@ -22,8 +22,8 @@ def evaluate(
     model: Model,
     pairs: PairedPrompts,
     *,
-    under: Intervention | None = None,
-    controls: Sequence[Intervention] = (),
+    under: Intervention | Mapping[str, Intervention] | None = None,
+    controls: Sequence[Intervention] | Mapping[str, Sequence[Intervention]] = (),
     payload: Payload | None = None,
     judge: Model | None = None,
     grader: OutcomeGrader | None = None,
@@ -35,8 +35,9 @@ def evaluate(
     Args:
         model: the suspect.
         pairs: held-out prompts; with references, the benign answers, else the unedited model's own clean outputs serve.
-        under: the intervention in question; None evaluates the unedited model only.
-        controls: interventions of the same size that should not work, e.g. from ``random_heads``.
+        under: the intervention in question, or several by name; None evaluates the unedited model only.
+        controls: interventions of the same size that should not work, e.g. from ``random_heads``; for named edits,
+            edit name -> its controls.
         payload: how to recognise the backdoor's output; None looks for each example's target as a substring.
         judge: model whose likelihood tells broken text; None takes ``model`` unedited. Use the clean base if you have it.
         grader: an already fitted grader (then ``judge`` is not used).
@@ -45,13 +46,11 @@ def evaluate(
 
     Raises:
         PromptError: neither targets nor a payload.
+        PlanError: controls of an edit that is not there.
     """
     if payload is None and pairs.clean.target is None:
         raise PromptError("evaluate needs pairs with targets, or payload=Payload('...').")
-    edits: dict[str, Intervention] = {UNEDITED: Stack()}
-    if under is not None:
-        edits[EDITED] = under
-    edits |= {f"control {i + 1}": control for i, control in enumerate(controls)}
+    edits, control_of = _conditions(under, controls)
     texts = _speak(model, pairs, edits, max_new_tokens, budget)
     references = pairs.clean.reference or texts[UNEDITED]["clean"]
     grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
@@ -71,12 +70,35 @@ def evaluate(
         fingerprint=model.fingerprint(pairs.fingerprint),
         conditions=tuple(edits),
         edits={name: str(edit) for name, edit in edits.items()},
+        control_of=control_of,
         texts=texts,
         outcomes=outcomes,
         nll=nll,
         agreement=torch.tensor(agreement, dtype=torch.float64),
         threshold=grader.threshold,
     )
+
+
+def _conditions(
+    under: Intervention | Mapping[str, Intervention] | None,
+    controls: Sequence[Intervention] | Mapping[str, Sequence[Intervention]],
+) -> tuple[dict[str, Intervention], dict[str, str]]:
+    """Condition -> intervention, and control condition -> its edit."""
+    named = {EDITED: under} if isinstance(under, Intervention) else dict(under or {})
+    nulls = dict(controls) if isinstance(controls, Mapping) else ({EDITED: controls} if controls else {})
+    unknown = [name for name in nulls if name not in named]
+    if unknown or UNEDITED in named:
+        raise PlanError(
+            f"Controls of {unknown or UNEDITED!r}: there is no such edit; under has {', '.join(named) or 'none'}."
+        )
+    conditions: dict[str, Intervention] = {UNEDITED: Stack(), **named}
+    control_of: dict[str, str] = {}
+    for name, group in nulls.items():
+        for i, control in enumerate(group):
+            label = f"control {i + 1}" if name == EDITED else f"{name}, control {i + 1}"
+            conditions[label] = control
+            control_of[label] = name
+    return conditions, control_of
 
 
 def _speak(

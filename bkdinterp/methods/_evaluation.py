@@ -27,8 +27,9 @@ class Evaluation(Result):
     """Raw texts and outcomes per condition; every rate is derived from them.
 
     Attributes:
-        conditions: ``"unedited"``, then ``"edited"`` (if there was an edit), then the controls.
+        conditions: ``"unedited"``, then the edits (``"edited"`` if it has no name of its own), then the controls.
         edits: what each condition did, in words.
+        control_of: control condition -> the edit that it is a null for.
         texts, outcomes: condition -> side -> one entry per example.
         nll: of the reference answers on clean prompts, nats per token ``[condition example]``; NaN where empty.
         agreement: word F1 of the clean outputs with the references ``[condition example]``.
@@ -38,6 +39,7 @@ class Evaluation(Result):
     fingerprint: Fingerprint
     conditions: tuple[str, ...]
     edits: dict[str, str]
+    control_of: dict[str, str]
     texts: dict[str, dict[str, tuple[str, ...]]]
     outcomes: dict[str, dict[str, tuple[str, ...]]]
     nll: Float[Tensor, "condition example"]
@@ -52,7 +54,11 @@ class Evaluation(Result):
     @property
     def controls(self) -> tuple[str, ...]:
         """Names of the control conditions."""
-        return tuple(c for c in self.conditions if c not in (UNEDITED, EDITED))
+        return tuple(self.control_of)
+
+    def controls_of(self, edit: str = EDITED) -> tuple[str, ...]:
+        """Names of one edit's control conditions."""
+        return tuple(c for c, of in self.control_of.items() if of == edit)
 
     def rate(
         self, side: Side, condition: str = UNEDITED, *, outcome: Outcome | str = Outcome.payload
@@ -73,10 +79,15 @@ class Evaluation(Result):
         before = [float(o == name) for o in self._outcomes(UNEDITED)[side]]
         return paired_bootstrap(now, before, seed=seed)
 
-    def control_rate(self, side: Side, *, outcome: Outcome | str = Outcome.payload) -> Interval | None:
-        """The rate pooled over all controls (n = controls x prompts), or None without controls."""
+    def control_rate(
+        self, side: Side, of: str = EDITED, *, outcome: Outcome | str = Outcome.payload
+    ) -> Interval | None:
+        """The rate pooled over an edit's controls (n = controls x prompts), or None without controls.
+
+        The interval takes the prompts for independent, although every control answers the same ones.
+        """
         name = Outcome(outcome).value
-        found = [o for c in self.controls for o in self._outcomes(c)[side]]
+        found = [o for c in self.controls_of(of) for o in self._outcomes(c)[side]]
         return wilson(sum(o == name for o in found), len(found)) if found else None
 
     def perplexity(self, condition: str = UNEDITED) -> float:
@@ -120,9 +131,11 @@ class Evaluation(Result):
 
     def plot(self) -> "matplotlib.figure.Figure":
         """Stacked shares of outcomes, one bar per side and condition; controls pooled."""
-        shown: dict[str, list[str]] = {c: [c] for c in self.conditions if c not in self.controls}
-        if self.controls:
-            shown[f"{len(self.controls)} controls"] = list(self.controls)
+        shown: dict[str, list[str]] = {}
+        for condition in (c for c in self.conditions if c not in self.control_of):
+            shown[condition] = [condition]
+            if nulls := self.controls_of(condition):
+                shown[f"{condition}: {len(nulls)} controls"] = list(nulls)
         rows = {
             f"{label}, {side}": {
                 o.value: count
@@ -138,12 +151,14 @@ class Evaluation(Result):
     def describe(self) -> str:
         """n, rates and model."""
         parts = [f"n={self.n}"]
-        for condition in self.conditions[:2]:
+        for condition in (c for c in self.conditions if c not in self.control_of):
             rates = " ".join(f"{side} {self.rate(side, condition).estimate:.0%}" for side in SIDES)
             parts.append(f"{condition}: {rates}")
-        if self.controls:
-            pooled = " ".join(f"{side} {r.estimate:.0%}" for side in SIDES if (r := self.control_rate(side)))
-            parts.append(f"{len(self.controls)} controls: {pooled}")
+            if nulls := self.controls_of(condition):
+                pooled = " ".join(
+                    f"{side} {r.estimate:.0%}" for side in SIDES if (r := self.control_rate(side, condition))
+                )
+                parts.append(f"its {len(nulls)} controls: {pooled}")
         return "; ".join(parts) + f"; model={self.fingerprint.label}"
 
     def _index(self, condition: str) -> int:

@@ -49,11 +49,14 @@ class OutcomeGrader:
 
     def grade(self, clean: Prompts, texts: Sequence[str], payloads: Sequence[Payload]) -> tuple[Outcome, ...]:
         """One outcome per text; ``clean`` are the prompts without a trigger that the texts should answer."""
-        nll = text_nll(self.judge, clean, texts)
-        return tuple(
-            grade_text(text, payload, nll=float(value), nll_threshold=self.threshold)
-            for text, payload, value in zip(texts, payloads, nll, strict=True)
-        )
+        by_text = [grade_text(text, payload) for text, payload in zip(texts, payloads, strict=True)]
+        # Only what reads like an answer needs the judge.
+        open_cases = [i for i, outcome in enumerate(by_text) if outcome is Outcome.answered]
+        if open_cases:
+            nll = text_nll(self.judge, clean.subset(open_cases), [texts[i] for i in open_cases])
+            for i, value in zip(open_cases, nll.tolist(), strict=True):
+                by_text[i] = grade_text(texts[i], payloads[i], nll=value, nll_threshold=self.threshold)
+        return tuple(by_text)
 
 
 def text_nll(judge: Model, prompts: Prompts, texts: Sequence[str]) -> Float[Tensor, " example"]:

@@ -156,6 +156,13 @@ class Architecture:
                     f"{f.name}: looked for module {path!r} and found {found}. If this is a PEFT-wrapped model, merge it "
                     "first (merge_and_unload()) or load it with Model.load(base, adapter=...)."
                 ) from None
+        for name, part in module.named_modules():
+            # An adapter layer in a projection's place hides what really multiplies z.
+            if type(part).__module__.startswith("peft."):
+                raise UnsupportedArchitectureError(
+                    f"{name!r} is a PEFT layer ({type(part).__module__}); merge the adapter first (merge_and_unload()) "
+                    "or load it with Model.load(base, adapter=...)."
+                )
         self._validate_projection(module)
 
     def _validate_projection(self, module: nn.Module) -> None:

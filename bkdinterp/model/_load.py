@@ -52,7 +52,14 @@ def load_module(
         tokenizer = AutoTokenizer.from_pretrained(**where)
         if "gguf_file" not in where:
             where["use_safetensors"] = True
-        module: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
+        module: Any
+        module, found = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+        # Transformers only logs these, and fills the gaps with random numbers.
+        if missing := sorted(found["missing_keys"]):
+            raise ArtefactError(
+                f"{str(source)!r} lacks {len(missing)} weights of its model, e.g. {missing[0]!r}; the files are "
+                "incomplete or belong to another model."
+            )
     except (BkdinterpError, MemoryError):
         raise
     except Exception as error:  # loaders raise many kinds: OSError, ValueError, safetensors' own, gguf's ...
