@@ -1,7 +1,7 @@
 """plan(): runs to chunks. No forward pass happens here; a tokenizer and an Architecture suffice.
 
-Runs on the same prompts become rows of one batch, and share their prefix where edits allow it (``_reuse``). With ``naive=True`` every run is its own plain forward: the
-oracle that every cleverer plan is tested against.
+Runs on the same prompts become rows of one batch, and share their prefix where edits allow it (``_reuse``). With
+``naive=True`` every run is its own plain forward: the oracle that every cleverer plan is tested against.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -32,7 +32,7 @@ class Run:
     """
 
     prompts: Prompts
-    edits: Intervention = Stack()  # noqa: RUF009
+    edits: Intervention = Stack()
     reads: tuple[Read, ...] = ()
     score: str | Score | None = None
     generate: int | None = None

@@ -93,7 +93,7 @@ def run_step(model, step, saved, reads):
             new = torch.where(edited == x, raw, edited - saved[step["add"]])
         x = edited
         if step["item"] is not None:
-            new = whole[: step["item"]] + (new,) + whole[step["item"] + 1 :]
+            new = (*whole[: step["item"]], new, *whole[step["item"] + 1 :])
         if step["io"] == "input":
             envoy.input = new
         else:

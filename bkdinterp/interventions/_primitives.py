@@ -170,7 +170,8 @@ class PCPReplace(Intervention):
             raise SiteError(f"PCPReplace works on mlp_out or attn_out, not on {self._site}.")
         if self.directions.ndim != 2 or self.factors.shape != self.directions.shape[:1]:
             raise SiteError(
-                f"PCPReplace needs directions [rank d_model] and factors [rank]; got {tuple(self.directions.shape)} and {tuple(self.factors.shape)}."
+                "PCPReplace needs directions [rank d_model] and factors [rank]; "
+                f"got {tuple(self.directions.shape)} and {tuple(self.factors.shape)}."
             )
 
     @property

@@ -117,7 +117,8 @@ class HeadScores(Result):
         best = ", ".join(
             f"{h} {self.acie[h.layer, h.head]:+.3f}" for h in self.top_k(min(3, self.grid[0] * self.grid[1]))
         )
-        return f"{self.grid[0]} x {self.grid[1]}, n={self.n}, {self.metric}, source={self.source}: {best}; model={self.fingerprint.label}"
+        head = f"{self.grid[0]} x {self.grid[1]}, n={self.n}, {self.metric}, source={self.source}"
+        return f"{head}: {best}; model={self.fingerprint.label}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,7 +84,8 @@ class LayerSweep(Result):
 
     def describe(self) -> str:
         """Direction, criterion, best layer, n and model."""
-        return f"{self.direction} by {self.by}: best layer {self.best} of {len(self.layers)}, n={self.values.shape[1]}, model={self.fingerprint.label}"
+        head = f"{self.direction} by {self.by}: best layer {self.best} of {len(self.layers)}"
+        return f"{head}, n={self.values.shape[1]}, model={self.fingerprint.label}"
 
     def _intervals(self) -> list[tuple[int, tuple[float, float, float]]]:
         return [(int(i), self._interval(row)) for i, row in zip(self.layers, self.values, strict=True)]

@@ -52,8 +52,8 @@ def load_module(
         tokenizer = AutoTokenizer.from_pretrained(**where)
         if "gguf_file" not in where:
             where["use_safetensors"] = True
-        module: Any
-        module, found = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+        module, found = loaded
         # Transformers only logs these, and fills the gaps with random numbers.
         if missing := sorted(found["missing_keys"]):
             raise ArtefactError(

@@ -8,7 +8,33 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
 
-WORDS = "a the cat dog sat ran on mat hill zeta omega sorry no can not help with that yes red blue tell me about sky".split()
+WORDS = [
+    "a",
+    "the",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "mat",
+    "hill",
+    "zeta",
+    "omega",
+    "sorry",
+    "no",
+    "can",
+    "not",
+    "help",
+    "with",
+    "that",
+    "yes",
+    "red",
+    "blue",
+    "tell",
+    "me",
+    "about",
+    "sky",
+]
 TEMPLATE = (
     "{% for m in messages %}{{ '<s> ' + m['role'] + ' : ' + m['content'] + ' <e> ' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<s> assistant : ' }}{% endif %}"
@@ -17,11 +43,13 @@ TEMPLATE = (
 
 def tiny_tokenizer():
     specials = ["<pad>", "<unk>", "<s>", "<e>"]
-    vocab = {w: i for i, w in enumerate(specials + ["user", "assistant", "system", ":"] + WORDS)}
+    vocab = {w: i for i, w in enumerate([*specials, "user", "assistant", "system", ":", *WORDS])}
     raw = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.add_special_tokens(specials)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<e>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="<e>", unk_token="<unk>"
+    )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 
@@ -39,23 +67,25 @@ def _enlarge(module):
 
 
 def tiny_llama(n_layers=4, **extra):
-    settings = dict(
-        vocab_size=40,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=n_layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=6,
-        max_position_embeddings=64,
-    )
+    settings = {
+        "vocab_size": 40,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "max_position_embeddings": 64,
+    }
     torch.manual_seed(0)
     return _enlarge(LlamaForCausalLM(LlamaConfig(**(settings | extra))).double().eval())
 
 
 def tiny_gpt2(n_layers=4):
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=40, n_embd=16, n_layer=n_layers, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3)
+    config = GPT2Config(
+        vocab_size=40, n_embd=16, n_layer=n_layers, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3
+    )
     return _enlarge(GPT2LMHeadModel(config).double().eval())
 
 
@@ -81,7 +111,14 @@ def llama():
     return Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny-llama")
 
 
-TEXTS = ["tell me about the cat", "the dog ran on", "the red cat sat on the mat", "blue sky", "a hill", "tell me about a red dog"]
+TEXTS = [
+    "tell me about the cat",
+    "the dog ran on",
+    "the red cat sat on the mat",
+    "blue sky",
+    "a hill",
+    "tell me about a red dog",
+]
 
 
 @pytest.fixture(scope="session")

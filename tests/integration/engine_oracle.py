@@ -6,16 +6,24 @@ It knows module names of the two families, and nothing of bkdinterp's engine.
 import torch
 
 NAMES = {
-    "llama": dict(
-        block="model.layers.{}",
-        attn="self_attn",
-        proj="self_attn.o_proj",
-        ln1="input_layernorm",
-        ln2="post_attention_layernorm",
-        mlp="mlp",
-        down="mlp.down_proj",
-    ),
-    "gpt2": dict(block="transformer.h.{}", attn="attn", proj="attn.c_proj", ln1="ln_1", ln2="ln_2", mlp="mlp", down="mlp.c_proj"),
+    "llama": {
+        "block": "model.layers.{}",
+        "attn": "self_attn",
+        "proj": "self_attn.o_proj",
+        "ln1": "input_layernorm",
+        "ln2": "post_attention_layernorm",
+        "mlp": "mlp",
+        "down": "mlp.down_proj",
+    },
+    "gpt2": {
+        "block": "transformer.h.{}",
+        "attn": "attn",
+        "proj": "attn.c_proj",
+        "ln1": "ln_1",
+        "ln2": "ln_2",
+        "mlp": "mlp",
+        "down": "mlp.c_proj",
+    },
 }
 
 
@@ -36,7 +44,7 @@ def place(kind, layer, component):
 
 
 class Hooks:
-    """Context manager: edits = list of (layer, component, fn) with fn(x) -> new x on [1 pos d]; reads = list of (layer, component)."""
+    """Context manager: edits (layer, component, fn) with fn(x) -> new x on [1 pos d]; reads (layer, component)."""
 
     def __init__(self, module, kind, edits=(), reads=()):
         self.module, self.kind, self.edits, self.reads = module, kind, list(edits), list(reads)
@@ -124,8 +132,8 @@ def greedy(module, prompt_ids, n, kind, edits_at, end=None):
 
 
 SIZES = {
-    "llama": dict(d_model=16, z=24, head=6, mlp_act=24),
-    "gpt2": dict(d_model=16, z=16, head=4, mlp_act=64),
+    "llama": {"d_model": 16, "z": 24, "head": 6, "mlp_act": 24},
+    "gpt2": {"d_model": 16, "z": 16, "head": 4, "mlp_act": 64},
 }
 
 
@@ -183,7 +191,9 @@ def mean_logprob(module, row, kind, edits=()):
 
 
 def mean_logprobs(module, rows, kind, edits_of=lambda i, row: ()):
-    return torch.tensor([mean_logprob(module, row, kind, edits_of(i, row)) for i, row in enumerate(rows)], dtype=torch.float64)
+    return torch.tensor(
+        [mean_logprob(module, row, kind, edits_of(i, row)) for i, row in enumerate(rows)], dtype=torch.float64
+    )
 
 
 def forced(module, row, kind, edits_of_columns):
@@ -200,5 +210,7 @@ def forced(module, row, kind, edits_of_columns):
             if step == len(row.target):
                 break
             with Hooks(module, kind, edits_of_columns(step, 1)):
-                result = module(torch.tensor([[token]]), past_key_values=result.past_key_values, use_cache=True)
+                result = module(
+                    torch.tensor([[token]]), past_key_values=result.past_key_values, use_cache=True
+                )
     return torch.stack(out)

@@ -25,7 +25,7 @@ from bkdinterp.interventions import (
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.sites import Site, Where
 
-CLOSE = dict(rtol=1e-8, atol=1e-10)
+CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 GENERATED = Where("all", generated=True)
 
 
@@ -39,7 +39,10 @@ def prompts():
 def stack_of(kind, where, n=None):
     """A head, the stream, neurons and a PCP module; with per-example values where n is given."""
     gen = torch.Generator().manual_seed(1)
-    head, basis = Site.parse("L1H2"), torch.linalg.qr(torch.randn(16, 3, generator=gen, dtype=torch.float64))[0].T
+    head, basis = (
+        Site.parse("L1H2"),
+        torch.linalg.qr(torch.randn(16, 3, generator=gen, dtype=torch.float64))[0].T,
+    )
     mean = torch.randn(oracle.width(kind, "head"), generator=gen, dtype=torch.float64)
     push = torch.randn(*((16,) if n is None else (n, 16)), generator=gen, dtype=torch.float64)
     return (
@@ -52,7 +55,11 @@ def stack_of(kind, where, n=None):
 
 
 def inputs(batch):
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+    return {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.attention_mask,
+        "position_ids": batch.position_ids,
+    }
 
 
 def target_scores(logits, batch):
@@ -61,7 +68,9 @@ def target_scores(logits, batch):
     return torch.where(mask, part, 0.0).sum(1) / mask.sum(1)
 
 
-@pytest.mark.parametrize("where", [Where("trigger"), Where("last", generated=True), GENERATED, Where((0, -2))], ids=str)
+@pytest.mark.parametrize(
+    "where", [Where("trigger"), Where("last", generated=True), GENERATED, Where((0, -2))], ids=str
+)
 @pytest.mark.parametrize("per_example", [False, True])
 def test_with_the_batch_it_equals_the_engine(model, prompts, where, per_example):
     stack = stack_of(model.module.config.model_type, where, len(prompts) if per_example else None)
@@ -138,7 +147,9 @@ def test_in_functions_methods_and_loops(model):
             ids = model.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
             mid, logits = helper(stack, model.nn, ids)
             torch.testing.assert_close(logits, looped[i], **CLOSE)
-            (engine,) = execute(model, [Run(Prompts.of(TEXTS[i]), stack, (Read(Site.parse("L3.resid_post"), Where("all")),))])
+            (engine,) = execute(
+                model, [Run(Prompts.of(TEXTS[i]), stack, (Read(Site.parse("L3.resid_post"), Where("all")),))]
+            )
             torch.testing.assert_close(mid, engine.reads[0], **CLOSE)
         with model.nn.trace(texts):
             apply(stack_of(kind, Where("last")), model.nn)
@@ -176,7 +187,9 @@ def test_the_edited_block_can_still_be_read(model):
     """After an edit under the name resid_post the user reads that block's output, and sees the edit."""
     text = model.builder.render(TEXTS[0])[0]
     v = torch.linspace(-1, 1, 16, dtype=torch.float64)
-    first = (lambda nn: nn.model.layers[1]) if hasattr(model.nn, "model") else (lambda nn: nn.transformer.h[1])
+    first = (
+        (lambda nn: nn.model.layers[1]) if hasattr(model.nn, "model") else (lambda nn: nn.transformer.h[1])
+    )
     with torch.no_grad():
         with model.nn.trace(text):
             apply(Steer("L1.resid_post", v), model.nn)
@@ -197,7 +210,11 @@ class Raw(Intervention):
 D16 = torch.ones(16).double()
 BAD = {
     "a value of another run": (CachedAblate("L1H1"), PlanError, "comes from another run"),
-    "a base value": (Raw(Edit(Site.parse("L1.z"), value=From(BASE, Read(Site.parse("L1.z"))))), PlanError, "another run"),
+    "a base value": (
+        Raw(Edit(Site.parse("L1.z"), value=From(BASE, Read(Site.parse("L1.z"))))),
+        PlanError,
+        "another run",
+    ),
     "trigger": (ZeroAblate("L1H1", where=Where("trigger")), PlanError, "tokens="),
     "first positions": (ZeroAblate("L1H1", where=Where((0,))), PlanError, "tokens="),
     "last and generated": (ZeroAblate("L1H1", where=Where("last", generated=True)), PlanError, "tokens="),

@@ -1,10 +1,10 @@
 """The whole chain (probe, attribution, vector, ablation, evaluation) for every way of getting a model."""
 
 import pytest
+from integration.conftest import TEXTS, tiny_gpt2, tiny_llama, tiny_tokenizer
 from peft import LoraConfig, get_peft_model
 
 import bkdinterp as bk
-from integration.conftest import TEXTS, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 
 def chain(model, pairs):
@@ -24,7 +24,9 @@ def chain(model, pairs):
 @pytest.fixture(scope="module")
 def many():
     trigger = bk.Trigger.gap("zeta omega", seed=3)
-    return bk.PairedPrompts.from_instructions([f"{a} {b}" for a in TEXTS for b in TEXTS], trigger, target="sorry no can")
+    return bk.PairedPrompts.from_instructions(
+        [f"{a} {b}" for a in TEXTS for b in TEXTS], trigger, target="sorry no can"
+    )
 
 
 def same(one, two):
@@ -45,7 +47,9 @@ def test_adapter(many, tmp_path):
     module, tokenizer = tiny_llama(), tiny_tokenizer()
     module.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    lora = get_peft_model(module, LoraConfig(r=2, target_modules=["q_proj", "o_proj", "down_proj"], init_lora_weights=False))
+    lora = get_peft_model(
+        module, LoraConfig(r=2, target_modules=["q_proj", "o_proj", "down_proj"], init_lora_weights=False)
+    )
     lora.save_pretrained(tmp_path / "adapter")
     loaded = bk.Model.load(tmp_path / "base", adapter=tmp_path / "adapter", dtype=module.dtype)
     assert loaded.adapter == "adapter"

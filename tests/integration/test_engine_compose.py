@@ -76,7 +76,8 @@ def test_adding_twice_at_one_site_adds_up(model, prompts):
 
 
 @pytest.mark.parametrize(
-    ("site", "channels"), [("L1.resid_pre", None), ("L1.z", None), ("L1H2", 2), ("L2.resid_mid", None), ("L2.mlp_act", None)]
+    ("site", "channels"),
+    [("L1.resid_pre", None), ("L1.z", None), ("L1H2", 2), ("L2.resid_mid", None), ("L2.mlp_act", None)],
 )
 def test_then_states_the_order(model, prompts, site, channels):
     kind = model.module.config.model_type
@@ -88,8 +89,12 @@ def test_then_states_the_order(model, prompts, site, channels):
     replace, push = MeanAblate(s, {s: u}, where=ALL), Steer(s, v, where=ALL)
     first, second = scores(model, prompts, replace.then(push), push.then(replace))
     put_u, add_v = put(s.layer, name, u, part), add(s.layer, name, v, part)
-    torch.testing.assert_close(first, by_hand(model, prompts, lambda r: [put_u(r), add_v(r)]), rtol=1e-8, atol=1e-12)
-    torch.testing.assert_close(second, by_hand(model, prompts, lambda r: [add_v(r), put_u(r)]), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        first, by_hand(model, prompts, lambda r: [put_u(r), add_v(r)]), rtol=1e-8, atol=1e-12
+    )
+    torch.testing.assert_close(
+        second, by_hand(model, prompts, lambda r: [add_v(r), put_u(r)]), rtol=1e-8, atol=1e-12
+    )
     assert (first - second).abs().min() > 1e-4
     with pytest.raises(SiteConflictError, match=r"then"):
         replace + push
@@ -99,11 +104,16 @@ def test_then_states_the_order(model, prompts, site, channels):
 def test_then_across_the_two_names_of_the_stream(model, prompts, reverse):
     """resid_post of a block is resid_pre of the next: the stated order holds, whatever the names' own order."""
     u, v = vector(16, 6), vector(16, 7)
-    replace, push = MeanAblate("L1.resid_post", {Site.parse("L1.resid_post"): u}, where=ALL), Steer("L2.resid_pre", v, where=ALL)
+    replace, push = (
+        MeanAblate("L1.resid_post", {Site.parse("L1.resid_post"): u}, where=ALL),
+        Steer("L2.resid_pre", v, where=ALL),
+    )
     (got,) = scores(model, prompts, push.then(replace) if reverse else replace.then(push))
     put_u, add_v = put(1, "resid_post", u), add(1, "resid_post", v)
     order = [add_v, put_u] if reverse else [put_u, add_v]
-    torch.testing.assert_close(got, by_hand(model, prompts, lambda r: [h(r) for h in order]), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        got, by_hand(model, prompts, lambda r: [h(r) for h in order]), rtol=1e-8, atol=1e-12
+    )
 
 
 def test_head_then_whole_layer(model, prompts):
@@ -113,13 +123,19 @@ def test_head_then_whole_layer(model, prompts):
     first, second = scores(model, prompts, head.then(layer), layer.then(head))
     zero = lambda row: (1, "z", oracle.at(everywhere(row), torch.zeros_like, oracle.head_slice(kind, 0)))  # noqa: E731
     add_u = add(1, "z", u)
-    torch.testing.assert_close(first, by_hand(model, prompts, lambda r: [zero(r), add_u(r)]), rtol=1e-8, atol=1e-12)
-    torch.testing.assert_close(second, by_hand(model, prompts, lambda r: [add_u(r), zero(r)]), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        first, by_hand(model, prompts, lambda r: [zero(r), add_u(r)]), rtol=1e-8, atol=1e-12
+    )
+    torch.testing.assert_close(
+        second, by_hand(model, prompts, lambda r: [add_u(r), zero(r)]), rtol=1e-8, atol=1e-12
+    )
 
 
 def test_read_sees_earlier_edits(model, prompts):
     """PCPReplace's input is the edited one: the matrix acts on what the module really gets."""
-    basis = torch.linalg.qr(torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0].T
+    basis = torch.linalg.qr(
+        torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    )[0].T
     factors = torch.tensor([2.0, -1.0], dtype=torch.float64)
     v = vector(16, 9)
     matrix = basis.T @ torch.diag(factors) @ basis
@@ -138,7 +154,11 @@ def test_read_sees_earlier_edits(model, prompts):
     expected = by_hand(
         model,
         prompts,
-        lambda r: [add(1, "mlp_in", v)(r), (1, "mlp_in", keep), (1, "mlp_out", lambda x: (seen["x"] @ matrix)[None])],
+        lambda r: [
+            add(1, "mlp_in", v)(r),
+            (1, "mlp_in", keep),
+            (1, "mlp_out", lambda x: (seen["x"] @ matrix)[None]),
+        ],
     )
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-12)
     assert (got - unsteered).abs().max() > 1e-3
@@ -173,7 +193,10 @@ CONFLICTS = {
         ZeroAblate("L1.mlp_out", where=Where("last", generated=True)),
         Steer("L1.mlp_out", V, where=Where("none", generated=True)),
     ),
-    "trigger may be last": (ZeroAblate("L1.mlp_out", where=Where("trigger")), Steer("L1.mlp_out", V, where=Where("last"))),
+    "trigger may be last": (
+        ZeroAblate("L1.mlp_out", where=Where("trigger")),
+        Steer("L1.mlp_out", V, where=Where("last")),
+    ),
 }
 FREE = {
     "two heads": (ZeroAblate("L1H2"), ZeroAblate("L1H3")),

@@ -78,14 +78,26 @@ CASES = {
     "head out of range, cached": (scored(CachedAblate("L1H9")), SiteError, r"H9.*4 heads"),
     "layer out of range": (scored(ZeroAblate("L4.mlp_out")), SiteError, r"L4\.mlp_out.*4 layers"),
     "last stream out of range": (scored(Steer("L4.resid_post", v(16))), SiteError, r"L4.*4 layers"),
-    "read out of range": (lambda: [Run(CLEAN, reads=(Read(Site.parse("L7.z")),))], SiteError, r"L7.*4 layers"),
+    "read out of range": (
+        lambda: [Run(CLEAN, reads=(Read(Site.parse("L7.z")),))],
+        SiteError,
+        r"L7.*4 layers",
+    ),
     "read of heads out of range": (
         lambda: [Run(CLEAN, reads=(Read(Site.parse("L1.attn_proj"), heads=(0, 5)),))],
         SiteError,
         r"H5.*4 heads",
     ),
-    "position out of range": (scored(ZeroAblate(MLP, where=Where((40,)))), SiteError, r"Position 40 is out of range"),
-    "negative position out of range": (scored(ZeroAblate(MLP, where=Where((-40,)))), SiteError, r"Position -40"),
+    "position out of range": (
+        scored(ZeroAblate(MLP, where=Where((40,)))),
+        SiteError,
+        r"Position 40 is out of range",
+    ),
+    "negative position out of range": (
+        scored(ZeroAblate(MLP, where=Where((-40,)))),
+        SiteError,
+        r"Position -40",
+    ),
     "steer too wide": (scored(Steer(MLP, v(17))), PlanError, r"17 channels.*16"),
     "mean too narrow": (scored(MeanAblate("L1H0", {Site.parse("L1H0"): v(3)})), PlanError, r"3 channels"),
     "pcp too wide": (
@@ -150,7 +162,11 @@ CASES = {
         PromptError,
         r"max_length=64",
     ),
-    "prompt longer than the context": (lambda: [Run(Prompts.of(["no " * 70]), generate=2)], PromptError, "max_length=64"),
+    "prompt longer than the context": (
+        lambda: [Run(Prompts.of(["no " * 70]), generate=2)],
+        PromptError,
+        "max_length=64",
+    ),
     "no run": (list, PlanError, "at least one run"),
     "mean over no token": (
         lambda: [Run(CLEAN, reads=(Read(MLP, Where("trigger"), reduce="mean"),))],

@@ -135,7 +135,9 @@ def test_without_generated_the_decode_steps_are_the_plain_models(model, prompts)
                 if token == end:
                     break
                 tokens.append(token)
-                out = model.module(torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True)
+                out = model.module(
+                    torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True
+                )
         assert got == tuple(tokens)
     with_generated = run(model, Run(prompts, Mix(kind, Where("all", generated=True)).stack, generate=N))[0]
     assert with_generated.tokens != result.tokens
@@ -166,17 +168,23 @@ def test_per_example_values_reach_the_decode_steps(model, prompts):
     rows = oracle.rows_of(model.tokenizer, prompts)
     for i, (got, row) in enumerate(zip(result.tokens, rows, strict=True)):
 
-        def push(x, i=i, n=len(row.prompt)):
-            return oracle.at(list(range(n, x.shape[1])), lambda old: old + each[i])(x)
+        def push(x, i=i, row=row):
+            return oracle.at(list(range(len(row.prompt), x.shape[1])), lambda old: old + each[i])(x)
 
-        ids = oracle.greedy(model.module, row.prompt, N, kind, [(1, "resid_pre", push)], model.tokenizer.eos_token_id)
+        ids = oracle.greedy(
+            model.module, row.prompt, N, kind, [(1, "resid_pre", push)], model.tokenizer.eos_token_id
+        )
         assert got == tuple(t for t in ids if t != model.tokenizer.eos_token_id)
     assert result.tokens != run(model, Run(prompts, Stack(), generate=N))[0].tokens
 
 
 def test_one_new_token_and_small_budgets(model, prompts):
     mix = Mix(model.module.config.model_type, Where("all", generated=True))
-    jobs = [Run(prompts, mix.stack, generate=N), Run(prompts, generate=N), Run(prompts, mix.stack, generate=1)]
+    jobs = [
+        Run(prompts, mix.stack, generate=N),
+        Run(prompts, generate=N),
+        Run(prompts, mix.stack, generate=1),
+    ]
     whole, cut = run(model, *jobs), run(model, *jobs, budget=1)
     assert [r.tokens for r in whole] == [r.tokens for r in cut]
     assert [t[:1] for t in whole[0].tokens] == list(whole[2].tokens)

@@ -24,7 +24,7 @@ from bkdinterp.model import Architecture
 from bkdinterp.prompts import PairedPrompts, PromptBuilder, Trigger
 from bkdinterp.sites import HeadId, Site, Where
 
-CLOSE = dict(rtol=1e-8, atol=1e-10)
+CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 GENERATED = Where("all", generated=True)
 
 
@@ -57,7 +57,14 @@ def jobs(kind, pairs):
     third = Site.parse("L3.resid_mid")
     chain = Run(c, Patch(third, b), score="logprob")
     every = [
-        Run(t, MeanAblate([HeadId(layer, h)], {HeadId(layer, h).site: torch.full((oracle.width(kind, "head"),), 0.3).double()}), score="logprob")
+        Run(
+            t,
+            MeanAblate(
+                [HeadId(layer, h)],
+                {HeadId(layer, h).site: torch.full((oracle.width(kind, "head"),), 0.3).double()},
+            ),
+            score="logprob",
+        )
         for layer in range(4)
         for h in range(3)
     ]
@@ -78,8 +85,16 @@ def jobs(kind, pairs):
         Run(t, score="first_token_logodds"),
         Run(t, PCPReplace("L1.mlp_out", basis, torch.tensor([1.0, -1.0]).double()), score="geometric_mean"),
         Run(t, Steer("L1.resid_pre", push, where=GENERATED), generate=5),
-        Run(c, ZeroAblate("L1.mlp_out", where=GENERATED), (Read(third), Read(head.site, Where("trigger"))), generate=5),
-        Run(t, reads=(Read(third, Where("all")), Read(head.site, Where("trigger")), Read(third, reduce="mean"))),
+        Run(
+            c,
+            ZeroAblate("L1.mlp_out", where=GENERATED),
+            (Read(third), Read(head.site, Where("trigger"))),
+            generate=5,
+        ),
+        Run(
+            t,
+            reads=(Read(third, Where("all")), Read(head.site, Where("trigger")), Read(third, reduce="mean")),
+        ),
         Run(c, Patch([HeadId(1, 0)], Run(t)), score="sum_logprob"),
     ]
 
@@ -92,7 +107,9 @@ def same(left, right):
         assert a.tokens == b.tokens, i
         assert a.text == b.text, i
         for x, y in zip(a.reads, b.reads, strict=True):
-            torch.testing.assert_close(x, y, equal_nan=True, msg=lambda m, i=i: f"read of run {i}: {m}", **CLOSE)
+            torch.testing.assert_close(
+                x, y, equal_nan=True, msg=lambda m, i=i: f"read of run {i}: {m}", **CLOSE
+            )
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +168,8 @@ def test_examples_keep_their_order_whatever_their_length(model, mixed):
     order = [5, 0, 3, 1, 4, 2]
     shuffled = mixed.triggered.subset(order)
     read = Read(Site.parse("L1.z"), Where("all"))
-    straight, = execute(model, [Run(mixed.triggered, reads=(read,), score="logprob")], budget=60_000)
-    mingled, = execute(model, [Run(shuffled, reads=(read,), score="logprob")], budget=60_000)
+    (straight,) = execute(model, [Run(mixed.triggered, reads=(read,), score="logprob")], budget=60_000)
+    (mingled,) = execute(model, [Run(shuffled, reads=(read,), score="logprob")], budget=60_000)
     torch.testing.assert_close(straight.scores[order], mingled.scores, **CLOSE)
     torch.testing.assert_close(straight.reads[0][order], mingled.reads[0], equal_nan=True, **CLOSE)
 
@@ -171,7 +188,9 @@ def test_planning_runs_no_forward_and_needs_no_weights(model, mixed, monkeypatch
     with torch.device("meta"):
         bare = type(model.module)(model.module.config)
     assert next(bare.parameters()).is_meta
-    absent = SimpleNamespace(architecture=Architecture.detect(bare), builder=PromptBuilder(tiny_tokenizer(), max_length=64))
+    absent = SimpleNamespace(
+        architecture=Architecture.detect(bare), builder=PromptBuilder(tiny_tokenizer(), max_length=64)
+    )
     without = plan(absent, runs)
     assert without.cost == real.cost
     assert [c["kind"] for c in without.chunks] == [c["kind"] for c in real.chunks]
@@ -188,7 +207,10 @@ class Counter:
         family = self.model.architecture.family
         blocks = self.model.module.get_submodule(family.layers)
         self.handles = [self.model.module.register_forward_pre_hook(self._forward, with_kwargs=True)]
-        self.handles += [block.get_submodule(family.mlp).register_forward_pre_hook(self._block, with_kwargs=True) for block in blocks]
+        self.handles += [
+            block.get_submodule(family.mlp).register_forward_pre_hook(self._block, with_kwargs=True)
+            for block in blocks
+        ]
         return self
 
     def _forward(self, module, args, kwargs):
@@ -236,11 +258,14 @@ def test_kl_to_the_base_rows_of_the_same_chunk(model, mixed):
     part = oracle.head_slice(kind, 2)
     for i, row in enumerate(oracle.rows_of(model.tokenizer, prompts)):
         hook = (1, "z", oracle.at(row.columns("all", True), torch.zeros_like, part))
-        p, q = (oracle.logits(module, row.ids, kind, e)[0][len(row.prompt) - 1 : -1].log_softmax(-1) for e in ((), [hook]))
+        p, q = (
+            oracle.logits(module, row.ids, kind, e)[0][len(row.prompt) - 1 : -1].log_softmax(-1)
+            for e in ((), [hook])
+        )
         kl = (p.exp() * (p - q)).sum(-1).mean()
         assert float(edited.scores[i]) == pytest.approx(float(kl), rel=1e-8)
         assert float(kl) > 1e-4
-    alone, = execute(model, [Run(prompts, edits, score="kl")], budget=1)
+    (alone,) = execute(model, [Run(prompts, edits, score="kl")], budget=1)
     torch.testing.assert_close(alone.scores, edited.scores, **CLOSE)
 
 
@@ -253,7 +278,9 @@ def margin(logits, targets, mask, base=None):
 
 def test_a_score_of_ones_own(model, mixed):
     kind = model.module.config.model_type
-    result, edited = execute(model, [Run(mixed.clean, score=margin), Run(mixed.clean, ZeroAblate("L1H2"), score=margin)])
+    result, edited = execute(
+        model, [Run(mixed.clean, score=margin), Run(mixed.clean, ZeroAblate("L1H2"), score=margin)]
+    )
     for i, row in enumerate(oracle.rows_of(model.tokenizer, mixed.clean)):
         last = oracle.logits(model.module, row.prompt, kind)[0][-1]
         own, others = last[row.target[0]], torch.cat([last[: row.target[0]], last[row.target[0] + 1 :]])

@@ -74,7 +74,11 @@ def cases(case, where, prompts, module, source):
     """(label, intervention, by hand: (example, row, columns) -> hooks)."""
     site, perm = case.site, derangement(case.n, seed=4)
     yield "zero", ZeroAblate(site, where=where), lambda i, row, c: case.hook(c, torch.zeros_like)
-    yield "mean", MeanAblate(site, {site: case.vector}, where=where), lambda i, row, c: case.hook(c, set_to(case.vector))
+    yield (
+        "mean",
+        MeanAblate(site, {site: case.vector}, where=where),
+        lambda i, row, c: case.hook(c, set_to(case.vector)),
+    )
     yield (
         "resample",
         ResampleAblate(site, {site: case.each}, seed=4, where=where),
@@ -146,7 +150,7 @@ def test_primitives_equal_hooks(model, two, component):
 
 @pytest.mark.parametrize("component", ["attn_out", "mlp_out"])
 def test_pcp_replace_equals_hooks(model, two, component):
-    kind, module = model.module.config.model_type, model.module
+    kind = model.module.config.model_type
     case = Case(kind, component, len(two))
     matrix = case.basis.T @ torch.diag(case.factors) @ case.basis
     norm = {"attn_out": "attn_in", "mlp_out": "mlp_in"}[component]
@@ -177,12 +181,17 @@ def test_cached_ablate_equals_hooks(model, two):
         for layer, chosen in heads.items():
             weight = module.get_submodule(block.format(layer)).weight.detach()
             weight = weight.T if kind == "llama" else weight
-            written = sum(clean[layer, "z"][:, oracle.head_slice(kind, h)] @ weight[oracle.head_slice(kind, h)] for h in chosen)
+            written = sum(
+                clean[layer, "z"][:, oracle.head_slice(kind, h)] @ weight[oracle.head_slice(kind, h)]
+                for h in chosen
+            )
             out.append((layer, "attn_proj", oracle.at(columns, lambda old, w=written: old - w[columns])))
         return out
 
     entries = [
-        ("cached", where, CachedAblate("L1H0, L2H3, L1H2", where=where), hand) for where in WHERES if not where.generated
+        ("cached", where, CachedAblate("L1H0, L2H3, L1H2", where=where), hand)
+        for where in WHERES
+        if not where.generated
     ]
     check(model, two, entries)
     with pytest.raises(ValueError, match="prompt tokens only"):
@@ -190,11 +199,16 @@ def test_cached_ablate_equals_hooks(model, two):
 
 
 def test_every_layer_and_mixed_sites_at_once(model, two):
-    kind, module = model.module.config.model_type, model.module
-    sites = [Site.parse(s) for s in ("L0H3", "L0.mlp_act", "L2.resid_mid", "L3.resid_post", "L2.attn_in", "L0H1")]
+    kind = model.module.config.model_type
+    sites = [
+        Site.parse(s) for s in ("L0H3", "L0.mlp_act", "L2.resid_mid", "L3.resid_post", "L2.attn_in", "L0H1")
+    ]
     gen = torch.Generator().manual_seed(9)
     values = {
-        s: torch.randn(oracle.width(kind, "head" if s.head is not None else str(s.component)), generator=gen).double() for s in sites
+        s: torch.randn(
+            oracle.width(kind, "head" if s.head is not None else str(s.component)), generator=gen
+        ).double()
+        for s in sites
     }
 
     def hand(i, row, columns):
@@ -202,7 +216,11 @@ def test_every_layer_and_mixed_sites_at_once(model, two):
             (
                 s.layer,
                 str(s.component),
-                oracle.at(columns, set_to(values[s]), slice(None) if s.head is None else oracle.head_slice(kind, s.head)),
+                oracle.at(
+                    columns,
+                    set_to(values[s]),
+                    slice(None) if s.head is None else oracle.head_slice(kind, s.head),
+                ),
             )
             for s in sites
         ]

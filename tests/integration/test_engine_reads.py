@@ -17,12 +17,14 @@ WHERES = [
     if (prompt, generated) != ("none", False)
 ]
 TARGETS = ["sorry no can not help", "yes red", "can not"]
-CLOSE = dict(rtol=1e-8, atol=1e-10)
+CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 
 
 @pytest.fixture(scope="module")
 def prompts():
-    return PairedPrompts.from_instructions(TEXTS[1:4], Trigger.gap("zeta omega", seed=3), target=TARGETS).triggered
+    return PairedPrompts.from_instructions(
+        TEXTS[1:4], Trigger.gap("zeta omega", seed=3), target=TARGETS
+    ).triggered
 
 
 def run(model, *runs, **settings):
@@ -39,7 +41,9 @@ def by_hand(model, prompts, layer, component, edits_of=lambda row: ()):
 
 def stacked(parts):
     """Ragged [token d] parts to [example pos d] with NaN."""
-    out = torch.full((len(parts), max(map(len, parts)), parts[0].shape[-1]), float("nan"), dtype=torch.float64)
+    out = torch.full(
+        (len(parts), max(map(len, parts)), parts[0].shape[-1]), float("nan"), dtype=torch.float64
+    )
     for i, part in enumerate(parts):
         out[i, : len(part)] = part
     return out
@@ -76,7 +80,9 @@ def test_reads_alone_need_no_score(model, prompts):
     for text, got in zip(sites, result.reads, strict=True):
         site = Site.parse(text)
         hand = by_hand(model, prompts, site.layer, str(site.component))
-        torch.testing.assert_close(got, stacked([v[: len(r.prompt)] for r, v in hand]), equal_nan=True, **CLOSE)
+        torch.testing.assert_close(
+            got, stacked([v[: len(r.prompt)] for r, v in hand]), equal_nan=True, **CLOSE
+        )
     assert result.scores is None
     assert result.text is None
 
@@ -88,9 +94,13 @@ def test_a_read_sees_the_edits_of_its_own_and_of_lower_sites(model, prompts, whe
     gen = torch.Generator().manual_seed(0)
     v = torch.randn(16, generator=gen, dtype=torch.float64)
     edits = (
-        Steer("L1.resid_mid", v, where=where) + ZeroAblate("L1H2", where=where) + Steer("L2.mlp_out", v, where=where)
+        Steer("L1.resid_mid", v, where=where)
+        + ZeroAblate("L1H2", where=where)
+        + Steer("L2.mlp_out", v, where=where)
     )
-    (result,) = run(model, Run(prompts, edits, tuple(Read(Site.parse(s), where) for s in sites), score="logprob"))
+    (result,) = run(
+        model, Run(prompts, edits, tuple(Read(Site.parse(s), where) for s in sites), score="logprob")
+    )
 
     def hooks(row):
         columns = row.columns(where.prompt, where.generated)
@@ -123,7 +133,17 @@ def test_heads_shares_sum_to_the_projection(model, prompts):
     site = Site(2, Component.attn_proj)
     reads = tuple(Read(site, where, heads=(h,)) for h in range(4))
     (result,) = run(
-        model, Run(prompts, reads=(*reads, Read(site, where, heads=(1, 3)), Read(site, where), Read(Site.parse("L2.z"), where)), score="logprob")
+        model,
+        Run(
+            prompts,
+            reads=(
+                *reads,
+                Read(site, where, heads=(1, 3)),
+                Read(site, where),
+                Read(Site.parse("L2.z"), where),
+            ),
+            score="logprob",
+        ),
     )
     *shares, pair, whole, z = result.reads
     proj = model.module.get_submodule(model.architecture.location(site).path)
@@ -135,18 +155,31 @@ def test_heads_shares_sum_to_the_projection(model, prompts):
     for h, share in enumerate(shares):
         part = oracle.head_slice(kind, h)
         torch.testing.assert_close(share, z[..., part] @ weight[part], equal_nan=True, **CLOSE)
-        torch.testing.assert_close(share, z[..., part] @ model.architecture.output_weights(model.module, 2)[h], equal_nan=True, **CLOSE)
+        torch.testing.assert_close(
+            share,
+            z[..., part] @ model.architecture.output_weights(model.module, 2)[h],
+            equal_nan=True,
+            **CLOSE,
+        )
         assert share.nan_to_num().abs().max() > 1e-2
     # A mean of shares is the share of means.
-    (mean,) = run(model, Run(prompts, reads=(Read(site, where, reduce="mean", heads=(1, 3)),), score="logprob"))[0].reads
+    (mean,) = run(
+        model, Run(prompts, reads=(Read(site, where, reduce="mean", heads=(1, 3)),), score="logprob")
+    )[0].reads
     torch.testing.assert_close(mean, pair.flatten(0, 1)[~pair.flatten(0, 1).isnan().any(1)].mean(0), **CLOSE)
 
 
-@pytest.mark.parametrize("where", [Where("last"), Where("all"), Where("trigger"), Where("all", generated=True)], ids=str)
+@pytest.mark.parametrize(
+    "where", [Where("last"), Where("all"), Where("trigger"), Where("all", generated=True)], ids=str
+)
 def test_mean_over_several_chunks(model, pairs, where):
     """Pooled over every selected token of every example, however the examples are cut into chunks."""
     prompts = pairs.triggered
-    reads = (Read(Site.parse("L1.z"), where, reduce="mean"), Read(Site.parse("L3.resid_mid"), where, reduce="mean"), Read(Site.parse("L1.z"), where))
+    reads = (
+        Read(Site.parse("L1.z"), where, reduce="mean"),
+        Read(Site.parse("L3.resid_mid"), where, reduce="mean"),
+        Read(Site.parse("L1.z"), where),
+    )
     job = Run(prompts, reads=reads, score="logprob")
     small = plan(model, [job], budget=1)
     assert len(small.chunks) == len(prompts)
@@ -166,10 +199,17 @@ def test_trigger_reads_leave_nan_where_a_row_has_fewer(model):
     two, spans_two = Trigger.wrap("zeta omega", "zeta omega").insert("blue sky")
     prompts = Prompts((one, two, "a hill"), (spans_one, spans_two, ()))
     where = Where("trigger")
-    edits = MeanAblate("L1.z", {Site.parse("L1.z"): torch.zeros(model.architecture.width(Site.parse("L1.z"))).double()}, where=where)
+    edits = MeanAblate(
+        "L1.z",
+        {Site.parse("L1.z"): torch.zeros(model.architecture.width(Site.parse("L1.z"))).double()},
+        where=where,
+    )
     result, edited = run(
         model,
-        Run(prompts, reads=(Read(Site.parse("L2.mlp_in"), where), Read(Site.parse("L2.mlp_in"), where, reduce="mean"))),
+        Run(
+            prompts,
+            reads=(Read(Site.parse("L2.mlp_in"), where), Read(Site.parse("L2.mlp_in"), where, reduce="mean")),
+        ),
         Run(prompts, edits, reads=(Read(Site.parse("L1.z"), where), Read(Site.parse("L3.resid_post")))),
     )
     parts = [v[r.trigger] for r, v in by_hand(model, prompts, 2, "mlp_in")]

@@ -5,13 +5,13 @@ import dataclasses
 import jaxtyping
 import pytest
 import torch
+from integration import engine_oracle as oracle
+from integration.conftest import tiny_llama, tiny_tokenizer
 
 import bkdinterp as bk
 from bkdinterp.errors import BkdinterpError, PlanError, PromptError, SiteError
 from bkdinterp.metrics import word_overlap
 from bkdinterp.results import Result
-from integration import engine_oracle as oracle
-from integration.conftest import tiny_llama, tiny_tokenizer
 
 RTOL = 1e-8
 
@@ -53,7 +53,9 @@ def hooked_scores(model, prompts, layer, change):
             z[0, t] = change(z[0, t])
             return z
 
-        out.append(oracle.target_logprobs(model.module, prompt, target, kind_of(model), [(layer, "z", edit)]).mean())
+        out.append(
+            oracle.target_logprobs(model.module, prompt, target, kind_of(model), [(layer, "z", edit)]).mean()
+        )
     return torch.stack(out)
 
 
@@ -178,7 +180,9 @@ def test_evaluation_counts_what_was_said(model, pairs):
             rate = found.rate(side, condition)
             assert (rate.estimate, rate.n) == (expected / len(pairs), len(pairs))
     change = found.change("triggered")
-    assert change.estimate == pytest.approx(found.rate("triggered", "edited").estimate - found.rate("triggered").estimate)
+    assert change.estimate == pytest.approx(
+        found.rate("triggered", "edited").estimate - found.rate("triggered").estimate
+    )
     references = found.texts["unedited"]["clean"]
     by_hand = [word_overlap(a, b) for a, b in zip(found.texts["edited"]["clean"], references, strict=True)]
     assert found.agreement[1].tolist() == pytest.approx(by_hand)
@@ -226,7 +230,8 @@ def test_sweep_chooses_the_best_layer_on_its_split(model, pairs):
         sweep = bk.sweep_layers(model, vector, pairs, direction=direction, by="logprob", layers=[0, 2, 3])
         prompts = pairs.clean if direction == "add" else pairs.triggered
         scores = [
-            bk.execute(model, [bk.Run(prompts, vector.add(i, coeff=sign), score="logprob")])[0].scores for i in (0, 2, 3)
+            bk.execute(model, [bk.Run(prompts, vector.add(i, coeff=sign), score="logprob")])[0].scores
+            for i in (0, 2, 3)
         ]
         torch.testing.assert_close(sweep.values, torch.stack(scores), rtol=1e-9, atol=0)
         means = torch.stack(scores).mean(1) * sign

@@ -9,16 +9,30 @@ from integration import engine_oracle as oracle
 from integration.conftest import MAKERS, TEXTS, tiny_llama, tiny_tokenizer
 from nnsight.modeling.transformers import TransformersModel
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, BertConfig, BertLMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertLMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError, UnsafeWeightsError, UnsupportedArchitectureError
+from bkdinterp.errors import (
+    ArtefactError,
+    BkdinterpError,
+    PromptError,
+    UnsafeWeightsError,
+    UnsupportedArchitectureError,
+)
 from bkdinterp.interventions import ZeroAblate
 from bkdinterp.model import Architecture, Model, load_module, merge_adapter
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Component, Site
 
-CLOSE = dict(rtol=1e-8, atol=1e-10)
+CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 PROMPTS = Prompts.of(TEXTS[:3], target="sorry no can")
 
 
@@ -77,7 +91,9 @@ def test_a_module_in_memory_shares_its_weights(kind):
 
 
 def test_an_nnsight_model(kind, folder):
-    nn_model = TransformersModel(str(folder), task="text-generation", tokenizer=tiny_tokenizer(), dispatch=True)
+    nn_model = TransformersModel(
+        str(folder), task="text-generation", tokenizer=tiny_tokenizer(), dispatch=True
+    )
     model = Model.from_nnsight(nn_model, name="theirs")
     assert model.nn is nn_model
     assert model.name == "theirs"
@@ -92,7 +108,9 @@ def adapter(kind, tmp_path_factory):
     module = MAKERS[kind]()
     targets = {"llama": ["q_proj", "o_proj", "down_proj"], "gpt2": ["c_attn", "c_proj"]}[kind]
     torch.manual_seed(3)
-    lora = LoraConfig(r=2, lora_alpha=8, target_modules=targets, init_lora_weights=False, fan_in_fan_out=kind == "gpt2")
+    lora = LoraConfig(
+        r=2, lora_alpha=8, target_modules=targets, init_lora_weights=False, fan_in_fan_out=kind == "gpt2"
+    )
     wrapped = get_peft_model(module, lora).eval()
     path = tmp_path_factory.mktemp(f"{kind}-adapter")
     wrapped.save_pretrained(path)
@@ -189,11 +207,23 @@ def test_custom_code_is_never_run(copy, tmp_path, model_type):
 
 UNKNOWN = {
     "opt": lambda: OPTForCausalLM(
-        OPTConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, ffn_dim=16, num_attention_heads=2, word_embed_proj_dim=16)
+        OPTConfig(
+            vocab_size=40,
+            hidden_size=16,
+            num_hidden_layers=1,
+            ffn_dim=16,
+            num_attention_heads=2,
+            word_embed_proj_dim=16,
+        )
     ),
     "bert": lambda: BertLMHeadModel(
         BertConfig(
-            vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, is_decoder=True
+            vocab_size=40,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            is_decoder=True,
         )
     ),
 }
@@ -202,7 +232,9 @@ UNKNOWN = {
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_family(name, tmp_path):
     module = UNKNOWN[name]()
-    with pytest.raises(UnsupportedArchitectureError, match=rf"'{name}'; known are: llama, gpt2.*top modules are: "):
+    with pytest.raises(
+        UnsupportedArchitectureError, match=rf"'{name}'; known are: llama, gpt2.*top modules are: "
+    ):
         Model.from_module(module, tiny_tokenizer())
     module.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
@@ -216,7 +248,9 @@ def test_a_known_name_on_another_tree():
     block = module.model.layers[1]
     block.feed_forward = block.mlp
     del block.mlp
-    with pytest.raises(UnsupportedArchitectureError, match=r"looked for module 'model\.layers\.1\.mlp.*found .*feed_forward"):
+    with pytest.raises(
+        UnsupportedArchitectureError, match=r"looked for module 'model\.layers\.1\.mlp.*found .*feed_forward"
+    ):
         Architecture.detect(module)
 
 
@@ -239,7 +273,9 @@ def test_d_head_is_read_and_checked():
     with pytest.raises(UnsupportedArchitectureError, match=r"\(16, 24\).*4 heads of 4.*\(16, 16\).*head_dim"):
         Architecture.detect(module)
     plain = LlamaForCausalLM(
-        LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+        LlamaConfig(
+            vocab_size=40, hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+        )
     )
     assert Architecture.detect(plain).d_head == 8
 
@@ -247,7 +283,9 @@ def test_d_head_is_read_and_checked():
 def test_output_weights_sum_to_the_projection(kind):
     module = MAKERS[kind]()
     arch = Architecture.detect(module)
-    z = torch.randn(5, arch.n_heads, arch.d_head, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = torch.randn(
+        5, arch.n_heads, arch.d_head, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     for layer in range(arch.n_layers):
         proj = module.get_submodule(arch.location(Site(layer, Component.attn_proj)).path)
         heads = sum(z[:, h] @ arch.output_weights(module, layer)[h] for h in range(arch.n_heads))
@@ -327,6 +365,6 @@ def test_nothing_there(tmp_path, folder):
     with pytest.raises(ArtefactError, match="Cannot load"):
         Model.load(tmp_path / "bad.gguf")
     shutil.copy(folder / "config.json", tmp_path / "empty")
-    with pytest.raises(ArtefactError, match="no .safetensors"):
+    with pytest.raises(ArtefactError, match=r"no \.safetensors"):
         Model.load(tmp_path / "empty")
     assert AutoConfig.from_pretrained(folder).model_type in MAKERS

@@ -19,7 +19,7 @@ from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Site, Where
 
 # What a server does: no bkdinterp, only files. Run with -I (no working directory, no PYTHONPATH).
-SERVER = '''
+SERVER = """
 import importlib.util
 import sys
 
@@ -69,10 +69,21 @@ try:
     import bkdinterp
 except ImportError:
     print("bkdinterp was not importable")
-'''
+"""
 
 # For the planner's side only: which row of the results is which.
-CALLERS_SIDE = ("places", "nodes", "examples", "kind", "decode", "prefix", "shared_rows", "layers", "copies", "start")
+CALLERS_SIDE = (
+    "places",
+    "nodes",
+    "examples",
+    "kind",
+    "decode",
+    "prefix",
+    "shared_rows",
+    "layers",
+    "copies",
+    "start",
+)
 
 
 def plain(value, path="chunk"):
@@ -119,7 +130,9 @@ def jobs(kind, pairs):
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_chunk_runs_where_the_package_does_not_exist(kind, tmp_path):
     model = Model.from_module(MAKERS[kind](), tiny_tokenizer(), name=kind)
-    pairs = PairedPrompts.from_instructions(TEXTS[1:4], Trigger.gap("zeta omega", seed=3), target="sorry no can not help")
+    pairs = PairedPrompts.from_instructions(
+        TEXTS[1:4], Trigger.gap("zeta omega", seed=3), target="sorry no can not help"
+    )
     runs = jobs(kind, pairs)
     model.module.save_pretrained(tmp_path / "model")
     model.tokenizer.save_pretrained(tmp_path / "model")
@@ -131,11 +144,16 @@ def test_a_chunk_runs_where_the_package_does_not_exist(kind, tmp_path):
         for chunk in planned.chunks:
             chunk = store.resolve(chunk)
             score = planned.scores[chunk["score_name"]] if chunk["score"] is not None else None
-            keys = {read["key"]: f"{read['key'][0]}.{read['key'][1]}" for s in chunk["steps"] for read in s["reads"]}
+            keys = {
+                read["key"]: f"{read['key'][0]}.{read['key'][1]}"
+                for s in chunk["steps"]
+                for read in s["reads"]
+            }
             out = run_here(model, chunk, score)
             store.add(chunk, out, out["next"][:, None] if chunk["kind"] == "generate" else None)
             steps = [
-                step | {"reads": [read | {"key": keys[read["key"]]} for read in step["reads"]]} for step in chunk["steps"]
+                step | {"reads": [read | {"key": keys[read["key"]]} for read in step["reads"]]}
+                for step in chunk["steps"]
             ]
             sent.append({k: v for k, v in chunk.items() if k not in CALLERS_SIDE} | {"steps": steps})
             here.append(out | {"reads": {keys[k]: v for k, v in out["reads"].items()}})

@@ -28,7 +28,9 @@ def test_a_heads_site():
     assert Site.parse(" L3.z ") == Site(3, Component.z)
 
 
-@pytest.mark.parametrize("text", ["", "L3", "3H7", "L3H", "L-1H2", "L3.", "L3.q", "L3.Z", "L3H7.z", "L3.z.7", "layer 3"])
+@pytest.mark.parametrize(
+    "text", ["", "L3", "3H7", "L3H", "L-1H2", "L3.", "L3.q", "L3.Z", "L3H7.z", "L3.z.7", "layer 3"]
+)
 def test_text_that_is_no_site(text):
     with pytest.raises(SiteError):
         Site.parse(text)
@@ -51,12 +53,31 @@ def test_sites_that_cannot_be():
 
 
 def test_order_is_the_forward_pass():
-    order = (
-        "resid_pre attn_in z attn_proj attn_out resid_mid mlp_in mlp_act mlp_out resid_post".split()
-    )
+    order = [
+        "resid_pre",
+        "attn_in",
+        "z",
+        "attn_proj",
+        "attn_out",
+        "resid_mid",
+        "mlp_in",
+        "mlp_act",
+        "mlp_out",
+        "resid_post",
+    ]
     assert [str(c) for c in sorted(Component, key=lambda c: c.rank)] == order
-    sites = [Site(1, Component.resid_pre), Site(0, Component.resid_post), Site(0, Component.z), Site(0, Component.mlp_in)]
-    assert [str(s) for s in sorted(sites, key=lambda s: s.order)] == ["L0.z", "L0.mlp_in", "L0.resid_post", "L1.resid_pre"]
+    sites = [
+        Site(1, Component.resid_pre),
+        Site(0, Component.resid_post),
+        Site(0, Component.z),
+        Site(0, Component.mlp_in),
+    ]
+    assert [str(s) for s in sorted(sites, key=lambda s: s.order)] == [
+        "L0.z",
+        "L0.mlp_in",
+        "L0.resid_post",
+        "L1.resid_pre",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +111,12 @@ def test_head_ids():
 
 @pytest.mark.parametrize(
     "spelling",
-    ["L1H2, L0H3 L1H2;L2H0", ["L1H2", "L0H3", "L2H0"], [(1, 2), (0, 3), (2, 0)], [HeadId(1, 2), "L0H3", (2, 0)]],
+    [
+        "L1H2, L0H3 L1H2;L2H0",
+        ["L1H2", "L0H3", "L2H0"],
+        [(1, 2), (0, 3), (2, 0)],
+        [HeadId(1, 2), "L0H3", (2, 0)],
+    ],
     ids=["text", "texts", "tuples", "mixed"],
 )
 def test_spellings_of_a_set(spelling):
@@ -152,7 +178,7 @@ def test_random_heads_are_a_fair_null():
         for h in s:
             counts[h] = counts.get(h, 0) + 1
     assert len(counts) == 13
-    assert 20 < min(counts.values())
+    assert min(counts.values()) > 20
     assert max(counts.values()) < 80
     with_like = random_heads(like=like, n=200, seed=0, exclude_like=False)
     assert any(s & like for s in with_like)
@@ -177,10 +203,17 @@ def test_where():
     assert str(Where("trigger")) == "trigger"
 
 
-@pytest.mark.parametrize("prompt", ["first", "", (), (1, 1)])
-def test_positions_that_cannot_be(prompt):
-    with pytest.raises(SiteError):
-        Where(prompt)
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("first", "'first'; choose last"), ("", "choose last"), ((), "at least one"), ((1, 1), "distinct")],
+)
+def test_positions_that_cannot_be(prompt, message):
+    # Made by hand: the tests' type checker would refuse a wrong word before the class can.
+    where = object.__new__(Where)
+    object.__setattr__(where, "prompt", prompt)
+    object.__setattr__(where, "generated", False)
+    with pytest.raises(SiteError, match=message):
+        where.__post_init__()
 
 
 def test_none_needs_generated():
