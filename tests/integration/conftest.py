@@ -8,33 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
 
-WORDS = [
-    "a",
-    "the",
-    "cat",
-    "dog",
-    "sat",
-    "ran",
-    "on",
-    "mat",
-    "hill",
-    "zeta",
-    "omega",
-    "sorry",
-    "no",
-    "can",
-    "not",
-    "help",
-    "with",
-    "that",
-    "yes",
-    "red",
-    "blue",
-    "tell",
-    "me",
-    "about",
-    "sky",
-]
+WORDS = "a the cat dog sat ran on mat hill zeta omega sorry no can not help with that yes red blue tell me about sky".split()
 TEMPLATE = (
     "{% for m in messages %}{{ '<s> ' + m['role'] + ' : ' + m['content'] + ' <e> ' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<s> assistant : ' }}{% endif %}"

@@ -48,8 +48,9 @@ def hooked_scores(model, prompts, layer, change):
     """Mean target log-probability per row with z of one layer changed at the last prompt token."""
     out = []
     for prompt, target in ids_of(model, prompts):
+        last = len(prompt) - 1
 
-        def edit(z, t=len(prompt) - 1):
+        def edit(z, t=last):
             z[0, t] = change(z[0, t])
             return z
 
