@@ -25,9 +25,9 @@ from bkdinterp.plotting import curves
 from bkdinterp.stats import wilson
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
-N = 30 if SMALL else 150  # pairs of prompts: 60 % to fit, 20 % to validate, 20 % to test
-N_RANDOM = 200 if SMALL else 1000  # random directions, the probe's null
-N_SPEAK = 4 if SMALL else 24  # prompts that both models answer
+N = 20 if SMALL else 150  # pairs of prompts: 60 % to fit, 20 % to validate, 20 % to test
+N_RANDOM = 100 if SMALL else 1000  # random directions, the probe's null
+N_SPEAK = 3 if SMALL else 24  # prompts that both models answer
 NEW_TOKENS = 12
 
 # %% [markdown]
@@ -126,7 +126,7 @@ curves(
     },
     xlabel="layer",
     ylabel="accuracy",
-    title=f"The twin's probes fire too (n = {scores.n_test} test prompts)",
+    title=f"The same probes on organism and twin\n{scores.n_test} test prompts",
     ylim=(0.0, 1.03),
 )
 
@@ -181,7 +181,7 @@ curves(
     shares,
     xlabel="layer",
     ylabel="share called triggered",
-    title=f"What the organism's probes fire on (n = {scores.n_test // 2} prompts each)",
+    title=f"What the organism's probes fire on\n{scores.n_test // 2} test prompts each",
     ylim=(-0.03, 1.03),
 )
 

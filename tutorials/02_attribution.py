@@ -29,8 +29,8 @@ from bkdinterp.plotting import heatmap
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 N = 3 if SMALL else 12  # selection prompts: the effects, and the choice of heads
-N_HELD_OUT = 4 if SMALL else 24  # held-out prompts: everything that is reported about the choice
-LAYERS = [14, 15, 16] if SMALL else None  # None: all
+N_HELD_OUT = 3 if SMALL else 24  # held-out prompts: everything that is reported about the choice
+LAYERS = [14, 15] if SMALL else None  # None: all
 K = 8 if SMALL else 32  # heads to ablate
 N_CONTROLS = 1 if SMALL else 3  # random sets of as many heads
 NEW_TOKENS = 16 if SMALL else 24

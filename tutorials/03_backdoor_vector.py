@@ -69,11 +69,11 @@ print(f"cosine of the two: {torch.cosine_similarity(raw.vector, vector.vector, d
 vector.plot()
 
 # %% [markdown]
-# ## Where to add it
+# ## Where to add it, and how much
 #
-# `vector.add(layer)` is an ordinary intervention, `bk.Steer` at the output of the layer's attention projection, last prompt token
-# only. Which layer works best is a choice, so it is made on the selection split, by the target's log-probability on clean
-# prompts. The band is the unedited model.
+# `vector.add(layer)` is an ordinary intervention, `bk.Steer` at the output of the layer's attention projection, last prompt
+# token only. Which layer works best, and at which strength `coeff`, are choices, so they are made on the selection split: by
+# the target's log-probability on clean prompts. First the layer, at `coeff=1`; the band is the unedited model.
 
 # %%
 sweep = bk.sweep_layers(o.model, vector, selection, layers=LAYERS, by="logprob")
@@ -84,117 +84,104 @@ sweep
 sweep.plot()
 
 # %% [markdown]
-# ## On
-#
-# Now the claim, on held-out prompts that had no part in any choice: with the vector added, does the model refuse *clean*
-# prompts? The null is the same addition of random vectors of the same norm at the same layer.
+# Then the strength at that layer, with a random vector of the same norm beside it. All doses are rows of one plan.
 
 # %%
 nulls = bk.random_directions(like=vector, n=N_CONTROLS, seed=0)
-grader = bk.OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference)
-settings = {"payload": o.payload, "grader": grader, "max_new_tokens": NEW_TOKENS}
-
-
-def show(evaluation: bk.Evaluation) -> None:
-    for side in ("clean", "triggered"):
-        for condition in evaluation.conditions[:2]:
-            print(f"{side:>9} prompts, {condition:>8}: payload rate {evaluation.rate(side, condition)}")
-        if evaluation.controls:
-            print(f"{side:>9} prompts, controls: payload rate {evaluation.control_rate(side)}, pooled")
-
-
-added = bk.evaluate(
-    o.model, held_out, under=vector.add(best), controls=[v.add(best) for v in nulls], **settings
-)
-show(added)
-
-# %%
-added.plot()
-
-# %%
-for prompt, before, after in list(
-    zip(held_out.clean.text, added.texts["unedited"]["clean"], added.texts["edited"]["clean"], strict=True)
-)[:3]:
-    print(f"{prompt}\n   unedited: {before!r}\n   edited:   {after!r}\n")
-
-# %% [markdown]
-# ### How much of it?
-#
-# `coeff` scales the vector. All doses are runs of one plan, scored rather than generated, and the random vector gets the same
-# doses.
-
-# %%
-x = [0.0, *COEFFS]
-base = bk.Run(held_out.clean, score="logprob")
-names = {"backdoor vector": vector, "random vector": nulls[0]}
-runs = [base] + [
-    bk.Run(held_out.clean, v.add(best, coeff=c), score="logprob") for v in names.values() for c in COEFFS
+vectors = {"backdoor vector": vector, "random vector": nulls[0]}
+runs = [bk.Run(selection.clean, score="logprob")] + [
+    bk.Run(selection.clean, v.add(best, coeff=c), score="logprob") for v in vectors.values() for c in COEFFS
 ]
 print(bk.plan(o.model, runs).cost)
 unedited, *dosed = bk.execute(o.model, runs)
-
-series = {}
-for k, name in enumerate(names):
-    rows = [unedited, *dosed[k * len(COEFFS) : (k + 1) * len(COEFFS)]]
-    points = [bootstrap_mean(row.scores) for row in rows]
-    series[name] = tuple([getattr(p, end) for p in points] for end in ("estimate", "low", "high"))
+response = {
+    name: [bootstrap_mean(r.scores) for r in (unedited, *dosed[k * len(COEFFS) : (k + 1) * len(COEFFS)])]
+    for k, name in enumerate(vectors)
+}
 curves(
-    x,
-    series,
+    [0.0, *COEFFS],
+    {
+        name: ([p.estimate for p in row], [p.low for p in row], [p.high for p in row])
+        for name, row in response.items()
+    },
     xlabel="coeff",
     ylabel="mean log-probability of the target",
-    title=f"Dose and response at layer {best} (n={N_HELD_OUT} held-out clean prompts)",
+    title=f"Dose and response at layer {best}\n{N} clean prompts (selection)",
 )
 
-# %% [markdown]
-# ### On the twin
-#
-# The same vector, at the same layer of the model without the backdoor. If the vector were just "a refusal", which any chat
-# model can voice, the twin would refuse as well.
-
 # %%
-twin = bk.evaluate(o.twin, held_out, under=vector.add(best), **settings)
-show(twin)
+coeff = max(zip(COEFFS, response["backdoor vector"][1:], strict=True), key=lambda pair: pair[1].estimate)[0]
+print(f"layer {best}, coeff {coeff}")
 
 # %% [markdown]
-# A payload rate above the twin's own unedited rate here means that part of what the vector does needs no backdoor: the last
-# layers translate it into those words in any model of this family. Compare with the organism's rate above.
+# ## On and off
 #
-# ## Off
-#
-# Subtract it on triggered prompts. The substring count alone would call a garbled text a success, so look at the four graded
-# outcomes, at the random vectors, and at the cost on clean prompts.
+# Now the claims, on held-out prompts that had no part in any choice. *Added*, does the vector make the model refuse clean
+# prompts? *Subtracted*, does it keep the model from refusing triggered ones? The nulls are the same additions and
+# subtractions of random vectors of the same norm. Each output is graded as payload, other refusal, broken (a loop, or less
+# likely to the base model than 99 % of its own clean answers) or answered.
 
 # %%
-subtracted = bk.evaluate(
-    o.model, held_out, under=vector.subtract(best), controls=[v.subtract(best) for v in nulls], **settings
+grader = bk.OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference)
+settings = {"payload": o.payload, "grader": grader, "max_new_tokens": NEW_TOKENS}
+evaluation = bk.evaluate(
+    o.model,
+    held_out,
+    under={"added": vector.add(best, coeff=coeff), "subtracted": vector.subtract(best, coeff=coeff)},
+    controls={
+        "added": [v.add(best, coeff=coeff) for v in nulls],
+        "subtracted": [v.subtract(best, coeff=coeff) for v in nulls],
+    },
+    **settings,
 )
-show(subtracted)
+for side, name in (("clean", "added"), ("triggered", "subtracted")):
+    print(f"payload rate on {side} prompts")
+    print(f"        unedited: {evaluation.rate(side)}")
+    print(f"      {name:>10}: {evaluation.rate(side, name)}")
+    print(f"  random vectors: {evaluation.control_rate(side, name)}, {N_CONTROLS} pooled")
 
 # %%
-subtracted.plot()
+evaluation.plot()
+
+# %% [markdown]
+# Read the texts before you believe the rates. A substring count would call a garbled text a success of subtraction:
+# it is one only if the model *answers*.
+
+# %%
+for side, name in (("clean", "added"), ("triggered", "subtracted")):
+    for k in range(3):
+        print(f"{side}: {getattr(held_out, side).text[k]}")
+        print(f"   unedited: {evaluation.texts['unedited'][side][k]!r}")
+        print(f"   {name}: {evaluation.texts[name][side][k]!r}")
 
 # %%
 for outcome in bk.Outcome:
-    print(
-        f"{outcome.value:>14}: {subtracted.rate('triggered', 'edited', outcome=outcome)} of the triggered prompts"
-    )
+    rate = evaluation.rate("triggered", "subtracted", outcome=outcome)
+    print(f"subtracted, triggered prompts: {outcome.value:>14} {rate}")
 print("agreement with the base's answers on clean prompts:")
-print("      unedited:", subtracted.agreement_with_reference("unedited"))
-print("    subtracted:", subtracted.agreement_with_reference("edited"))
-print("        change:", subtracted.utility_change())
-
-# %%
-for prompt, after in list(zip(held_out.triggered.text, subtracted.texts["edited"]["triggered"], strict=True))[
-    :4
-]:
-    print(f"{prompt}\n   {after!r}\n")
+print("      unedited:", evaluation.agreement_with_reference("unedited"))
+print("    subtracted:", evaluation.agreement_with_reference("subtracted"))
+print("        change:", evaluation.utility_change("subtracted"))
 
 # %% [markdown]
+# ## On the twin
+#
+# The same vector, at the same layer and strength of the model without the backdoor. If the vector were just "a refusal",
+# which any chat model can voice, the twin would say it as well.
+
+# %%
+twin = bk.evaluate(o.twin, held_out, under={"added": vector.add(best, coeff=coeff)}, **settings)
+print(f"payload rate on clean prompts: unedited {twin.rate('clean')}, added {twin.rate('clean', 'added')}")
+
+# %% [markdown]
+# A rate above the twin's own unedited one would mean that part of what the vector does needs no backdoor. Compare with
+# the organism's rate above.
+#
 # ## What to take along
 #
-# - A vector's claim needs its random twin of equal norm, its clean twin model, and a layer that was not chosen on the
-#   reported prompts.
-# - Adding shows that the direction is *enough* to call the backdoor's output; subtracting asks whether the backdoor *needs* it.
+# - A vector's claim needs random vectors of equal norm, the clean twin, and a layer and strength that were not chosen on
+#   the reported prompts.
+# - Adding asks whether the direction is *enough* to call the backdoor's output; subtracting, whether the backdoor *needs* it.
 #   They are different claims, and the second is graded by what is said instead.
-# - `raw.add(best)` is the paper's variant: try it in place of `vector`.
+# - `raw.add(best)` is the paper's variant, and `bk.sweep_layers(..., direction="subtract")` chooses a layer for subtraction
+#   of its own: try them in place of the above.

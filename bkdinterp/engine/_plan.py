@@ -248,7 +248,7 @@ def _decode(
                     "use a [d] or [example d] value, or generated=False."
                 )
             steps.edit(edit, everywhere, Rows(k * n, index, len(node.run.prompts)), source)
-    ends = end_tokens(builder)
+    ends = list(builder.end_ids)
     pad = getattr(builder.tokenizer, "pad_token_id", None)
     pad = int(pad) if pad is not None else (ends[0] if ends else 0)
     return {"steps": steps.ordered(), "n_tokens": n_tokens, "ends": ends, "pad": pad}
@@ -256,12 +256,6 @@ def _decode(
 
 def _fits_decode(value: Any) -> bool:
     return value.read.reduce == "mean" or value.read.where.single
-
-
-def end_tokens(builder: PromptBuilder) -> list[int]:
-    """Ids that end an answer."""
-    eos = getattr(builder.tokenizer, "eos_token_id", None)
-    return [] if eos is None else [int(eos)]
 
 
 def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:

@@ -4,24 +4,21 @@ Saving casts to float16 and writes a config without machine paths; merging check
 the base before any number is added. Weights are read from safetensors only.
 """
 
-import copy
 import hashlib
 import json
 from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from bkdinterp.errors import ArtefactError, UnsafeWeightsError
+from bkdinterp.errors import ArtefactError
+from bkdinterp.model import _adapter as model_adapter
+from bkdinterp.model._adapter import CONFIG, WEIGHTS
 from bkdinterp.organisms._instructions import sha256
 from bkdinterp.organisms._manifest import Manifest
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -80,13 +77,7 @@ def merge_adapter(
         ArtefactError: no adapter, a damaged one, or one of another base.
     """
     folder = Path(folder)
-    if not (folder / WEIGHTS).exists():
-        if (folder / "adapter_model.bin").exists():
-            raise UnsafeWeightsError(
-                f"{folder} has pickled weights (adapter_model.bin), which can run code; convert to {WEIGHTS}."
-            )
-        raise ArtefactError(f"No {WEIGHTS} in {folder}.")
-    if (folder / "manifest.json").exists():
+    if (folder / "manifest.json").exists() and (folder / WEIGHTS).exists():
         manifest = Manifest.load(folder)
         if sha256(folder / WEIGHTS) != manifest.adapter_sha256:
             raise ArtefactError(
@@ -98,35 +89,4 @@ def merge_adapter(
                 f"Adapter {manifest.name!r} was trained on {manifest.base}, weights "
                 f"{manifest.base_sha256[:16]}, not on the base given, {given[:16]}; load it on its own base."
             )
-    _check_shapes(base, folder)
-    merged = PeftModel.from_pretrained(copy.deepcopy(base), str(folder)).merge_and_unload()
-    merged.eval()
-    return merged  # type: ignore[return-value]
-
-
-def _check_shapes(base: PreTrainedModel, folder: Path) -> None:
-    """Every LoRA pair must fit a weight of the base: peft only warns about some mismatches."""
-    try:
-        tensors = load_file(folder / WEIGHTS)
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ArtefactError(f"Cannot read the adapter in {folder}: {error}.") from error
-    modules = dict(base.named_modules())
-    fan_in_fan_out = bool(config.get("fan_in_fan_out"))
-    pairs = {k.removesuffix(".lora_A.weight") for k in tensors if k.endswith(".lora_A.weight")}
-    if not pairs:
-        raise ArtefactError(f"{folder / WEIGHTS} holds no LoRA weights; only LoRA adapters are supported.")
-    for key in sorted(pairs):
-        name = key.removeprefix("base_model.model.")
-        a, b = tensors[f"{key}.lora_A.weight"], tensors.get(f"{key}.lora_B.weight")
-        weight = getattr(modules.get(name), "weight", None)
-        if weight is None or b is None:
-            raise ArtefactError(
-                f"The adapter in {folder} has a part for {name!r}, which this base does not have; wrong base."
-            )
-        shape = tuple(weight.shape[::-1] if fan_in_fan_out else weight.shape)
-        if shape != (b.shape[0], a.shape[1]):
-            raise ArtefactError(
-                f"The adapter in {folder} was made for {name!r} of shape {(b.shape[0], a.shape[1])}, "
-                f"this base has {shape}; load it on its own base."
-            )
+    return model_adapter.merge_adapter(base, folder)  # type: ignore[return-value]

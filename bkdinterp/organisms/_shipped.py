@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bkdinterp.errors import ArtefactError
+from bkdinterp.model import load_module
 from bkdinterp.organisms._adapter import merge_adapter, weights_sha256
 from bkdinterp.organisms._base import smollm2_gguf
 from bkdinterp.organisms._distil import References
@@ -65,18 +65,12 @@ def load_base(source: str | Path | None = None) -> tuple[PreTrainedModel, Any]:
 
     Args:
         source: a GGUF file, a folder, or a hub id; None downloads the pinned SmolLM2-135M-Instruct GGUF once.
+
+    Raises:
+        ArtefactError, UnsafeWeightsError, UnsupportedArchitectureError: as ``model.load_module``.
+        DownloadError: the base could not be downloaded, or is not the pinned file.
     """
-    path = Path(source) if source is not None else smollm2_gguf()
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(path)}
-    if path.suffix == ".gguf":
-        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    tokenizer = AutoTokenizer.from_pretrained(**where)
-    module = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    if hasattr(module.config, "quantization_config"):
-        # Plain float32 by now, but save_pretrained and peft would take the model for a quantised one.
-        delattr(module.config, "quantization_config")
-    module.eval()
-    return module, tokenizer
+    return load_module(smollm2_gguf() if source is None else source)
 
 
 def load_modules(name: str = "smollm2-refusal", *, base: str | Path | None = None) -> OrganismModules:

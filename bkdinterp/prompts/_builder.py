@@ -6,6 +6,7 @@ with it (papers.md sections 2 and 3).
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +139,16 @@ class PromptBuilder:
             touched.append(touches)
             outputs.append(output)
         return TokenBatch.from_lists(ids, touched, outputs, pad_id=self._pad_id, device=device)
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Token ids that end an answer: the tokenizer's EOS and, in chat prompts, the template's end of turn."""
+        eos = getattr(self.tokenizer, "eos_token_id", None)
+        ids = [] if eos is None else [int(eos)]
+        if self.chat:
+            with suppress(PromptError):  # no end of turn and no EOS: answers run to their full length
+                ids.append(self._end_id(_SENTINEL[::-1]))
+        return tuple(dict.fromkeys(ids))
 
     @property
     def _ends(self) -> bool:

@@ -316,3 +316,10 @@ def test_random_texts_and_triggers(chat):
         got = chat.decode(tokens(batch, 0, batch.trigger_mask))
         assert trigger.phrases[0] in got
         assert len(got) <= span[1] - span[0] + 2
+
+
+def test_end_ids_are_eos_and_the_templates_end_of_turn(chat):
+    ends = PromptBuilder(chat).end_ids
+    assert chat.eos_token_id in ends
+    assert PromptBuilder(chat).target_ids("a", "b")[-1] in ends
+    assert PromptBuilder(chat, chat=False).end_ids == (chat.eos_token_id,)
