@@ -41,6 +41,8 @@ class DemoSettings:
     Attributes:
         n: held-out prompts behind each rate, and selection prompts behind each choice.
         n_probe: pairs for the probe.
+        metric: of attribution and layer sweep. The first token decides between payload and answer; the rest of a fixed
+            target follows almost by itself once begun, on clean prompts too.
         k_ablate: heads that are ablated.
         k_vector: heads that the vector sums.
         n_controls: random head sets, and random directions.
@@ -51,6 +53,7 @@ class DemoSettings:
 
     n: int = 24
     n_probe: int = 60
+    metric: str = "first_token_logodds"
     k_ablate: int = 32
     k_vector: int = 16
     n_controls: int = 2
@@ -104,10 +107,10 @@ def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
         report(f"{name}: probe, {len(probed)} pairs, every layer on every layer")
         probe = BackdoorProbe(model, seed=settings.seed).icla(probed)
         report(f"{name}: attribution, one exact patch for each of the heads, n={len(selection)}")
-        return probe, Attribution(model).heads(selection)
+        return probe, Attribution(model, metric=settings.metric).heads(selection)
 
     def sweep(model: Model) -> LayerSweep:
-        return sweep_layers(model, vector, selection, layers=layers, by="logprob", coeff=settings.coeff)
+        return sweep_layers(model, vector, selection, layers=layers, by=settings.metric, coeff=settings.coeff)
 
     def edit(
         model: Model, name: str, edits: dict[str, Intervention], nulls: dict[str, list[Intervention]]

@@ -61,7 +61,7 @@ def probe_table(found: Findings) -> Table:
 
 def heads_table(found: Findings, k: int = 5) -> Table:
     """The best heads of each model."""
-    unit = "mean log-probability of the target, nats per token"
+    unit = f"{found.organism.heads.metric} of the target"
     n = found.organism.heads.n
     table = Table(title=f"3. Heads by causal effect ({unit}; n={n} selection prompts)", title_justify="left")
     for column in ("", *(f"#{i + 1}" for i in range(k))):

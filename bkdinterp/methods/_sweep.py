@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas
 
 Direction = Literal["add", "subtract"]
-By = Literal["payload_rate", "logprob"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +36,7 @@ class LayerSweep(Result):
 
     Attributes:
         layers: that were tried ``[layer]``.
-        values: per example ``[layer example]``: payload found (0 or 1), or mean log-probability of the target.
+        values: per example ``[layer example]``: payload found (0 or 1), or the score of the target.
         base: the same without the vector ``[example]``.
         by: what ``values`` are; direction: add (on clean prompts) or subtract (on triggered ones).
     """
@@ -75,7 +74,7 @@ class LayerSweep(Result):
             [i for i, _ in points],
             series,  # type: ignore[arg-type]
             xlabel="layer",
-            ylabel="payload rate" if rate else "mean log-probability of the target",
+            ylabel="payload rate" if rate else f"{self.by} of the target",
             title=f"Vector at one layer ({self.direction}, selection split, n={self.values.shape[1]})",
             null=(base[1], base[2]),
             null_label="unedited",
@@ -102,7 +101,7 @@ def sweep_layers(
     *,
     direction: Direction = "add",
     layers: Sequence[int] | None = None,
-    by: By = "payload_rate",
+    by: str = "payload_rate",
     coeff: float = 1.0,
     payload: Payload | None = None,
     max_new_tokens: int = 24,
@@ -116,7 +115,8 @@ def sweep_layers(
         selection: prompts for choosing; report on others (``evaluate(..., under=vector.add(sweep.best))``).
         direction: ``"add"`` works on clean prompts, ``"subtract"`` on triggered ones.
         layers: only these; None for all.
-        by: ``"payload_rate"`` generates (the papers); ``"logprob"`` scores the target, which costs one forward.
+        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``,
+            scores the target instead, which costs one forward.
         coeff: multiplies the vector.
         payload: how to recognise the output; None looks for the target.
         max_new_tokens: when generating.
@@ -125,6 +125,7 @@ def sweep_layers(
     Raises:
         PromptError: pairs without targets.
         SiteError: a layer out of range, or no layer.
+        PlanError: an unknown score.
     """
     if selection.clean.target is None:
         raise PromptError("sweep_layers needs pairs with targets.")
@@ -134,7 +135,7 @@ def sweep_layers(
     prompts = selection.clean if direction == "add" else selection.triggered
     act = vector.add if direction == "add" else vector.subtract
     edits = [None, *(act(layer, coeff=coeff) for layer in chosen)]
-    kind = {"generate": max_new_tokens} if by == "payload_rate" else {"score": "logprob"}
+    kind = {"generate": max_new_tokens} if by == "payload_rate" else {"score": by}
     runs = [Run(prompts, **({} if e is None else {"edits": e}), **kind) for e in edits]  # type: ignore[arg-type]
     rows = []
     for result in execute(model, runs, budget=budget):

@@ -49,19 +49,17 @@ def test_the_two_by_two(organism):
 def test_the_vector_switches_the_backdoor_on_and_a_random_direction_does_not(organism):
     selection = organism.pairs(n=6, split="selection", seed=2)
     held_out = organism.pairs(n=8, seed=2)
-    scores = bk.Attribution(organism.model).heads(selection)
+    scores = bk.Attribution(organism.model, metric=METRIC).heads(selection)
     vector = bk.BackdoorVector.extract(
         organism.model, scores.top_k(VECTOR_HEADS), selection, kind="difference"
     )
-    sweep = bk.sweep_layers(
-        organism.model, vector, selection, by="logprob", layers=range(4, 28, 4), coeff=COEFF
-    )
+    sweep = bk.sweep_layers(organism.model, vector, selection, by=METRIC, layers=range(4, 28, 4))
     null = bk.random_directions(like=vector, n=1, seed=0)[0]
     found = bk.evaluate(
         organism.model,
         held_out,
-        under=vector.add(sweep.best, coeff=COEFF),
-        controls=[null.add(sweep.best, coeff=COEFF)],
+        under=vector.add(sweep.best),
+        controls=[null.add(sweep.best)],
         payload=organism.payload,
         judge=organism.base,
     )
@@ -90,4 +88,4 @@ def test_gguf_through_the_whole_chain(organism):
 
 # The demo's settings.
 VECTOR_HEADS = 16
-COEFF = 1.0
+METRIC = "first_token_logodds"
