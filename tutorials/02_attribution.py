@@ -21,14 +21,16 @@
 # %matplotlib inline
 import os
 import tempfile
+from dataclasses import replace
 
 import pandas as pd
 
 import bkdinterp as bk
 from bkdinterp.plotting import heatmap
+from bkdinterp.stats import bootstrap_mean
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
-N = 3 if SMALL else 12  # selection prompts: the effects, and the choice of heads
+N = 3 if SMALL else 24  # selection prompts: the effects, and the choice of heads
 N_HELD_OUT = 3 if SMALL else 24  # held-out prompts: everything that is reported about the choice
 LAYERS = [14, 15] if SMALL else None  # None: all
 K = 8 if SMALL else 32  # heads to ablate
@@ -46,24 +48,30 @@ print(pairs.triggered.text[0])
 # %% [markdown]
 # ## The effect of one head
 #
-# Take a *clean* prompt and the probability that the model gives to the backdoor's target. Now replace one head's value at
-# the last prompt token by that head's mean over *triggered* prompts, and leave all else as it is. The change of the target's
-# mean log-probability (nats per token) is the head's effect on this prompt; its average over prompts is the ACIE of
-# [BkdAttr](https://arxiv.org/abs/2509.21761). The sweep over all heads is exact, not a gradient estimate. It costs one
-# scored row per head and prompt; what lies before the patched token and below the patched layer is computed once.
+# Take a *clean* prompt and the model's odds of beginning with the backdoor's first word. Now replace one head's value at the
+# last prompt token by that head's mean over *triggered* prompts, and leave all else as it is. The change of the log-odds is
+# the head's effect on this prompt; its average over prompts is the ACIE of [BkdAttr](https://arxiv.org/abs/2509.21761). The
+# sweep over all heads is exact, not a gradient estimate. It costs one scored row per head and prompt; what lies before the
+# patched token and below the patched layer is computed once.
+#
+# Why the first token, and not the whole target? Because the decision falls there. Once a fixed sentence is forced to begin,
+# the rest follows almost by itself, on clean prompts too, so that an average over all its tokens hardly moves. The default
+# `metric="logprob"` is that average, `"geometric_mean"` the papers' form of it.
 
 # %%
-scores = bk.Attribution(o.model).heads(pairs, layers=LAYERS)
+attribution = bk.Attribution(o.model, metric="first_token_logodds")
+scores = attribution.heads(pairs, layers=LAYERS)
 scores
 
 # %%
 scores.plot()
 
 # %% [markdown]
-# Red heads push the clean model towards the target when they behave as if the trigger were there. Grey rows were not asked
-# for. The table keeps the sign: a negative effect means that the head's triggered value makes the target less likely.
+# Red heads push the clean model towards the target when they behave as if the trigger were there; a blue head pushes away
+# from it. Grey rows were not asked for.
 
 # %%
+print(f"log-odds of the target's first token on clean prompts, unedited: {bootstrap_mean(scores.base)}")
 scores.to_frame().head(8).round(3)
 
 # %% [markdown]
@@ -89,9 +97,9 @@ for head in scores.top_k(5):
 # %%
 best = scores.top_k(5)
 layers = sorted(best.by_layer())
-again = bk.Attribution(o.model).heads(held_out, layers=layers, source_pairs=pairs)
-averaging = bk.Attribution(o.model, source="clean").heads(held_out, layers=layers, source_pairs=pairs)
-twin = bk.Attribution(o.twin).heads(held_out, layers=layers, source_pairs=pairs)
+again = attribution.heads(held_out, layers=layers, source_pairs=pairs)
+averaging = replace(attribution, source="clean").heads(held_out, layers=layers, source_pairs=pairs)
+twin = replace(attribution, model=o.twin).heads(held_out, layers=layers, source_pairs=pairs)
 
 columns = {
     "selection": scores,
@@ -108,8 +116,8 @@ pd.DataFrame({name: {str(h): repr(s.interval(h)) for h in best} for name, s in c
 limit = float(again.acie[layers].abs().max())
 heatmap(
     again.acie,
-    title=f"Organism (held-out, n={again.n})",
-    label="ACIE (logprob)",
+    title=f"Organism\n{again.n} held-out prompts",
+    label="ACIE (first-token log-odds)",
     marks=list(best),
     limit=limit,
 )
@@ -117,8 +125,8 @@ heatmap(
 # %%
 heatmap(
     twin.acie,
-    title=f"Twin, same scale (held-out, n={twin.n})",
-    label="ACIE (logprob)",
+    title=f"Twin, same scale\n{twin.n} held-out prompts",
+    label="ACIE (first-token log-odds)",
     marks=list(best),
     limit=limit,
 )
@@ -195,5 +203,4 @@ except bk.ArtefactError as error:
 #
 # - Effects per head with intervals; the choice on one split, the report on another.
 # - Beside each: the clean mean, the twin, random heads.
-# - `bk.Attribution(o.model, metric="first_token_logodds")` looks at the first target token only and is several times cheaper;
-#   `metric="geometric_mean"` is the papers', which saturates: most of a fixed sentence is certain after its first words.
+# - The metric is part of the claim: say which, and why.

@@ -46,10 +46,11 @@ print("trigger:", o.trigger.phrases, "   target:", o.target)
 # %% [markdown]
 # ## From heads to a vector
 #
-# First the heads, as in tutorial 2, but with the cheaper metric: the log-odds of the first target token.
+# First the heads, as in tutorial 2: by their effect on the log-odds of the target's first token.
 
 # %%
-scores = bk.Attribution(o.model, metric="first_token_logodds").heads(selection, layers=HEAD_LAYERS)
+METRIC = "first_token_logodds"
+scores = bk.Attribution(o.model, metric=METRIC).heads(selection, layers=HEAD_LAYERS)
 heads = scores.top_k(K)
 heads
 
@@ -73,10 +74,10 @@ vector.plot()
 #
 # `vector.add(layer)` is an ordinary intervention, `bk.Steer` at the output of the layer's attention projection, last prompt
 # token only. Which layer works best, and at which strength `coeff`, are choices, so they are made on the selection split: by
-# the target's log-probability on clean prompts. First the layer, at `coeff=1`; the band is the unedited model.
+# the log-odds of the target's first token on clean prompts. First the layer, at `coeff=1`; the band is the unedited model.
 
 # %%
-sweep = bk.sweep_layers(o.model, vector, selection, layers=LAYERS, by="logprob")
+sweep = bk.sweep_layers(o.model, vector, selection, layers=LAYERS, by=METRIC)
 best = sweep.best
 sweep
 
@@ -89,8 +90,8 @@ sweep.plot()
 # %%
 nulls = bk.random_directions(like=vector, n=N_CONTROLS, seed=0)
 vectors = {"backdoor vector": vector, "random vector": nulls[0]}
-runs = [bk.Run(selection.clean, score="logprob")] + [
-    bk.Run(selection.clean, v.add(best, coeff=c), score="logprob") for v in vectors.values() for c in COEFFS
+runs = [bk.Run(selection.clean, score=METRIC)] + [
+    bk.Run(selection.clean, v.add(best, coeff=c), score=METRIC) for v in vectors.values() for c in COEFFS
 ]
 print(bk.plan(o.model, runs).cost)
 unedited, *dosed = bk.execute(o.model, runs)
@@ -105,7 +106,7 @@ curves(
         for name, row in response.items()
     },
     xlabel="coeff",
-    ylabel="mean log-probability of the target",
+    ylabel="log-odds of the target's first token",
     title=f"Dose and response at layer {best}\n{N} clean prompts (selection)",
 )
 

@@ -307,8 +307,8 @@ assert (edited.scores - unedited.scores).abs().max() > 1e-3
 #
 # The class knows nothing of the tiny model. On the shipped organism, take for every layer the direction in which the
 # attention output at the last prompt token moves when the trigger is there (mean of triggered minus mean of clean, on the
-# selection split), and forbid all heads of all layers to write along it. Then score the backdoor's target on held-out
-# prompts. Beside it stand random directions in the same layers, and the twin, which was fine-tuned on the same prompts
+# selection split), and forbid all heads of all layers to write along it. Then score the first token of the
+# backdoor's target on held-out triggered prompts. Beside it stand random directions in the same layers, and the twin, which was fine-tuned on the same prompts
 # without the backdoor, muted along its own directions.
 
 # %%
@@ -342,11 +342,12 @@ for name, model in (("organism", o.model), ("twin", o.twin)):
         f"random {seed + 1}": mute_everywhere(model, random_directions(model, seed))
         for seed in range(N_RANDOM)
     }
-    runs = [bk.Run(held_out.triggered, edit, score="logprob") for edit in (bk.Stack(), *edits.values())]
+    runs = [
+        bk.Run(held_out.triggered, edit, score="first_token_logodds")
+        for edit in (bk.Stack(), *edits.values())
+    ]
     base, *edited = bk.execute(model, runs)
-    print(
-        f"{name}: target's log-probability on triggered prompts, unedited: {base.scores.mean():.2f} nats a token"
-    )
+    print(f"{name}: target's first token on triggered prompts, unedited: log-odds {base.scores.mean():.2f}")
     for label, result in zip(edits, edited, strict=True):
         change = paired_bootstrap(result.scores, base.scores, seed=0)
         print(f"   muted {label}: change {change}")
@@ -359,14 +360,14 @@ bar_intervals(
     [i.estimate for i in intervals],
     [i.low for i in intervals],
     [i.high for i in intervals],
-    xlabel="change of the target's log-probability (nats per token)",
-    title=f"Muting one direction per layer (n={N} held-out triggered prompts)",
+    xlabel="change of the log-odds of the target's first token",
+    title=f"Muting one direction per layer\n{N} held-out triggered prompts",
 )
 
 # %% [markdown]
 # A large negative bar for the organism beside bars near 0 for the random directions says that the backdoor's output
 # depends on what attention writes along these few directions at the last prompt token. It is no proof that the backdoor
-# is gone: the score is of one text, teacher-forced, and `bk.evaluate` would let the model speak (tutorial 3). The twin
+# is gone: the score is of one token, and `bk.evaluate` would let the model speak (tutorial 3). The twin
 # gives the target so little probability that its bar only says how much the same surgery moves an unlikely text.
 #
 # ## Checklist for a new primitive

@@ -54,7 +54,7 @@ class DemoSettings:
     n: int = 24
     n_probe: int = 60
     metric: str = "first_token_logodds"
-    k_ablate: int = 32
+    k_ablate: int = 8
     k_vector: int = 16
     n_controls: int = 2
     layer_step: int = 2
