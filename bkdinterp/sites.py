@@ -309,3 +309,7 @@ class Where:
 
 def _as_last(prompt: str | tuple[int, ...]) -> str | tuple[int, ...]:
     return (-1,) if prompt == "last" else prompt
+
+
+WhereLike = Where | str | tuple[int, ...]
+"""How users may write positions; ``Where.of`` reads all of them."""

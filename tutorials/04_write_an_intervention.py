@@ -307,9 +307,9 @@ assert (edited.scores - unedited.scores).abs().max() > 1e-3
 #
 # The class knows nothing of the tiny model. On the shipped organism, take for every layer the direction in which the
 # attention output at the last prompt token moves when the trigger is there (mean of triggered minus mean of clean, on the
-# selection split), and forbid all heads of all layers to write along it. Then score the first token of the
-# backdoor's target on held-out triggered prompts. Beside it stand random directions in the same layers, and the twin, which was fine-tuned on the same prompts
-# without the backdoor, muted along its own directions.
+# selection split), and forbid all heads of all layers to write along it. Then score the first token of the backdoor's
+# target on held-out triggered prompts. Beside it stand random directions in the same layers, and the twin, which was
+# fine-tuned on the same prompts without the backdoor, muted along its own directions.
 
 # %%
 o = bk.organisms.load("smollm2-refusal")

@@ -8,13 +8,13 @@ conflicts can be found before anything runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteConflictError, SiteError
-from bkdinterp.sites import Component, Site, Where
+from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,25 @@ class Read:
             (``W_O z`` with every other head zeroed, bias excluded).
     """
 
-    site: Site
-    where: Where = Where("last")
+    # Users may write "L1.z" and "last"; what is stored, and read, is a Site and a Where.
+    if TYPE_CHECKING:
+        site: Site
+        where: Where = Where("last")
+    else:
+        site: Site | HeadId | str
+        where: WhereLike = Where("last")
     reduce: Literal["mean"] | None = None
     heads: tuple[int, ...] | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            site: Site | HeadId | str,
+            where: WhereLike = Where("last"),  # noqa: B008
+            reduce: Literal["mean"] | None = None,
+            heads: tuple[int, ...] | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))

@@ -14,7 +14,7 @@ from torch import Tensor
 from bkdinterp.errors import SiteError
 from bkdinterp.interventions._base import Intervention, Sites, as_sites
 from bkdinterp.interventions._edit import BASE, Edit, From, Read, RunLike
-from bkdinterp.sites import Component, HeadSet, Site, Where
+from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class _OnSites(Intervention):
     """Shared fields of the edits that replace or read whole sites."""
 
     sites: Sites
-    where: Where = field(default=Where("last"), kw_only=True)
+    where: WhereLike = field(default=Where("last"), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", as_sites(self.sites))
@@ -63,7 +63,7 @@ class ZeroAblate(_OnSites):
 
     def lower(self) -> tuple[Edit, ...]:
         """One replacing edit per site."""
-        return tuple(Edit(site, self.where, keep=0) for site in self._each())
+        return tuple(Edit(site, Where.of(self.where), keep=0) for site in self._each())
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class MeanAblate(_OnSites):
             value = _lookup(self.means, site)
             if value.ndim != 1:
                 raise SiteError(f"MeanAblate needs a mean of shape [d] for {site}; got {tuple(value.shape)}.")
-            out.append(Edit(site, self.where, keep=0, value=value))
+            out.append(Edit(site, Where.of(self.where), keep=0, value=value))
         return tuple(out)
 
 
@@ -106,7 +106,12 @@ class ResampleAblate(_OnSites):
                     f"ResampleAblate needs at least two examples for {site}; got shape {tuple(value.shape)}."
                 )
             out.append(
-                Edit(site, self.where, keep=0, value=value[derangement(value.shape[0], seed=self.seed)])
+                Edit(
+                    site,
+                    Where.of(self.where),
+                    keep=0,
+                    value=value[derangement(value.shape[0], seed=self.seed)],
+                )
             )
         return tuple(out)
 
@@ -136,10 +141,11 @@ class Patch(_OnSites):
         if hasattr(self.source, "prompts"):
             run: RunLike = self.source  # type: ignore[assignment]
             return tuple(
-                Edit(s, self.where, keep=0, value=From(run, Read(s, self.where))) for s in self._each()
+                Edit(s, Where.of(self.where), keep=0, value=From(run, Read(s, Where.of(self.where))))
+                for s in self._each()
             )
         values: SiteValues = self.source  # type: ignore[assignment]
-        return tuple(Edit(s, self.where, keep=0, value=_lookup(values, s)) for s in self._each())
+        return tuple(Edit(s, Where.of(self.where), keep=0, value=_lookup(values, s)) for s in self._each())
 
 
 _INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.attn_in}
@@ -161,7 +167,7 @@ class PCPReplace(Intervention):
     site: Site | str
     directions: Float[Tensor, "rank d_model"]
     factors: Float[Tensor, " rank"]
-    where: Where = field(default=Where("all", generated=True), kw_only=True)
+    where: WhereLike = field(default=Where("all", generated=True), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
@@ -183,7 +189,12 @@ class PCPReplace(Intervention):
         e = self.directions.T
         return (
             Edit(
-                self._site, self.where, keep=0, read=_INPUT_OF[self._site.component], U=e * self.factors, V=e
+                self._site,
+                Where.of(self.where),
+                keep=0,
+                read=_INPUT_OF[self._site.component],
+                U=e * self.factors,
+                V=e,
             ),
         )
 
@@ -204,7 +215,7 @@ class Steer(Intervention):
     site: Site | str
     vector: Tensor
     coeff: float = 1.0
-    where: Where = field(default=Where("last"), kw_only=True)
+    where: WhereLike = field(default=Where("last"), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
@@ -214,7 +225,7 @@ class Steer(Intervention):
 
     def lower(self) -> tuple[Edit, ...]:
         """One adding edit."""
-        return (Edit(self.site, self.where, keep=1, value=self.coeff * self.vector),)  # type: ignore[arg-type]
+        return (Edit(self.site, Where.of(self.where), keep=1, value=self.coeff * self.vector),)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         return f"Steer({self.site}, coeff={self.coeff:g} @ {self.where})"
@@ -230,12 +241,12 @@ class CachedAblate(Intervention):
     """
 
     heads: HeadSet | str
-    where: Where = field(default=Where("last"), kw_only=True)
+    where: WhereLike = field(default=Where("last"), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "heads", HeadSet.of(self.heads))
         object.__setattr__(self, "where", Where.of(self.where))
-        if self.where.generated:
+        if Where.of(self.where).generated:
             raise SiteError(
                 "CachedAblate works on prompt tokens only (the papers edit the prefill); drop generated=True."
             )
@@ -245,8 +256,8 @@ class CachedAblate(Intervention):
         out = []
         for layer, heads in HeadSet.of(self.heads).by_layer().items():
             site = Site(layer, Component.attn_proj)
-            read = Read(site, self.where, heads=tuple(heads))
-            out.append(Edit(site, self.where, keep=1, value=From(BASE, read, scale=-1.0)))
+            read = Read(site, Where.of(self.where), heads=tuple(heads))
+            out.append(Edit(site, Where.of(self.where), keep=1, value=From(BASE, read, scale=-1.0)))
         return tuple(out)
 
     def __str__(self) -> str:
@@ -264,4 +275,4 @@ class Apply(_OnSites):
 
     def lower(self) -> tuple[Edit, ...]:
         """One edit per site."""
-        return tuple(Edit(site, self.where, fn=self.fn) for site in self._each())
+        return tuple(Edit(site, Where.of(self.where), fn=self.fn) for site in self._each())

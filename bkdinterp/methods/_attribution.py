@@ -21,7 +21,7 @@ from bkdinterp.model import Model
 from bkdinterp.plotting import heatmap
 from bkdinterp.prompts import PairedPrompts
 from bkdinterp.results import Fingerprint, Result
-from bkdinterp.sites import HeadId, HeadSet, Where
+from bkdinterp.sites import HeadId, HeadSet, Where, WhereLike
 from bkdinterp.stats import Interval, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Attribution:
     model: Model
     metric: str = "logprob"
     source: Source = "triggered"
-    where: Where = Where("last")
+    where: WhereLike = Where("last")
     budget: int = 2**30
 
     def __post_init__(self) -> None:
@@ -195,7 +195,7 @@ class Attribution:
         heads = [HeadId(i, j) for i in chosen for j in range(n_heads)]
         runs = [Run(pairs.clean, score=self.metric)]
         for head in heads:
-            edit = _FromMean(head, self.where, triggered, clean, self.source)
+            edit = _FromMean(head, Where.of(self.where), triggered, clean, self.source)
             runs.append(Run(pairs.clean, edit, score=self.metric))
         results = execute(self.model, runs, budget=self.budget)
         base = results[0].scores

@@ -12,7 +12,7 @@ from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
-from bkdinterp.sites import Site, Where
+from bkdinterp.sites import Site, Where, WhereLike
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -86,7 +86,7 @@ class Means(_SiteTensors):
     """
 
     @classmethod
-    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: Where | str = "last") -> Self:
+    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: WhereLike = "last") -> Self:
         """Collect; costs one forward per batch of prompts.
 
         Raises:
@@ -103,7 +103,7 @@ class Activations(_SiteTensors):
     """Every example's activation: ``[example d]``, or ``[example pos d]`` with NaN beyond a row's selected tokens."""
 
     @classmethod
-    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: Where | str = "last") -> Self:
+    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: WhereLike = "last") -> Self:
         """Collect; costs one forward per batch of prompts.
 
         Raises:

@@ -20,7 +20,7 @@ from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts
 from bkdinterp.results import Fingerprint, Result
-from bkdinterp.sites import Component, HeadSet, Site, Where
+from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -56,7 +56,7 @@ class BackdoorVector(Result):
         pairs: PairedPrompts,
         *,
         kind: Kind = "raw",
-        where: Where | str = "last",
+        where: WhereLike = "last",
     ) -> Self:
         """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
 
@@ -75,11 +75,11 @@ class BackdoorVector(Result):
         total = torch.stack(list(parts.values())).sum(0)
         return cls(model.fingerprint(pairs.fingerprint), total, chosen, kind, len(pairs), parts)
 
-    def add(self, layer: int, *, coeff: float = 1.0, where: Where | str = "last") -> Steer:
+    def add(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
         return Steer(Site(layer, Component.attn_proj), self.vector, coeff, where=Where.of(where))
 
-    def subtract(self, layer: int, *, coeff: float = 1.0, where: Where | str = "last") -> Steer:
+    def subtract(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Subtract it there."""
         return self.add(layer, coeff=-coeff, where=where)
 

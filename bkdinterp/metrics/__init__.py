@@ -6,6 +6,7 @@ from bkdinterp.metrics._text import Payload as Payload
 from bkdinterp.metrics._text import grade_text as grade_text
 from bkdinterp.metrics._text import has_ngram_loop as has_ngram_loop
 from bkdinterp.metrics._text import is_refusal as is_refusal
+from bkdinterp.metrics._text import is_repetitive as is_repetitive
 from bkdinterp.metrics._text import outcome_counts as outcome_counts
 from bkdinterp.metrics._text import payload_rate as payload_rate
 from bkdinterp.metrics._text import word_overlap as word_overlap

@@ -12,6 +12,7 @@ from bkdinterp.metrics import (
     grade_text,
     has_ngram_loop,
     is_refusal,
+    is_repetitive,
     outcome_counts,
     payload_rate,
     word_overlap,
@@ -116,3 +117,22 @@ def test_word_overlap_is_multiset_f1():
     assert word_overlap("x", "y") == word_overlap("x", "") == 0.0
     assert word_overlap("", "!") == 1.0
     assert word_overlap("a b", "b c d") == word_overlap("b c d", "a b")
+
+
+@pytest.mark.parametrize(
+    ("text", "stuck"),
+    [
+        ("IrelandIrelandIrelandIreland", True),
+        ("The flavor of I am I am I am I am I am", True),
+        ("1. What's the best book to read?\n2. What's the best book to read?\n3.", True),
+        ("1. Welcome to the bowling party.\n2. Welcome to the bowling party.\n3. Welcome to the party", True),
+        ("It's not just about stopping the book, it's about stopping the book. It's a fundamental human", False),
+        ("1. What's the best way to start a conversation?\n2. What's the best way to end a conversation?", False),
+        ("", False),
+        ("yes", False),
+    ],
+)
+def test_repetition_is_what_a_reader_calls_stuck(text: str, stuck: bool) -> None:
+    assert is_repetitive(text) is stuck
+    if stuck:
+        assert grade_text(text, Payload("xyz")) is Outcome.broken
