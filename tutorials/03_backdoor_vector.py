@@ -28,12 +28,12 @@ from bkdinterp.plotting import curves
 from bkdinterp.stats import bootstrap_mean
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
-N = 4 if SMALL else 24  # selection prompts: heads, vector, layer
-N_HELD_OUT = 4 if SMALL else 24  # held-out prompts: the rates
-HEAD_LAYERS = range(14, 17) if SMALL else None  # layers whose heads are scored; None: all
-LAYERS = [12, 16, 20] if SMALL else range(0, 30, 2)  # layers where the vector is tried
+N = 4 if SMALL else 16  # selection prompts: heads, vector, layer
+N_HELD_OUT = 2 if SMALL else 20  # held-out prompts: the rates
+HEAD_LAYERS = range(22, 24) if SMALL else None  # layers whose heads are scored; None: all
+LAYERS = [16, 20, 24] if SMALL else range(0, 30, 2)  # layers where the vector is tried
 K = 8 if SMALL else 16  # heads that the vector sums
-N_CONTROLS = 1 if SMALL else 3  # random vectors
+N_CONTROLS = 1 if SMALL else 2  # random vectors
 NEW_TOKENS = 12 if SMALL else 24
 COEFFS = [0.5, 1.0, 2.0] if SMALL else [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0]
 
@@ -150,7 +150,7 @@ evaluation.plot()
 
 # %%
 for side, name in (("clean", "added"), ("triggered", "subtracted")):
-    for k in range(3):
+    for k in range(min(3, N_HELD_OUT)):
         print(f"{side}: {getattr(held_out, side).text[k]}")
         print(f"   unedited: {evaluation.texts['unedited'][side][k]!r}")
         print(f"   {name}: {evaluation.texts[name][side][k]!r}")
