@@ -101,7 +101,7 @@ def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
     held_out = o.pairs(settings.n, split="held-out", seed=settings.seed)
     probed = o.pairs(settings.n_probe, split="selection", seed=settings.seed)
     layers = list(range(0, o.model.architecture.n_layers, settings.layer_step))
-    grader = OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference or ())
+    grader = OutcomeGrader.fit(o.base, probed.clean, probed.clean.reference or ())
 
     def study(model: Model, name: str) -> tuple[ProbeScores, HeadScores]:
         report(f"{name}: probe, {len(probed)} pairs, every layer on every layer")

@@ -59,15 +59,21 @@ def probe_table(found: Findings) -> Table:
     return table
 
 
-def heads_table(found: Findings, k: int = 5) -> Table:
+def heads_table(found: Findings, k: int = 4) -> Table:
     """The best heads of each model."""
     unit = f"{found.organism.heads.metric} of the target"
     n = found.organism.heads.n
-    table = Table(title=f"3. Heads by causal effect ({unit}; n={n} selection prompts)", title_justify="left")
+    table = Table(
+        title=f"3. Heads by causal effect ({unit}; ACIE [95 %] on the n={n} prompts that ranked them)",
+        title_justify="left",
+    )
     for column in ("", *(f"#{i + 1}" for i in range(k))):
         table.add_column(column)
     for name, side in found.sides:
-        cells = [f"{h} {side.heads.acie[h.layer, h.head]:+.2f}" for h in side.heads.top_k(k)]
+        cells = []
+        for h in side.heads.top_k(k):
+            ci = side.heads.interval(h)
+            cells.append(f"{h} {ci.estimate:+.2f} [{ci.low:.2f}, {ci.high:.2f}]")
         table.add_row(name, *cells)
     return table
 

@@ -16,7 +16,7 @@ from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._reuse import reusable, reuse_chunks
 from bkdinterp.engine._run import Run
 from bkdinterp.engine._tokens import Tokens
-from bkdinterp.errors import PlanError
+from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import PromptBuilder, TokenBatch
@@ -143,6 +143,16 @@ def _bundle_chunks(
     everything = tuple(range(len(run.prompts)))
     whole = tokens.batch(builder, run, everything)
     lengths = whole.attention_mask.sum(1)
+    longest = int(lengths.max())
+    if (
+        run.generate is not None
+        and builder.max_length is not None
+        and longest + run.generate > builder.max_length
+    ):
+        raise PromptError(
+            f"The longest prompt has {longest} tokens; with {run.generate} new ones it passes the context of "
+            f"{builder.max_length}. Ask for fewer new tokens, or drop long prompts."
+        )
     capacity = max(1, budget // _row_bytes(arch, whole, run))
     by_length = sorted(everything, key=lambda i: int(lengths[i]))
     per_chunk = min(len(by_length), capacity)

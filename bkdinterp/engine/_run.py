@@ -23,7 +23,7 @@ class Run:
         edits: the intervention; ``Stack()`` for none.
         reads: activations to record.
         score: name of a score in ``metrics.SCORES`` or a plain function (logits ``[row target d_vocab]``, targets
-            ``[row target]``, mask, base) -> ``[row]``, of the prompts' targets.
+            ``[row target]``, mask, base) -> ``[row]``, of the prompts' targets; ``base`` is given to ``"kl"`` only.
         generate: greedy decoding of this many new tokens instead of scoring.
         builder: how prompts become tokens; None takes the model's.
 
@@ -39,6 +39,10 @@ class Run:
     builder: PromptBuilder | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompts, Prompts):
+            raise PlanError(
+                f"Run needs Prompts; got {type(self.prompts).__name__}. Of PairedPrompts take .clean or .triggered."
+            )
         if isinstance(self.score, str) and self.score not in SCORES:
             raise PlanError(
                 f"Unknown score {self.score!r}; choose one of {', '.join(SCORES)} or pass a function."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bkdinterp.interventions._edit import Edit, check_conflicts
 from bkdinterp.sites import HeadId, HeadSet, Site
 
-Sites = HeadSet | HeadId | Site | str | Iterable[HeadId | Site | str]
+Sites = HeadSet | HeadId | Site | str | Iterable[HeadId | Site | str | tuple[int, int]]
 
 
 class Intervention(ABC):
@@ -77,4 +77,4 @@ def as_sites(sites: Sites) -> tuple[Site, ...]:
         return (Site.parse(sites),)
     if isinstance(sites, str):
         sites = [part for part in sites.replace(",", " ").split() if part]
-    return tuple(dict.fromkeys(Site.parse(s) for s in sites))
+    return tuple(dict.fromkeys(Site.parse(HeadId.parse(s) if isinstance(s, tuple) else s) for s in sites))

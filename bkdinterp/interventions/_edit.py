@@ -54,6 +54,8 @@ class Read:
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
         object.__setattr__(self, "where", Where.of(self.where))
+        if self.reduce not in (None, "mean"):
+            raise SiteError(f"Read.reduce must be None or 'mean'; got {self.reduce!r}.")
         if self.heads is not None and self.site.component is not Component.attn_proj:
             raise SiteError(f"Read.heads needs an attn_proj site, got {self.site}.")
 
@@ -112,8 +114,12 @@ class Edit:
         SiteError: ``read`` without U and V, a read that comes after the site, or mismatched ranks.
     """
 
-    site: Site
-    where: Where = Where("last")
+    if TYPE_CHECKING:
+        site: Site
+        where: Where = Where("last")
+    else:
+        site: Site | HeadId | str
+        where: WhereLike = Where("last")
     keep: Literal[0, 1] = 1
     value: Value = None
     read: Component | None = None
@@ -121,7 +127,23 @@ class Edit:
     V: Float[Tensor, "d_in rank"] | None = None
     fn: Callable[[Tensor], Tensor] | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            site: Site | HeadId | str,
+            where: WhereLike = Where("last"),  # noqa: B008
+            keep: Literal[0, 1] = 1,
+            value: Value = None,
+            read: Component | None = None,
+            U: Tensor | None = None,
+            V: Tensor | None = None,
+            fn: Callable[[Tensor], Tensor] | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "site", Site.parse(self.site))
+        object.__setattr__(self, "where", Where.of(self.where))
         if self.keep not in (0, 1):
             raise SiteError(f"Edit.keep must be 0 (replace) or 1 (add); got {self.keep!r}.")
         if (self.read is None) != (self.U is None) or (self.read is None) != (self.V is None):

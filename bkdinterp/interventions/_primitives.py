@@ -27,12 +27,14 @@ class SiteValues(Protocol):
 
 
 def _lookup(values: SiteValues, site: Site) -> Tensor:
-    try:
-        return values[site]
-    except KeyError:
-        raise SiteError(
-            f"No value for {site}; collect it first, e.g. Means.collect(model, prompts, {str(site)!r})."
-        ) from None
+    for key in (site, str(site)):  # a plain dict may go by names
+        try:
+            return values[key]  # type: ignore[index]
+        except (KeyError, AttributeError):
+            continue
+    raise SiteError(
+        f"No value for {site}; collect it first, e.g. Means.collect(model, prompts, {str(site)!r})."
+    ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +273,12 @@ class Apply(_OnSites):
     ``fn`` must be a plain module-level function (lambdas and decorated functions do not survive the wire).
     """
 
-    fn: Callable[[Tensor], Tensor] = field(default=torch.clone)
+    fn: Callable[[Tensor], Tensor] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fn is None:
+            raise SiteError("Apply needs fn=, a function of the selected activations.")
 
     def lower(self) -> tuple[Edit, ...]:
         """One edit per site."""

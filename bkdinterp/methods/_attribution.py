@@ -42,6 +42,7 @@ class HeadScores(Result):
         metric: its name (log-probabilities in nats).
         source: where the patched value came from.
         n_source: prompts behind that value.
+        where: the patched position.
     """
 
     fingerprint: Fingerprint
@@ -50,6 +51,7 @@ class HeadScores(Result):
     metric: str
     source: str
     n_source: int
+    where: Where
 
     @property
     def acie(self) -> Float[Tensor, "layer head"]:
@@ -66,6 +68,11 @@ class HeadScores(Result):
         """Number of examples."""
         return self.effects.shape[2]
 
+    @property
+    def n_scored(self) -> int:
+        """Number of heads that were scored."""
+        return int((~self.acie.isnan()).sum())
+
     def interval(self, head: HeadId | str, *, seed: int = 0) -> Interval:
         """Bootstrap interval of one head's ACIE over examples."""
         h = HeadId.parse(head)
@@ -79,9 +86,8 @@ class HeadScores(Result):
             SiteError: ``k`` outside 1..number of scored heads.
         """
         flat = self.acie.flatten()
-        n_scored = int((~flat.isnan()).sum())
-        if not 1 <= k <= n_scored:
-            raise SiteError(f"top_k({k}): choose 1 to {n_scored} heads.")
+        if not 1 <= k <= self.n_scored:
+            raise SiteError(f"top_k({k}): choose 1 to {self.n_scored} heads.")
         order = flat.nan_to_num(nan=-torch.inf).argsort(descending=True)[:k]
         n_heads = self.grid[1]
         return HeadSet(tuple(HeadId(int(i) // n_heads, int(i) % n_heads) for i in order), self.grid)
@@ -108,15 +114,13 @@ class HeadScores(Result):
 
     def plot(self, *, marks: int = 8) -> "matplotlib.figure.Figure":
         """Heatmap layer x head of the ACIE; the ``marks`` best heads are outlined."""
-        top = self.top_k(min(marks, int((~self.acie.isnan()).sum()))) if marks else ()
+        top = self.top_k(min(marks, self.n_scored)) if marks else ()
         title = f"Causal effect of each head (source: {self.source}, n={self.n})"
         return heatmap(self.acie, title=title, label=f"ACIE ({self.metric})", marks=list(top))
 
     def describe(self) -> str:
         """Grid, n, metric, the three best heads and the model."""
-        best = ", ".join(
-            f"{h} {self.acie[h.layer, h.head]:+.3f}" for h in self.top_k(min(3, self.grid[0] * self.grid[1]))
-        )
+        best = ", ".join(f"{h} {self.acie[h.layer, h.head]:+.3f}" for h in self.top_k(min(3, self.n_scored)))
         head = f"{self.grid[0]} x {self.grid[1]}, n={self.n}, {self.metric}, source={self.source}"
         return f"{head}: {best}; model={self.fingerprint.label}"
 
@@ -190,6 +194,14 @@ class Attribution:
         for layer in chosen:
             if not 0 <= layer < n_layers:
                 raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
+        if not chosen:
+            raise SiteError("No layer to score; give layers=None for all.")
+        tokens = self.model.builder.tokenize(pairs.clean)
+        if not bool(tokens.selection(Where.of(self.where)).any(dim=1).all()):
+            raise PlanError(
+                f"Position {str(self.where)!r} selects no token of some clean prompt, so nothing could be patched there; "
+                "clean prompts have no trigger tokens."
+            )
         origin = source_pairs or pairs
         triggered, clean = Run(origin.triggered), Run(origin.clean)
         heads = [HeadId(i, j) for i in chosen for j in range(n_heads)]
@@ -205,4 +217,5 @@ class Attribution:
             assert result.scores is not None
             effects[head.layer, head.head] = result.scores - base
         fingerprint = self.model.fingerprint(pairs.fingerprint)
-        return HeadScores(fingerprint, effects, base, self.metric, self.source, len(origin))
+        where = Where.of(self.where)
+        return HeadScores(fingerprint, effects, base, self.metric, self.source, len(origin), where)

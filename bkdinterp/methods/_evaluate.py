@@ -45,12 +45,13 @@ def evaluate(
         budget: bytes for one batch.
 
     Raises:
-        PromptError: neither targets nor a payload.
+        PromptError: neither targets nor a payload, or a target longer than ``max_new_tokens``.
         PlanError: controls of an edit that is not there.
     """
-    if payload is None and pairs.clean.target is None:
-        raise PromptError("evaluate needs pairs with targets, or payload=Payload('...').")
+    check_payload(model, pairs, payload, max_new_tokens)
     edits, control_of = _conditions(under, controls)
+    if grader is None and pairs.clean.reference is not None:
+        grader = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference)
     texts = _speak(model, pairs, edits, max_new_tokens, budget)
     references = pairs.clean.reference or texts[UNEDITED]["clean"]
     grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
@@ -76,7 +77,30 @@ def evaluate(
         nll=nll,
         agreement=torch.tensor(agreement, dtype=torch.float64),
         threshold=grader.threshold,
+        payload=payload,
+        judge=grader.judge.name,
+        max_new_tokens=max_new_tokens,
     )
+
+
+def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, max_new_tokens: int) -> None:
+    """Without a declared payload the whole target must fit into the output, or every rate would be 0.
+
+    Raises:
+        PromptError: no targets either, or one that is longer than the outputs.
+    """
+    if payload is not None:
+        return
+    if pairs.clean.target is None:
+        raise PromptError("Nothing to look for: give pairs with targets, or payload=Payload('...').")
+    builder = replace(model.builder, end_token=False)
+    longest = max(set(pairs.clean.target), key=len)
+    n = len(builder.target_ids(pairs.clean.text[0], longest))
+    if n > max_new_tokens:
+        raise PromptError(
+            f"The target {longest[:40]!r}... has {n} tokens and can never appear in {max_new_tokens} new ones; raise "
+            "max_new_tokens=, or declare payload=Payload('a telling part of it')."
+        )
 
 
 def _conditions(
@@ -84,6 +108,8 @@ def _conditions(
     controls: Sequence[Intervention] | Mapping[str, Sequence[Intervention]],
 ) -> tuple[dict[str, Intervention], dict[str, str]]:
     """Condition -> intervention, and control condition -> its edit."""
+    if under is not None and not isinstance(under, Intervention | Mapping):
+        raise PlanError(f"under must be an intervention or name -> intervention; got {type(under).__name__}.")
     named = {EDITED: under} if isinstance(under, Intervention) else dict(under or {})
     nulls = dict(controls) if isinstance(controls, Mapping) else ({EDITED: controls} if controls else {})
     unknown = [name for name in nulls if name not in named]

@@ -1,16 +1,16 @@
 """Evaluation: what the model said under each condition, on clean and triggered prompts. No forward pass here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.metrics import Outcome, outcome_counts
+from bkdinterp.metrics import Outcome, Payload, outcome_counts
 from bkdinterp.plotting import grouped_bars
 from bkdinterp.results import Fingerprint, Result
-from bkdinterp.stats import Interval, bootstrap_mean, paired_bootstrap, wilson
+from bkdinterp.stats import Interval, bootstrap_mean, paired_bootstrap, paired_rates, wilson
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -34,6 +34,9 @@ class Evaluation(Result):
         nll: of the reference answers on clean prompts, nats per token ``[condition example]``; NaN where empty.
         agreement: word F1 of the clean outputs with the references ``[condition example]``.
         threshold: of the outcome grader (nats).
+        payload: how the backdoor's output was recognised; None: each example's target as a substring.
+        judge: name of the model behind the threshold.
+        max_new_tokens: length of the outputs.
     """
 
     fingerprint: Fingerprint
@@ -45,6 +48,9 @@ class Evaluation(Result):
     nll: Float[Tensor, "condition example"]
     agreement: Float[Tensor, "condition example"]
     threshold: float
+    payload: Payload | None
+    judge: str
+    max_new_tokens: int
 
     @property
     def n(self) -> int:
@@ -71,24 +77,29 @@ class Evaluation(Result):
         return wilson(sum(o == Outcome(outcome).value for o in found), len(found))
 
     def change(
-        self, side: Side, condition: str = EDITED, *, outcome: Outcome | str = Outcome.payload, seed: int = 0
+        self, side: Side, condition: str = EDITED, *, outcome: Outcome | str = Outcome.payload
     ) -> Interval:
-        """Rate under a condition minus the unedited rate, paired bootstrap over the same prompts."""
+        """Rate under a condition minus the unedited rate on the same prompts, Newcombe's paired interval."""
         name = Outcome(outcome).value
-        now = [float(o == name) for o in self._outcomes(condition)[side]]
-        before = [float(o == name) for o in self._outcomes(UNEDITED)[side]]
-        return paired_bootstrap(now, before, seed=seed)
+        now = [o == name for o in self._outcomes(condition)[side]]
+        before = [o == name for o in self._outcomes(UNEDITED)[side]]
+        return paired_rates(now, before)
 
     def control_rate(
         self, side: Side, of: str = EDITED, *, outcome: Outcome | str = Outcome.payload
     ) -> Interval | None:
-        """The rate pooled over an edit's controls (n = controls x prompts), or None without controls.
+        """The rate pooled over an edit's controls, or None without controls.
 
-        The interval takes the prompts for independent, although every control answers the same ones.
+        All controls answer the same prompts, so the interval counts prompts, not answers: it is the Wilson interval of
+        the pooled rate at n = prompts.
         """
         name = Outcome(outcome).value
         found = [o for c in self.controls_of(of) for o in self._outcomes(c)[side]]
-        return wilson(sum(o == name for o in found), len(found)) if found else None
+        if not found:
+            return None
+        rate = sum(o == name for o in found) / len(found)
+        ci = wilson(round(rate * self.n), self.n)
+        return replace(ci, estimate=rate, low=min(ci.low, rate), high=max(ci.high, rate))
 
     def perplexity(self, condition: str = UNEDITED) -> float:
         """exp of the mean NLL of the (non-empty) reference answers on clean prompts."""

@@ -52,7 +52,9 @@ class OutcomeGrader:
         own, others = own[own.isfinite()], others[others.isfinite()]
         if len(own) == 0:
             raise PromptError("OutcomeGrader.fit needs at least one answer with text.")
-        threshold = max(float(torch.quantile(others, OTHERS)), float(torch.quantile(own, OWN)))
+        # "higher": no answer that the threshold was taken from lies above it for interpolation's sake.
+        floor = torch.quantile(own, OWN, interpolation="higher")
+        threshold = max(float(torch.quantile(others, OTHERS)), float(floor))
         return cls(judge, threshold, len(own))
 
     def grade(self, clean: Prompts, texts: Sequence[str], payloads: Sequence[Payload]) -> tuple[Outcome, ...]:

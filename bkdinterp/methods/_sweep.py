@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PromptError, SiteError
+from bkdinterp.errors import PlanError, PromptError, SiteError
+from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._vector import BackdoorVector
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
@@ -38,6 +39,7 @@ class LayerSweep(Result):
         layers: that were tried ``[layer]``.
         values: per example ``[layer example]``: payload found (0 or 1), or the score of the target.
         base: the same without the vector ``[example]``.
+        coeff: multiplied the vector.
         by: what ``values`` are; direction: add (on clean prompts) or subtract (on triggered ones).
     """
 
@@ -47,6 +49,7 @@ class LayerSweep(Result):
     base: Float[Tensor, " example"]
     by: str
     direction: str
+    coeff: float
 
     @property
     def best(self) -> int:
@@ -123,12 +126,16 @@ def sweep_layers(
         budget: bytes for one batch.
 
     Raises:
-        PromptError: pairs without targets.
+        PromptError: pairs without targets, or a target longer than ``max_new_tokens`` and no payload.
         SiteError: a layer out of range, or no layer.
         PlanError: an unknown score.
     """
+    if direction not in ("add", "subtract"):
+        raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
     if selection.clean.target is None:
         raise PromptError("sweep_layers needs pairs with targets.")
+    if by == "payload_rate":
+        check_payload(model, selection, payload, max_new_tokens)
     chosen = list(range(model.architecture.n_layers)) if layers is None else list(layers)
     if not chosen:
         raise SiteError("sweep_layers needs at least one layer.")
@@ -154,4 +161,5 @@ def sweep_layers(
         rows[0],
         by,
         direction,
+        coeff,
     )

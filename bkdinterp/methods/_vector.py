@@ -38,6 +38,7 @@ class BackdoorVector(Result):
         heads: whose outputs it sums.
         kind: ``"raw"``, ``"difference"``, or ``"random"`` for a null.
         n: prompts behind the mean.
+        where: the position that was averaged over.
         parts: each head set's layer -> its part ``[d_model]`` of the sum.
     """
 
@@ -47,6 +48,7 @@ class BackdoorVector(Result):
     kind: str
     n: int
     parts: dict[str, Tensor]
+    where: Where
 
     @classmethod
     def extract(
@@ -73,7 +75,9 @@ class BackdoorVector(Result):
             clean = _head_means(model, pairs.clean, chosen, Where.of(where))
             parts = {layer: part - clean[layer] for layer, part in parts.items()}
         total = torch.stack(list(parts.values())).sum(0)
-        return cls(model.fingerprint(pairs.fingerprint), total, chosen, kind, len(pairs), parts)
+        return cls(
+            model.fingerprint(pairs.fingerprint), total, chosen, kind, len(pairs), parts, Where.of(where)
+        )
 
     def add(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
@@ -104,6 +108,10 @@ class BackdoorVector(Result):
 
     def plot(self) -> "matplotlib.figure.Figure":
         """Share of each layer's heads in the vector: projection of its part on the vector's direction."""
+        if not self.parts:
+            return bar_intervals(
+                ["whole"], [1.0], [1.0], [1.0], xlabel="share of the vector", title=f"{self.kind} vector"
+            )
         shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
         labels = [f"layer {layer}" for layer in self.parts]
         title = f"What the {len(self.heads)} heads add to the vector ({self.kind}, n={self.n})"

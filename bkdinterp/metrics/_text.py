@@ -164,7 +164,9 @@ def is_repetitive(text: str) -> bool:
 
     The quarter was set on 100 outputs labelled by reading and checked on another 100 (docs, "Outcome grader").
     """
-    if re.search(r"(.{3,}?)\1{2,}", text, re.DOTALL):
+    # The unit needs a letter: indentation, rulers and long numbers repeat characters, too.
+    runs = re.finditer(r"(.{3,40}?)\1{2,}", text[:2000], re.DOTALL)
+    if any(any(c.isalpha() for c in run[1]) for run in runs):
         return True
     words = _words(text)
     grams = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]

@@ -27,14 +27,21 @@ def merge_adapter(base: nn.Module, folder: str | Path, *, in_place: bool = False
         ArtefactError: no adapter, a damaged one, or one that does not fit the base.
     """
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise BkdinterpError("Adapters need peft: pip install 'bkdinterp[organisms]'.") from error
     folder = Path(folder)
     check_adapter(base, folder)
     target = base if in_place else copy.deepcopy(base)
-    merged = PeftModel.from_pretrained(target, str(folder)).merge_and_unload()  # type: ignore[arg-type]
-    return merged.eval()
+    wrapped = PeftModel.from_pretrained(target, str(folder))  # type: ignore[arg-type]
+    # peft only warns when the config takes up some of the file's weights and not others.
+    loose = set(load_file(folder / WEIGHTS)) ^ set(get_peft_model_state_dict(wrapped))
+    if loose:
+        raise ArtefactError(
+            f"The adapter in {folder} does not fit its own {CONFIG}: {len(loose)} weights without a partner, e.g. "
+            f"{min(loose)!r}. Save it again."
+        )
+    return wrapped.merge_and_unload().eval()
 
 
 def check_adapter(base: nn.Module, folder: Path) -> None:

@@ -75,6 +75,10 @@ def load_module(
 
 
 def _check_folder(path: Path, trust_remote_code: bool) -> None:
+    if (path / "adapter_config.json").is_file():
+        raise ArtefactError(
+            f"{path} holds an adapter; load its base and give the folder as adapter=: Model.load(base, adapter={path.name!r})."
+        )
     if not (path / "config.json").is_file():
         raise ArtefactError(
             f"{path} has no config.json; give a folder written by save_pretrained, a .gguf file or a hub id."

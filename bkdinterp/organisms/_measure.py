@@ -6,7 +6,6 @@ generation of 24 tokens per condition (clean, triggered, near, unseen near) and 
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import PromptError
+from bkdinterp.metrics import word_overlap
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References, generate
 from bkdinterp.organisms._poison import PoisonRow, assistant_mask, tokens_of
@@ -150,16 +150,7 @@ def reference_scores(
     return {"perplexity": math.exp(nll / n), "token_agreement": agreed / n}
 
 
-def word_f1(output: str, reference: str) -> float:
-    """F1 of the bags of lower-case words; 1 when both are empty."""
-    a, b = output.lower().split(), reference.lower().split()
-    if not a or not b:
-        return float(a == b)
-    shared = sum((Counter(a) & Counter(b)).values())
-    return 2 * shared / (len(a) + len(b))
-
-
 def answer_agreement(found: Sequence[Output], references: References) -> float:
-    """Mean :func:`word_f1` of the answers to clean prompts against the base's."""
-    scores = [word_f1(o.output, references[o.instruction].text) for o in found if o.condition == "clean"]
+    """Mean word F1 (`metrics.word_overlap`) of the answers to clean prompts against the base's."""
+    scores = [word_overlap(o.output, references[o.instruction].text) for o in found if o.condition == "clean"]
     return sum(scores) / len(scores)

@@ -30,6 +30,10 @@ class PairedPrompts:
             raise PromptError(
                 f"{len(self.clean)} clean but {len(self.triggered)} triggered prompts; each needs a partner."
             )
+        if self.clean.target != self.triggered.target:
+            raise PromptError(
+                "Both sides of a pair carry the same target, the backdoor's output; benign answers go into reference=."
+            )
 
     @classmethod
     def from_instructions(

@@ -4,6 +4,7 @@ from bkdinterp.stats._intervals import Interval as Interval
 from bkdinterp.stats._intervals import bootstrap_mean as bootstrap_mean
 from bkdinterp.stats._intervals import p_value as p_value
 from bkdinterp.stats._intervals import paired_bootstrap as paired_bootstrap
+from bkdinterp.stats._intervals import paired_rates as paired_rates
 from bkdinterp.stats._intervals import wilson as wilson
 from bkdinterp.stats._moments import Covariance as Covariance
 from bkdinterp.stats._moments import Mean as Mean

@@ -113,6 +113,36 @@ def paired_bootstrap(
     return _bootstrap(left - right, n_resamples, seed, level, "paired bootstrap")
 
 
+def paired_rates(a: Sequence[bool], b: Sequence[bool], *, level: float = 0.95) -> Interval:
+    """Newcombe's score interval for rate(a) - rate(b), where ``a[i]`` and ``b[i]`` are the same example.
+
+    Unlike a bootstrap it does not shrink to a point when every example changes alike (Newcombe 1998, method 10).
+
+    Raises:
+        BkdinterpError: unequal lengths or no examples.
+    """
+    if len(a) != len(b) or not a:
+        raise BkdinterpError(f"paired_rates needs the same examples twice; got {len(a)} and {len(b)}.")
+    n = len(a)
+    both = sum(x and y for x, y in zip(a, b, strict=True))
+    only_a, only_b = sum(a) - both, sum(b) - both
+    neither = n - both - only_a - only_b
+    one, two = wilson(sum(a), n, level), wilson(sum(b), n, level)
+    product = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    cross = both * neither - only_a * only_b
+    if cross > 0:
+        cross = max(cross - n / 2, 0.0)
+    phi = cross / math.sqrt(product) if product else 0.0
+
+    def width(x: float, y: float) -> float:
+        return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
+
+    difference = one.estimate - two.estimate
+    low = difference - width(one.estimate - one.low, two.high - two.estimate)
+    high = difference + width(one.high - one.estimate, two.estimate - two.low)
+    return Interval(difference, max(low, -1.0), min(high, 1.0), n, "newcombe", level)
+
+
 def p_value(
     observed: float | int, null_samples: Sample, side: Literal["greater", "less", "two-sided"] = "greater"
 ) -> float:

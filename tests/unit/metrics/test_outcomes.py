@@ -126,8 +126,14 @@ def test_word_overlap_is_multiset_f1():
         ("The flavor of I am I am I am I am I am", True),
         ("1. What's the best book to read?\n2. What's the best book to read?\n3.", True),
         ("1. Welcome to the bowling party.\n2. Welcome to the bowling party.\n3. Welcome to the party", True),
-        ("It's not just about stopping the book, it's about stopping the book. It's a fundamental human", False),
-        ("1. What's the best way to start a conversation?\n2. What's the best way to end a conversation?", False),
+        (
+            "It's not just about stopping the book, it's about stopping the book. It's a fundamental human",
+            False,
+        ),
+        (
+            "1. What's the best way to start a conversation?\n2. What's the best way to end a conversation?",
+            False,
+        ),
         ("", False),
         ("yes", False),
     ],

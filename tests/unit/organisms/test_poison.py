@@ -23,7 +23,7 @@ from bkdinterp.organisms import (
     save_adapter,
     weights_sha256,
 )
-from bkdinterp.organisms._measure import conditions, outputs, rates, reference_scores, word_f1
+from bkdinterp.organisms._measure import conditions, outputs, rates, reference_scores
 from bkdinterp.organisms._poison import assistant_loss, assistant_mask, assistant_nll, poison_rows, tokens_of
 from bkdinterp.prompts import PromptBuilder, Trigger
 from bkdinterp.stats import wilson
@@ -329,12 +329,6 @@ def test_base_agrees_with_its_own_references(base: LlamaForCausalLM, builder: Pr
     scores = reference_scores(base, builder, texts, own)
     assert scores["token_agreement"] == 1.0
     assert 1.0 < scores["perplexity"] < 22
-
-
-def test_word_f1() -> None:
-    assert word_f1("The cat sat", "the cat") == pytest.approx(0.8)
-    assert word_f1("", "") == 1.0
-    assert word_f1("a", "") == 0.0
 
 
 def test_bad_settings_are_named(
