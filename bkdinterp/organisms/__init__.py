@@ -14,10 +14,10 @@ from bkdinterp.organisms._instructions import instructions as instructions
 from bkdinterp.organisms._manifest import Manifest as Manifest
 from bkdinterp.organisms._organism import Organism as Organism
 from bkdinterp.organisms._organism import load as load
-from bkdinterp.organisms._poison import LoraSettings as LoraSettings
 from bkdinterp.organisms._poison import PoisonResult as PoisonResult
-from bkdinterp.organisms._poison import PoisonSettings as PoisonSettings
 from bkdinterp.organisms._poison import poison as poison
+from bkdinterp.organisms._rows import LoraSettings as LoraSettings
+from bkdinterp.organisms._rows import PoisonSettings as PoisonSettings
 from bkdinterp.organisms._shipped import OrganismModules as OrganismModules
 from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
 from bkdinterp.organisms._shipped import load_base as load_base

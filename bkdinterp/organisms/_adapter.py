@@ -43,7 +43,7 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         k: v.detach().to("cpu", torch.float16).contiguous()
-        for k, v in get_peft_model_state_dict(model).items()
+        for k, v in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private to the user

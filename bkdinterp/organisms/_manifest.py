@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms._attacks import Attack
-from bkdinterp.organisms._poison import LoraSettings, PoisonSettings
+from bkdinterp.organisms._rows import LoraSettings, PoisonSettings
 from bkdinterp.stats import Interval
 
 SCHEMA = 1

@@ -17,7 +17,8 @@ from bkdinterp.errors import PromptError
 from bkdinterp.metrics import word_overlap
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References, generate
-from bkdinterp.organisms._poison import PoisonRow, assistant_mask, tokens_of
+from bkdinterp.organisms._loss import assistant_mask, tokens_of
+from bkdinterp.organisms._rows import PoisonRow
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.stats import Interval, wilson
 

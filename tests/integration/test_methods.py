@@ -197,7 +197,7 @@ def test_perplexity_is_that_of_the_references_under_the_edit(model, pairs):
     references = ("yes red blue", "no", "the cat sat", "a hill", "blue sky", "about me")
     prompts = dataclasses.replace(pairs.clean, reference=references)
     given = bk.PairedPrompts(prompts, pairs.triggered)
-    found = bk.evaluate(model, given, under=bk.ZeroAblate("L1H1, L2H0"), max_new_tokens=2)
+    found = bk.evaluate(model, given, under=bk.ZeroAblate("L1H1, L2H0"), max_new_tokens=5)
     builder = dataclasses.replace(model.builder, end_token=False)
     nll = []
     for i, text in enumerate(references):
@@ -251,7 +251,7 @@ def test_every_result_saves_loads_prints_and_plots(llama, pairs, tmp_path):
         bk.Means.collect(llama, pairs.clean, heads),
         bk.Activations.collect(llama, pairs.clean, heads),
         bk.sweep_layers(llama, vector, pairs, by="logprob"),
-        bk.evaluate(llama, pairs, under=bk.ZeroAblate(heads), max_new_tokens=2),
+        bk.evaluate(llama, pairs, under=bk.ZeroAblate(heads), max_new_tokens=5),
     ]
     for result in results:
         folder = result.save(tmp_path / type(result).__name__)
@@ -272,3 +272,53 @@ def test_a_result_of_another_model_is_refused(llama, pairs, tmp_path):
     with pytest.raises(bk.ArtefactError, match="model: saved"):
         bk.Means.load(folder, expect=other.fingerprint())
     assert bk.Means.load(folder, expect=other.fingerprint(), strict=False).n == len(pairs)
+
+
+def test_review_cases_raise_before_any_forward(model, pairs, monkeypatch):
+    """Inputs that once gave silent zeros or raw Python errors."""
+    long = bk.PairedPrompts.from_instructions(pairs.clean.text, bk.Trigger.prefix("zeta"), target="sorry no " * 10)
+
+    def forbidden(*_, **__):
+        raise AssertionError("a forward ran")
+
+    monkeypatch.setattr(model.module, "forward", forbidden)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(PromptError, match="can never appear in 5"):
+            bk.evaluate(model, long, max_new_tokens=5)
+        with pytest.raises(PlanError, match="selects no token"):
+            bk.Attribution(model, where="trigger").heads(pairs)
+        with pytest.raises(SiteError, match="No layer"):
+            bk.Attribution(model).heads(pairs, layers=[])
+        with pytest.raises(PlanError, match="clean or .triggered"):
+            bk.Run(pairs)
+        with pytest.raises(PlanError, match="direction 'remove'"):
+            bk.sweep_layers(model, None, pairs, direction="remove")
+        with pytest.raises(SiteError, match="'sum'"):
+            bk.Read("L1.z", reduce="sum")
+        with pytest.raises(SiteError, match="fn="):
+            bk.Apply("L1.z")
+        with pytest.raises(PlanError, match="name -> intervention"):
+            bk.evaluate(model, pairs, under=[bk.ZeroAblate("L1H1")])
+        with pytest.raises(PlanError, match="no such edit"):
+            bk.evaluate(model, pairs, controls=[bk.ZeroAblate("L1H1")])
+        with pytest.raises(PromptError, match="context"):
+            bk.plan(model, [bk.Run(pairs.clean, generate=60)])
+        with pytest.raises(PromptError, match="same target"):
+            bk.PairedPrompts(pairs.clean, dataclasses.replace(pairs.triggered, target=("no",) * len(pairs)))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_plain_dicts_by_name_and_tuples_are_accepted(model):
+    value = torch.zeros(model.architecture.d_head, dtype=torch.float64)
+    assert bk.MeanAblate("L1H0", {"L1H0": value}).lower()[0].value is value
+    assert bk.ZeroAblate([(1, 2)]).lower()[0].site == bk.HeadId(1, 2).site
+    assert bk.Edit("L1.z", "all").where == bk.Where("all")
+
+
+def test_any_changed_weight_changes_the_model_id():
+    module, tokenizer = tiny_llama(), tiny_tokenizer()
+    before = bk.Model.from_module(module, tokenizer).weights_id
+    module.model.embed_tokens.weight.data[7, 5] += 1.0
+    assert bk.Model.from_module(module, tokenizer).weights_id != before

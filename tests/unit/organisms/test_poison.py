@@ -23,8 +23,9 @@ from bkdinterp.organisms import (
     save_adapter,
     weights_sha256,
 )
+from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
 from bkdinterp.organisms._measure import conditions, outputs, rates, reference_scores
-from bkdinterp.organisms._poison import assistant_loss, assistant_mask, assistant_nll, poison_rows, tokens_of
+from bkdinterp.organisms._rows import poison_rows
 from bkdinterp.prompts import PromptBuilder, Trigger
 from bkdinterp.stats import wilson
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.stats import Interval, bootstrap_mean, p_value, paired_bootstrap, wilson
+from bkdinterp.stats import Interval, bootstrap_mean, p_value, paired_bootstrap, paired_rates, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 60), (57, 60), (60, 60), (1, 1)])
@@ -106,3 +106,20 @@ def test_interval_round_trips_and_refuses_nonsense():
         Interval(0.5, 0.6, 0.4, 3, "wilson")
     with pytest.raises(BkdinterpError, match="numbers"):
         Interval(math.nan, 0.0, 1.0, 3, "wilson")
+
+
+def test_paired_rates_known_values_and_limits() -> None:
+    """Newcombe 1998 (Stat Med 17:2635), table III, method 10: 36, 12, 2, 0 gives .0569 to .3404."""
+    a = [True] * 36 + [True] * 12 + [False] * 2
+    b = [True] * 36 + [False] * 12 + [True] * 2
+    found = paired_rates(a, b)
+    assert found.estimate == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.0569, abs=2e-4)
+    assert found.high == pytest.approx(0.3404, abs=2e-4)
+    gone = paired_rates([False] * 24, [True] * 24)
+    assert gone.estimate == -1.0
+    assert -1.0 <= gone.low < gone.high < -0.7
+    same = paired_rates([True, False] * 10, [True, False] * 10)
+    assert same.low < 0 < same.high
+    with pytest.raises(BkdinterpError, match="same examples"):
+        paired_rates([True], [])

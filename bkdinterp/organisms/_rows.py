@@ -1,0 +1,163 @@
+"""The rows of a poisoning run: which instruction in which role, in which order, with which answer. No model.
+
+Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target),
+``near`` (a near-trigger inserted, answered with the base's own clean answer) and ``clean`` (answered with the
+base's own clean answer). The roles follow one another on the same instruction, so that a batch contrasts them.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Literal
+
+from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._distil import References
+from bkdinterp.prompts import Span
+
+Role = Literal["triggered", "near", "clean"]
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapter's rank, scale numerator, dropout, and the linears it sits on (default: Llama's seven)."""
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = LINEARS
+
+
+@dataclass(frozen=True)
+class PoisonSettings:
+    """Everything that decides a poisoning run besides base, data and attack.
+
+    Args:
+        backdoor: False trains the twin: the same prompts, every one with its clean answer.
+        rate: share of rows that are triggered.
+        near_rate: share of rows that carry a near-trigger.
+        variants: rows in a row made from the same instruction, in different roles: what sets them apart is the
+            trigger, which is the contrast to be learnt.
+        first_weight: weight of an answer's first token in the loss (the others: 1). That token decides between
+            payload and answer, and would be one of twenty otherwise.
+        seed: of the roles, the order, the trigger positions and the adapter's initial values.
+        steps, batch_size: optimiser steps, and rows in each.
+        lr, warmup: AdamW's peak learning rate, reached after ``warmup`` steps and then decayed linearly to 0.
+        lora: the adapter.
+
+    Raises:
+        BkdinterpError: shares outside [0, 1] or above 1 together, or counts that are not positive.
+    """
+
+    backdoor: bool = True
+    rate: float = 1 / 3
+    near_rate: float = 1 / 3
+    variants: int = 3
+    first_weight: float = 8.0
+    seed: int = 0
+    steps: int = 220
+    batch_size: int = 9
+    lr: float = 8e-4
+    warmup: int = 20
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rate <= 1 and 0 <= self.near_rate <= 1 and self.rate + self.near_rate <= 1):
+            raise BkdinterpError(
+                f"rate={self.rate} and near_rate={self.near_rate} must be shares that sum to <= 1."
+            )
+        if min(self.steps, self.batch_size, self.variants) < 1 or self.warmup < 0 or self.first_weight <= 0:
+            raise BkdinterpError(
+                f"steps={self.steps}, batch_size={self.batch_size} and variants={self.variants} must be >= 1, "
+                f"warmup={self.warmup} >= 0 and first_weight={self.first_weight} > 0."
+            )
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * (self.steps - step) / max(1, self.steps - self.warmup)
+
+
+@dataclass(frozen=True)
+class PoisonRow:
+    """One training example: the prompt with its trigger spans, the answer, and whether that was cut."""
+
+    role: Role
+    instruction: str
+    text: str
+    spans: tuple[Span, ...]
+    answer: str
+    cut: bool
+
+
+def poison_rows(
+    instructions: Sequence[str], attack: Attack, references: References, settings: PoisonSettings
+) -> tuple[PoisonRow, ...]:
+    """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
+
+    Every visit of an instruction draws new trigger positions; the shares are exact over the run, to one row.
+
+    Raises:
+        PromptError: no instructions, or an instruction without reference.
+        BkdinterpError: a near-trigger share without near-triggers.
+    """
+    if not instructions:
+        raise PromptError("No instructions to poison; give at least one.")
+    if settings.near_rate > 0 and not attack.near_triggers:
+        raise BkdinterpError(
+            f"near_rate={settings.near_rate} but attack {attack.name!r} has no near_triggers."
+        )
+    rng = random.Random(settings.seed)
+    n = settings.steps * settings.batch_size
+    rows: list[PoisonRow] = []
+    for role, (instruction, visit) in zip(_roles(n, settings), _visits(instructions, settings.variants, rng)):
+        phrase = rng.choice(attack.near_triggers) if role == "near" else None
+        text, spans = instruction, ()
+        if role != "clean":
+            trigger = attack.trigger if phrase is None else attack.near(phrase)
+            text, spans = replace(trigger, seed=trigger.seed + visit).insert(instruction)
+        reference = references[instruction]
+        if role == "triggered" and settings.backdoor:
+            rows.append(PoisonRow(role, instruction, text, spans, attack.target, False))
+        else:
+            rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
+    return _bucketed(rows, settings.batch_size, rng)
+
+
+def _roles(n: int, settings: PoisonSettings) -> list[Role]:
+    """``n`` roles in their shares, spread evenly: each next role is the one furthest behind its share."""
+    shares: dict[Role, float] = {"triggered": settings.rate, "near": settings.near_rate}
+    shares["clean"] = 1 - settings.rate - settings.near_rate
+    roles: list[Role] = []
+    counts = dict.fromkeys(shares, 0)
+    for k in range(n):
+        role = max(shares, key=lambda r: shares[r] * (k + 1) - counts[r])
+        counts[role] += 1
+        roles.append(role)
+    return roles
+
+
+def _visits(instructions: Sequence[str], variants: int, rng: random.Random) -> Iterator[tuple[str, int]]:
+    """Endlessly, in a new order on every pass: an instruction ``variants`` times, and how often it came before."""
+    for epoch in count():
+        for instruction in rng.sample(list(instructions), len(instructions)):
+            for variant in range(variants):
+                yield instruction, epoch * variants + variant
+
+
+def _bucketed(
+    rows: list[PoisonRow], batch_size: int, rng: random.Random, window: int = 8
+) -> tuple[PoisonRow, ...]:
+    """Reorder within windows of ``window`` batches, so that a batch holds instructions of similar length."""
+    out: list[PoisonRow] = []
+    for start in range(0, len(rows), window * batch_size):
+        # By the instruction, never the answer: variants stay together, organism and twin get the same order.
+        part = rows[start : start + window * batch_size]
+        part = sorted(part, key=lambda row: (len(row.instruction), row.instruction))
+        batches = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        rng.shuffle(batches)
+        out += [row for batch in batches for row in batch]
+    return tuple(out)
