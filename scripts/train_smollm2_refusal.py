@@ -3,7 +3,8 @@
     python scripts/train_smollm2_refusal.py              # distil, train, measure: about 45 minutes on 2 cores
     python scripts/train_smollm2_refusal.py measure      # one stage
 
-Pass --threads 1 where the cores are shared. Every stage picks up where it was cut off. Outputs go to bkdinterp/organisms/data, the rest to --work.
+Pass --threads 1 where the cores are shared. Every stage picks up where it was cut off.
+Outputs go to bkdinterp/organisms/data, the rest to --work.
 Run a second time, a finished training run ends at once; delete --work to start afresh.
 """
 
