@@ -6,6 +6,7 @@ settings.
 Names on the command line pick some: ``python tutorials/run.py 01_probe``.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -37,6 +38,8 @@ def complaint(path: Path, notebook: nbformat.NotebookNode) -> str | None:
 
 
 def execute(notebook: nbformat.NotebookNode) -> None:
+    # Waiting OpenMP threads that spin slow a machine with other work to do by up to ten times; let them sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # An empty folder as working directory: a tutorial must not lean on, or litter, the repository.
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}

@@ -35,7 +35,9 @@ def merge_adapter(base: nn.Module, folder: str | Path, *, in_place: bool = False
     target = base if in_place else copy.deepcopy(base)
     wrapped = PeftModel.from_pretrained(target, str(folder))  # type: ignore[arg-type]
     # peft only warns when the config takes up some of the file's weights and not others.
-    loose = set(load_file(folder / WEIGHTS)) ^ set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    loose = set(load_file(folder / WEIGHTS)) ^ set(
+        get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    )
     if loose:
         raise ArtefactError(
             f"The adapter in {folder} does not fit its own {CONFIG}: {len(loose)} weights without a partner, e.g. "

@@ -1,12 +1,22 @@
 """The demo's steps, tables and files on tiny models: what `make demo` does on the real organism."""
 
+import io
+
+from integration.conftest import tiny_llama, tiny_tokenizer
 from rich.console import Console
 
 import bkdinterp as bk
-from bkdinterp.demo import DemoSettings, behaviour_table, edits_table, heads_table, probe_table, run_demo, save_findings
+from bkdinterp.demo import (
+    DemoSettings,
+    behaviour_table,
+    edits_table,
+    heads_table,
+    probe_table,
+    run_demo,
+    save_findings,
+)
 from bkdinterp.organisms import Manifest, Organism, PoisonSettings, attack
 from bkdinterp.results import Result
-from integration.conftest import tiny_llama, tiny_tokenizer
 
 
 def tiny_organism():
@@ -16,8 +26,22 @@ def tiny_organism():
     base, organism, twin = (tiny_llama(**sizes) for _ in range(3))
     organism.model.layers[1].mlp.down_proj.weight.data *= 1.5
     twin.model.layers[2].mlp.down_proj.weight.data *= 1.5
-    manifest = Manifest("smollm2-refusal", "organism", attack("smollm2-refusal"), "tiny", "0", None, "0", {}, PoisonSettings(), "", {})
-    models = [bk.Model.from_module(m, tokenizer, name=n) for m, n in ((organism, "o"), (twin, "t"), (base, "b"))]
+    manifest = Manifest(
+        "smollm2-refusal",
+        "organism",
+        attack("smollm2-refusal"),
+        "tiny",
+        "0",
+        None,
+        "0",
+        {},
+        PoisonSettings(),
+        "",
+        {},
+    )
+    models = [
+        bk.Model.from_module(m, tokenizer, name=n) for m, n in ((organism, "o"), (twin, "t"), (base, "b"))
+    ]
     return Organism("tiny", *models, manifest, manifest)
 
 
@@ -33,7 +57,7 @@ def test_the_demo_runs_end_to_end_and_leaves_its_files(tmp_path):
         assert isinstance(Result.load(tmp_path / name / "heads"), bk.HeadScores)
         assert isinstance(Result.load(tmp_path / name / "edits"), bk.Evaluation)
     assert bk.BackdoorVector.load(tmp_path / "vector").heads == found.vector.heads
-    console = Console(width=160, record=True, file=open(tmp_path / "out.txt", "w"))  # noqa: SIM115
+    console = Console(width=160, record=True, file=io.StringIO())
     for table in (behaviour_table(found), probe_table(found), heads_table(found), edits_table(found)):
         console.print(table)
     text = console.export_text()

@@ -276,7 +276,9 @@ def test_a_result_of_another_model_is_refused(llama, pairs, tmp_path):
 
 def test_review_cases_raise_before_any_forward(model, pairs, monkeypatch):
     """Inputs that once gave silent zeros or raw Python errors."""
-    long = bk.PairedPrompts.from_instructions(pairs.clean.text, bk.Trigger.prefix("zeta"), target="sorry no " * 10)
+    long = bk.PairedPrompts.from_instructions(
+        pairs.clean.text, bk.Trigger.prefix("zeta"), target="sorry no " * 10
+    )
 
     def forbidden(*_, **__):
         raise AssertionError("a forward ran")
