@@ -292,7 +292,7 @@ def test_review_cases_raise_before_any_forward(model, pairs, monkeypatch):
             bk.Attribution(model, where="trigger").heads(pairs)
         with pytest.raises(SiteError, match="No layer"):
             bk.Attribution(model).heads(pairs, layers=[])
-        with pytest.raises(PlanError, match="clean or .triggered"):
+        with pytest.raises(PlanError, match=r"clean or \.triggered"):
             bk.Run(pairs)
         with pytest.raises(PlanError, match="direction 'remove'"):
             bk.sweep_layers(model, None, pairs, direction="remove")
