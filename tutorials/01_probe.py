@@ -27,7 +27,7 @@ from bkdinterp.stats import wilson
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 N = 20 if SMALL else 150  # pairs of prompts: 60 % to fit, 20 % to validate, 20 % to test
 N_RANDOM = 100 if SMALL else 1000  # random directions, the probe's null
-N_SPEAK = 3 if SMALL else 24  # prompts that both models answer
+N_SPEAK = 2 if SMALL else 24  # prompts that both models answer
 NEW_TOKENS = 12
 
 # %% [markdown]
