@@ -115,7 +115,7 @@ class HeadScores(Result):
     def plot(self, *, marks: int = 8) -> "matplotlib.figure.Figure":
         """Heatmap layer x head of the ACIE; the ``marks`` best heads are outlined."""
         top = self.top_k(min(marks, self.n_scored)) if marks else ()
-        title = f"Causal effect of each head (source: {self.source}, n={self.n})"
+        title = f"Causal effect of each head\nsource: {self.source}, n={self.n}"
         return heatmap(self.acie, title=title, label=f"ACIE ({self.metric})", marks=list(top))
 
     def describe(self) -> str:

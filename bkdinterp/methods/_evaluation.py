@@ -146,7 +146,7 @@ class Evaluation(Result):
         for condition in (c for c in self.conditions if c not in self.control_of):
             shown[condition] = [condition]
             if nulls := self.controls_of(condition):
-                shown[f"{condition}: {len(nulls)} controls"] = list(nulls)
+                shown[f"{condition}: {len(nulls)} control{'s' * (len(nulls) > 1)}"] = list(nulls)
         rows = {
             f"{label}, {side}": {
                 o.value: count
