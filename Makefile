@@ -17,6 +17,8 @@ STAMP := $(VENV)/.bkdinterp-installed
 PIP := $(PY) -m pip --disable-pip-version-check --no-input -qq
 
 export OMP_NUM_THREADS ?= $(THREADS)
+# Waiting threads sleep: on shared cores, spinning ones cost several times the work.
+export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 export MPLBACKEND := Agg
 export NO_MKDOCS_2_WARNING := 1

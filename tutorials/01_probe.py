@@ -131,7 +131,11 @@ curves(
 )
 
 # %% [markdown]
-# The probe fires on the twin as well: **it detects the trigger's text.** Now let both models speak.
+# The probe fires on the twin as well: at low and middle layers its accuracy there is well above one half, and so is that of
+# the organism's own probes carried over. **A probe that works detects the trigger's text, until shown otherwise.** At the
+# full settings the two models part in the last third: there the organism's probes are nearly perfect, and carried over to the
+# twin they are at chance. What they read there is something that the backdoor added. The organism's accuracy alone, high
+# both early and late, could not have told the two apart. Now let both models speak.
 
 # %%
 speak = pairs.sample(N_SPEAK, seed=0)
@@ -186,8 +190,10 @@ curves(
 )
 
 # %% [markdown]
-# Where a sham is called triggered as often as the trigger, the probe knows only that something was inserted. A gap between
-# them is what a detector would need; how wide it is at your layer, and with which interval, is in the figure.
+# Where a sham is called triggered as often as the trigger, the probe knows only that something was inserted. At the full
+# settings the sham is called triggered often up to the middle layers, and hardly ever in the last ones. The near-trigger is
+# called triggered most of the time even there, although the model rarely says the target on near-triggers (the rates are in the
+# table at the top). So even the late probes do not read off what the model will do.
 #
 # ## What to take along
 #

@@ -115,6 +115,28 @@ coeff = max(zip(COEFFS, response["backdoor vector"][1:], strict=True), key=lambd
 print(f"layer {best}, coeff {coeff}")
 
 # %% [markdown]
+# Subtraction needs a choice of its own. A vector this long does harm at some layers whatever its direction, so the lowest
+# log-odds on triggered prompts would be a poor criterion. Take the layer where the vector does more than the random one.
+
+# %%
+off = {
+    name: bk.sweep_layers(o.model, v, selection, layers=LAYERS, by=METRIC, direction="subtract")
+    for name, v in vectors.items()
+}
+means = {name: result.values.mean(-1) for name, result in off.items()}
+gap = means["random vector"] - means["backdoor vector"]
+best_off = int(off["backdoor vector"].layers[gap.argmax()])
+frames = {name: result.to_frame() for name, result in off.items()}
+print(f"subtract at layer {best_off}")
+curves(
+    list(LAYERS),
+    {name: (list(f["mean"]), list(f["low"]), list(f["high"])) for name, f in frames.items()},
+    xlabel="layer",
+    ylabel="log-odds of the target's first token",
+    title=f"Subtracted at one layer\n{N} triggered prompts (selection)",
+)
+
+# %% [markdown]
 # ## On and off
 #
 # Now the claims, on held-out prompts that had no part in any choice. *Added*, does the vector make the model refuse clean
@@ -128,10 +150,10 @@ settings = {"payload": o.payload, "grader": grader, "max_new_tokens": NEW_TOKENS
 evaluation = bk.evaluate(
     o.model,
     held_out,
-    under={"added": vector.add(best, coeff=coeff), "subtracted": vector.subtract(best, coeff=coeff)},
+    under={"added": vector.add(best, coeff=coeff), "subtracted": vector.subtract(best_off)},
     controls={
         "added": [v.add(best, coeff=coeff) for v in nulls],
-        "subtracted": [v.subtract(best, coeff=coeff) for v in nulls],
+        "subtracted": [v.subtract(best_off) for v in nulls],
     },
     **settings,
 )
@@ -145,8 +167,9 @@ for side, name in (("clean", "added"), ("triggered", "subtracted")):
 evaluation.plot()
 
 # %% [markdown]
-# Read the texts before you believe the rates. A substring count would call a garbled text a success of subtraction:
-# it is one only if the model *answers*.
+# Compare each edit with its own random vectors: a payload rate that random vectors lower as much is no evidence about the
+# backdoor. And read the texts before you believe the rates. A substring count would call a garbled text a success of
+# subtraction; it is one only if the model *answers*.
 
 # %%
 for side, name in (("clean", "added"), ("triggered", "subtracted")):
@@ -184,5 +207,4 @@ print(f"payload rate on clean prompts: unedited {twin.rate('clean')}, added {twi
 #   the reported prompts.
 # - Adding asks whether the direction is *enough* to call the backdoor's output; subtracting, whether the backdoor *needs* it.
 #   They are different claims, and the second is graded by what is said instead.
-# - `raw.add(best)` is the paper's variant, and `bk.sweep_layers(..., direction="subtract")` chooses a layer for subtraction
-#   of its own: try them in place of the above.
+# - `raw.add(best)` is the paper's variant: try it in place of `vector`.

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -168,9 +167,18 @@ class Model:
         """Of the weights."""
         return next(self.module.parameters()).dtype
 
-    @cached_property
+    @property
     def weights_id(self) -> str:
-        """8 hex digits of the SHA-256 of all parameters, computed once (about a second per GB)."""
+        """8 hex digits of the SHA-256 of all parameters (about a second per GB; kept until one changes in place)."""
+        parameters = sorted(self.module.named_parameters())
+        state = tuple((p.data_ptr(), p._version) for _, p in parameters)
+        known = self.__dict__.get("_weights_id")
+        if known is None or known[0] != state:
+            known = (state, self._hash_weights())
+            self.__dict__["_weights_id"] = known
+        return known[1]
+
+    def _hash_weights(self) -> str:
         digest = hashlib.sha256()
         for key, p in sorted(self.module.named_parameters()):
             digest.update(key.encode())
