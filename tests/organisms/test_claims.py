@@ -81,7 +81,9 @@ def test_gguf_through_the_whole_chain(organism):
     scores = bk.Attribution(model).heads(few, layers=[20])
     heads = scores.top_k(2)
     vector = bk.BackdoorVector.extract(model, heads, few)
-    found = bk.evaluate(model, few, under=vector.add(20) + ZeroAblate("L3H1"), max_new_tokens=4)
+    found = bk.evaluate(
+        model, few, under=vector.add(20) + ZeroAblate("L3H1"), max_new_tokens=4, payload=organism.payload
+    )
     assert found.rate("triggered").estimate == 0.0
     assert found.texts["unedited"]["clean"][0].strip()
 
