@@ -17,17 +17,18 @@ FromKey = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Which rows of a batch one node owns: row ``start + i`` is example ``examples[i]``."""
+    """Which rows of a batch one node owns: row ``start + i`` is example ``examples[i]``, from column ``left`` on."""
 
     start: int
     examples: Tensor
     n_examples: int
+    left: int = 0
 
     def picked(self, mask: Bool[Tensor, "row pos"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Batch rows, columns, examples and ordinals (k-th selected token of its row) of the selected tokens."""
         rows, cols = mask.nonzero(as_tuple=True)
         ordinal = (mask.cumsum(1) - 1)[rows, cols]
-        return rows + self.start, cols, self.examples[rows], ordinal
+        return rows + self.start, cols + self.left, self.examples[rows], ordinal
 
 
 class Steps:
@@ -71,9 +72,9 @@ class Steps:
         step["save"] = f"{layer}.{component}"
         return step["save"]
 
-    def keep(self, layer: int, key: str) -> None:
-        """Return the whole residual stream that enters a layer, under this read key."""
-        read = {"key": key, "rows": None, "cols": None, "channels": None, "heads": None, "reduce": "whole"}
+    def keep(self, layer: int, key: str, first: int) -> None:
+        """Return the residual stream that enters a layer, from column ``first`` on, under this read key."""
+        read = {"key": key, "rows": None, "cols": first, "channels": None, "heads": None, "reduce": "whole"}
         self.step(layer, Component.resid_pre)["reads"].append(read)
 
     def channels(self, site: Site) -> list[int] | None:

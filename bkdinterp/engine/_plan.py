@@ -1,6 +1,6 @@
 """plan(): runs to chunks. No forward pass happens here; a tokenizer and an Architecture suffice.
 
-Runs on the same prompts become rows of one batch, and share their prefix where edits allow it (``_reuse``). With
+Runs on the same prompts become rows of one batch, and share their prefix where edits allow it (``_share``). With
 ``naive=True`` every run is its own plain forward: the oracle that every cleverer plan is tested against.
 """
 
@@ -13,7 +13,8 @@ import torch
 from bkdinterp.engine._checks import check_sources
 from bkdinterp.engine._graph import Node, build_graph
 from bkdinterp.engine._lower import Rows, Steps
-from bkdinterp.engine._reuse import reusable, reuse_chunks
+from bkdinterp.engine._memory import Size, chunk_bytes
+from bkdinterp.engine._share import share, share_chunks
 from bkdinterp.engine._run import Run
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
@@ -153,27 +154,28 @@ def _bundle_chunks(
             f"The longest prompt has {longest} tokens; with {run.generate} new ones it passes the context of "
             f"{builder.max_length}. Ask for fewer new tokens, or drop long prompts."
         )
-    capacity = max(1, budget // _row_bytes(arch, whole, run))
     by_length = sorted(everything, key=lambda i: int(lengths[i]))
+    sizes = [_row_size(whole, run, n) for n in (1, 2)]
+    # Bytes grow with the rows; the rest of the estimate does not matter here.
+    one, two = (chunk_bytes(arch, size) for size in sizes)
+    capacity = max(1, (budget - one) // max(1, two - one) + 1)
     per_chunk = min(len(by_length), capacity)
-    nodes_per_chunk = max(1, capacity // per_chunk)
     for start in range(0, len(by_length), per_chunk):
         examples = tuple(sorted(by_length[start : start + per_chunk]))
         batch = tokens.batch(builder, run, examples)
-        if reuse and reusable(bundle, batch):
-            key = f"{bundle[0].index}/{start}"
-            yield from reuse_chunks(arch, bundle, batch, examples, capacity, key, _score_part)
+        shared = share(arch, bundle, batch, examples, f"{bundle[0].index}/{start}") if reuse else None
+        if shared is not None:
+            yield from share_chunks(shared, budget)
             continue
+        nodes_per_chunk = max(1, capacity // len(examples))
         for first in range(0, len(bundle), nodes_per_chunk):
             yield forward_chunk(arch, bundle[first : first + nodes_per_chunk], batch, examples, builder)
 
 
-def _row_bytes(arch: Architecture, batch: TokenBatch, run: Run) -> int:
-    n_targets = batch.targets.shape[1] + 1 if run.score is not None else 1
+def _row_size(batch: TokenBatch, run: Run, rows: int) -> Size:
     length = batch.input_ids.shape[1] + (run.generate or 0)
-    # Logits with the copies that a score makes, the widest activations of one block, and keys and values.
-    cache = 2 * arch.n_layers * arch.n_kv_heads * arch.d_head
-    return 4 * (4 * n_targets * arch.d_vocab + length * (8 * arch.d_model + 2 * arch.d_mlp + cache))
+    logits = batch.targets.shape[1] + 1 if run.score is not None else 1
+    return Size(rows, length, length, logits, cached=run.generate is not None)
 
 
 def forward_chunk(
@@ -223,6 +225,7 @@ def forward_chunk(
         "nodes": [node.index for node in nodes],
         "examples": list(examples),
         "places": places,
+        "bytes": chunk_bytes(arch, _row_size(batch, run, n * copies)),
     }
     if run.score is not None:
         chunk["score"] = _score_part(batch, copies) | {"base_rows": base_rows}
@@ -236,6 +239,7 @@ def _score_part(batch: TokenBatch, copies: int) -> dict[str, Any]:
         "targets": batch.targets.repeat(copies, 1),
         "mask": batch.target_mask[:, batch.n_prompt :].repeat(copies, 1),
         "base_rows": None,
+        "order": None,
     }
 
 
@@ -275,6 +279,5 @@ def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:
         extra = chunk["decode"]["n_tokens"] - 1 if chunk["kind"] == "generate" else 0
         forwards += 1 + extra
         token_layers += rows * (length + extra) * chunk.get("layers", arch.n_layers)
-        logits = rows * chunk["inputs"]["logits_to_keep"] * arch.d_vocab
-        peak = max(peak, 4 * (4 * logits + rows * length * (8 * arch.d_model + 2 * arch.d_mlp)))
+        peak = max(peak, chunk["bytes"])
     return Cost(forwards, token_layers, peak)

@@ -12,60 +12,146 @@ ints, lists and module paths:
     op      rows, cols (paired index tensors; rows None = every row at the columns `cols`, cols None = everywhere),
             channels ([start, stop] or None), keep, value ([d], [token d] or None), read, U, V, fn
     read    key, rows, cols, channels, heads (None or channel ranges whose share of a projection is wanted), reduce
-    skip_paths, skip_value   blocks that are not run, and the residual stream that stands in for their output
-    score   targets, mask, base_rows (None or an index tensor): see metrics/scores.py
+    skip_paths   blocks that are not run; the kept residual stream stands in for the last one's output
+    keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
+    pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
+            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens
+    score   targets, mask, base_rows, order (index tensors or None): see metrics/scores.py
+
+What must outlive a chunk (keys and values, residual streams) stays in `state`, a dict of the executor's. One loop
+serves every executor:
+
+    while chunk is not None:
+        with model.trace(**prepare(chunk, state)):
+            out = execute(model, chunk, score, state)
+        chunk = advance(chunk, out, state)
 """
 
 from __future__ import annotations
 
+import copy
+import functools
+
 import torch
 
+# Logits that a score looks at in one go (its temporaries are a few times as large).
+PIECE = 2**23
 
-def execute(model, chunk, score=None):
+
+def prepare(chunk, state):
+    """The keyword arguments of a chunk's forward pass; called outside the trace."""
+    inputs = dict(chunk["inputs"])
+    if chunk["kind"] == "step":
+        inputs["past_key_values"] = state["past"]
+    pack = chunk.get("pack")
+    if pack is not None:
+        inputs["attention_mask"] = pack_mask(pack, state["like"])
+        if pack["early"] > 0:
+            inputs["past_key_values"] = joined_cache(pack, state["cache"])
+    return inputs
+
+
+def execute(model, chunk, score=None, state=None):
     """Run one chunk inside an open trace of ``model``.
 
     Args:
         model: the nnsight model (or any envoy with the same tree below it).
         chunk: see the module docstring.
         score: plain function (logits, targets, mask, base) -> [row], or None.
+        state: what earlier chunks left for this one.
 
     Returns:
         dict with "reads" (key -> tensor), and where asked "scores", "next" (greedy next token per row), "logits",
-        "cache" (the key-value cache).
+        "cache" (the key-value cache), "kept" (layer -> residual stream).
     """
     saved = {}
     reads = {}
     for path in chunk.get("skip_paths", []):
-        module_at(model, path).skip(chunk["skip_value"])
+        pack = chunk["pack"]
+        kept = state["kept"][str(pack["start"])]
+        module_at(model, path).skip(kept.repeat(pack["groups"], pack["segments"], 1))
     for step in chunk["steps"]:
         run_step(model, step, saved, reads)
     out = {"reads": reads}
+    if chunk.get("keep") is not None:
+        out["kept"] = {key: reads.pop(key) for key in chunk["keep"]["layers"]}
     if chunk.get("score") is not None or chunk.get("want"):
-        output = model.output
-        finish(output, chunk, score, out)
+        finish(model.output, chunk, score, out)
     return out
+
+
+def advance(chunk, out, state):
+    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None."""
+    if chunk["kind"] == "base":
+        state["cache"] = out.pop("cache", None)
+        state["kept"] = out.pop("kept")
+        state["like"] = out.pop("like")
+    return None
+
+
+def pack_mask(pack, like):
+    """Additive attention mask [row 1 query key] of packed rows: the shared prefix, then one's own segment, causally."""
+    n_columns, n_segments = pack["columns"], pack["segments"]
+    causal = torch.ones(n_columns, n_columns, dtype=torch.bool).tril()
+    own = torch.block_diag(*[causal] * n_segments).bool()
+    new = pack["new_mask"].bool().repeat(1, n_segments)
+    past = pack["prefix_mask"].bool()
+    width = n_columns * n_segments
+    seen = torch.cat([past[:, None].expand(-1, width, -1), own[None] & new[:, None]], dim=-1)
+    # The most negative number instead of -inf: a padding token, which sees nothing, must not become NaN.
+    mask = torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, torch.finfo(like.dtype).min)
+    return mask.repeat(pack["groups"], 1, 1)[:, None].to(like.device)
+
+
+def joined_cache(pack, cache):
+    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing."""
+    new = copy.copy(cache)
+    new.layers = []
+    for layer in cache.layers:
+        twin = copy.copy(layer)
+        twin.keys = layer.keys[:, :, : pack["early"]]
+        twin.values = layer.values[:, :, : pack["early"]]
+        twin.update = functools.partial(join, twin.keys, twin.values, pack["groups"])
+        new.layers.append(twin)
+    return new
+
+
+def join(past_keys, past_values, groups, keys, values, *args, **kwargs):
+    """What a cache layer's update returns: the shared past and the new tokens."""
+    if groups > 1:
+        past_keys, past_values = past_keys.repeat(groups, 1, 1, 1), past_values.repeat(groups, 1, 1, 1)
+    return torch.cat([past_keys, keys], dim=-2), torch.cat([past_values, values], dim=-2)
 
 
 def finish(output, chunk, score, out):
     """What is computed from the model's output: scores, the greedy next token, logits, cache."""
     want = chunk.get("want", [])
     if chunk.get("score") is not None:
-        part = chunk["score"]
-        device = output.logits.device
-        targets = part["targets"].to(device)
-        mask = part["mask"].to(device)
-        # logits_to_keep left the columns that predict the targets, plus the last one.
-        logits = output.logits[:, -targets.shape[1] - 1 : -1]
-        base = None
-        if part.get("base_rows") is not None:
-            base = logits[part["base_rows"].to(device)]
-        out["scores"] = score(logits, targets, mask, base)
+        out["scores"] = score_rows(output.logits, chunk["score"], score)
     if "next" in want:
         out["next"] = output.logits[:, -1].argmax(dim=-1)
     if "logits" in want:
         out["logits"] = output.logits
     if "cache" in want:
         out["cache"] = output.past_key_values
+    if "like" in want:
+        out["like"] = output.logits[:1, :1, :1].clone()
+
+
+def score_rows(logits, part, score):
+    """One score per row, a piece of rows at a time: a score's temporaries are as large as its logits."""
+    targets, mask = part["targets"].to(logits.device), part["mask"].to(logits.device)
+    n_rows, n_targets = targets.shape
+    # Packed rows lie one after another in the sequence; the plain layout may have kept one column more.
+    logits = logits.reshape(n_rows, -1, logits.shape[-1])[:, :n_targets]
+    at_once = max(1, PIECE // max(1, n_targets * logits.shape[-1]))
+    scores = []
+    for start in range(0, n_rows, at_once):
+        rows = slice(start, start + at_once)
+        base = None if part["base_rows"] is None else logits[part["base_rows"][rows].to(logits.device)]
+        scores.append(score(logits[rows], targets[rows], mask[rows], base))
+    scores = torch.cat(scores)
+    return scores if part["order"] is None else scores[part["order"].to(scores.device)]
 
 
 def module_at(model, path):
@@ -134,9 +220,9 @@ def apply_op(x, op, saved):
 
 
 def read_value(envoy, x, read):
-    """The selected tokens [token d]; summed over tokens (in float64) for "mean"; the whole tensor for "whole"."""
+    """The selected tokens [token d]; summed over tokens (in float64) for "mean"; every column from `cols` on for "whole"."""
     if read["reduce"] == "whole":
-        return x.clone()
+        return x[:, read["cols"] :].clone()
     rows, cols = locate(read, x)
     if read["heads"] is not None:
         # x is the projection's input here: keep these heads only, and take away the bias.
