@@ -42,3 +42,7 @@ class DownloadError(ArtefactError):
 
 class UnsafeWeightsError(BkdinterpError):
     """Weights in a format that can execute code when loaded (pickles), or a model that asks to run its own code."""
+
+
+class RemoteError(BkdinterpError):
+    """A server that cannot be reached, refuses a request or fails, or work that cannot be sent to one."""

@@ -139,7 +139,7 @@ class Server:
         bind = f"127.0.0.1:{self.ports['api']}"
         config = "python:ndif.services.api.gunicorn_conf"
         app = "ndif.services.api.app:app"
-        api = self._spawn("api", sys.executable, "-m", "gunicorn", "--bind", bind, "--config", config, app)
+        api = self._spawn("api", sys.executable, "-m", "gunicorn", "--bind", bind, "--config", config, "--access-logfile", "-", app)
         deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError):
