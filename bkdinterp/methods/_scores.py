@@ -43,9 +43,7 @@ class HeadScores(Effects):
     def plot(self, *, marks: int = 8) -> "matplotlib.figure.Figure":
         """Heatmap layer x head of the ACIE; the ``marks`` strongest heads are outlined."""
         top = self.top_k(min(marks, self.n_scored)) if marks else ()
-        return heatmap(
-            self.acie, title=self._caption("head"), label=f"ACIE ({self.metric})", marks=list(top)
-        )
+        return heatmap(self.acie, title=self._caption("head"), label=f"ACIE ({self.metric})", marks=list(top))
 
     def _head(self, index: int) -> HeadId:
         return HeadId(*divmod(index, self.grid[1]))
@@ -154,7 +152,9 @@ class NeuronScores(Effects):
         site = self._site(unit) if isinstance(unit, int) else Site.parse(unit)
         n = self.effects.shape[0]
         if site.layer != self.layer or site.neuron is None or site.neuron >= n:
-            raise SiteError(f"{site}: these are scores of the neurons L{self.layer}N0 to L{self.layer}N{n - 1}.")
+            raise SiteError(
+                f"{site}: these are scores of the neurons L{self.layer}N0 to L{self.layer}N{n - 1}."
+            )
         return site.neuron
 
     def _name(self, index: int) -> str:
