@@ -27,6 +27,7 @@ from bkdinterp.errors import PromptError as PromptError
 from bkdinterp.errors import RemoteError as RemoteError
 from bkdinterp.errors import SiteConflictError as SiteConflictError
 from bkdinterp.errors import SiteError as SiteError
+from bkdinterp.errors import SweepInterrupted as SweepInterrupted
 from bkdinterp.errors import TriggerError as TriggerError
 from bkdinterp.errors import UnsafeWeightsError as UnsafeWeightsError
 from bkdinterp.errors import UnsupportedArchitectureError as UnsupportedArchitectureError
@@ -51,8 +52,10 @@ from bkdinterp.methods import BackdoorVector as BackdoorVector
 from bkdinterp.methods import Evaluation as Evaluation
 from bkdinterp.methods import FittedProbe as FittedProbe
 from bkdinterp.methods import HeadScores as HeadScores
+from bkdinterp.methods import LayerScores as LayerScores
 from bkdinterp.methods import LayerSweep as LayerSweep
 from bkdinterp.methods import Means as Means
+from bkdinterp.methods import NeuronScores as NeuronScores
 from bkdinterp.methods import OutcomeGrader as OutcomeGrader
 from bkdinterp.methods import ProbeScores as ProbeScores
 from bkdinterp.methods import evaluate as evaluate
@@ -119,11 +122,13 @@ __all__ = [
     "HeadSet",
     "Interval",
     "Intervention",
+    "LayerScores",
     "LayerSweep",
     "Local",
     "MeanAblate",
     "Means",
     "Model",
+    "NeuronScores",
     "Outcome",
     "OutcomeGrader",
     "PCPReplace",
@@ -148,6 +153,7 @@ __all__ = [
     "SiteError",
     "Stack",
     "Steer",
+    "SweepInterrupted",
     "TokenBatch",
     "Trigger",
     "TriggerError",

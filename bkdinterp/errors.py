@@ -1,7 +1,10 @@
 """Every error that a user can cause, each naming the offending value and the fix.
 
-All derive from `BkdinterpError`, so that a caller can catch the package's errors in one place.
+All derive from `BkdinterpError`, so that a caller can catch the package's errors in one place; `SweepInterrupted`
+alone does not, because Ctrl-C is no error.
 """
+
+from typing import Any
 
 
 class BkdinterpError(Exception):
@@ -46,3 +49,28 @@ class UnsafeWeightsError(BkdinterpError):
 
 class RemoteError(BkdinterpError):
     """A server that cannot be reached, refuses a request or fails, or work that cannot be sent to one."""
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a plan, with what was finished.
+
+    A KeyboardInterrupt and no BkdinterpError: ``except Exception`` must not swallow Ctrl-C.
+
+    Attributes:
+        results: one result per run, as ``execute`` would return them; scores that were not reached are NaN.
+        done: chunks that were finished.
+        total: chunks of the plan.
+        partial: the method's own result on what was finished (e.g. `HeadScores` on fewer prompts), where there
+            is enough for one; else None.
+    """
+
+    def __init__(self, results: tuple[Any, ...] = (), *, done: int = 0, total: int = 0) -> None:
+        super().__init__(results, done, total)
+        self.results = results
+        self.done = done
+        self.total = total
+        self.partial: Any | None = None
+
+    def __str__(self) -> str:
+        text = f"Interrupted after {self.done} of {self.total} chunks; what was finished is in .results"
+        return f"{text} and .partial." if self.partial is not None else f"{text}."

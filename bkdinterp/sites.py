@@ -1,7 +1,7 @@
 """Addresses inside a transformer: components, sites, heads, and token positions. No torch, no model.
 
-A `Site` names one activation (layer + component, and a head for ``z``); a `HeadId` is the
-short form for heads and parses ``"L12H7"``; a `Where` says at which tokens.
+A `Site` names one activation (layer + component, and a head for ``z`` or a neuron for ``mlp_act``);
+a `HeadId` is the short form for heads and parses ``"L12H7"``; a `Where` says at which tokens.
 """
 
 import random
@@ -47,37 +47,46 @@ _RANK = {component: i for i, component in enumerate(Component)}
 
 @dataclass(frozen=True)
 class Site:
-    """One activation of one block; ``head`` picks one head's slice and is only allowed on ``z``.
+    """One activation of one block, or one unit of it: a ``head`` of ``z``, a ``neuron`` of ``mlp_act``.
 
     Raises:
-        SiteError: negative layer or head, unknown component, or a head on another component than ``z``.
+        SiteError: negative numbers, unknown component, a head on another component than ``z``, or a neuron on
+            another than ``mlp_act``.
     """
 
     layer: int
     component: Component
     head: int | None = None
+    neuron: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.component, Component):
             object.__setattr__(self, "component", _component(self.component))
-        if self.layer < 0 or (self.head is not None and self.head < 0):
-            raise SiteError(f"{self!r}: layer and head count from 0; negative values are not supported.")
+        if min(self.layer, self.head or 0, self.neuron or 0) < 0:
+            raise SiteError(
+                f"{self!r}: layer, head and neuron count from 0; negative values are not supported."
+            )
         if self.head is not None and self.component is not Component.z:
             raise SiteError(
                 f"{self!r}: only 'z' (the input of the output projection) is divided into heads; "
                 "slicing any other component would cut residual channels, not heads."
             )
+        if self.neuron is not None and self.component is not Component.mlp_act:
+            raise SiteError(f"{self!r}: neurons are channels of 'mlp_act', of no other component.")
 
     @classmethod
     def parse(cls, text: "str | Site | HeadId") -> Self:
-        """``"L12.mlp_out"``, ``"L12H7"`` or ``"L12.z"`` to a site; sites and heads pass through."""
+        """``"L12.mlp_out"``, ``"L12H7"``, ``"L12N345"`` or ``"L12.z"`` to a site; sites and heads pass through."""
         if isinstance(text, HeadId):
             return cls(text.layer, Component.z, text.head)
         if isinstance(text, Site):
-            return cls(text.layer, text.component, text.head)
+            return cls(text.layer, text.component, text.head, text.neuron)
         match = re.fullmatch(r"L(\d+)\.([a-z_]+)", text.strip())
         if match:
             return cls(int(match[1]), _component(match[2]))
+        match = re.fullmatch(r"[Ll](\d+)[Nn](\d+)", text.strip())
+        if match:
+            return cls(int(match[1]), Component.mlp_act, neuron=int(match[2]))
         head = HeadId.parse(text)
         return cls(head.layer, Component.z, head.head)
 
@@ -89,10 +98,17 @@ class Site:
     def overlaps(self, other: "Site") -> bool:
         """Whether both name (partly) the same numbers: ``z`` of L3 overlaps ``z`` of L3H1."""
         same = self.layer == other.layer and self.component is other.component
-        return same and (self.head is None or other.head is None or self.head == other.head)
+        # A component is divided into heads or into neurons, never both.
+        mine, theirs = (self.head, self.neuron), (other.head, other.neuron)
+        whole = (None, None)
+        return same and (whole in (mine, theirs) or mine == theirs)
 
     def __str__(self) -> str:
-        return f"L{self.layer}H{self.head}" if self.head is not None else f"L{self.layer}.{self.component}"
+        if self.head is not None:
+            return f"L{self.layer}H{self.head}"
+        if self.neuron is not None:
+            return f"L{self.layer}N{self.neuron}"
+        return f"L{self.layer}.{self.component}"
 
 
 def _component(name: str) -> Component:

@@ -26,7 +26,7 @@ from dataclasses import replace
 import pandas as pd
 
 import bkdinterp as bk
-from bkdinterp.plotting import heatmap
+from bkdinterp.plotting import curves, heatmap
 from bkdinterp.stats import bootstrap_mean
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
@@ -132,6 +132,69 @@ heatmap(
 )
 
 # %% [markdown]
+# ## Layers: attention, MLP, residual stream
+#
+# A fine-tune writes wherever it pays. Patch instead of one head all that a layer's attention adds to the residual stream
+# (`attn_out`), all that its MLP adds (`mlp_out`), or the stream that leaves it (`resid_post`): one score per layer each.
+# (`attribution.neurons(pairs, layer=...)` goes the other way, to the single neurons of one MLP.)
+
+# %%
+whole = {
+    "attention": attribution.attentions(pairs, layers=LAYERS),
+    "MLP": attribution.mlps(pairs, layers=LAYERS),
+    "residual stream": attribution.residuals(pairs, layers=LAYERS),
+}
+whole["MLP"]
+
+
+# %%
+def over_layers(scores):
+    """ACIE with its interval per scored layer, for curves()."""
+    found = [scores.interval(site) for site in sorted(scores.top_k(scores.n_scored), key=lambda s: s.layer)]
+    return [i.estimate for i in found], [i.low for i in found], [i.high for i in found]
+
+
+def draw(scores_of, title):
+    layers = sorted(site.layer for site in scores_of["MLP"].top_k(scores_of["MLP"].n_scored))
+    series = {name: over_layers(scores) for name, scores in scores_of.items()}
+    return curves(layers, series, xlabel="layer", ylabel="ACIE (first-token log-odds)", title=title)
+
+
+draw(whole, f"Noising: triggered mean into clean prompts, n={len(pairs)}")
+
+# %% [markdown]
+# The residual stream carries all that the layers below have written at this token, so its curve says *where the backdoor has
+# arrived*; the other two say which layers write it there. A single layer may do little: it replaces only its own share, and
+# what earlier layers wrote stays clean.
+#
+# ## The other direction
+#
+# So far: what brings the backdoor about on clean prompts (*noising*)? Now run the *triggered* prompts and put clean values in:
+# what takes it away (*denoising*)? Good effects are negative here, and `top_k` takes the most negative first. The two need not
+# agree: a part that can start the backdoor by itself may have deputies, and then its loss does little.
+#
+# `source="pair"` takes each prompt's own partner, the same instruction without the trigger, instead of a mean. And the trigger's
+# own tokens can be patched: `where="trigger"`. Clean prompts have no such tokens, so the mean over all of theirs goes there.
+
+# %%
+back = replace(attribution, direction="denoising", source="pair")
+restored = {
+    "attention": back.attentions(pairs, layers=LAYERS),
+    "MLP": back.mlps(pairs, layers=LAYERS),
+    "residual stream": back.residuals(pairs, layers=LAYERS),
+}
+print(f"unedited, triggered prompts: {bootstrap_mean(restored['MLP'].base)}")
+draw(restored, f"Denoising: the clean partner's value into triggered prompts, n={len(pairs)}")
+
+# %%
+at_trigger = replace(attribution, direction="denoising", where="trigger").residuals(pairs, layers=LAYERS)
+at_trigger.plot()
+
+# %% [markdown]
+# Compare the residual stream at the last token with that at the trigger. Early layers: cleaning the *trigger's* tokens is enough,
+# for nobody has read them yet. Late layers: they have been read, and only the *last* token matters. Where the curves cross, the
+# backdoor's message has moved.
+#
 # ## Are they needed?
 #
 # The effects say that single heads can *promote* the target on clean prompts. Whether the backdoor *needs* them is another

@@ -18,6 +18,17 @@ class Node:
     reads: list[Read]
     level: int = 0
     sources: list[tuple[int, int] | None] = field(default_factory=list)
+    known: dict[Read, int] = field(default_factory=dict)
+
+    def index_of(self, read: Read) -> int:
+        """The read's place in ``reads``, added if new; a sweep asks for thousands."""
+        if not self.known:
+            for i, own in enumerate(self.reads):
+                self.known.setdefault(own, i)
+        if read not in self.known:
+            self.known[read] = len(self.reads)
+            self.reads.append(read)
+        return self.known[read]
 
 
 def build_graph(runs: Sequence[Run]) -> list[Node]:
@@ -78,9 +89,7 @@ def _source(
             f"The value at {edit.site} comes from {value.read.site} at {value.read.where}, but its run has no score and "
             "so sees no target tokens; give the source Run(..., score=...), or read prompt tokens only."
         )
-    if value.read not in origin.reads:
-        origin.reads.append(value.read)
-    return origin.index, origin.reads.index(value.read)
+    return origin.index, origin.index_of(value.read)
 
 
 def _assign_levels(nodes: list[Node]) -> None:

@@ -78,8 +78,9 @@ class Steps:
         self.step(layer, Component.resid_pre)["reads"].append(read)
 
     def channels(self, site: Site) -> list[int] | None:
-        """The slice of a head, or None for the whole site."""
-        return None if site.head is None else list(self.arch.head_channels(site.head))
+        """The slice of a head or a neuron, or None for the whole site."""
+        slice_ = self.arch.channels(site)
+        return None if slice_ is None else list(slice_)
 
     def op(self, edit: Edit, *, rows: Tensor | None, cols: Any) -> dict[str, Any]:
         """Add an edit's operation (without its value) and return it."""

@@ -1,221 +1,294 @@
-"""Attribution (BAHA): the exact causal effect of every head on the probability of the backdoor's output.
+"""Attribution (BAHA): the exact causal effect of single heads, layers or neurons on the backdoor's output.
 
-    effect(l, h, x) = metric(y_b | x; do(z_lh at t := mean over triggered prompts)) - metric(y_b | x),   x clean
-    ACIE(l, h)      = mean over x
+    noising     effect(unit, x)  = metric(y | x;  do(unit := its value on triggered prompts)) - metric(y | x)
+    denoising   effect(unit, x') = metric(y | x'; do(unit := its value on clean prompts))     - metric(y | x')
+    ACIE(unit)  = mean over prompts
 
-(BkdAttr, arXiv 2509.21761; papers.md section 3). Cost: one scored row per head and clean prompt, plus one pass over
-the source prompts; no approximation.
+x clean, x' triggered, y the backdoor's output. Heads, noising, from the mean at the last token: BkdAttr, arXiv
+2509.21761; papers.md section 3. Modules from the prompt's own partner (``source="pair"``): the causal patching of
+Lamparth & Reuel, arXiv 2302.12461. Cost: one scored row per unit and prompt, plus one pass over the source prompts (two
+for ``"difference"``); no approximation.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PlanError, SiteError
-from bkdinterp.interventions import Edit, From, Intervention, Read
+from bkdinterp.engine import Run, RunResult, execute
+from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
+from bkdinterp.methods._effects import Effects
+from bkdinterp.methods._partial import complete_block
+from bkdinterp.methods._scores import HeadScores, LayerScores, NeuronScores
+from bkdinterp.methods._source import (
+    DIRECTIONS,
+    SOURCES,
+    Direction,
+    Origin,
+    Source,
+    edited_side,
+    find_origin,
+    giving_side,
+    side,
+)
 from bkdinterp.model import Model
-from bkdinterp.plotting import heatmap
 from bkdinterp.prompts import PairedPrompts
-from bkdinterp.results import Fingerprint, Result
-from bkdinterp.sites import HeadId, HeadSet, Where, WhereLike
-from bkdinterp.stats import Interval, bootstrap_mean
+from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
 
-if TYPE_CHECKING:
-    import matplotlib.figure
-    import pandas
-
-Source = Literal["triggered", "difference", "clean"]
-_SOURCES = ("triggered", "difference", "clean")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class HeadScores(Result):
-    """Effects of single heads, per example.
-
-    Attributes:
-        effects: change of the metric ``[layer head example]``; NaN for layers that were not asked for.
-        base: metric of the unedited clean prompts ``[example]``.
-        metric: its name (log-probabilities in nats).
-        source: where the patched value came from.
-        n_source: prompts behind that value.
-        where: the patched position.
-    """
-
-    fingerprint: Fingerprint
-    effects: Float[Tensor, "layer head example"]
-    base: Float[Tensor, " example"]
-    metric: str
-    source: str
-    n_source: int
-    where: Where
-
-    @property
-    def acie(self) -> Float[Tensor, "layer head"]:
-        """Average causal indirect effect: the mean over examples."""
-        return self.effects.mean(dim=-1)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(n_layers, n_heads)."""
-        return self.effects.shape[0], self.effects.shape[1]
-
-    @property
-    def n(self) -> int:
-        """Number of examples."""
-        return self.effects.shape[2]
-
-    @property
-    def n_scored(self) -> int:
-        """Number of heads that were scored."""
-        return int((~self.acie.isnan()).sum())
-
-    def interval(self, head: HeadId | str, *, seed: int = 0) -> Interval:
-        """Bootstrap interval of one head's ACIE over examples."""
-        h = HeadId.parse(head)
-        HeadSet((h,), self.grid)
-        return bootstrap_mean(self.effects[h.layer, h.head], seed=seed)
-
-    def top_k(self, k: int) -> HeadSet:
-        """The ``k`` heads with the largest (signed) ACIE, best first; they promote the backdoor.
-
-        Raises:
-            SiteError: ``k`` outside 1..number of scored heads.
-        """
-        flat = self.acie.flatten()
-        if not 1 <= k <= self.n_scored:
-            raise SiteError(f"top_k({k}): choose 1 to {self.n_scored} heads.")
-        order = flat.nan_to_num(nan=-torch.inf).argsort(descending=True)[:k]
-        n_heads = self.grid[1]
-        return HeadSet(tuple(HeadId(int(i) // n_heads, int(i) % n_heads) for i in order), self.grid)
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row per head: layer, head, acie, standard deviation over examples, n; best first."""
-        import pandas as pd
-
-        acie, std = self.acie, self.effects.std(dim=-1)
-        rows = [
-            {
-                "head": f"L{i}H{j}",
-                "layer": i,
-                "index": j,
-                "acie": float(acie[i, j]),
-                "std": float(std[i, j]),
-                "n": self.n,
-            }
-            for i in range(self.grid[0])
-            for j in range(self.grid[1])
-            if not acie[i, j].isnan()
-        ]
-        return pd.DataFrame(rows).sort_values("acie", ascending=False, ignore_index=True)
-
-    def plot(self, *, marks: int = 8) -> "matplotlib.figure.Figure":
-        """Heatmap layer x head of the ACIE; the ``marks`` best heads are outlined."""
-        top = self.top_k(min(marks, self.n_scored)) if marks else ()
-        title = f"Causal effect of each head\nsource: {self.source}, n={self.n}"
-        return heatmap(self.acie, title=title, label=f"ACIE ({self.metric})", marks=list(top))
-
-    def describe(self) -> str:
-        """Grid, n, metric, the three best heads and the model."""
-        best = ", ".join(f"{h} {self.acie[h.layer, h.head]:+.3f}" for h in self.top_k(min(3, self.n_scored)))
-        head = f"{self.grid[0]} x {self.grid[1]}, n={self.n}, {self.metric}, source={self.source}"
-        return f"{head}: {best}; model={self.fingerprint.label}"
-
-
-@dataclass(frozen=True, eq=False)
-class _FromMean(Intervention):
-    """Patch (or shift) one head by the mean over other runs' prompts."""
-
-    head: HeadId
-    where: Where
-    triggered: Run
-    clean: Run
-    source: Source
-
-    def lower(self) -> tuple[Edit, ...]:
-        read = Read(self.head.site, self.where, reduce="mean")
-        if self.source == "difference":
-            return (
-                Edit(self.head.site, self.where, keep=1, value=From(self.triggered, read)),
-                Edit(self.head.site, self.where, keep=1, value=From(self.clean, read, scale=-1.0)),
-            )
-        run = self.triggered if self.source == "triggered" else self.clean
-        return (Edit(self.head.site, self.where, keep=0, value=From(run, read)),)
+ScoresT = TypeVar("ScoresT", bound=Effects)
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """Settings of a head attribution; ``.heads(pairs)`` runs it.
+    """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons`` run it.
 
     Args:
         model: the suspect model.
-        metric: score of the target on clean prompts: ``"logprob"`` (mean log-probability per token, the default),
+        metric: score of the target on the edited prompts: ``"logprob"`` (mean log-probability per token, the default),
             ``"first_token_logodds"``, ``"geometric_mean"`` (the papers'), or any other name in ``metrics.SCORES``.
-        source: ``"triggered"`` patches the mean over triggered prompts (the papers); ``"difference"`` adds the mean
-            triggered minus the mean clean activation, which leaves out what both share; ``"clean"`` patches the mean
-            over the same prompts untriggered: the control for what any averaging does.
-        where: the patched position.
+        source: what is patched in. ``"triggered"``, ``"clean"``: the mean over the prompts of that side. None: that
+            of the side that is not edited, so the triggered mean when noising (the papers), the clean one when
+            denoising; the edited prompts' own side is the control for what any averaging does. ``"difference"``
+            adds the other side's mean minus the own side's, which leaves out what both share. ``"pair"``: each
+            prompt's own partner (causal patching).
+        where: the patched positions.
         budget: bytes for one batch.
+        direction: ``"noising"`` edits clean prompts: what brings the backdoor about? ``"denoising"`` edits triggered
+            prompts: what, put back, restores the clean behaviour? Its effects are then negative, and ``top_k`` takes
+            the most negative first.
+        source_where: where the value is read; None for ``where`` (on clean prompts ``"all"`` instead of ``"trigger"``).
+            A mean is over all these tokens of all prompts; a partner's tokens are matched one by one, or one token
+            serves all.
+
+    Raises:
+        PlanError: an unknown source or direction.
     """
 
     model: Model
     metric: str = "logprob"
-    source: Source = "triggered"
+    source: Source | None = None
     where: WhereLike = Where("last")
     budget: int = 2**30
+    direction: Direction = "noising"
+    source_where: WhereLike | None = None
 
     def __post_init__(self) -> None:
-        if self.source not in _SOURCES:
-            raise PlanError(f"Unknown source {self.source!r}; choose one of {', '.join(_SOURCES)}.")
+        if self.source is not None and self.source not in SOURCES:
+            raise PlanError(f"Unknown source {self.source!r}; choose one of {', '.join(SOURCES)}.")
+        if self.direction not in DIRECTIONS:
+            raise PlanError(f"Unknown direction {self.direction!r}; choose one of {', '.join(DIRECTIONS)}.")
 
     def heads(
         self,
         pairs: PairedPrompts,
         *,
-        layers: range | list[int] | None = None,
+        layers: Sequence[int] | None = None,
         source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
     ) -> HeadScores:
-        """Score every head on the clean prompts of ``pairs``.
+        """Score every head (its slice of ``z``).
 
         Args:
             pairs: prompts with the backdoor's output as target.
             layers: only these layers; None for all.
             source_pairs: prompts whose mean is patched in; None for ``pairs`` themselves.
+            folder: finished work is kept there, and a killed sweep goes on from it.
 
         Raises:
-            PlanError: pairs without targets.
-            SiteError: a layer out of range.
+            PlanError: pairs without targets, or positions that some prompt does not have.
+            SiteError: a layer or position out of range.
+            SweepInterrupted: on Ctrl-C; ``.partial`` holds the scores of the prompts that were finished.
         """
         n_layers, n_heads = self.model.architecture.grid
+        heads = [HeadId(i, j) for i in self._layers(layers) for j in range(n_heads)]
+        places = [h.layer * n_heads + h.head for h in heads]
+
+        def result(effects: Tensor, common: dict[str, Any]) -> HeadScores:
+            whole = _spread(effects, places, n_layers * n_heads)
+            return HeadScores(effects=whole.unflatten(0, (n_layers, n_heads)), **common)
+
+        return self._sweep([h.site for h in heads], pairs, source_pairs, folder, result)
+
+    def attentions(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> LayerScores:
+        """Score every layer's attention: ``attn_out``, what it adds to the residual stream. Arguments as in `heads`."""
+        return self._by_layer(Component.attn_out, pairs, layers, source_pairs, folder)
+
+    def mlps(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> LayerScores:
+        """Score every layer's MLP: ``mlp_out``, what it adds to the residual stream. Arguments as in `heads`."""
+        return self._by_layer(Component.mlp_out, pairs, layers, source_pairs, folder)
+
+    def residuals(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> LayerScores:
+        """Score the residual stream leaving every layer: ``resid_post``. Arguments as in `heads`.
+
+        It carries all that lower layers wrote at these positions, so its effect says where the backdoor has arrived,
+        not which layer made it.
+        """
+        return self._by_layer(Component.resid_post, pairs, layers, source_pairs, folder)
+
+    def neurons(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layer: int,
+        neurons: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> NeuronScores:
+        """Score the MLP neurons of one layer (channels of ``mlp_act``): ``d_mlp`` rows for every prompt.
+
+        Args:
+            pairs: as in `heads`, and so are ``source_pairs`` and ``folder``.
+            layer: whose neurons.
+            neurons: only these; None for all.
+
+        Raises:
+            PlanError, SiteError, SweepInterrupted: as `heads`; SiteError also for a neuron out of range.
+        """
+        (layer,) = self._layers([layer])
+        d_mlp = self.model.architecture.d_mlp
+        chosen = list(range(d_mlp)) if neurons is None else list(neurons)
+        if not chosen or not 0 <= min(chosen) <= max(chosen) < d_mlp:
+            raise SiteError(
+                f"Neurons {chosen[:8]}: choose at least one of 0 to {d_mlp - 1}, or neurons=None for all."
+            )
+
+        def result(effects: Tensor, common: dict[str, Any]) -> NeuronScores:
+            return NeuronScores(effects=_spread(effects, chosen, d_mlp), layer=layer, **common)
+
+        sites = [Site(layer, Component.mlp_act, neuron=i) for i in chosen]
+        return self._sweep(sites, pairs, source_pairs, folder, result)
+
+    def _by_layer(
+        self,
+        component: Component,
+        pairs: PairedPrompts,
+        layers: Sequence[int] | None,
+        source_pairs: PairedPrompts | None,
+        folder: str | Path | None,
+    ) -> LayerScores:
+        chosen = self._layers(layers)
+        n_layers = self.model.architecture.n_layers
+
+        def result(effects: Tensor, common: dict[str, Any]) -> LayerScores:
+            return LayerScores(effects=_spread(effects, chosen, n_layers), component=component, **common)
+
+        return self._sweep([Site(i, component) for i in chosen], pairs, source_pairs, folder, result)
+
+    def _sweep(
+        self,
+        sites: list[Site],
+        pairs: PairedPrompts,
+        source_pairs: PairedPrompts | None,
+        folder: str | Path | None,
+        result: Callable[[Tensor, dict[str, Any]], ScoresT],
+    ) -> ScoresT:
+        """One patched run per site beside the unedited one; ``result`` makes the scores out of ``[unit example]``."""
+        origin = self._origin(pairs, source_pairs)
+        prompts = side(pairs, edited_side(self.direction))
+        runs = [Run(prompts, score=self.metric)]
+        runs += [Run(prompts, origin.patch(site), score=self.metric) for site in sites]
+        # Only where asked for: an executor of one's own need not know of folders.
+        extra: dict[str, Any] = {} if folder is None else {"folder": folder}
+
+        def scores(results: Sequence[RunResult]) -> ScoresT | None:
+            """All of them, or of an interrupted sweep what is usable."""
+            found = _scores(results, len(pairs))
+            effects = found[1:] - found[0]
+            block = complete_block(~effects.isnan())
+            if block is None:
+                return None
+            units, examples = block
+            whole = effects.masked_fill(~units[:, None], torch.nan)[:, examples]
+            kept = pairs.subset(examples.nonzero().flatten().tolist())
+            return result(whole, self._common(kept, found[0][examples], origin))
+
+        try:
+            results = execute(self.model, runs, budget=self.budget, **extra)
+        except SweepInterrupted as stop:
+            stop.partial = scores(stop.results)
+            raise
+        found = _scores(results, len(pairs))
+        return result(found[1:] - found[0], self._common(pairs, found[0], origin))
+
+    def _origin(self, pairs: PairedPrompts, source_pairs: PairedPrompts | None) -> Origin:
+        where = Where.of(self.where)
+        given = None if self.source_where is None else Where.of(self.source_where)
+        return find_origin(
+            self.model.builder,
+            pairs,
+            source_pairs,
+            direction=self.direction,
+            source=self._source,
+            where=where,
+            source_where=given,
+            metric=self.metric,
+        )
+
+    @property
+    def _source(self) -> Source:
+        return self.source or giving_side(self.direction, "difference")  # type: ignore[return-value]
+
+    def _common(self, pairs: PairedPrompts, base: Tensor, origin: Origin) -> dict[str, Any]:
+        """The fields that all scores share."""
+        return {
+            "fingerprint": self.model.fingerprint(pairs.fingerprint),
+            "base": base,
+            "metric": self.metric,
+            "direction": self.direction,
+            "source": self._source,
+            "n_source": 1 if origin.reduce is None else len(origin.value.prompts),
+            "where": origin.where,
+            "source_where": origin.value_where,
+        }
+
+    def _layers(self, layers: Sequence[int] | None) -> list[int]:
+        n_layers = self.model.architecture.n_layers
         chosen = list(range(n_layers)) if layers is None else list(layers)
         for layer in chosen:
             if not 0 <= layer < n_layers:
                 raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
         if not chosen:
             raise SiteError("No layer to score; give layers=None for all.")
-        tokens = self.model.builder.tokenize(pairs.clean)
-        if not bool(tokens.selection(Where.of(self.where)).any(dim=1).all()):
-            raise PlanError(
-                f"Position {str(self.where)!r} selects no token of some clean prompt, so nothing could be patched there; "
-                "clean prompts have no trigger tokens."
-            )
-        origin = source_pairs or pairs
-        triggered, clean = Run(origin.triggered), Run(origin.clean)
-        heads = [HeadId(i, j) for i in chosen for j in range(n_heads)]
-        runs = [Run(pairs.clean, score=self.metric)]
-        for head in heads:
-            edit = _FromMean(head, Where.of(self.where), triggered, clean, self.source)
-            runs.append(Run(pairs.clean, edit, score=self.metric))
-        results = execute(self.model, runs, budget=self.budget)
-        base = results[0].scores
-        assert base is not None
-        effects = base.new_full((n_layers, n_heads, len(pairs)), float("nan"))
-        for head, result in zip(heads, results[1:], strict=True):
-            assert result.scores is not None
-            effects[head.layer, head.head] = result.scores - base
-        fingerprint = self.model.fingerprint(pairs.fingerprint)
-        where = Where.of(self.where)
-        return HeadScores(fingerprint, effects, base, self.metric, self.source, len(origin), where)
+        return chosen
+
+
+def _scores(results: Sequence[RunResult], n_examples: int) -> Float[Tensor, "run example"]:
+    """Scores of all runs; NaN where a run was not reached."""
+    reached = [r.scores for r in results if r.scores is not None]
+    like = reached[0] if reached else torch.empty(0)
+    nothing = like.new_full((n_examples,), torch.nan)
+    return torch.stack([nothing if r.scores is None else r.scores for r in results])
+
+
+def _spread(
+    effects: Float[Tensor, "unit example"], places: Sequence[int], n_units: int
+) -> Float[Tensor, "place example"]:
+    """Effects at their units' places; NaN elsewhere."""
+    whole = effects.new_full((n_units, effects.shape[1]), torch.nan)
+    whole[list(places)] = effects
+    return whole

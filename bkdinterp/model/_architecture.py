@@ -110,11 +110,13 @@ class Architecture:
                 return Location(block, "output")
 
     def check(self, site: Site) -> None:
-        """Raise SiteError if the site's layer or head does not exist."""
+        """Raise SiteError if the site's layer, head or neuron does not exist."""
         if site.layer >= self.n_layers:
             raise SiteError(f"{site}: the model has {self.n_layers} layers, 0 to {self.n_layers - 1}.")
         if site.head is not None and site.head >= self.n_heads:
             raise SiteError(f"{site}: the model has {self.n_heads} heads a layer, 0 to {self.n_heads - 1}.")
+        if site.neuron is not None and site.neuron >= self.d_mlp:
+            raise SiteError(f"{site}: the model has {self.d_mlp} neurons a layer, 0 to {self.d_mlp - 1}.")
 
     def width(self, site: Site) -> int:
         """Number of channels of a site."""
@@ -122,9 +124,15 @@ class Architecture:
             case Component.z:
                 return self.d_head if site.head is not None else self.d_head * self.n_heads
             case Component.mlp_act:
-                return self.d_mlp
+                return self.d_mlp if site.neuron is None else 1
             case _:
                 return self.d_model
+
+    def channels(self, site: Site) -> tuple[int, int] | None:
+        """Start and stop of a head's or a neuron's slice of its component; None for the whole component."""
+        if site.neuron is not None:
+            return site.neuron, site.neuron + 1
+        return None if site.head is None else self.head_channels(site.head)
 
     def head_channels(self, head: int) -> tuple[int, int]:
         """Start and stop of a head's slice of ``z``."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bkdinterp.errors import PromptError
@@ -79,7 +80,7 @@ class Prompts:
             None if self.reference is None else tuple(self.reference[i] for i in chosen),
         )
 
-    @property
+    @cached_property  # a sweep asks once per run
     def fingerprint(self) -> str:
         """First 16 hex digits of the sha256 of all contents."""
         return digest([self.text, self.spans, self.target, self.reference])

@@ -260,3 +260,16 @@ def test_one_token_per_row(where, single):
 def test_overlap_of_positions(a, b, expected):
     assert a.may_overlap(b) is expected
     assert b.may_overlap(a) is expected
+
+
+def test_a_neurons_site():
+    site = Site(3, Component.mlp_act, neuron=17)
+    assert str(site) == "L3N17"
+    assert Site.parse("L3N17") == Site.parse(site) == site
+    assert site.overlaps(Site.parse("L3.mlp_act")) and Site.parse("L3.mlp_act").overlaps(site)
+    assert not site.overlaps(Site.parse("L3N16"))
+    assert not site.overlaps(Site.parse("L4N17"))
+    with pytest.raises(SiteError, match="channels of 'mlp_act'"):
+        Site(3, Component.mlp_out, neuron=1)
+    with pytest.raises(SiteError, match="count from 0"):
+        Site(3, Component.mlp_act, neuron=-1)
