@@ -59,14 +59,14 @@ class Local(Executor):
             for chunk in track(plan.chunks, "running chunks", show=self.progress and len(plan.chunks) > 4):
                 chunk = store.resolve(chunk)
                 score = plan.scores.get(chunk["score_name"]) if chunk["score"] is not None else None
-                if chunk["kind"] == "generate":
-                    store.add(chunk, *_generate(model, chunk))
-                    continue
-                if chunk["kind"] == "base":
+                if chunk["kind"] in ("base", "generate"):
                     state.clear()
-                out = _forward(model, chunk, state, score)
-                program.advance(chunk, out, state)
-                store.add(chunk, out)
+                out: dict[str, Any] = {}
+                step: Chunk | None = chunk
+                while step is not None:
+                    out = _forward(model, step, state, score)
+                    step = program.advance(step, out, state)
+                store.add(chunk, out, out.get("tokens"))
         return store.results()
 
     def __repr__(self) -> str:
@@ -74,45 +74,14 @@ class Local(Executor):
 
 
 def _forward(
-    model: Traceable, chunk: Chunk, state: dict[str, Any], score: Any = None, **extra: Any
+    model: Traceable, chunk: Chunk, state: dict[str, Any], score: Any = None
 ) -> dict[str, Any]:
     """One forward pass of one chunk."""
     nn_model, device = model.nn, model.device
     inputs = {
         k: v.to(device) if isinstance(v, torch.Tensor) else v
         for k, v in program.prepare(chunk, state).items()
-    } | extra
+    }
     with nn_model.trace(**inputs):
         out = nnsight.save(program.execute(nn_model, chunk, score, state))
     return out
-
-
-def _generate(model: Traceable, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor]:
-    """Greedy decoding with a key-value cache: the prefill, then one forward per new token."""
-    decode = chunk["decode"]
-    first = _forward(model, chunk, {})
-    ends = torch.tensor(decode["ends"], dtype=torch.long)
-    token = first["next"].cpu()
-    cache = first.pop("cache")
-    mask = chunk["inputs"]["attention_mask"]
-    position = chunk["inputs"]["position_ids"][:, -1:]
-    done = torch.isin(token, ends)
-    tokens = [token]
-    for _ in range(decode["n_tokens"] - 1):
-        if bool(done.all()):
-            break
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        position = position + 1
-        inputs = {
-            "input_ids": token[:, None],
-            "attention_mask": mask,
-            "position_ids": position,
-            "use_cache": True,
-        }
-        step = {"inputs": inputs, "steps": decode["steps"], "want": ["next", "cache"], "score": None, "kind": "forward"}
-        out = _forward(model, step, {}, past_key_values=cache)
-        cache = out["cache"]
-        token = out["next"].cpu().masked_fill(done, decode["pad"])
-        done = done | torch.isin(token, ends)
-        tokens.append(token)
-    return first, torch.stack(tokens, dim=1)

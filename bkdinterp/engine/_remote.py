@@ -7,6 +7,7 @@ are sent; the server needs nothing of this package.
 """
 
 import json
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -98,7 +99,7 @@ class Remote(Executor):
                 outs = self._ask(model, jobs, host, key)
                 answers.keep(jobs, outs)
             for chunk, out in zip(chunks, outs, strict=True):
-                store.add(chunk, received(out), *([out["tokens"]] if "tokens" in out else []))
+                store.add(chunk, received(out), out.get("tokens"))
         return store.results()
 
     def _ask(self, model: Traceable, jobs: list[Job], host: str, key: str) -> list[Output]:
@@ -184,7 +185,10 @@ def _explain(error: Exception, host: str, key: str) -> str:
     """What went wrong, for a reader who does not know nnsight."""
     text = str(error).strip()
     status = getattr(error, "status_code", None)
-    last = text.splitlines()[-1] if text else type(error).__name__
+    # A traceback says what happened in a line of its own, at the left.
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    last = (named or lines[:1] or [type(error).__name__])[-1]
     lower = text.lower()
     if status in (401, 403) or "api key" in lower or "api-key" in lower or "401 " in lower or "403 " in lower:
         return f"The server at {host} refuses the key ({last}). Give Remote(api_key=...) or set NDIF_API_KEY."

@@ -81,12 +81,43 @@ def execute(model, chunk, score=None, state=None):
 
 
 def advance(chunk, out, state):
-    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None."""
+    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None.
+
+    The output of a generation's last step becomes that of its first, with "tokens" [row token].
+    """
     if chunk["kind"] == "base":
         state["cache"] = out.pop("cache", None)
         state["kept"] = out.pop("kept")
         state["like"] = out.pop("like")
+    if chunk["kind"] in ("generate", "step"):
+        return next_step(chunk, out, state)
     return None
+
+
+def next_step(chunk, out, state):
+    """Greedy decoding: the forward pass of one more token, or None when all rows have ended."""
+    decode = chunk["decode"]
+    ends = torch.tensor(decode["ends"], dtype=torch.long)
+    token = out.pop("next").cpu()
+    if chunk["kind"] == "generate":
+        state["reads"], state["done"], state["tokens"] = out["reads"], torch.zeros_like(token).bool(), []
+    token = token.masked_fill(state["done"], decode["pad"])
+    state["done"] = state["done"] | torch.isin(token, ends)
+    state["tokens"].append(token)
+    state["past"] = out.pop("cache")
+    if bool(state["done"].all()) or len(state["tokens"]) == decode["n_tokens"]:
+        out["reads"], out["tokens"] = state.pop("reads"), torch.stack(state.pop("tokens"), dim=1)
+        state.pop("past")
+        return None
+    mask = chunk["inputs"]["attention_mask"]
+    inputs = {
+        "input_ids": token[:, None],
+        "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1),
+        "position_ids": chunk["inputs"]["position_ids"][:, -1:] + 1,
+        "use_cache": True,
+    }
+    step = {"kind": "step", "inputs": inputs, "steps": decode["steps"], "decode": decode}
+    return step | {"want": ["next", "cache"], "score": None}
 
 
 def pack_mask(pack, like):

@@ -4,9 +4,9 @@ import sys
 
 
 class Absent:
-    """Refuses the package and the libraries that only its own side needs."""
+    """Refuses the package and what only its own side needs."""
 
-    names = ("bkdinterp", "jaxtyping", "beartype", "sklearn")
+    names = ("bkdinterp", "jaxtyping", "beartype")
 
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.names:
