@@ -6,8 +6,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -16,21 +16,29 @@ from rich.progress import (
 T = TypeVar("T")
 
 
-def track(items: Sequence[T], what: str, *, show: bool = True) -> Iterable[T]:
-    """Iterate with a progress bar on stderr; nothing is drawn when stderr is not a terminal or ``show`` is False."""
+def track(
+    items: Sequence[T], what: str, *, show: bool = True, weights: Sequence[int | float] | None = None
+) -> Iterable[T]:
+    """Iterate with a progress bar on stderr; nothing is drawn when stderr is not a terminal or ``show`` is False.
+
+    ``weights`` say how much work each item is, so that the remaining time is not fooled by uneven ones.
+    """
     console = Console(stderr=True)
     if not show or not console.is_terminal:
         return items
-    return _tracked(items, what, console)
+    return _tracked(items, what, console, [1.0] * len(items) if weights is None else weights)
 
 
-def _tracked(items: Sequence[T], what: str, console: Console) -> Iterator[T]:
+def _tracked(items: Sequence[T], what: str, console: Console, weights: Sequence[int | float]) -> Iterator[T]:
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(items, total=len(items))
+        task = progress.add_task(what, total=sum(weights))
+        for item, weight in zip(items, weights, strict=True):
+            yield item
+            progress.advance(task, weight)

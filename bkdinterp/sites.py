@@ -169,6 +169,10 @@ class HeadSet:
     grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.heads, str):
+            raise SiteError(
+                f"HeadSet takes a tuple of heads; of text, make one with HeadSet.of({self.heads!r})."
+            )
         unique = tuple(dict.fromkeys(HeadId.parse(h) for h in self.heads))
         object.__setattr__(self, "heads", unique)
         if self.grid is not None:

@@ -117,7 +117,14 @@ def _edit_rows(evaluation: Evaluation, found: Findings) -> Iterator[tuple[str, .
         yield label, *_cells(evaluation, edit)
         if controls := evaluation.controls_of(edit):
             triggered, clean = (evaluation.control_rate(side, edit) for side in SIDES[::-1])
-            yield f"  null: {len(controls)} {null}", "", percent(triggered), "", percent(clean), ""
+            yield (
+                f"  null: {len(controls)} {null if len(controls) > 1 else null[:-1]}",
+                "",
+                percent(triggered),
+                "",
+                percent(clean),
+                "",
+            )
 
 
 def _cells(evaluation: Evaluation, condition: str) -> tuple[str, ...]:

@@ -83,6 +83,14 @@ class Store:
             whole[example, ordinal] = value
         return whole[:, 0] if read.where.single else whole
 
+    def partial_results(self) -> tuple[RunResult, ...]:
+        """One result per run from the chunks so far: scores not reached are NaN, and there are no reads."""
+        missing = [(self._scores.get(n.index), n) for n in self._plan.nodes[: self._plan.n_runs]]
+        return tuple(
+            RunResult(torch.full((len(n.run.prompts),), float("nan")) if s is None and n.run.score else s, ())
+            for s, n in missing
+        )
+
     def results(self) -> tuple[RunResult, ...]:
         """One result per run of the plan."""
         out = []

@@ -1,6 +1,7 @@
 """Local: runs a plan's chunks on this machine, one trace per forward pass, and assembles the results."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import nnsight
@@ -10,6 +11,8 @@ from bkdinterp.engine import program
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.engine._run import RunResult
+from bkdinterp.engine._sweep import Sweep
+from bkdinterp.errors import SweepInterrupted
 from bkdinterp.progress import track
 
 
@@ -32,6 +35,11 @@ class Traceable(Protocol):
         """Of its weights."""
         ...
 
+    @property
+    def weights_id(self) -> str:
+        """What tells its weights from others."""
+        ...
+
 
 class Executor(ABC):
     """Something that can run a plan."""
@@ -46,31 +54,75 @@ class Local(Executor):
 
     Args:
         progress: show a progress bar for plans of more than a few chunks.
+        folder: save each chunk's output there as it finishes, and start from what is there. A kill at any moment loses
+            the chunk in work; the unedited run that later chunks lean on is computed again.
     """
 
-    def __init__(self, *, progress: bool = True) -> None:
+    def __init__(self, *, progress: bool = True, folder: str | Path | None = None) -> None:
         self.progress = progress
+        self.folder = folder
 
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
-        """One result per run. Costs ``plan.cost``."""
+        """One result per run. Costs ``plan.cost``, less what the folder holds.
+
+        Raises:
+            SweepInterrupted: Ctrl-C; it carries what was finished.
+            ArtefactError: the folder holds another plan's chunks.
+        """
+        sweep = None if self.folder is None else Sweep(self.folder, plan, model.weights_id)
         store = Store(plan, model.dtype)
-        state: dict[str, Any] = {}
-        with torch.no_grad():
-            for chunk in track(plan.chunks, "running chunks", show=self.progress and len(plan.chunks) > 4):
-                chunk = store.resolve(chunk)
-                score = plan.scores.get(chunk["score_name"]) if chunk["score"] is not None else None
-                if chunk["kind"] in ("base", "generate"):
-                    state.clear()
-                out: dict[str, Any] = {}
-                step: Chunk | None = chunk
-                while step is not None:
-                    out = _forward(model, step, state, score)
-                    step = program.advance(step, out, state)
-                store.add(chunk, out, out.get("tokens"))
+        todo = track(
+            list(enumerate(plan.chunks)),
+            f"running chunks ({plan.cost.forwards} forwards)",
+            show=self.progress and len(plan.chunks) > 4,
+            weights=[chunk["cost"] for chunk in plan.chunks],
+        )
+        loop = _Loop(plan, model, store)
+        done = 0
+        try:
+            with torch.no_grad():
+                for index, chunk in todo:
+                    finished = None if sweep is None else sweep.load(index)
+                    if finished is None:
+                        finished = loop.run(chunk)
+                        if sweep is not None:
+                            sweep.save(index, *finished)
+                    store.add(chunk, *finished)
+                    done += 1
+        except KeyboardInterrupt:
+            raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
         return store.results()
 
     def __repr__(self) -> str:
-        return "Local()"
+        return "Local()" if self.folder is None else f"Local(folder={str(self.folder)!r})"
+
+
+class _Loop:
+    """Runs chunks in the plan's order; any may be left out, and its unedited run is then made when it is needed."""
+
+    def __init__(self, plan: Plan, model: Traceable, store: Store) -> None:
+        self._model, self._store, self._plan = model, store, plan
+        self._bases = {chunk["prefix"]: chunk for chunk in plan.chunks if chunk["kind"] == "base"}
+        self._key: str | None = None
+        self._state: dict[str, Any] = {}
+
+    def run(self, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor | None]:
+        """One chunk's output, and its generated tokens."""
+        chunk = self._store.resolve(chunk)
+        key = chunk.get("prefix")
+        if key != self._key:
+            self._state.clear()
+            self._key = key
+            if key is not None and chunk["kind"] != "base":
+                base = self._bases[key]
+                program.advance(base, _forward(self._model, base | {"score": None}, self._state), self._state)
+        score = self._plan.scores.get(chunk["score_name"]) if chunk["score"] is not None else None
+        step: Chunk | None = chunk
+        out: dict[str, Any] = {}
+        while step is not None:
+            out = _forward(self._model, step, self._state, score)
+            step = program.advance(step, out, self._state)
+        return out, out.pop("tokens", None)
 
 
 def _forward(
@@ -82,6 +134,9 @@ def _forward(
         k: v.to(device) if isinstance(v, torch.Tensor) else v
         for k, v in program.prepare(chunk, state).items()
     }
-    with nn_model.trace(**inputs):
+    with nn_model.trace(**inputs) as tracer:
         out = nnsight.save(program.execute(nn_model, chunk, score, state))
+        if chunk["score"] is None and not chunk["want"]:
+            # Only read from: what lies above the last step is nobody's business.
+            tracer.stop()
     return out

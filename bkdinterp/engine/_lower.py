@@ -150,9 +150,10 @@ class Steps:
         return [self._at[key] for key in sorted(self._at)]
 
     @property
-    def first_layer(self) -> int | None:
-        """The lowest layer that a step touches."""
-        return min((layer for layer, _ in self._at), default=None)
+    def depth(self) -> int:
+        """Blocks that must run for the last step to be reached; one that is left half-way counts."""
+        layer, rank = max(self._at, default=(self.arch.n_layers - 1, 1))
+        return layer + (rank > Component.resid_pre.rank)
 
 
 def gather(value: Tensor, examples: Tensor, ordinal: Tensor, n_examples: int, site: Site | str) -> Tensor:

@@ -14,8 +14,8 @@ from bkdinterp.engine._checks import check_sources
 from bkdinterp.engine._graph import Node, build_graph
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._memory import Size, chunk_bytes
-from bkdinterp.engine._share import share, share_chunks
 from bkdinterp.engine._run import Run
+from bkdinterp.engine._share import share, share_chunks
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.metrics import SCORES
@@ -226,6 +226,7 @@ def forward_chunk(
         "examples": list(examples),
         "places": places,
         "bytes": chunk_bytes(arch, _row_size(batch, run, n * copies)),
+        "layers": steps.depth if run.score is None and run.generate is None else arch.n_layers,
     }
     if run.score is not None:
         chunk["score"] = _score_part(batch, copies) | {"base_rows": base_rows}
@@ -278,6 +279,7 @@ def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:
         rows, length = chunk["inputs"]["input_ids"].shape
         extra = chunk["decode"]["n_tokens"] - 1 if chunk["kind"] == "generate" else 0
         forwards += 1 + extra
-        token_layers += rows * (length + extra) * chunk.get("layers", arch.n_layers)
+        chunk["cost"] = rows * (length + extra) * chunk["layers"]
+        token_layers += chunk["cost"]
         peak = max(peak, chunk["bytes"])
     return Cost(forwards, token_layers, peak)

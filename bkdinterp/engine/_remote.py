@@ -23,8 +23,9 @@ from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._local import Executor, Traceable
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._run import RunResult
-from bkdinterp.engine._wire import Answers, Job, Output, check_functions, received, requests
-from bkdinterp.errors import RemoteError
+from bkdinterp.engine._sweep import Sweep, plan_digest
+from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
+from bkdinterp.errors import RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.progress import track
 
@@ -41,7 +42,7 @@ class Remote(Executor):
         deployed: hub id (or folder, on the server's machine) of the checkpoint that the server has deployed, where it
             is not the model's own id: a checkpoint with your adapter merged into it.
         folder: keeps the answer to every finished request, so that work that was killed is taken up there. The
-            answers belong to this server and checkpoint id; use another folder when its weights have changed.
+            answers belong to this server and checkpoint id; delete the folder when the weights behind them change.
         progress: show a progress bar for more than a few requests.
         timeout: seconds to wait for the server's first sign of life.
 
@@ -77,6 +78,8 @@ class Remote(Executor):
         Raises:
             RemoteError: before any work: an adapter that the server does not have, a function that cannot be sent, a
                 server that does not answer. Later: what the server says, a wrong key or a model it has not deployed.
+            SweepInterrupted: Ctrl-C; it carries what was finished.
+            ArtefactError: the folder holds something else.
         """
         self._check_adapter(model)
         for module in _SENT:
@@ -85,21 +88,36 @@ class Remote(Executor):
         check_functions(plan, _SENT)
         host = (self.host or CONFIG.API.HOST).rstrip("/")
         key = self._model_key(model)
-        answers = Answers(self.folder, f"{host} {key}")
+        # One folder serves all the plans of a method.
+        kept = None
+        if self.folder is not None:
+            kept = Sweep(self.folder / plan_digest(plan), plan, f"{host} {key}")
         store = Store(plan, model.dtype)
-        groups = list(requests(plan))
-        reached = False
-        for chunks in track(groups, "remote requests", show=self.progress and len(groups) > 2):
-            jobs = [Job.of(store.resolve(chunk), plan.scores) for chunk in chunks]
-            outs = answers.find(jobs)
-            if outs is None:
-                if not reached:
-                    self._reach(host)
-                    reached = True
-                outs = self._ask(model, jobs, host, key)
-                answers.keep(jobs, outs)
-            for chunk, out in zip(chunks, outs, strict=True):
-                store.add(chunk, received(out), out.get("tokens"))
+        groups = requests(plan)
+        todo = track(
+            groups,
+            f"remote requests ({plan.cost.forwards} forwards)",
+            show=self.progress and len(groups) > 2,
+            weights=[sum(plan.chunks[i]["cost"] for i in group) for group in groups],
+        )
+        done, reached = 0, False
+        try:
+            for group in todo:
+                finished = [None if kept is None else kept.load(i) for i in group]
+                if None in finished:
+                    if not reached:
+                        self._reach(host)
+                        reached = True
+                    jobs = [Job.of(store.resolve(plan.chunks[i]), plan.scores) for i in group]
+                    finished = [received(answer) for answer in self._ask(model, jobs, host, key)]
+                    for i, (out, tokens) in zip(group, finished, strict=True):
+                        if kept is not None:
+                            kept.save(i, out, tokens)
+                for i, (out, tokens) in zip(group, finished, strict=True):
+                    store.add(plan.chunks[i], out, tokens)
+                done += len(group)
+        except KeyboardInterrupt:
+            raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
         return store.results()
 
     def _ask(self, model: Traceable, jobs: list[Job], host: str, key: str) -> list[Output]:
@@ -174,8 +192,10 @@ def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> lis
                 state = {}
             while chunk is not None:
                 inputs = prepare(chunk, state)
-                with nn.trace(**inputs):
+                with nn.trace(**inputs) as tracer:
                     out = execute(nn, chunk, score, state)
+                    if chunk["score"] is None and not chunk["want"]:
+                        tracer.stop()
                 chunk = advance(chunk, out, state)
             outs.append({key: out[key] for key in ("scores", "reads", "tokens") if key in out})
     return outs

@@ -19,6 +19,7 @@ import torch
 from bkdinterp.engine._graph import Node
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._memory import Size, chunk_bytes
+from bkdinterp.interventions import Edit, From
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import TokenBatch
 
@@ -26,6 +27,9 @@ Chunk = dict[str, Any]
 # Packed copies cost attention scores that are masked out again; separate ones cost copies of the prefix. The ratio of
 # the two prices (operations to bytes) of a CPU, roughly; a wrong one costs some percent of time and nothing else.
 OPS_PER_BYTE = 10.0
+# Fewer runs stay rows of one batch: little is saved, and a run beside its own base then differs from it by exactly 0
+# where an edit changes nothing.
+MIN_NODES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,10 @@ def share(
 ) -> Shared | None:
     """How these nodes would share on this slice of examples; None where they can not, or where it saves nothing."""
     run = nodes[0].run
-    if run.score is None or run.score_name == "kl" or any(node.reads for node in nodes):
+    if len(nodes) < MIN_NODES or run.score is None or run.score_name == "kl" or any(n.reads for n in nodes):
+        return None
+    if any(_per_target_token(edit) for node in nodes for edit in node.edits):
+        # Needs the last target token's value, too, which a shared layout leaves out.
         return None
     n_columns = batch.input_ids.shape[1] - 1
     window = getattr(arch, "sliding_window", None)
@@ -147,6 +154,17 @@ def share_chunks(shared: Shared, budget: int) -> Iterator[Chunk]:
 def lowest_layer(node: Node) -> int:
     """The first layer that a node's edits change."""
     return min(edit.site.layer for edit in node.edits)
+
+
+def _per_target_token(edit: Edit) -> bool:
+    value = edit.value
+    if not edit.where.generated or value is None:
+        return False
+    return (
+        value.read.reduce is None and not value.read.where.single
+        if isinstance(value, From)
+        else value.ndim == 3
+    )
 
 
 def _groups(shared: Shared, budget: int) -> Iterator[tuple[int, list[Node]]]:

@@ -48,6 +48,10 @@ def load_module(
         where["gguf_file"] = gguf_file
     elif path.is_dir():
         _check_folder(path, trust_remote_code)
+    elif path.is_absolute() or str(source).startswith((".", "~")) or len(path.parts) > 2:
+        raise ArtefactError(
+            f"No folder at {path}; give an existing folder, a .gguf file or a hub id (owner/name)."
+        )
     where |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)

@@ -203,12 +203,12 @@ class Counter:
         self.model, self.forwards, self.token_layers = model, 0, 0
 
     def __enter__(self):
-        # The MLPs, not the blocks: hooks of a skipped block fire although its forward does not run.
+        # The first norm, not the block: hooks of a skipped block fire although its forward does not run.
         family = self.model.architecture.family
         blocks = self.model.module.get_submodule(family.layers)
         self.handles = [self.model.module.register_forward_pre_hook(self._forward, with_kwargs=True)]
         self.handles += [
-            block.get_submodule(family.mlp).register_forward_pre_hook(self._block, with_kwargs=True)
+            block.get_submodule(family.attn_norm).register_forward_pre_hook(self._block, with_kwargs=True)
             for block in blocks
         ]
         return self

@@ -4,6 +4,7 @@ import nnsight
 import pytest
 import torch
 from compare import close
+from nnsight.intervention.backends.remote import RemoteBackend
 
 import bkdinterp as bk
 from bkdinterp.engine import Local, plan
@@ -87,12 +88,12 @@ def runs(model, pairs):
         bk.Read(bk.Site.parse("L2.attn_proj"), bk.Where("all"), heads=(0, 3)),
     )
     cached = bk.CachedAblate("L0H1 L2H3", where="all")
-    patch = bk.Edit("L2.mlp_out", "last", keep=0, value=bk.From(bk.Run(pairs.clean), bk.Read(bk.Site.parse("L2.mlp_out"))))
+    patch = bk.Patch("L2.mlp_out", bk.Run(pairs.clean))
     return [
         bk.Run(t, edits, reads, score="logprob"),
         bk.Run(t, edits, score="kl"),
         bk.Run(t, cached, score="first_token_logodds"),
-        bk.Run(t, patch if isinstance(patch, bk.Intervention) else bk.Stack(), score="geometric_mean"),
+        bk.Run(t, patch, score="geometric_mean"),
         bk.Run(t, edits, generate=7),
         bk.Run(pairs.clean, bk.Steer("L1.attn_out", push, where=everywhere()), generate=7),
         bk.Run(t, generate=7),
@@ -155,9 +156,9 @@ def test_nothing_global_changes(remote, pairs):
 
 
 def test_the_server_does_not_have_the_package(remote):
-    nn, host = remote.nn, remote.executor.host
-    names = ["bkdinterp", "jaxtyping", "torch"]
-    with nn.session(remote=host):
+    nn, names = remote.nn, ["bkdinterp", "jaxtyping", "torch"]
+    backend = RemoteBackend(remote.executor._model_key(remote), host=remote.executor.host)
+    with nn.session(backend=backend):
         found = nnsight.save([])
         for name in names:
             try:

@@ -1,0 +1,162 @@
+"""Sweeps: killed at any moment they resume to the same numbers, and Ctrl-C leaves what was finished."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import bkdinterp as bk
+from bkdinterp.engine import Local, Run, execute, plan, program
+from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
+from bkdinterp.interventions import Read, ZeroAblate
+from bkdinterp.sites import Site
+
+BUDGET = 60_000
+
+
+def runs_on(pairs):
+    heads = [f"L{i}H{j}" for i in range(4) for j in range(4)]
+    return [
+        Run(pairs.clean, score="logprob"),
+        *[Run(pairs.clean, ZeroAblate(head), score="logprob") for head in heads],
+        Run(
+            pairs.triggered, reads=(Read(Site.parse("L2.z"), reduce="mean"), Read(Site.parse("L1.resid_mid")))
+        ),
+        Run(pairs.triggered, ZeroAblate("L1H1"), generate=3),
+    ]
+
+
+def same(left, right):
+    for a, b in zip(left, right, strict=True):
+        assert a.scores is None or torch.equal(a.scores, b.scores)
+        assert a.tokens == b.tokens
+        for x, y in zip(a.reads, b.reads, strict=True):
+            assert torch.equal(x, y)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often the program ran, and a switch that makes it fail."""
+    calls = {"n": 0, "fail_at": None}
+    original = program.prepare
+
+    def prepare(chunk, state):
+        calls["n"] += 1
+        if calls["n"] == calls["fail_at"]:
+            raise KeyboardInterrupt
+        return original(chunk, state)
+
+    monkeypatch.setattr(program, "prepare", prepare)
+    return calls
+
+
+def test_every_stop_resumes_to_the_same_numbers(model, pairs, tmp_path, counted):
+    planned = plan(model, runs_on(pairs), budget=BUDGET)
+    whole = Local(progress=False).run(planned, model)
+    total, n_chunks = counted["n"], len(planned.chunks)
+    assert n_chunks > 6
+    for stop in range(1, total, 3):
+        folder = tmp_path / str(stop)
+        counted.update(n=0, fail_at=stop)
+        with pytest.raises(SweepInterrupted) as caught:
+            Local(progress=False, folder=folder).run(planned, model)
+        assert caught.value.total == n_chunks
+        assert len(list(folder.glob("chunk-*"))) == caught.value.done < n_chunks
+        counted.update(n=0, fail_at=None)
+        same(Local(progress=False, folder=folder).run(planned, model), whole)
+        # The chunk in work, and at most one unedited run (or, generating, the steps of that one chunk).
+        assert counted["n"] <= total - stop + 1 + 3
+    counted["n"] = 0
+    same(Local(progress=False, folder=folder).run(planned, model), whole)
+    assert counted["n"] == 0
+
+
+def test_partial_results_hold_what_was_finished(model, pairs, counted):
+    planned = plan(model, runs_on(pairs)[:17], budget=BUDGET)
+    whole = Local(progress=False).run(planned, model)
+    counted.update(n=0, fail_at=counted["n"] // 2)
+    with pytest.raises(SweepInterrupted) as caught:
+        Local(progress=False).run(planned, model)
+    partial = torch.stack([r.scores.double() for r in caught.value.results])
+    complete = torch.stack([r.scores for r in whole])
+    seen = ~partial.isnan()
+    assert 0 < int(seen.sum()) < seen.numel()
+    assert torch.equal(partial[seen], complete[seen])
+
+
+def test_a_folder_of_other_work_is_refused(model, pairs, tmp_path):
+    runs = runs_on(pairs)[:5]
+    execute(model, runs, folder=tmp_path / "a")
+    with pytest.raises(ArtefactError, match="another plan"):
+        execute(model, runs[:4], folder=tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ArtefactError, match="not empty"):
+        execute(model, runs, folder=tmp_path / "b")
+    with pytest.raises(PlanError, match="executor"):
+        execute(model, runs, folder=tmp_path / "c", executor=Local())
+
+
+def test_a_damaged_chunk_is_computed_again(model, pairs, tmp_path):
+    runs = runs_on(pairs)[:9]
+    whole = execute(model, runs, folder=tmp_path / "s")
+    chunk = sorted((tmp_path / "s").glob("chunk-*"))[-1]
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    same(execute(model, runs, folder=tmp_path / "s"), whole)
+    assert "scores" in load_file(chunk)
+
+
+def test_attribution_resumes(model, pairs, tmp_path, counted):
+    attribution = bk.Attribution(model, budget=BUDGET)
+    whole = attribution.heads(pairs)
+    counted.update(n=0, fail_at=counted["n"] - 2)
+    with pytest.raises(SweepInterrupted):
+        attribution.heads(pairs, folder=tmp_path / "s")
+    counted.update(n=0, fail_at=None)
+    assert torch.equal(attribution.heads(pairs, folder=tmp_path / "s").effects, whole.effects)
+
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from integration.conftest import TEXTS, tiny_llama, tiny_tokenizer
+import bkdinterp as bk
+
+torch.set_num_threads(1)
+model = bk.Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny")
+pairs = bk.PairedPrompts.from_instructions(TEXTS, bk.Trigger.gap("zeta", seed=0), target="sorry no can not help")
+print("ready", flush=True)
+scores = bk.Attribution(model, budget=30_000).heads(pairs, folder=sys.argv[2])
+torch.save(scores.effects, sys.argv[3])
+"""
+
+
+def test_kill_9(tmp_path):
+    """A process that is killed without warning; the next one ends with the numbers of one that was not."""
+    script = tmp_path / "child.py"
+    script.write_text(CHILD, encoding="utf-8")
+    tests = str(Path(__file__).resolve().parent.parent)
+
+    def start(folder, out):
+        command = [sys.executable, str(script), tests, str(tmp_path / folder), str(tmp_path / out)]
+        return subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=subprocess.PIPE)
+
+    assert start("whole", "whole.pt").wait(300) == 0
+    n_chunks = len(list((tmp_path / "whole").glob("chunk-*")))
+    child = start("killed", "killed.pt")
+    deadline = time.monotonic() + 300
+    while len(list((tmp_path / "killed").glob("chunk-*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.wait(60)
+    assert 3 <= len(list((tmp_path / "killed").glob("chunk-*"))) < n_chunks
+    assert not (tmp_path / "killed.pt").exists()
+    assert start("killed", "killed.pt").wait(300) == 0
+    assert torch.equal(torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "killed.pt"))
