@@ -39,12 +39,13 @@ def as_installed():
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny-llama"
-    module = tiny_llama().float()
-    assert isinstance(module.config, LlamaConfig)
-    module.save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
+def folder():
+    path = Path(os.environ["BKDINTERP_NDIF_LOGS"]) / "tiny-llama"
+    if not path.exists():
+        module = tiny_llama().float()
+        assert isinstance(module.config, LlamaConfig)
+        module.save_pretrained(path)
+        tiny_tokenizer().save_pretrained(path)
     return path
 
 

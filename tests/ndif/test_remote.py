@@ -138,13 +138,18 @@ def test_everything_that_a_plan_knows(local, remote, pairs):
 
 def test_rows_that_end_early_end_a_generation(local, remote, pairs):
     """The decode loop's way out depends on the tokens, which only the server sees."""
-    end = local.tokenizer.eos_token_id
-    direction = torch.zeros(16)
-    direction += local.module.lm_head.weight[end].detach()
-    stop = bk.Steer("L3.resid_post", direction, coeff=40.0, where=everywhere())
-    here, there = (bk.execute(m, [bk.Run(pairs.clean, stop, generate=9)])[0] for m in (local, remote))
-    assert there.tokens == here.tokens
-    assert all(len(tokens) == 0 for tokens in there.tokens)
+    weight = local.module.lm_head.weight.detach()
+    wanted = torch.zeros(len(weight), 1)
+    wanted[local.tokenizer.eos_token_id] = 1.0
+    direction = torch.linalg.lstsq(weight, wanted).solution[:, 0]
+    assert int((weight @ direction).argmax()) == local.tokenizer.eos_token_id
+    push = torch.stack([direction * 1e3 * (i % 2) for i in range(len(pairs))])
+    for values, some_speak in ((push, True), (direction * 1e3, False)):
+        edit = bk.Steer("L3.resid_post", values, where=everywhere())
+        here, there = (bk.execute(m, [bk.Run(pairs.clean, edit, generate=9)])[0] for m in (local, remote))
+        assert there.tokens == here.tokens
+        assert all(len(tokens) == 0 for tokens in there.tokens[1::2])
+        assert any(len(tokens) > 0 for tokens in there.tokens) == some_speak
 
 
 def test_nothing_global_changes(remote, pairs):
