@@ -27,6 +27,7 @@ from bkdinterp.engine._sweep import Sweep, plan_digest
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
 from bkdinterp.errors import RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
+from bkdinterp.model import Architecture
 from bkdinterp.progress import track
 
 _SENT = frozenset({program.__name__, score_functions.__name__})
@@ -92,6 +93,7 @@ class Remote(Executor):
         kept = None
         if self.folder is not None:
             kept = Sweep(self.folder / plan_digest(plan), plan, f"{host} {key}")
+        architecture: Architecture = model.architecture  # type: ignore[attr-defined]
         store = Store(plan, model.dtype)
         groups = requests(plan)
         todo = track(
@@ -108,7 +110,7 @@ class Remote(Executor):
                     if not reached:
                         self._reach(host)
                         reached = True
-                    jobs = [Job.of(store.resolve(plan.chunks[i]), plan.scores) for i in group]
+                    jobs = [Job.of(store.resolve(plan.chunks[i]), plan.scores, architecture) for i in group]
                     finished = [received(answer) for answer in self._ask(model, jobs, host, key)]
                     for i, (out, tokens) in zip(group, finished, strict=True):
                         if kept is not None:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.errors import RemoteError
+from bkdinterp.model import Architecture
+from bkdinterp.sites import Component, Site
 
 Output = dict[str, Any]
 # The caller's side: which row of the answer belongs to which run and example, and what it was thought to cost.
@@ -28,15 +30,31 @@ class Job:
     score: Callable[..., Tensor] | None
 
     @classmethod
-    def of(cls, chunk: Chunk, scores: Mapping[str, Callable[..., Tensor]]) -> "Job":
+    def of(cls, chunk: Chunk, scores: Mapping[str, Callable[..., Tensor]], arch: Architecture) -> "Job":
         """From a resolved chunk."""
         score = scores[chunk["score_name"]] if chunk["score"] is not None else None
         sent = {key: value for key, value in chunk.items() if key not in _KEPT_BACK}
-        return cls(sent | {"steps": [_plain_reads(step) for step in chunk["steps"]]}, score)
+        skipped = set(chunk.get("skip_paths", []))
+        sent["steps"] = [_step(step, arch, skipped) for step in chunk["steps"]]
+        if "decode" in chunk:
+            steps = [_step(step, arch, set()) for step in chunk["decode"]["steps"]]
+            sent["decode"] = chunk["decode"] | {"steps": steps}
+        return cls(sent, score)
 
 
-def _plain_reads(step: dict[str, Any]) -> dict[str, Any]:
-    return step | {"reads": [read | {"key": _text(read["key"])} for read in step["reads"]]}
+def _step(step: dict[str, Any], arch: Architecture, skipped: set[str]) -> dict[str, Any]:
+    """A step for the wire: read keys as text, and no block's input where the output of the block before it will do.
+
+    In a sandbox, whatever the user's code looks at is copied to its process and back. A block's inputs include the
+    cache of keys and values: the block would fill the copy, and the original would lack its layer.
+    """
+    step = step | {"reads": [read | {"key": _text(read["key"])} for read in step["reads"]]}
+    stem, _, number = step["path"].rpartition(".")
+    if stem == arch.family.layers and step["io"] == "input" and int(number) > 0:
+        before = arch.location(Site(int(number) - 1, Component.resid_post))
+        if before.path not in skipped:
+            return step | {"path": before.path, "io": before.io, "item": before.item}
+    return step
 
 
 def _text(key: Any) -> str:

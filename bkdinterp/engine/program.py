@@ -87,6 +87,8 @@ def advance(chunk, out, state):
     """
     if chunk["kind"] == "base":
         state["cache"] = out.pop("cache", None)
+        if state["cache"] is not None:
+            check_cache(state["cache"], chunk["inputs"]["attention_mask"].shape[1])
         state["kept"] = out.pop("kept")
         state["like"] = out.pop("like")
     if chunk["kind"] in ("generate", "step"):
@@ -105,6 +107,7 @@ def next_step(chunk, out, state):
     state["done"] = state["done"] | torch.isin(token, ends)
     state["tokens"].append(token)
     state["past"] = out.pop("cache")
+    check_cache(state["past"], chunk["inputs"]["attention_mask"].shape[1])
     if bool(state["done"].all()) or len(state["tokens"]) == decode["n_tokens"]:
         out["reads"], out["tokens"] = state.pop("reads"), torch.stack(state.pop("tokens"), dim=1)
         state.pop("past")
@@ -118,6 +121,17 @@ def next_step(chunk, out, state):
     }
     step = {"kind": "step", "inputs": inputs, "steps": decode["steps"], "decode": decode}
     return step | {"want": ["next", "cache"], "score": None}
+
+
+def check_cache(cache, length):
+    """A sandboxed server loses a layer's keys and values when its block's input is looked at: rather fail than go on."""
+    for number, layer in enumerate(cache.layers):
+        short = layer.keys is None or (layer.keys.shape[-2] < length and not getattr(layer, "is_sliding", False))
+        if short:
+            raise RuntimeError(
+                f"The keys and values of layer {number} were lost. On this server, edits and reads of the first "
+                "block's input (L0.resid_pre, L0.resid_mid) do not go together with generation."
+            )
 
 
 def pack_mask(pack, like):

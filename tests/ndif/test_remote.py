@@ -96,6 +96,7 @@ def runs(model, pairs):
         bk.Run(t, patch, score="geometric_mean"),
         bk.Run(t, edits, generate=7),
         bk.Run(pairs.clean, bk.Steer("L1.attn_out", push, where=everywhere()), generate=7),
+        bk.Run(pairs.clean, bk.Steer("L3.resid_pre", push, coeff=9.0, where=everywhere()), generate=7),
         bk.Run(t, generate=7),
         bk.Run(t, bk.Apply("L1.mlp_out", fn=soften), score="logprob"),
         bk.Run(t, score=squared),
@@ -133,7 +134,7 @@ def test_everything_that_a_plan_knows(local, remote, pairs):
         for x, y in zip(a.reads, b.reads, strict=True):
             close(y, x)
         assert a.tokens == b.tokens
-    assert here[4].tokens != here[6].tokens, "the edits changed nothing that was generated"
+    assert here[4].tokens != here[7].tokens, "the edits changed nothing that was generated"
 
 
 def test_rows_that_end_early_end_a_generation(local, remote, pairs):
