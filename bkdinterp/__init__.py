@@ -64,6 +64,7 @@ from bkdinterp.metrics import Payload as Payload
 from bkdinterp.model import Architecture as Architecture
 from bkdinterp.model import Family as Family
 from bkdinterp.model import Model as Model
+from bkdinterp.model import register_family as register_family
 from bkdinterp.prompts import PairedPrompts as PairedPrompts
 from bkdinterp.prompts import PromptBuilder as PromptBuilder
 from bkdinterp.prompts import Prompts as Prompts
@@ -164,5 +165,6 @@ __all__ = [
     "plan",
     "random_directions",
     "random_heads",
+    "register_family",
     "sweep_layers",
 ]
