@@ -39,7 +39,7 @@ def padding(bench: Bench) -> Check:
     for i, result in enumerate(results):
         row = result.reads[0][0]
         distance = relative(row.double(), together[i, : len(row)].double())
-        bench.differences.append(float((scores(result)[0] - bench.base_scores[i]).abs()))
+        bench.differences.append(_change(scores(result), bench.base_scores[i : i + 1]))
         if not distance <= number:
             number, worst = distance, i
     passed = number <= bench.batch_limit
@@ -51,7 +51,7 @@ def padding(bench: Bench) -> Check:
 def determinism(bench: Bench) -> Check:
     """The same forward twice gives the same scores; one forward."""
     (again,) = bench.run([Run(bench.prompts, score="logprob")], naive=True)
-    number = float((scores(again) - bench.base_scores).abs().max())
+    number = _change(scores(again), bench.base_scores)
     passed = number <= bench.sum_limit
     fault = "the same forward twice differs: dropout, sampling or another source of chance is on"
     meaning = "the same forward twice gives the same scores"
@@ -68,8 +68,8 @@ def reuse(bench: Bench) -> Check:
         for i in layers
     ]
     runs += [Run(bench.prompts, ZeroAblate(Site(layers[-1], Component.mlp_out)), score="logprob")]
-    distances = _distances(bench.run(runs), bench.run(runs, naive=True))
-    number = max(distances)
+    shared, plain = bench.run(runs), bench.run(runs, naive=True)
+    number = max(_change(scores(a), scores(b)) for a, b in zip(shared, plain))
     bench.differences.append(number)
     passed = number <= bench.batch_limit
     fault = "runs that share a prefix differ from plain forwards: the key-value cache or its mask is not what it seems"
@@ -81,38 +81,35 @@ def reuse(bench: Bench) -> Check:
     return Check("prefix reuse", passed, number, bench.batch_limit, meaning if passed else fault)
 
 
-def _distances(left: tuple, right: tuple) -> list[float]:
-    return [float((scores(a) - scores(b)).abs().max()) for a, b in zip(left, right)]
-
-
 def edits(bench: Bench) -> Check:
-    """Zeroing each component of the first, middle and last layer moves the scores; one row per component."""
-    last = bench.arch.n_layers - 1
+    """Zeroing each component of the first, middle and last layer moves the scores; two rows per component."""
+    last, n = bench.arch.n_layers - 1, bench.arch.n_heads
     sites = [Site(i, c) for i in sorted({0, last // 2, last}) for c in bench.arch.components]
-    sites += [Site(last // 2, Component.z, h) for h in range(bench.arch.n_heads)]
+    sites += [Site(last // 2, Component.z, h) for h in range(0, n, max(1, n // 8))]
     runs = [Run(bench.prompts, ZeroAblate(s, where=EVERYWHERE), score="logprob") for s in sites]
-    unedited, *edited = map(scores, bench.run([Run(bench.prompts, score="logprob"), *runs]))
-    bench.differences.append(_moved(unedited, bench.base_scores))
-    moved = [_moved(each, unedited) for each in edited]
-    limit = max(10 * max(bench.differences), float(torch.finfo(bench.model.dtype).eps))
+    # Batches of the base run's shape: there, a module that feeds nothing changes not a single bit.
+    alone, batched = bench.run(runs, naive=True), bench.run(runs)
+    bench.differences += [_change(scores(a), scores(b)) for a, b in zip(alone, batched)]
+    moved = [_change(scores(result), bench.base_scores) for result in alone]
     number, worst = min(zip(moved, map(str, sites)))
+    limit = bench.spacing
     passed = number > limit
     fault = f"zeroing {worst} does not move the scores: its module does not feed the output"
-    meaning = f"zeroing each of {len(sites)} sites moves the scores by more than rounding; least at {worst}"
+    meaning = f"zeroing each of {len(sites)} sites moves the scores; least at {worst}"
     return Check("edits", passed, number, limit, meaning if passed else fault, at_least=True)
 
 
 def noise_floor(bench: Bench) -> Check:
     """The largest change of a score between batches that should agree; no forward of its own."""
-    # Scores are float32 numbers at least: what rounding did not show here, their own spacing still hides.
-    spacing = torch.finfo(torch.float64 if bench.model.dtype == torch.float64 else torch.float32).eps
-    number = max(*bench.differences, spacing * float(bench.base_scores.abs().max()))
+    # What rounding did not show here, the spacing of the scores still hides.
+    number = max(*bench.differences, bench.spacing)
     passed = number <= bench.batch_limit
     meaning = "no effect on a mean log-probability below this can be trusted, nats"
     fault = "batches that should agree differ by more than rounding"
     return Check("noise floor", passed, number, bench.batch_limit, meaning if passed else fault)
 
 
-def _moved(a: Tensor, b: Tensor) -> float:
-    """Largest change; what became NaN has moved."""
-    return float((a - b).abs().nan_to_num(nan=float("inf")).max())
+def _change(a: Tensor, b: Tensor) -> float:
+    """Largest difference; one NaN is an infinite one, two are none."""
+    both = a.isnan() & b.isnan()
+    return float((a - b).abs().nan_to_num(nan=float("inf")).masked_fill(both, 0.0).max())

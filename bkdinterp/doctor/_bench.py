@@ -72,6 +72,12 @@ class Bench:
         """Of the unedited run, in float64."""
         return scores(self.base)
 
+    @property
+    def spacing(self) -> float:
+        """Between neighbouring numbers of the scores' size; scores are computed in float32 at least."""
+        kind = torch.float64 if self.model.dtype == torch.float64 else torch.float32
+        return torch.finfo(kind).eps * float(self.base_scores.abs().max())
+
     def activation(self, layer: int, component: Component) -> Float[Tensor, "token d"]:
         """A component of the unedited run at all prompt tokens, in float64."""
         index = layer * len(self.arch.components) + self.arch.components.index(component)

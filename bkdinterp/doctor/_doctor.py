@@ -1,7 +1,7 @@
 """doctor(): checks a model against the contract of sites and plans, before anybody believes a number from it.
 
-Cost: about 20 short forward passes (four prompts of 3 to 16 words), plus one row of them for every layer
-and for about 35 edits; the report says how many. Runs on this machine and reads the weights.
+Cost: about 20 short forward passes (four prompts of 3 to 16 words), one for each of about 40 edits, and one row for
+every layer; the report says how many. Runs on this machine and reads the weights.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from integration.conftest import MAKERS, tiny_gpt2, tiny_llama, tiny_tokenizer
-from integration.families import NEW, SIZES, enlarge, exact_attention, tiny_gemma2, tiny_neox
+from integration.families import (
+    NEW,
+    SIZES,
+    enlarge,
+    exact_attention,
+    tiny_gemma2,
+    tiny_gemma3_vision,
+    tiny_neox,
+)
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -54,9 +62,12 @@ def failed(report):
     return [check.name for check in report.failed]
 
 
-@pytest.mark.parametrize("kind", MAKERS | NEW)
+SOUND = MAKERS | NEW | {"gemma3 with vision": tiny_gemma3_vision}
+
+
+@pytest.mark.parametrize("kind", SOUND)
 def test_a_sound_model_passes(kind):
-    report = examine((MAKERS | NEW)[kind]())
+    report = examine(SOUND[kind]())
     assert report.passed, report.failed
     assert [check.name for check in report.checks] == ALL_NAMES
     assert 0 < report.noise_floor < 1e-9
