@@ -11,6 +11,8 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from bkdinterp.doctor import DoctorReport as DoctorReport
+from bkdinterp.doctor import doctor as doctor
 from bkdinterp.engine import Local as Local
 from bkdinterp.engine import Plan as Plan
 from bkdinterp.engine import Run as Run
@@ -109,6 +111,7 @@ __all__ = [
     "BkdinterpError",
     "CachedAblate",
     "Component",
+    "DoctorReport",
     "DownloadError",
     "Edit",
     "Evaluation",
@@ -159,6 +162,7 @@ __all__ = [
     "Where",
     "ZeroAblate",
     "apply",
+    "doctor",
     "evaluate",
     "execute",
     "organisms",

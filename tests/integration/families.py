@@ -4,7 +4,9 @@ import torch
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3Config,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
@@ -106,6 +108,23 @@ def tiny_gemma2(n_layers=4, **extra):
 
 def tiny_gemma3(n_layers=4, **extra):
     return _make(Gemma3ForCausalLM, Gemma3TextConfig, _gemma(n_layers), n_layers, extra)
+
+
+def tiny_gemma3_vision():
+    """The text part below a model that can also look at pictures."""
+    torch.manual_seed(0)
+    settings = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 8,
+        "patch_size": 4,
+    }
+    text = Gemma3TextConfig(**_gemma(4), num_hidden_layers=4)
+    tokens = {"image_token_index": 39, "boi_token_index": 38, "eoi_token_index": 37, "mm_tokens_per_image": 4}
+    config = Gemma3Config(text_config=text, vision_config=settings, **tokens)
+    return enlarge(Gemma3ForConditionalGeneration(config).double().eval())
 
 
 def tiny_neox(n_layers=4, **extra):
