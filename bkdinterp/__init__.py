@@ -11,6 +11,8 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from bkdinterp.doctor import DoctorReport as DoctorReport
+from bkdinterp.doctor import doctor as doctor
 from bkdinterp.engine import Local as Local
 from bkdinterp.engine import Plan as Plan
 from bkdinterp.engine import Remote as Remote
@@ -66,6 +68,7 @@ from bkdinterp.metrics import Payload as Payload
 from bkdinterp.model import Architecture as Architecture
 from bkdinterp.model import Family as Family
 from bkdinterp.model import Model as Model
+from bkdinterp.model import register_family as register_family
 from bkdinterp.prompts import PairedPrompts as PairedPrompts
 from bkdinterp.prompts import PromptBuilder as PromptBuilder
 from bkdinterp.prompts import Prompts as Prompts
@@ -110,6 +113,7 @@ __all__ = [
     "BkdinterpError",
     "CachedAblate",
     "Component",
+    "DoctorReport",
     "DownloadError",
     "Edit",
     "Evaluation",
@@ -162,11 +166,13 @@ __all__ = [
     "Where",
     "ZeroAblate",
     "apply",
+    "doctor",
     "evaluate",
     "execute",
     "organisms",
     "plan",
     "random_directions",
     "random_heads",
+    "register_family",
     "sweep_layers",
 ]

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from bkdinterp.errors import BkdinterpError
 
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -69,6 +71,50 @@ def demo(
         "chosen on the selection split; the rates of 1 and 4 are on held-out prompts. 8 heads are 3 % of the model's."
     )
     report(f"done; {len(figures)} figures and the results are in {out}/")
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(help="GGUF file, folder of save_pretrained, or hub id.")],
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to merge in.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    gguf_file: Annotated[
+        str | None, typer.Option(help="Name of a GGUF inside the folder or repository.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="Where the weights go.")] = "cpu",
+    chat: Annotated[
+        bool | None, typer.Option(help="Use the chat template; by default where there is one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
+) -> None:
+    """Check a model against what every method relies on: modules, heads, sums, padding, prefix reuse, edits, noise."""
+    import torch
+
+    from bkdinterp.doctor import Check, DoctorReport
+    from bkdinterp.doctor import doctor as examine
+    from bkdinterp.model import Model
+
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}.", param_hint="--dtype")
+    settings = {
+        "adapter": adapter,
+        "revision": revision,
+        "gguf_file": gguf_file,
+        "device": device,
+        "chat": chat,
+    }
+    try:
+        report = examine(Model.load(model, dtype=getattr(torch, dtype), **settings), seed=seed)
+    except BkdinterpError as error:
+        # A model that does not load has failed the first check.
+        refused = Check("naming", False, None, None, f"{type(error).__name__}: {error}")
+        report = DoctorReport(model, dtype, (refused,))
+    console = Console(width=max(Console().width, 120))
+    console.print(report.table())
+    console.print(report.verdict, highlight=False, markup=False)
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -66,6 +66,7 @@ def execute(model, chunk, score=None, state=None):
     """
     saved = {}
     reads = {}
+    state = {} if state is None else state
     for path in chunk.get("skip_paths", []):
         pack = chunk["pack"]
         kept = state["kept"][str(pack["start"])]

@@ -5,5 +5,6 @@ from bkdinterp.model._architecture import Architecture as Architecture
 from bkdinterp.model._architecture import Location as Location
 from bkdinterp.model._families import FAMILIES as FAMILIES
 from bkdinterp.model._families import Family as Family
+from bkdinterp.model._families import register_family as register_family
 from bkdinterp.model._load import load_module as load_module
 from bkdinterp.model._model import Model as Model

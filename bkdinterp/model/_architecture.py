@@ -1,18 +1,18 @@
 """Architecture: a model's sizes and the place of every site in its module tree, checked when it is made.
 
 Validation costs no forward pass: module paths, projection shapes, and on one layer that the heads' outputs sum to
-the projection's output.
+the projection's output. What needs forward passes is checked by ``bkdinterp.doctor``.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bkdinterp.errors import SiteError, UnsupportedArchitectureError
-from bkdinterp.model._families import FAMILIES, Family
+from bkdinterp.model._families import Family, family_of, known_types
 from bkdinterp.sites import Component, Site
 
 
@@ -29,7 +29,9 @@ class Location:
 class Architecture:
     """Sizes of a model and the addresses of its sites.
 
-    ``d_head`` is read from the config where it is stated: it need not be ``d_model / n_heads``.
+    ``d_head`` is read from the config where it is stated: it need not be ``d_model / n_heads``. In a ``parallel``
+    block attention and MLP both read ``resid_pre``, so that there is no ``resid_mid``. ``sliding_window`` is how many
+    tokens back, its own included, a layer with a window sees; None where no layer has one.
     """
 
     family: Family
@@ -41,6 +43,8 @@ class Architecture:
     d_mlp: int
     d_vocab: int
     max_length: int | None
+    parallel: bool = False
+    sliding_window: int | None = None
 
     @classmethod
     def detect(cls, module: nn.Module) -> "Architecture":
@@ -51,14 +55,16 @@ class Architecture:
         """
         config = getattr(module, "config", None)
         kind = getattr(config, "model_type", None)
-        family = next((f for f in FAMILIES if kind in f.model_types), None)
+        family = family_of(kind)
         if config is None or family is None:
-            known = ", ".join(t for f in FAMILIES for t in f.model_types)
             found = ", ".join(name for name, _ in module.named_children()) or "no submodules"
             raise UnsupportedArchitectureError(
-                f"{type(module).__name__} has model_type {kind!r}; known are: {known}. Its top modules are: {found}. "
-                "Describe it as a Family in bkdinterp/model/_families.py (CONTRIBUTING, 'add a family')."
+                f"{type(module).__name__} has model_type {kind!r}; known are: {', '.join(known_types())}. "
+                f"Its top modules are: {found}. Describe it as a Family and call bkdinterp.register_family(family) "
+                "first (docs: 'Add a family')."
             )
+        if hasattr(config, "get_text_config"):
+            config = config.get_text_config()  # the text part of a model with vision
         d_model, n_layers, n_heads, n_kv, d_mlp = (
             int(getattr(config, key, None) or 0) for key in family.keys
         )
@@ -77,6 +83,12 @@ class Architecture:
             d_mlp=d_mlp or 4 * d_model,
             d_vocab=config.vocab_size,
             max_length=getattr(config, "max_position_embeddings", None),
+            parallel=bool(
+                getattr(config, family.parallel, False)
+                if isinstance(family.parallel, str)
+                else family.parallel
+            ),
+            sliding_window=_window(config),
         )
         arch._validate(module)
         return arch
@@ -99,24 +111,34 @@ class Architecture:
             case Component.attn_proj:
                 return Location(f"{block}.{f.attn_proj}", "output")
             case Component.attn_out | Component.resid_mid:
+                if f.attn_post is not None:
+                    return Location(f"{block}.{f.attn_post}", "output")
                 return Location(f"{block}.{f.attn}", "output", 0)
             case Component.mlp_in:
                 return Location(f"{block}.{f.mlp_norm}", "output")
             case Component.mlp_act:
                 return Location(f"{block}.{f.mlp_down}", "input")
             case Component.mlp_out:
-                return Location(f"{block}.{f.mlp}", "output")
+                return Location(f"{block}.{f.mlp_post or f.mlp}", "output")
             case Component.resid_post:
                 return Location(block, "output")
 
     def check(self, site: Site) -> None:
-        """Raise SiteError if the site's layer, head or neuron does not exist."""
+        """Raise SiteError if the site's layer, head, neuron or component does not exist."""
         if site.layer >= self.n_layers:
             raise SiteError(f"{site}: the model has {self.n_layers} layers, 0 to {self.n_layers - 1}.")
         if site.head is not None and site.head >= self.n_heads:
             raise SiteError(f"{site}: the model has {self.n_heads} heads a layer, 0 to {self.n_heads - 1}.")
         if site.neuron is not None and site.neuron >= self.d_mlp:
             raise SiteError(f"{site}: the model has {self.d_mlp} neurons a layer, 0 to {self.d_mlp - 1}.")
+
+        if site.component is Component.resid_mid and self.parallel:
+            raise SiteError(
+                f"{site}: {self.family.name} adds attention and MLP to the stream at once, so there is no resid_mid; "
+                "use resid_pre, resid_post, attn_out or mlp_out."
+            )
+        if site.component is Component.mlp_in and self.family.mlp_norm == self.family.attn_norm:
+            raise SiteError(f"{site}: {self.family.name} has one norm for attention and MLP; use attn_in.")
 
     def width(self, site: Site) -> int:
         """Number of channels of a site."""
@@ -139,6 +161,21 @@ class Architecture:
         return head * self.d_head, (head + 1) * self.d_head
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """The components that a block of this model has, in forward order."""
+        absent = {Component.resid_mid} if self.parallel else set()
+        if self.family.mlp_norm == self.family.attn_norm:
+            absent.add(Component.mlp_in)
+        return tuple(c for c in Component if c not in absent)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The described modules of a block, relative to it."""
+        f = self.family
+        parts = (f.attn, f.attn_proj, f.attn_norm, f.mlp, f.mlp_norm, f.mlp_down)
+        return (*parts, *(p for p in (f.attn_post, f.mlp_post, f.kv_proj) if p is not None))
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(n_layers, n_heads)."""
         return self.n_layers, self.n_heads
@@ -153,8 +190,7 @@ class Architecture:
         f = self.family
         looked_for = [f.embed, f.final_norm]
         for layer in (0, self.n_layers - 1):
-            relative = (f.attn, f.attn_proj, f.attn_norm, f.mlp, f.mlp_norm, f.mlp_down)
-            looked_for += [f"{f.layers}.{layer}.{part}" for part in relative]
+            looked_for += [f"{f.layers}.{layer}.{part}" for part in self.parts]
         for path in looked_for:
             try:
                 module.get_submodule(path)
@@ -205,6 +241,15 @@ class Architecture:
                 f"{self.family.name}: the heads' outputs do not sum to the output of {self.family.attn_proj} "
                 f"(largest difference {float((total - exact).abs().max()):.2e}); the weight layout is not the described one."
             )
+
+
+def _window(config: Any) -> int | None:
+    """The window in use by some layer; configs state one also where every layer sees everything."""
+    window = getattr(config, "sliding_window", None)
+    if not window or not getattr(config, "use_sliding_window", True):
+        return None
+    kinds = getattr(config, "layer_types", None)
+    return int(window) if kinds is None or "sliding_attention" in kinds else None
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -9,7 +9,7 @@ from nnsight.modeling.transformers import TransformersModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError, UnsupportedArchitectureError
-from bkdinterp.model._families import FAMILIES
+from bkdinterp.model._families import family_of, known_types
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -136,11 +136,13 @@ def _check_folder(path: Path, trust_remote_code: bool) -> None:
             )
         raise ArtefactError(f"{path} holds no .safetensors weights.")
     kind = config.get("model_type")
-    known = [t for f in FAMILIES for t in f.model_types]
-    if kind not in known:
+    if family_of(kind) is None:
         if "auto_map" in config and not trust_remote_code:
             raise UnsafeWeightsError(f"{path} wants to run its own code (auto_map in config.json). Refused.")
-        raise UnsupportedArchitectureError(f"{path} has model_type {kind!r}; known are {', '.join(known)}.")
+        raise UnsupportedArchitectureError(
+            f"{path} has model_type {kind!r}; known are {', '.join(known_types())}. Describe it as a Family and call "
+            "bkdinterp.register_family(family) first (docs: 'Add a family')."
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from integration.families import enlarge
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -28,18 +29,6 @@ def tiny_tokenizer():
     return tokenizer
 
 
-def _enlarge(module):
-    """Random models are near-constant functions; larger weights make every edit visible."""
-    generator = torch.Generator().manual_seed(1)
-    for name, p in module.named_parameters():
-        if p.ndim == 2:
-            scale = 1.0 if "embed" in name or "wte" in name else 1.6 / p.shape[0] ** 0.5
-            p.data = torch.randn(p.shape, generator=generator, dtype=p.dtype) * scale
-        elif "bias" in name:
-            p.data = torch.randn(p.shape, generator=generator, dtype=p.dtype) * 0.3
-    return module
-
-
 def tiny_llama(n_layers=4, **extra):
     settings = {
         "vocab_size": 40,
@@ -52,7 +41,7 @@ def tiny_llama(n_layers=4, **extra):
         "max_position_embeddings": 64,
     }
     torch.manual_seed(0)
-    return _enlarge(LlamaForCausalLM(LlamaConfig(**(settings | extra))).double().eval())
+    return enlarge(LlamaForCausalLM(LlamaConfig(**(settings | extra))).double().eval())
 
 
 def tiny_gpt2(n_layers=4):
@@ -60,7 +49,7 @@ def tiny_gpt2(n_layers=4):
     config = GPT2Config(
         vocab_size=40, n_embd=16, n_layer=n_layers, n_head=4, n_positions=64, bos_token_id=2, eos_token_id=3
     )
-    return _enlarge(GPT2LMHeadModel(config).double().eval())
+    return enlarge(GPT2LMHeadModel(config).double().eval())
 
 
 @pytest.fixture(scope="module", autouse=True)

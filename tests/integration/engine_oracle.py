@@ -1,19 +1,40 @@
 """The plain-PyTorch oracle: the same edits by forward hooks written out by hand, one row at a time, no batching.
 
-It knows module names of the two families, and nothing of bkdinterp's engine.
+It knows module names of the families, and nothing of bkdinterp's engine. ``attn_out`` and ``mlp_out`` are the modules
+whose output is added to the stream.
 """
 
 import torch
 
+LLAMA = {
+    "block": "model.layers.{}",
+    "attn": "self_attn",
+    "proj": "self_attn.o_proj",
+    "ln1": "input_layernorm",
+    "ln2": "post_attention_layernorm",
+    "mlp": "mlp",
+    "down": "mlp.down_proj",
+}
+GEMMA = LLAMA | {
+    "attn": "post_attention_layernorm",
+    "ln2": "pre_feedforward_layernorm",
+    "mlp": "post_feedforward_layernorm",
+}
 NAMES = {
-    "llama": {
-        "block": "model.layers.{}",
-        "attn": "self_attn",
-        "proj": "self_attn.o_proj",
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "gemma2": GEMMA,
+    "gemma3_text": GEMMA,
+    "gpt_neox": {
+        "block": "gpt_neox.layers.{}",
+        "attn": "attention",
+        "proj": "attention.dense",
         "ln1": "input_layernorm",
         "ln2": "post_attention_layernorm",
         "mlp": "mlp",
-        "down": "mlp.down_proj",
+        "down": "mlp.dense_4h_to_h",
     },
     "gpt2": {
         "block": "transformer.h.{}",
@@ -68,11 +89,12 @@ class Hooks:
                 seen["x"] = args[0] if args else kwargs["hidden_states"]
 
             def after(_, __, out):
-                mid = seen["x"] + out[0]
+                mid = seen["x"] + (out[0] if isinstance(out, tuple) else out)
                 if fn is None:
                     self.values[layer, component] = mid.detach().clone()
                     return None
-                return (fn(mid) - seen["x"], *out[1:])
+                new = fn(mid) - seen["x"]
+                return (new, *out[1:]) if isinstance(out, tuple) else new
 
             self.handles.append(block.register_forward_pre_hook(before, with_kwargs=True))
             self.handles.append(attn.register_forward_hook(after))
@@ -131,8 +153,16 @@ def greedy(module, prompt_ids, n, kind, edits_at, end=None):
     return ids[len(prompt_ids) :]
 
 
+WIDE_HEADS = {"d_model": 16, "z": 24, "head": 6, "mlp_act": 24}
+EVEN_HEADS = {"d_model": 16, "z": 16, "head": 4, "mlp_act": 24}
 SIZES = {
-    "llama": {"d_model": 16, "z": 24, "head": 6, "mlp_act": 24},
+    "llama": WIDE_HEADS,
+    "mistral": WIDE_HEADS,
+    "qwen2": EVEN_HEADS,
+    "qwen3": WIDE_HEADS,
+    "gemma2": WIDE_HEADS,
+    "gemma3_text": WIDE_HEADS,
+    "gpt_neox": EVEN_HEADS,
     "gpt2": {"d_model": 16, "z": 16, "head": 4, "mlp_act": 64},
 }
 

@@ -62,7 +62,7 @@ def test_the_demo_runs_end_to_end_and_leaves_its_files(tmp_path):
         console.print(table)
     text = console.export_text()
     assert "n=4" in text
-    assert "null: 1 random directions" in text
+    assert "null: 1 random direction " in text
     edits = found.organism.edits
     assert edits.controls_of("add") == ("add, control 1",)
     assert edits.rate("clean", "add").n == 4

@@ -318,5 +318,5 @@ def test_two_functions_of_one_name_are_not_mixed_up(model, mixed):
     assert torch.equal(plus.scores, -minus.scores)
 
 
-def test_makers_cover_both_families():
-    assert set(MAKERS) == set(oracle.NAMES)
+def test_the_oracle_knows_the_makers():
+    assert set(MAKERS) <= set(oracle.NAMES)

@@ -24,6 +24,7 @@ ORDER = (
     "results",
     "model",
     "engine",
+    "doctor",
     "methods",
     "organisms",
     "detection",

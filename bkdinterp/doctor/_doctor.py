@@ -1,0 +1,62 @@
+"""doctor(): checks a model against the contract of sites and plans, before anybody believes a number from it.
+
+Cost: about 20 short forward passes (four prompts of 3 to 16 words), one for each of about 40 edits, and one row for
+every layer; the report says how many. Runs on this machine and reads the weights.
+"""
+
+from collections.abc import Callable
+
+from bkdinterp.doctor import _behaviour as behaviour
+from bkdinterp.doctor import _structure as structure
+from bkdinterp.doctor._bench import Bench
+from bkdinterp.doctor._report import Check, DoctorReport
+from bkdinterp.model import Model
+
+# A failure of the first ones leaves nothing for the others to look at.
+FIRST: tuple[Callable[[Bench], Check], ...] = (structure.naming, structure.reads)
+CHECKS: tuple[tuple[str, Callable[[Bench], Check | None]], ...] = (
+    ("key heads", structure.key_heads),
+    ("finite", structure.finite),
+    ("plain forward", behaviour.plain_forward),
+    ("projections", structure.projections),
+    ("head sums", structure.head_sums),
+    ("head layout", structure.head_layout),
+    ("residual sums", structure.residuals),
+    ("norms", structure.norms),
+    ("padding", behaviour.padding),
+    ("determinism", behaviour.determinism),
+    ("prefix reuse", behaviour.reuse),
+    ("edits", behaviour.edits),
+    ("noise floor", behaviour.noise_floor),
+)
+
+
+def doctor(model: Model, *, seed: int = 0) -> DoctorReport:
+    """Examine a loaded model: module names and shapes, heads, sums, padding, prefix reuse, edits, and its noise floor.
+
+    Args:
+        model: with weights, on this machine.
+        seed: of the random prompts, made of the tokenizer's own words.
+    """
+    bench = Bench(model, seed)
+    checks: list[Check] = []
+    for check in FIRST:
+        checks.append(check(bench))
+        if not checks[-1].passed:
+            return _report(bench, checks)
+    for name, check in CHECKS:
+        try:
+            found = check(bench)
+        # Whatever a model under suspicion raises is a finding; the other checks still say where it comes from.
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            found = Check(name, False, None, None, f"raised {type(error).__name__}: {first}")
+        if found is not None:
+            checks.append(found)
+    return _report(bench, checks)
+
+
+def _report(bench: Bench, checks: list[Check]) -> DoctorReport:
+    dtype = str(bench.model.dtype).removeprefix("torch.")
+    floor = next((c.number for c in checks if c.name == "noise floor"), None)
+    return DoctorReport(bench.model.name, dtype, tuple(checks), floor, bench.forwards)

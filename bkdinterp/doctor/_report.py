@@ -1,0 +1,113 @@
+"""What the doctor found: one row per check, and a verdict. No forwards."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row: a number and the limit that it must keep to.
+
+    Attributes:
+        name: of the check.
+        passed: the verdict.
+        number: what was measured; None where the check is no measurement.
+        limit: that ``number`` may not pass (or must pass, with ``at_least``).
+        meaning: what was compared, and where it was worst or what is wrong.
+        at_least: ``number`` must exceed ``limit`` instead of staying below it.
+    """
+
+    name: str
+    passed: bool
+    number: float | None
+    limit: float | None
+    meaning: str
+    at_least: bool = False
+
+    @property
+    def rule(self) -> str:
+        """The limit as text, e.g. ``<= 0.0001``."""
+        return "" if self.limit is None else f"{'>' if self.at_least else '<='} {self.limit:.2g}"
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """The checks of one model, in the order in which they ran.
+
+    Attributes:
+        model: its name.
+        dtype: of its weights; limits depend on it.
+        checks: one row each.
+        noise_floor: largest change of a mean log-probability (nats) between batches that should agree; no effect
+            below it can be trusted. None where it was not reached.
+        forwards: forward passes that the examination took.
+    """
+
+    model: str
+    dtype: str
+    checks: tuple[Check, ...]
+    noise_floor: float | None = None
+    forwards: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def __getitem__(self, name: str) -> Check:
+        """The check of this name; KeyError if it did not run."""
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(f"No check {name!r}; there are {', '.join(c.name for c in self.checks)}.")
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per check: check, passed, number, limit, at_least, meaning."""
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {
+                    "check": c.name,
+                    "passed": c.passed,
+                    "number": float("nan") if c.number is None else c.number,
+                    "limit": float("nan") if c.limit is None else c.limit,
+                    "at_least": c.at_least,
+                    "meaning": c.meaning,
+                }
+                for c in self.checks
+            ]
+        )
+
+    def table(self) -> Table:
+        """The checks as a rich table, for a terminal."""
+        table = Table(title=f"{escape(self.model)} ({self.dtype})", title_justify="left")
+        for column in ("check", "result", "number", "limit", "what it means"):
+            table.add_column(column, justify="right" if column in ("number", "limit") else "left")
+        for c in self.checks:
+            verdict = "[green]ok[/green]" if c.passed else "[bold red]FAIL[/bold red]"
+            number = "" if c.number is None else f"{c.number:.2g}"
+            table.add_row(c.name, verdict, number, c.rule, escape(c.meaning))
+        return table
+
+    @property
+    def verdict(self) -> str:
+        """One line: how many checks passed, what failed, the noise floor and the cost."""
+        n = len(self.checks)
+        failed = f", failed: {', '.join(c.name for c in self.failed)}" if self.failed else ""
+        floor = "" if self.noise_floor is None else f", noise floor {self.noise_floor:.1e} nats"
+        return f"{n - len(self.failed)} of {n} checks passed{failed}{floor}, {self.forwards} forwards"
+
+    def __repr__(self) -> str:
+        return f"DoctorReport({self.model}, {self.dtype}: {self.verdict})"
