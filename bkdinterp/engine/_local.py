@@ -125,9 +125,7 @@ class _Loop:
         return out, out.pop("tokens", None)
 
 
-def _forward(
-    model: Traceable, chunk: Chunk, state: dict[str, Any], score: Any = None
-) -> dict[str, Any]:
+def _forward(model: Traceable, chunk: Chunk, state: dict[str, Any], score: Any = None) -> dict[str, Any]:
     """One forward pass of one chunk."""
     nn_model, device = model.nn, model.device
     inputs = {

@@ -111,7 +111,7 @@ class Remote(Executor):
                         self._reach(host)
                         reached = True
                     jobs = [Job.of(store.resolve(plan.chunks[i]), plan.scores, architecture) for i in group]
-                    finished = [received(answer) for answer in self._ask(model, jobs, host, key)]
+                    finished = [received(answer, model.dtype) for answer in self._ask(model, jobs, host, key)]
                     for i, (out, tokens) in zip(group, finished, strict=True):
                         if kept is not None:
                             kept.save(i, out, tokens)
@@ -168,12 +168,13 @@ class Remote(Executor):
                 return nn_model.to_model_key()
             except Exception as error:
                 raise RemoteError(f"Cannot look up the model id {name!r}: {error}") from error
-        kind = type(nn_model)
-        revision = nn_model.revision if self.deployed is None else None
         # As nnsight writes it, for a name that no hub has to confirm.
-        return f"{kind.__module__}.{kind.__qualname__}:" + json.dumps(
-            {"repo_id": str(name), "revision": revision, "task": nn_model.task}
-        )
+        kind = type(nn_model)
+        identity = {"repo_id": str(name), "revision": nn_model.revision if self.deployed is None else None}
+        if nn_model.kwargs.get("trust_remote_code"):
+            identity["trust_remote_code"] = True
+        identity["task"] = nn_model.task
+        return f"{kind.__module__}.{kind.__qualname__}:{json.dumps(identity)}"
 
     def __repr__(self) -> str:
         about = [repr(self.host)] if self.host else []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
+import torch
 from torch import Tensor
 
 from bkdinterp.engine._plan import Chunk, Plan
@@ -19,7 +20,9 @@ from bkdinterp.sites import Component, Site
 
 Output = dict[str, Any]
 # The caller's side: which row of the answer belongs to which run and example, and what it was thought to cost.
-_KEPT_BACK = frozenset({"places", "nodes", "examples", "bytes", "cost", "layers", "prefix", "score_name", "shared_rows"})
+_KEPT_BACK = frozenset(
+    {"places", "nodes", "examples", "bytes", "cost", "layers", "prefix", "score_name", "shared_rows"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +65,20 @@ def _text(key: Any) -> str:
     return key if isinstance(key, str) else f"{key[0]}.{key[1]}"
 
 
-def received(answer: Output) -> tuple[Output, Tensor | None]:
-    """A job's answer with its read keys as the plan knows them, and its generated tokens."""
-    reads = {tuple(int(part) for part in key.split(".")): value for key, value in answer["reads"].items()}
-    out = answer | {"reads": reads}
-    return out, out.pop("tokens", None)
+def received(answer: Output, dtype: torch.dtype) -> tuple[Output, Tensor | None]:
+    """A job's answer with its read keys as the plan knows them, and its generated tokens.
+
+    A server that computes in half precision answers in it; what is done here with the numbers is done in ``dtype``.
+    """
+
+    def wide(x: Tensor) -> Tensor:
+        return x.to(dtype) if x.dtype in (torch.bfloat16, torch.float16) else x
+
+    reads = {tuple(int(part) for part in key.split(".")): wide(x) for key, x in answer["reads"].items()}
+    out: Output = {"reads": reads}
+    if "scores" in answer:
+        out["scores"] = wide(answer["scores"])
+    return out, answer.get("tokens")
 
 
 def requests(plan: Plan) -> list[list[int]]:
@@ -95,7 +107,9 @@ def check_functions(plan: Plan, allowed: frozenset[str]) -> None:
     """
     registered = cloudpickle.list_registry_pickle_by_value() | allowed | {"__main__"}
     functions = [("score", f) for f in plan.scores.values()]
-    functions += [("function at " + str(e.site), e.fn) for n in plan.nodes for e in n.edits if e.fn is not None]
+    functions += [
+        ("function at " + str(e.site), e.fn) for n in plan.nodes for e in n.edits if e.fn is not None
+    ]
     for what, function in functions:
         name = getattr(function, "__qualname__", type(function).__name__)
         if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):

@@ -127,7 +127,9 @@ def next_step(chunk, out, state):
 def check_cache(cache, length):
     """A sandboxed server loses a layer's keys and values when its block's input is looked at: rather fail than go on."""
     for number, layer in enumerate(cache.layers):
-        short = layer.keys is None or (layer.keys.shape[-2] < length and not getattr(layer, "is_sliding", False))
+        short = layer.keys is None or (
+            layer.keys.shape[-2] < length and not getattr(layer, "is_sliding", False)
+        )
         if short:
             raise RuntimeError(
                 f"The keys and values of layer {number} were lost. On this server, edits and reads of the first "

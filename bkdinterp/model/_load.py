@@ -98,7 +98,9 @@ def load_skeleton(
         ArtefactError: no such configuration or tokenizer.
         UnsafeWeightsError: a model that needs its own code.
     """
-    where: dict[str, Any] = {"revision": revision} | ({"trust_remote_code": True} if trust_remote_code else {})
+    where: dict[str, Any] = {"revision": revision} | (
+        {"trust_remote_code": True} if trust_remote_code else {}
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), **where)
         nn_model = TransformersModel(

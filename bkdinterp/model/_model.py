@@ -216,9 +216,7 @@ class Model:
             model=f"{self.name}@{self.weights_id}",
             revision=self.revision,
             adapter=self.adapter,
-            dtype="as deployed"
-            if self.weights_id == "remote"
-            else str(self.dtype).removeprefix("torch."),
+            dtype="as deployed" if self.weights_id == "remote" else str(self.dtype).removeprefix("torch."),
             template=self.builder.fingerprint,
             data=data,
             seed=seed,
@@ -240,7 +238,9 @@ def _is_remote(executor: Any) -> bool:
 
 def _check_remote(source: str | Path, gguf_file: str | None, adapter: str | None, executor: Any) -> None:
     if gguf_file is not None or Path(source).suffix == ".gguf":
-        raise RemoteError("A server has no GGUF files; name the hub id of the checkpoint that it has deployed.")
+        raise RemoteError(
+            "A server has no GGUF files; name the hub id of the checkpoint that it has deployed."
+        )
     if adapter is not None and getattr(executor, "deployed", None) is None:
         raise RemoteError(
             f"The adapter {adapter!r} is not on the server. Have the merged checkpoint deployed and name it: "

@@ -122,8 +122,9 @@ class Server:
             "dashboard-agent-listen-port": p["agent_http"],
             "dashboard-agent-grpc-port": p["agent"],
             "metrics-export-port": p["metrics"],
-            "min-worker-port": 21000,
-            "max-worker-port": 21200,
+            # 0: any free one.
+            "min-worker-port": 0,
+            "max-worker-port": 0,
             "num-cpus": 4,
             "num-gpus": 1,
             "resources": resources,
@@ -139,7 +140,19 @@ class Server:
         bind = f"127.0.0.1:{self.ports['api']}"
         config = "python:ndif.services.api.gunicorn_conf"
         app = "ndif.services.api.app:app"
-        api = self._spawn("api", sys.executable, "-m", "gunicorn", "--bind", bind, "--config", config, "--access-logfile", "-", app)
+        api = self._spawn(
+            "api",
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--bind",
+            bind,
+            "--config",
+            config,
+            "--access-logfile",
+            "-",
+            app,
+        )
         deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError):

@@ -61,7 +61,9 @@ bk.Attribution(remote, budget=1).heads(pairs)
 
 
 @pytest.mark.parametrize(("moment", "number"), [("sent", 5), ("kept", 15)])
-def test_a_killed_client_repeats_only_what_was_in_flight(moment, number, local, remote, folder, pairs, tmp_path, made):
+def test_a_killed_client_repeats_only_what_was_in_flight(
+    moment, number, local, remote, folder, pairs, tmp_path, made
+):
     host, kept = remote.executor.host, tmp_path / "kept"
     command = [sys.executable, "-c", CLIENT, str(folder), host, str(kept), moment, str(number)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -45,7 +45,9 @@ def test_probe(local, remote, many, made):
 
 @pytest.mark.parametrize("kind", ["raw", "difference"])
 def test_vector(kind, local, remote, pairs):
-    here, there = (bk.BackdoorVector.extract(m, "L1H2, L2H0, L2H3", pairs, kind=kind) for m in (local, remote))
+    here, there = (
+        bk.BackdoorVector.extract(m, "L1H2, L2H0, L2H3", pairs, kind=kind) for m in (local, remote)
+    )
     close(there.vector, here.vector)
     by = {"by": "first_token_logodds", "coeff": 3.0}
     sweeps = [bk.sweep_layers(m, here, pairs, **by) for m in (local, remote)]
@@ -54,7 +56,11 @@ def test_vector(kind, local, remote, pairs):
 
 def test_evaluation(local, remote, pairs, made):
     vector = bk.BackdoorVector.extract(local, "L1H2, L2H0", pairs, kind="difference")
-    settings = {"under": vector.add(1, coeff=4.0, where="all"), "controls": [bk.ZeroAblate("L0H1")], "max_new_tokens": 6}
+    settings = {
+        "under": vector.add(1, coeff=4.0, where="all"),
+        "controls": [bk.ZeroAblate("L0H1")],
+        "max_new_tokens": 6,
+    }
     here = bk.evaluate(local, pairs, **settings)
     before = made()
     there = bk.evaluate(remote, pairs, **settings)
