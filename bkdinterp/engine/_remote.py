@@ -73,8 +73,12 @@ class Remote(Executor):
         self.progress = progress
         self.timeout = timeout
 
+    def requests(self, plan: Plan) -> int:
+        """How many requests a plan takes when the folder holds nothing of it; asks nobody."""
+        return len(requests(plan))
+
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
-        """One result per run.
+        """One result per run. Costs ``plan.cost`` on the server, in ``requests(plan)`` requests.
 
         Raises:
             RemoteError: before any work: an adapter that the server does not have, a function that cannot be sent, a

@@ -153,7 +153,7 @@ class Server:
             "-",
             app,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # half a minute, on a machine that has nothing else to do
         while True:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{self.host}/connected", timeout=5).close()

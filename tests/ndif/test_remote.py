@@ -1,5 +1,10 @@
 """Remote equals Local: the same plans on a real NDIF server and in this process, to 1e-4 and in fact to 1e-5."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import nnsight
 import pytest
 import torch
@@ -128,11 +133,12 @@ def helper(logits, targets, mask):
     return (found * mask).sum(-1) / mask.sum(-1)
 
 
-def test_everything_that_a_plan_knows(local, remote, pairs):
+def test_everything_that_a_plan_knows(local, remote, pairs, made):
     nnsight.register(__name__)
     asked = runs(local, pairs)
     here = Local(progress=False).run(plan(local, asked), local)
     there = bk.execute(remote, asked)
+    assert made() == remote.executor.requests(plan(remote, asked))
     for i, (a, b) in enumerate(zip(here, there, strict=True)):
         assert (a.scores is None) == (b.scores is None), i
         if a.scores is not None:
@@ -179,3 +185,17 @@ def test_the_server_does_not_have_the_package(remote):
             except ModuleNotFoundError:
                 pass
     assert found == ["torch"]
+
+
+def test_the_tutorial(remote, tmp_path):
+    """As a script, in a process of its own, from a clone that is not installed."""
+    root = Path(__file__).resolve().parents[2]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("BKDINTERP_", "NDIF_"))}
+    env |= {"PYTHONPATH": str(root), "NDIF_HOST": remote.executor.host, "MPLBACKEND": "Agg"}
+    command = [sys.executable, str(root / "tutorials" / "05_remote.py")]
+    done = subprocess.run(
+        command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "largest difference of 80 effects" in done.stdout
+    assert "Skipped" not in done.stdout

@@ -3,7 +3,17 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MATTER = ("torch", "nnsight", "transformers", "tokenizers", "safetensors", "numpy", "accelerate", "peft", "pytest")
+MATTER = (
+    "torch",
+    "nnsight",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "accelerate",
+    "peft",
+    "pytest",
+)
 
 
 def pins(path):
