@@ -48,7 +48,7 @@ class UnsafeWeightsError(BkdinterpError):
 
 
 class RemoteError(BkdinterpError):
-    """A server that cannot be reached, refuses a request or fails, or work that cannot be sent to one."""
+    """A server that cannot be reached, refuses or fails; work that cannot be sent to one, or only there."""
 
 
 class SweepInterrupted(KeyboardInterrupt):

@@ -113,7 +113,7 @@ pairs.triggered.text
 # ## What it will cost
 #
 # Planning needs no weights, and so no server. A request holds all that one level of a plan asks of one batch of prompts:
-# patching *every* head is one request beside the one that measures the values to patch in, not one per head. What later
+# the values to patch in are one request, the unedited prompts another, and *every* head together the third. What later
 # forward passes lean on, keys and values of the shared prefix, never leaves the server.
 
 # %%

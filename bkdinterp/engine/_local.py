@@ -12,7 +12,7 @@ from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._sweep import Sweep
-from bkdinterp.errors import SweepInterrupted
+from bkdinterp.errors import RemoteError, SweepInterrupted
 from bkdinterp.progress import track
 
 
@@ -68,7 +68,13 @@ class Local(Executor):
         Raises:
             SweepInterrupted: Ctrl-C; it carries what was finished.
             ArtefactError: the folder holds another plan's chunks.
+            RemoteError: the model was loaded for a server and has no weights here.
         """
+        if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
+            # nnsight would load them now, past the checks of `Model.load`.
+            raise RemoteError(
+                "This model was loaded for a server and has no weights here; load it again without a remote executor."
+            )
         sweep = None if self.folder is None else Sweep(self.folder, plan, model.weights_id)
         store = Store(plan, model.dtype)
         todo = track(

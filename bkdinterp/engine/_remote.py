@@ -90,7 +90,7 @@ class Remote(Executor):
         for module in _SENT:
             nnsight.register(module)
         ndif.pull_env()
-        check_functions(plan, _SENT)
+        check_functions(plan)
         host = (self.host or CONFIG.API.HOST).rstrip("/")
         key = self._model_key(model)
         # One folder serves all the plans of a method.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.errors import RemoteError
+from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
 from bkdinterp.sites import Component, Site
 
@@ -98,15 +99,15 @@ def requests(plan: Plan) -> list[list[int]]:
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
-def check_functions(plan: Plan, allowed: frozenset[str]) -> None:
-    """Scores and `Apply` functions travel as source: raise for those that would not, before anything is sent.
+def check_functions(plan: Plan) -> None:
+    """A user's scores and `Apply` functions travel as source: raise for those that would not, before anything is sent.
 
     Raises:
         RemoteError: not a plain function, a decorated one (nnsight drops decorators on the way), or one of a module
             that does not travel.
     """
-    registered = cloudpickle.list_registry_pickle_by_value() | allowed | {"__main__"}
-    functions = [("score", f) for f in plan.scores.values()]
+    registered = cloudpickle.list_registry_pickle_by_value() | {"__main__"}
+    functions = [("score", f) for f in plan.scores.values() if f not in SCORES.values()]
     functions += [
         ("function at " + str(e.site), e.fn) for n in plan.nodes for e in n.edits if e.fn is not None
     ]
