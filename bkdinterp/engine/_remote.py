@@ -109,8 +109,9 @@ class Remote(Executor):
         done, reached = 0, False
         try:
             for group in todo:
-                finished = [None if kept is None else kept.load(i) for i in group]
-                if None in finished:
+                known = [] if kept is None else [kept.load(i) for i in group]
+                finished = [answer for answer in known if answer is not None]
+                if len(finished) < len(group):
                     if not reached:
                         self._reach(host)
                         reached = True
@@ -194,7 +195,7 @@ def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> lis
         outs = nnsight.save([])
         state = {}
         for first, score in zip(chunks, scores):
-            chunk = first
+            chunk, out = first, {}
             if first["kind"] in ("base", "generate"):
                 state = {}
             while chunk is not None:

@@ -43,6 +43,8 @@ class Job:
         if "decode" in chunk:
             steps = [_step(step, arch, set()) for step in chunk["decode"]["steps"]]
             sent["decode"] = chunk["decode"] | {"steps": steps}
+        if "pack" in chunk:
+            sent["pack"] = chunk["pack"] | {"plain": True}
         return cls(sent, score)
 
 

@@ -15,7 +15,8 @@ ints, lists and module paths:
     skip_paths   blocks that are not run; the kept residual stream stands in for the last one's output
     keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
     pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
-            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens
+            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens;
+            plain (optional): hand over an ordinary cache
     score   targets, mask, base_rows, order (index tensors or None): see metrics/scores.py
 
 What must outlive a chunk (keys and values, residual streams) stays in `state`, a dict of the executor's. One loop
@@ -152,14 +153,21 @@ def pack_mask(pack, like):
 
 
 def joined_cache(pack, cache):
-    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing."""
+    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing.
+
+    Where the forward happens in another process (a server's sandbox), functions cannot follow: a plain cache then, which
+    holds copies and is thrown away after it.
+    """
     new = copy.copy(cache)
     new.layers = []
     for layer in cache.layers:
         twin = copy.copy(layer)
         twin.keys = layer.keys[:, :, : pack["early"]]
         twin.values = layer.values[:, :, : pack["early"]]
-        twin.update = functools.partial(join, twin.keys, twin.values, pack["groups"])
+        if pack.get("plain"):
+            twin.keys, twin.values = (x.repeat(pack["groups"], 1, 1, 1) for x in (twin.keys, twin.values))
+        else:
+            twin.update = functools.partial(join, twin.keys, twin.values, pack["groups"])
         new.layers.append(twin)
     return new
 

@@ -29,6 +29,7 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LIBC = ctypes.CDLL(None, use_errno=True)
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def isolate():
@@ -214,7 +215,9 @@ def descendants():
 
 
 def end_descendants():
-    """Ask, then insist. Orphans are ours too (see main), so nothing that the server started outlives this."""
+    """Ask, then insist. Orphans are ours too (see serve), so nothing that the server started outlives this."""
+    for sig in ENDS:
+        signal.signal(sig, signal.SIG_IGN)
     for sig, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 10.0)):
         deadline = time.monotonic() + patience
         for pid in descendants():
@@ -226,14 +229,22 @@ def end_descendants():
             time.sleep(0.05)
 
 
-def main():
-    """Parse, isolate, serve, run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--actor", default="TrustedActor", choices=["TrustedActor", "SandboxActor"])
-    parser.add_argument("command", nargs="+")
-    args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+def guarded(work, *args):
+    """Exit status of ``work``, done by a child in a session of its own: it tidies up even when this process is killed."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        for sig in ENDS:
+            signal.signal(sig, lambda number, _: sys.exit(128 + number))
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        sys.exit(work(*args))
+    for sig in ENDS:
+        signal.signal(sig, lambda *_: os.kill(child, signal.SIGTERM))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def serve(actor, command):
+    """Isolate, serve, run."""
     # Ray's daemons leave their parent; as their reaper this process still finds them.
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if not isolate():
@@ -242,12 +253,25 @@ def main():
     folder = tempfile.mkdtemp(prefix="ndif")
     started = time.monotonic()
     try:
-        with Server(folder, args.actor) as server:
-            sys.stderr.write(f"NDIF is up after {time.monotonic() - started:.0f} s ({args.actor}).\n")
+        with Server(folder, actor) as server:
+            sys.stderr.write(f"NDIF is up after {time.monotonic() - started:.0f} s ({actor}).\n")
             env = os.environ | {"BKDINTERP_NDIF_HOST": server.host, "BKDINTERP_NDIF_LOGS": folder}
-            return subprocess.run(args.command, env=env, check=False).returncode
+            return subprocess.run(command, env=env, check=False).returncode
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        return f"NDIF did not start: {error}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def main():
+    """Parse, and serve."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--actor", default="TrustedActor", choices=["TrustedActor", "SandboxActor"])
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+    if sys.platform != "linux":
+        return "An NDIF server on loopback needs Linux."
+    return guarded(serve, args.actor, args.command)
 
 
 if __name__ == "__main__":
