@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def remote(folder):
     yield model
     assert all(p.is_meta for p in model.module.parameters())
     assert not model.nn.dispatched
+
+
+@pytest.fixture(scope="session")
+def sandboxed(folder):
+    """The same weights, on a server that runs our code apart from them."""
+    deployed = folder.with_name("tiny-llama-sandboxed")
+    if not deployed.exists():
+        shutil.copytree(folder, deployed)
+    return bk.Model.load(folder, executor=bk.Remote(HOST, deployed=str(deployed), progress=False))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Starts a real NDIF on loopback (CPU only), runs a command beside it, and always stops it again.
 
-    python tests/ndif/serve.py [--actor SandboxActor] -- python -m pytest tests/ndif
+    python tests/ndif/serve.py -- python -m pytest tests/ndif
 
 Everything lives in a network namespace of its own whose only interface is loopback, where the system permits one: Ray
 listens on every interface otherwise. Needs nothing but the virtual environment that runs it: no root, no services of
@@ -60,7 +60,7 @@ def free_ports(n):
 class Server:
     """Redis, Ray, NDIF's controller and its API; a context manager."""
 
-    def __init__(self, folder, actor):
+    def __init__(self, folder):
         self.folder = Path(folder)
         ports = ("redis", "store", "gcs", "client", "dashboard", "api", "agent", "agent_http", "metrics")
         self.ports = dict(zip(ports, free_ports(len(ports)), strict=True))
@@ -76,10 +76,9 @@ class Server:
             "NDIF_API_PORT": str(self.ports["api"]),
             "NDIF_API_URL": self.host,
             "NDIF_CONTROLLER_IMPORT_PATH": "ndif_cpu.Controller",
-            "NDIF_DEFAULT_MODEL_ACTOR_CLASS": f"ndif_cpu.{actor}",
+            "NDIF_DEFAULT_MODEL_ACTOR_CLASS": "ndif_cpu.Actor",
             "NDIF_DEFAULT_DTYPE": "float32",
             "NDIF_DEFAULT_PADDING_BIAS": "0",
-            "NDIF_SANDBOX_POOL_SIZE": "2",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -243,7 +242,7 @@ def guarded(work, *args):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def serve(actor, command):
+def serve(command):
     """Isolate, serve, run."""
     # Ray's daemons leave their parent; as their reaper this process still finds them.
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -253,8 +252,8 @@ def serve(actor, command):
     folder = tempfile.mkdtemp(prefix="ndif")
     started = time.monotonic()
     try:
-        with Server(folder, actor) as server:
-            sys.stderr.write(f"NDIF is up after {time.monotonic() - started:.0f} s ({actor}).\n")
+        with Server(folder) as server:
+            sys.stderr.write(f"NDIF is up after {time.monotonic() - started:.0f} s.\n")
             env = os.environ | {"BKDINTERP_NDIF_HOST": server.host, "BKDINTERP_NDIF_LOGS": folder}
             return subprocess.run(command, env=env, check=False).returncode
     except (RuntimeError, subprocess.TimeoutExpired) as error:
@@ -266,12 +265,11 @@ def serve(actor, command):
 def main():
     """Parse, and serve."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--actor", default="TrustedActor", choices=["TrustedActor", "SandboxActor"])
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     if sys.platform != "linux":
         return "An NDIF server on loopback needs Linux."
-    return guarded(serve, args.actor, args.command)
+    return guarded(serve, args.command)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,30 @@ def test_everything_that_a_plan_knows(local, remote, pairs, made):
     assert here[4].tokens != here[7].tokens, "the edits changed nothing that was generated"
 
 
+def test_in_a_sandbox(local, sandboxed, pairs, made):
+    """The service's way with strangers: the block runs apart from the weights, and activations travel between them."""
+    here, there = (bk.Attribution(m).heads(pairs) for m in (local, sandboxed))
+    assert made() <= 3
+    close(there.effects, here.effects)
+    nnsight.register(__name__)
+    asked = runs(local, pairs)
+    here, there = (bk.execute(m, asked) for m in (local, sandboxed))
+    for a, b in zip(here, there, strict=True):
+        if a.scores is not None:
+            close(b.scores, a.scores)
+        for x, y in zip(a.reads, b.reads, strict=True):
+            close(y, x)
+        assert a.tokens == b.tokens
+
+
+def test_the_first_blocks_input_is_lost_in_a_sandbox_and_said_so(remote, sandboxed, pairs):
+    edit = bk.Steer("L0.resid_pre", torch.ones(16), where=everywhere())
+    asked = [bk.Run(pairs.clean, edit, generate=2)]
+    bk.execute(remote, asked)
+    with pytest.raises(bk.RemoteError, match="keys and values of layer 0 were lost"):
+        bk.execute(sandboxed, asked)
+
+
 def test_rows_that_end_early_end_a_generation(local, remote, pairs):
     """The decode loop's way out depends on the tokens, which only the server sees."""
     weight = local.module.lm_head.weight.detach()

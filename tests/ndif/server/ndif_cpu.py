@@ -7,14 +7,18 @@ import inspect
 import ray
 import torch
 from ndif.services.ray.deployments.controller.controller import _ControllerActor
-from ndif.services.ray.deployments.modeling.base import BaseModelDeployment
 from ndif.services.ray.sandbox.model import SandboxModelDeployment
 from nnsight.modeling.huggingface import HuggingFaceModel
 from nnsight.modeling.mixins.remotable import Remotable
 
 
-class WithoutGpu:
-    """The two places where a model actor insists on CUDA: loading, and tidying up after a request."""
+@ray.remote(num_cpus=1, max_restarts=1)
+class Actor(SandboxModelDeployment):
+    """NDIF's own actor, less the two places where it insists on CUDA: loading, and tidying up after a request.
+
+    Runs a request's code in its own process; or, for a checkpoint with "sandboxed" in its name, in a separate process
+    without weights, as the public service does for most users.
+    """
 
     CACHEABLE = False
 
@@ -25,27 +29,20 @@ class WithoutGpu:
         model._module.requires_grad_(False)
         return model
 
+    def open_pool(self, pool_size=None, peers=1):
+        # No processes in waiting where none is ever asked for.
+        SandboxModelDeployment.open_pool(self, 2 * ("sandboxed" in self.model_key), peers)
+
+    def execute(self, request):
+        request.trusted = "sandboxed" not in self.model_key
+        return SandboxModelDeployment.execute(self, request)
+
     def cleanup(self):
-        if hasattr(self, "discard_sandbox"):
-            self.discard_sandbox()
+        self.discard_sandbox()
         self.model.interleaver.cancel()
         self.kill_reason = self.execution_ident = None
         self.kill_switch.clear()
         gc.collect()
-
-
-@ray.remote(num_cpus=1, max_restarts=1)
-class TrustedActor(WithoutGpu, BaseModelDeployment):
-    """Runs a request's code in its own process."""
-
-
-@ray.remote(num_cpus=1, max_restarts=1)
-class SandboxActor(WithoutGpu, SandboxModelDeployment):
-    """Runs every request's code in a separate process without weights, as the public service does for most users."""
-
-    def execute(self, request):
-        request.trusted = False
-        return SandboxModelDeployment.execute(self, request)
 
 
 def drop_unknown(method):
