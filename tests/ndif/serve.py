@@ -223,9 +223,10 @@ def end_descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sig)
         while descendants() and time.monotonic() < deadline:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(-1, os.WNOHANG)
             time.sleep(0.05)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def guarded(work, *args):

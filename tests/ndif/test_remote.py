@@ -154,8 +154,8 @@ def test_in_a_sandbox(local, sandboxed, pairs, made):
     here, there = (bk.Attribution(m).heads(pairs) for m in (local, sandboxed))
     assert made() <= 3
     close(there.effects, here.effects)
-    nnsight.register(__name__)
-    asked = runs(local, pairs)
+    # A new process for every request, which takes seconds: a few of the runs, with every kind of edit.
+    asked = [runs(local, pairs)[i] for i in (0, 4, 6)]
     here, there = (bk.execute(m, asked) for m in (local, sandboxed))
     for a, b in zip(here, there, strict=True):
         if a.scores is not None:
