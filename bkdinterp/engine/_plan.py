@@ -126,11 +126,10 @@ def _scores(nodes: list[Node]) -> dict[str, Callable[..., torch.Tensor]]:
 
 
 def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:
-    """Nodes that may share a batch: same level, prompts, builder and kind of output."""
+    """Nodes that may share a batch."""
     groups: dict[tuple[Any, ...], list[Node]] = {}
     for node in nodes:
-        run = node.run
-        key = (node.level, run.prompts.fingerprint, id(run.builder), run.score_name, run.generate)
+        key = (node.level, *node.company)
         groups.setdefault((*key, node.index) if naive else key, []).append(node)
     for key in sorted(groups, key=lambda k: k[0]):
         yield groups[key]
