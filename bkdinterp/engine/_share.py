@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from bkdinterp.engine._cost import head_layers
 from bkdinterp.engine._graph import Node
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._memory import Size, chunk_bytes
@@ -193,8 +194,7 @@ def _groups(shared: Shared, budget: int) -> list[tuple[int, list[Node]]]:
     depths = [shared.arch.n_layers - piece[0][0] for piece in pieces]
     least = sum(depth * len(piece) for depth, piece in zip(depths, pieces, strict=True))
     tokens = len(shared.examples) * shared.columns
-    # The logits cost about as much as this many layers.
-    head = shared.arch.d_vocab / (12 * shared.arch.d_model)
+    head = head_layers(shared.arch)
     fixed = float(FIXED_TOKENS)
     while True:
 
