@@ -15,6 +15,7 @@ from bkdinterp.doctor import DoctorReport as DoctorReport
 from bkdinterp.doctor import doctor as doctor
 from bkdinterp.engine import Local as Local
 from bkdinterp.engine import Plan as Plan
+from bkdinterp.engine import Remote as Remote
 from bkdinterp.engine import Run as Run
 from bkdinterp.engine import RunResult as RunResult
 from bkdinterp.engine import apply as apply
@@ -26,6 +27,7 @@ from bkdinterp.errors import BkdinterpError as BkdinterpError
 from bkdinterp.errors import DownloadError as DownloadError
 from bkdinterp.errors import PlanError as PlanError
 from bkdinterp.errors import PromptError as PromptError
+from bkdinterp.errors import RemoteError as RemoteError
 from bkdinterp.errors import SiteConflictError as SiteConflictError
 from bkdinterp.errors import SiteError as SiteError
 from bkdinterp.errors import SweepInterrupted as SweepInterrupted
@@ -145,6 +147,8 @@ __all__ = [
     "PromptError",
     "Prompts",
     "Read",
+    "Remote",
+    "RemoteError",
     "ResampleAblate",
     "Result",
     "Run",

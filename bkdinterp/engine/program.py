@@ -15,7 +15,8 @@ ints, lists and module paths:
     skip_paths   blocks that are not run; the kept residual stream stands in for the last one's output
     keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
     pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
-            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens
+            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens;
+            plain (optional): hand over an ordinary cache
     score   targets, mask, base_rows, order (index tensors or None): see metrics/scores.py
 
 What must outlive a chunk (keys and values, residual streams) stays in `state`, a dict of the executor's. One loop
@@ -82,12 +83,59 @@ def execute(model, chunk, score=None, state=None):
 
 
 def advance(chunk, out, state):
-    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None."""
+    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None.
+
+    The output of a generation's last step becomes that of its first, with "tokens" [row token].
+    """
     if chunk["kind"] == "base":
         state["cache"] = out.pop("cache", None)
+        if state["cache"] is not None:
+            check_cache(state["cache"], chunk["inputs"]["attention_mask"].shape[1])
         state["kept"] = out.pop("kept")
         state["like"] = out.pop("like")
+    if chunk["kind"] in ("generate", "step"):
+        return next_step(chunk, out, state)
     return None
+
+
+def next_step(chunk, out, state):
+    """Greedy decoding: the forward pass of one more token, or None when all rows have ended."""
+    decode = chunk["decode"]
+    ends = torch.tensor(decode["ends"], dtype=torch.long)
+    token = out.pop("next").cpu()
+    if chunk["kind"] == "generate":
+        state["reads"], state["done"], state["tokens"] = out["reads"], torch.zeros_like(token).bool(), []
+    token = token.masked_fill(state["done"], decode["pad"])
+    state["done"] = state["done"] | torch.isin(token, ends)
+    state["tokens"].append(token)
+    state["past"] = out.pop("cache")
+    check_cache(state["past"], chunk["inputs"]["attention_mask"].shape[1])
+    if bool(state["done"].all()) or len(state["tokens"]) == decode["n_tokens"]:
+        out["reads"], out["tokens"] = state.pop("reads"), torch.stack(state.pop("tokens"), dim=1)
+        state.pop("past")
+        return None
+    mask = chunk["inputs"]["attention_mask"]
+    inputs = {
+        "input_ids": token[:, None],
+        "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1),
+        "position_ids": chunk["inputs"]["position_ids"][:, -1:] + 1,
+        "use_cache": True,
+    }
+    step = {"kind": "step", "inputs": inputs, "steps": decode["steps"], "decode": decode}
+    return step | {"want": ["next", "cache"], "score": None}
+
+
+def check_cache(cache, length):
+    """A sandboxed server loses a layer's keys and values when its block's input is looked at: rather fail than go on."""
+    for number, layer in enumerate(cache.layers):
+        short = layer.keys is None or (
+            layer.keys.shape[-2] < length and not getattr(layer, "is_sliding", False)
+        )
+        if short:
+            raise RuntimeError(
+                f"The keys and values of layer {number} were lost. On this server, edits and reads of the first "
+                "block's input (L0.resid_pre, L0.resid_mid) do not go together with generation."
+            )
 
 
 def pack_mask(pack, like):
@@ -105,14 +153,21 @@ def pack_mask(pack, like):
 
 
 def joined_cache(pack, cache):
-    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing."""
+    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing.
+
+    Where the forward happens in another process (a server's sandbox), functions cannot follow: a plain cache then, which
+    holds copies and is thrown away after it.
+    """
     new = copy.copy(cache)
     new.layers = []
     for layer in cache.layers:
         twin = copy.copy(layer)
         twin.keys = layer.keys[:, :, : pack["early"]]
         twin.values = layer.values[:, :, : pack["early"]]
-        twin.update = functools.partial(join, twin.keys, twin.values, pack["groups"])
+        if pack.get("plain"):
+            twin.keys, twin.values = (x.repeat(pack["groups"], 1, 1, 1) for x in (twin.keys, twin.values))
+        else:
+            twin.update = functools.partial(join, twin.keys, twin.values, pack["groups"])
         new.layers.append(twin)
     return new
 

@@ -1,7 +1,7 @@
 """Cutting work into forward passes: never dearer than any other way to cut it."""
 
 import random
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_cuts_are_the_cheapest_of_all(seed):
     for k in range(n):
         for inner in combinations(range(1, n), k):
             bounds = [0, *inner, n]
-            pieces = list(zip(bounds, bounds[1:]))
+            pieces = list(pairwise(bounds))
             if all(b - a <= limit for a, b in pieces):
                 every.append(sum(price(a, b) for a, b in pieces))
     cuts = cheapest_cuts(n, limit, price)
