@@ -20,6 +20,7 @@ from bkdinterp.engine import Run as Run
 from bkdinterp.engine import RunResult as RunResult
 from bkdinterp.engine import apply as apply
 from bkdinterp.engine import execute as execute
+from bkdinterp.engine import measure_speed as measure_speed
 from bkdinterp.engine import plan as plan
 from bkdinterp.errors import ArtefactError as ArtefactError
 from bkdinterp.errors import BkdinterpError as BkdinterpError

@@ -9,11 +9,15 @@ import torch
 
 from bkdinterp.engine import program
 from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._cost import measure_speed
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._sweep import Sweep
 from bkdinterp.errors import RemoteError, SweepInterrupted
-from bkdinterp.progress import track
+from bkdinterp.progress import duration, shown, track
+
+# Token-layers; less is over in seconds on any machine.
+WORTH_TIMING = 200_000
 
 
 @runtime_checkable
@@ -79,7 +83,7 @@ class Local(Executor):
         store = Store(plan, model.dtype)
         todo = track(
             list(enumerate(plan.chunks)),
-            f"running chunks ({plan.cost.forwards} forwards)",
+            self._announce(plan, model),
             show=self.progress and len(plan.chunks) > 4,
             weights=[chunk["cost"] for chunk in plan.chunks],
         )
@@ -98,6 +102,13 @@ class Local(Executor):
         except KeyboardInterrupt:
             raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
         return store.results()
+
+    def _announce(self, plan: Plan, model: Traceable) -> str:
+        """What is about to run; its time is worth measuring for where somebody waits for it."""
+        seconds = ""
+        if self.progress and shown() and plan.cost.token_layers > WORTH_TIMING:
+            seconds = f", about {duration(plan.cost.seconds(measure_speed(model)))}"
+        return f"running {plan.cost.forwards} forwards{seconds}"
 
     def __repr__(self) -> str:
         return "Local()" if self.folder is None else f"Local(folder={str(self.folder)!r})"

@@ -6,16 +6,20 @@ Runs on the same prompts become rows of one batch, and share their prefix where 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from bkdinterp.engine._checks import check_sources
+from bkdinterp.engine._cost import Cost, head_layers
+from bkdinterp.engine._describe import describe
 from bkdinterp.engine._graph import Node, build_graph
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._memory import Size, chunk_bytes
+from bkdinterp.engine._price import FIXED_TOKENS, cheapest_cuts
 from bkdinterp.engine._run import Run
-from bkdinterp.engine._share import share, share_chunks
+from bkdinterp.engine._share import lowest_layer, share, share_chunks
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.metrics import SCORES
@@ -41,18 +45,6 @@ class Planned(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a plan will take: forward passes, tokens times layers computed, and the largest chunk's bytes (estimate)."""
-
-    forwards: int
-    token_layers: int
-    peak_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.forwards} forwards, {self.token_layers:,} token-layers, about {self.peak_bytes / 2**20:.0f} MiB at peak"
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Chunks in the order in which they must run, and the nodes that they serve."""
@@ -70,6 +62,10 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"Plan({self.n_runs} runs, {len(self.chunks)} chunks: {self.cost})"
+
+    def __str__(self) -> str:
+        """What runs, in order; alike chunks in one line."""
+        return "\n  ".join([f"{self.n_runs} runs: {self.cost}", *describe(self.chunks)])
 
 
 def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, naive: bool = False) -> Plan:
@@ -126,11 +122,10 @@ def _scores(nodes: list[Node]) -> dict[str, Callable[..., torch.Tensor]]:
 
 
 def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:
-    """Nodes that may share a batch: same level, prompts, builder and kind of output."""
+    """Nodes that may share a batch."""
     groups: dict[tuple[Any, ...], list[Node]] = {}
     for node in nodes:
-        run = node.run
-        key = (node.level, run.prompts.fingerprint, id(run.builder), run.score_name, run.generate)
+        key = (node.level, *node.company)
         groups.setdefault((*key, node.index) if naive else key, []).append(node)
     for key in sorted(groups, key=lambda k: k[0]):
         yield groups[key]
@@ -159,17 +154,40 @@ def _bundle_chunks(
     # Bytes grow with the rows; the rest of the estimate does not matter here.
     one, two = (chunk_bytes(arch, size) for size in sizes)
     capacity = max(1, (budget - one) // max(1, two - one) + 1)
-    per_chunk = min(len(by_length), capacity)
-    for start in range(0, len(by_length), per_chunk):
-        examples = tuple(sorted(by_length[start : start + per_chunk]))
+    if reuse:
+        alike = share(arch, bundle, whole, everything, "") is not None
+        cuts = _buckets(lengths[by_length].tolist(), bundle, capacity, alike)
+    else:
+        cuts = _slices(len(by_length), capacity)
+    for first, stop in cuts:
+        examples = tuple(sorted(by_length[first:stop]))
         batch = tokens.batch(builder, run, examples)
-        shared = share(arch, bundle, batch, examples, f"{bundle[0].index}/{start}") if reuse else None
+        shared = share(arch, bundle, batch, examples, f"{bundle[0].index}/{first}") if reuse else None
         if shared is not None:
             yield from share_chunks(shared, budget)
             continue
         nodes_per_chunk = max(1, capacity // len(examples))
-        for first in range(0, len(bundle), nodes_per_chunk):
-            yield forward_chunk(arch, bundle[first : first + nodes_per_chunk], batch, examples, builder)
+        for k in range(0, len(bundle), nodes_per_chunk):
+            yield forward_chunk(arch, bundle[k : k + nodes_per_chunk], batch, examples, builder)
+
+
+def _slices(n: int, capacity: int) -> list[tuple[int, int]]:
+    return [(i, min(i + capacity, n)) for i in range(0, n, capacity)]
+
+
+def _buckets(lengths: list[int], bundle: list[Node], capacity: int, alike: bool) -> list[tuple[int, int]]:
+    """Cut examples, shortest first, into batches: padding costs tokens, another batch costs a pass or several."""
+    if lengths[0] == lengths[-1]:
+        return _slices(len(lengths), capacity)
+    # Edited rows that share a prefix do not see its padding; their unedited run does.
+    copies = 1 if alike else len(bundle)
+    passes = len({lowest_layer(n) for n in bundle if n.edits}) + 1 if alike else bundle[0].run.generate or 1
+
+    def price(first: int, stop: int) -> float:
+        rows = copies * (stop - first)
+        return float(FIXED_TOKENS * passes * ceil(rows / capacity) + rows * lengths[stop - 1])
+
+    return cheapest_cuts(len(lengths), capacity, price)
 
 
 def _row_size(batch: TokenBatch, run: Run, rows: int) -> Size:
@@ -274,12 +292,29 @@ def _fits_decode(value: Any) -> bool:
 
 
 def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:
-    forwards = token_layers = peak = 0
+    forwards = token_layers = layer_passes = logit_rows = peak = 0
+    head = head_layers(arch)
     for chunk in chunks:
-        rows, length = chunk["inputs"]["input_ids"].shape
-        extra = chunk["decode"]["n_tokens"] - 1 if chunk["kind"] == "generate" else 0
-        forwards += 1 + extra
-        chunk["cost"] = rows * (length + extra) * chunk["layers"]
-        token_layers += chunk["cost"]
+        inputs = chunk["inputs"]
+        rows, length = inputs["input_ids"].shape
+        keep = inputs["logits_to_keep"]
+        # A pass that only reads stops before the logits.
+        kept = (
+            0
+            if chunk["score"] is None and not chunk["want"]
+            else keep
+            if isinstance(keep, int)
+            else len(keep)
+        )
+        steps = chunk["decode"]["n_tokens"] if chunk["kind"] == "generate" else 1
+        tokens, logits = rows * (length + steps - 1), rows * (kept + steps - 1)
+        forwards += steps
+        token_layers += tokens * chunk["layers"]
+        layer_passes += steps * chunk["layers"]
+        logit_rows += logits
+        # What a progress bar goes by: everything in tokens times layers.
+        chunk["cost"] = chunk["layers"] * (tokens + steps * FIXED_TOKENS) + head * (
+            logits + steps * FIXED_TOKENS
+        )
         peak = max(peak, chunk["bytes"])
-    return Cost(forwards, token_layers, peak)
+    return Cost(forwards, token_layers, peak, layer_passes, logit_rows)
