@@ -113,8 +113,9 @@ pairs.triggered.text
 # ## What it will cost
 #
 # Planning needs no weights, and so no server. A request holds all that one level of a plan asks of one batch of prompts:
-# the values to patch in are one request, the unedited prompts another, and *every* head together the third. What later
-# forward passes lean on, keys and values of the shared prefix, never leaves the server.
+# the values to patch in are one request (or two, where prompts of different length go apart), and *every* head beside the
+# unedited prompts is another. What later forward passes lean on, keys and values of the shared prefix, never leaves the
+# server.
 
 # %%
 patches = [

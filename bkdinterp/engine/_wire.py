@@ -1,7 +1,7 @@
 """What crosses the wire: a plan's chunks put into requests, as tensors, numbers, text, lists and dicts. No forwards.
 
 A request is everything that one level of a plan asks of one batch of prompts: its chunks share prefixes, which stay on
-the server while the request runs.
+the server while the request runs. Small ones travel together, up to the cost of the largest.
 """
 
 import types
@@ -85,7 +85,7 @@ def received(answer: Output, dtype: torch.dtype) -> tuple[Output, Tensor | None]
 
 
 def requests(plan: Plan) -> list[list[int]]:
-    """The plan's chunks, as indices, in groups that share one level and one batch of prompts; levels in order."""
+    """The plan's chunks, as indices, in groups of one level and one or more whole batches of prompts; levels in order."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     # A shared prefix may serve no run itself: its chunks go where the first run that leans on it goes.
     owners: dict[str, int] = {}
@@ -97,8 +97,17 @@ def requests(plan: Plan) -> list[list[int]]:
         prompts, builder = node.run.prompts, plan.builder_of(node)
         key = (node.level, prompts.fingerprint, builder.fingerprint, tuple(chunk["examples"]))
         groups.setdefault(key, []).append(index)
+    costs = {key: sum(plan.chunks[i]["cost"] for i in group) for key, group in groups.items()}
+    most, room, level = max(costs.values(), default=0), 0, None
+    together: list[list[int]] = []
     # Stable, and the level comes first in the key.
-    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+    for key in sorted(groups, key=lambda key: key[0]):
+        if key[0] != level or costs[key] > room:
+            together.append([])
+            room, level = most, key[0]
+        together[-1] += groups[key]
+        room -= costs[key]
+    return together
 
 
 def check_functions(plan: Plan) -> None:

@@ -91,11 +91,11 @@ def test_ctrl_c_leaves_what_was_finished(folder, remote, pairs, monkeypatch):
     model = bk.Model.load(folder, executor=bk.Remote(remote.executor.host, progress=False))
     ask, calls = bk.Remote._ask, []
 
-    def impatient(self, *args):
-        calls.append(args)
-        if len(calls) == 15:
+    def impatient(self, nn_model, jobs, *args):
+        calls.extend(job for job in jobs[:1] if job.chunk["kind"] == "base")
+        if len(calls) == 2:  # some prompts are done, with all their heads
             raise KeyboardInterrupt
-        return ask(self, *args)
+        return ask(self, nn_model, jobs, *args)
 
     monkeypatch.setattr(bk.Remote, "_ask", impatient)
     with pytest.raises(bk.SweepInterrupted) as stopped:
