@@ -1,9 +1,9 @@
 """Remote: runs a plan on an NDIF server, the same chunks as Local, one request per level and batch of prompts.
 
-Cost: the plan's forwards, on the server. A whole head attribution takes two or three requests per batch of prompts (the
-values to patch in, all heads beside the unedited prompts). Keys and values, residual streams and the loop of a generation stay on the server
-while a request runs; scores, reads and generated tokens come back. Only ``engine/program.py`` and the scores' source
-are sent; the server needs nothing of this package.
+Cost: the plan's forwards, on the server. A whole head attribution takes two or three requests per batch of prompts: the
+values to patch in, and all heads beside the unedited prompts. Keys and values, residual streams and the loop of a
+generation stay on the server while a request runs; scores, reads and generated tokens come back. Only
+``engine/program.py`` and the scores' source are sent; the server needs nothing of this package.
 """
 
 import json
