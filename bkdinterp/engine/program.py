@@ -14,6 +14,7 @@ ints, lists and module paths:
     read    key, rows, cols, channels, heads (None or channel ranges whose share of a projection is wanted), reduce
     skip_paths   blocks that are not run; the kept residual stream stands in for the last one's output
     keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
+    common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens
     pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
             copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens;
             plain (optional): hand over an ordinary cache
@@ -44,6 +45,8 @@ def prepare(chunk, state):
     inputs = dict(chunk["inputs"])
     if chunk["kind"] == "step":
         inputs["past_key_values"] = state["past"]
+    if chunk.get("common") is not None:
+        inputs["past_key_values"] = chosen_cache(state["common"], chunk["common"])
     pack = chunk.get("pack")
     if pack is not None:
         inputs["attention_mask"] = pack_mask(pack, state["like"])
@@ -93,6 +96,9 @@ def advance(chunk, out, state):
             check_cache(state["cache"], chunk["inputs"]["attention_mask"].shape[1])
         state["kept"] = out.pop("kept")
         state["like"] = out.pop("like")
+    if chunk["kind"] == "start":
+        state["common"] = out.pop("cache")
+        check_cache(state["common"], chunk["inputs"]["attention_mask"].shape[1])
     if chunk["kind"] in ("generate", "step"):
         return next_step(chunk, out, state)
     return None
@@ -150,6 +156,18 @@ def pack_mask(pack, like):
     # The most negative number instead of -inf: a padding token, which sees nothing, must not become NaN.
     mask = torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, torch.finfo(like.dtype).min)
     return mask.repeat(pack["groups"], 1, 1)[:, None].to(like.device)
+
+
+def chosen_cache(cache, rows):
+    """Copies of some rows of a cache, in this order, repeated as often as they are named."""
+    new = copy.copy(cache)
+    new.layers = []
+    for layer in cache.layers:
+        twin = copy.copy(layer)
+        twin.keys = layer.keys[rows.to(layer.keys.device)]
+        twin.values = layer.values[rows.to(layer.values.device)]
+        new.layers.append(twin)
+    return new
 
 
 def joined_cache(pack, cache):

@@ -120,6 +120,27 @@ def naive(model, mixed):
     return runs, planned, Local(progress=False).run(planned, model)
 
 
+@pytest.fixture
+def cheap_passes(monkeypatch):
+    """A pass costs nothing beside its tokens: every saved token is worth one, as in long prompts."""
+    from bkdinterp.engine import _common, _plan, _share
+
+    for module in (_common, _plan, _share):
+        monkeypatch.setattr(module, "FIXED_TOKENS", 0)
+
+
+@pytest.mark.parametrize("budget", [1, 100_000, 2**30])
+def test_planner_equals_the_naive_executor_where_passes_are_cheap(model, naive, budget, cheap_passes):
+    runs, _, results = naive
+    planned = plan(model, runs, budget=budget)
+    same(Local(progress=False).run(planned, model), results)
+    if budget == 2**30:
+        kinds = [chunk["kind"] for chunk in planned.chunks]
+        shapes = {tuple(c["examples"]) for c in planned.chunks if c["kind"] in ("forward", "generate")}
+        assert len(shapes) > 1  # buckets by length
+        assert "base" in kinds and "start" in kinds
+
+
 @pytest.mark.parametrize("budget", [1, 100_000, 2**30])
 def test_planner_equals_the_naive_executor(model, naive, budget):
     runs, plain, results = naive
