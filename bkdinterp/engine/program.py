@@ -38,6 +38,8 @@ import torch
 
 # Logits that a score looks at in one go (its temporaries are a few times as large).
 PIECE = 2**23
+# Copying keys and values pays where at most this share of the rows still decodes.
+STILL_GOING = 0.75
 
 
 def prepare(chunk, state):
@@ -110,25 +112,52 @@ def next_step(chunk, out, state):
     ends = torch.tensor(decode["ends"], dtype=torch.long)
     token = out.pop("next").cpu()
     if chunk["kind"] == "generate":
-        state["reads"], state["done"], state["tokens"] = out["reads"], torch.zeros_like(token).bool(), []
+        state["reads"], state["tokens"] = out["reads"], []
+        state["rows"], state["done"], state["n"] = (
+            torch.arange(len(token)),
+            torch.zeros_like(token).bool(),
+            len(token),
+        )
     token = token.masked_fill(state["done"], decode["pad"])
+    whole = torch.full((state["n"],), decode["pad"], dtype=torch.long)
+    whole[state["rows"]] = token
+    state["tokens"].append(whole)
     state["done"] = state["done"] | torch.isin(token, ends)
-    state["tokens"].append(token)
-    state["past"] = out.pop("cache")
-    check_cache(state["past"], chunk["inputs"]["attention_mask"].shape[1])
+    cache, mask = out.pop("cache"), chunk["inputs"]["attention_mask"]
+    check_cache(cache, mask.shape[1])
     if bool(state["done"].all()) or len(state["tokens"]) == decode["n_tokens"]:
         out["reads"], out["tokens"] = state.pop("reads"), torch.stack(state.pop("tokens"), dim=1)
-        state.pop("past")
         return None
-    mask = chunk["inputs"]["attention_mask"]
+    positions = chunk["inputs"]["position_ids"][:, -1:] + 1
+    going = ~state["done"]
+    if int(going.sum()) <= STILL_GOING * len(going):
+        # Rows that have ended are left behind.
+        cache = chosen_cache(cache, going.nonzero()[:, 0])
+        mask, positions, token = mask[going], positions[going], token[going]
+        state["rows"], state["done"] = state["rows"][going], state["done"][going]
+        decode = decode | {"steps": [kept_rows(step, going) for step in decode["steps"]]}
+    state["past"] = cache
     inputs = {
         "input_ids": token[:, None],
         "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1),
-        "position_ids": chunk["inputs"]["position_ids"][:, -1:] + 1,
+        "position_ids": positions,
         "use_cache": True,
     }
     step = {"kind": "step", "inputs": inputs, "steps": decode["steps"], "decode": decode}
     return step | {"want": ["next", "cache"], "score": None}
+
+
+def kept_rows(step, going):
+    """A step on fewer rows of a batch, renumbered."""
+    number = going.cumsum(0) - 1
+    ops = []
+    for op in step["ops"]:
+        stay = going[op["rows"]]
+        value = op["value"]
+        if value is not None and value.ndim > 1:
+            value = value[stay]
+        ops.append(op | {"rows": number[op["rows"]][stay], "cols": op["cols"][stay], "value": value})
+    return step | {"ops": ops}
 
 
 def check_cache(cache, length):
