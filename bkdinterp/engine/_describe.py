@@ -17,6 +17,8 @@ def _kind(chunk: Chunk) -> str:
         return f"generate {chunk['decode']['n_tokens']} tokens"
     if chunk["kind"] == "base":
         return "unedited, kept for the edited ones"
+    if chunk["kind"] == "start":
+        return "start that all prompts share"
     if "pack" in chunk:
         return "edited, from the edit on"
     return "only read" if chunk["score"] is None else "whole"

@@ -114,12 +114,16 @@ class Local(Executor):
         return "Local()" if self.folder is None else f"Local(folder={str(self.folder)!r})"
 
 
+# Kinds of chunk that others lean on.
+FIRST = ("base", "start")
+
+
 class _Loop:
     """Runs chunks in the plan's order; any may be left out, and its unedited run is then made when it is needed."""
 
     def __init__(self, plan: Plan, model: Traceable, store: Store) -> None:
         self._model, self._store, self._plan = model, store, plan
-        self._bases = {chunk["prefix"]: chunk for chunk in plan.chunks if chunk["kind"] == "base"}
+        self._bases = {chunk["prefix"]: chunk for chunk in plan.chunks if chunk["kind"] in FIRST}
         self._key: str | None = None
         self._state: dict[str, Any] = {}
 
@@ -130,7 +134,7 @@ class _Loop:
         if key != self._key:
             self._state.clear()
             self._key = key
-            if key is not None and chunk["kind"] != "base":
+            if key is not None and chunk["kind"] not in FIRST:
                 base = self._bases[key]
                 program.advance(base, _forward(self._model, base | {"score": None}, self._state), self._state)
         score = self._plan.scores.get(chunk["score_name"]) if chunk["score"] is not None else None

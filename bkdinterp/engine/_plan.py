@@ -12,19 +12,20 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from bkdinterp.engine._checks import check_sources
+from bkdinterp.engine._common import common_start
 from bkdinterp.engine._cost import Cost, head_layers
 from bkdinterp.engine._describe import describe
 from bkdinterp.engine._graph import Node, build_graph
-from bkdinterp.engine._lower import Rows, Steps
-from bkdinterp.engine._memory import Size, chunk_bytes
+from bkdinterp.engine._memory import chunk_bytes
 from bkdinterp.engine._price import FIXED_TOKENS, cheapest_cuts
+from bkdinterp.engine._rows import row_chunks, row_size
 from bkdinterp.engine._run import Run
 from bkdinterp.engine._share import lowest_layer, share, share_chunks
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
-from bkdinterp.prompts import PromptBuilder, TokenBatch
+from bkdinterp.prompts import PromptBuilder
 
 Chunk = dict[str, Any]
 DEFAULT_BUDGET = 2**30
@@ -150,7 +151,7 @@ def _bundle_chunks(
             f"{builder.max_length}. Ask for fewer new tokens, or drop long prompts."
         )
     by_length = sorted(everything, key=lambda i: int(lengths[i]))
-    sizes = [_row_size(whole, run, n) for n in (1, 2)]
+    sizes = [row_size(whole, run, n) for n in (1, 2)]
     # Bytes grow with the rows; the rest of the estimate does not matter here.
     one, two = (chunk_bytes(arch, size) for size in sizes)
     capacity = max(1, (budget - one) // max(1, two - one) + 1)
@@ -168,7 +169,9 @@ def _bundle_chunks(
             continue
         nodes_per_chunk = max(1, capacity // len(examples))
         for k in range(0, len(bundle), nodes_per_chunk):
-            yield forward_chunk(arch, bundle[k : k + nodes_per_chunk], batch, examples, builder)
+            group = bundle[k : k + nodes_per_chunk]
+            start = common_start(arch, group, batch) if reuse else 0
+            yield from row_chunks(arch, group, batch, examples, builder, start)
 
 
 def _slices(n: int, capacity: int) -> list[tuple[int, int]]:
@@ -188,107 +191,6 @@ def _buckets(lengths: list[int], bundle: list[Node], capacity: int, alike: bool)
         return float(FIXED_TOKENS * passes * ceil(rows / capacity) + rows * lengths[stop - 1])
 
     return cheapest_cuts(len(lengths), capacity, price)
-
-
-def _row_size(batch: TokenBatch, run: Run, rows: int) -> Size:
-    length = batch.input_ids.shape[1] + (run.generate or 0)
-    logits = batch.targets.shape[1] + 1 if run.score is not None else 1
-    return Size(rows, length, length, logits, cached=run.generate is not None)
-
-
-def forward_chunk(
-    arch: Architecture,
-    nodes: list[Node],
-    batch: TokenBatch,
-    examples: tuple[int, ...],
-    builder: PromptBuilder,
-) -> Chunk:
-    """One batch: for every node, one row per example."""
-    run, n = nodes[0].run, len(examples)
-    base_rows = None
-    copies = len(nodes)
-    if run.score_name == "kl":
-        # The unedited rows that KL compares with travel in the same batch, after the edited ones.
-        base_rows = torch.arange(n).repeat(copies + 1) + n * copies
-        copies += 1
-    inputs = {
-        "input_ids": batch.input_ids.repeat(copies, 1),
-        "attention_mask": batch.attention_mask.repeat(copies, 1),
-        "position_ids": batch.position_ids.repeat(copies, 1),
-        "use_cache": run.generate is not None,
-        "logits_to_keep": 1 if run.score is None else batch.targets.shape[1] + 1,
-    }
-    steps = Steps(arch)
-    places: dict[tuple[int, int], dict[str, Any]] = {}
-    index = torch.tensor(examples)
-    for k, node in enumerate(nodes):
-        rows = Rows(k * n, index, len(run.prompts))
-        for edit, source in zip(node.edits, node.sources, strict=True):
-            steps.edit(edit, batch.selection(edit.where), rows, source)
-        for i, read in enumerate(node.reads):
-            if read.where.generated and run.generate is not None:
-                raise PlanError(
-                    f"Read of {read.site} at {read.where}: reads while generating cover prompt tokens only."
-                )
-            picked, cols, example, ordinal = rows.picked(batch.selection(read.where))
-            steps.read((node.index, i), read, rows=picked, cols=cols)
-            places[node.index, i] = {"example": example, "ordinal": ordinal, "count": len(picked)}
-    chunk: Chunk = {
-        "kind": "forward" if run.generate is None else "generate",
-        "inputs": inputs,
-        "steps": steps.ordered(),
-        "want": [] if run.generate is None else ["next", "cache"],
-        "score": None,
-        "score_name": run.score_name,
-        "nodes": [node.index for node in nodes],
-        "examples": list(examples),
-        "places": places,
-        "bytes": chunk_bytes(arch, _row_size(batch, run, n * copies)),
-        "layers": steps.depth if run.score is None and run.generate is None else arch.n_layers,
-    }
-    if run.score is not None:
-        chunk["score"] = _score_part(batch, copies) | {"base_rows": base_rows}
-    if run.generate is not None:
-        chunk["decode"] = _decode(arch, nodes, index, builder, run.generate)
-    return chunk
-
-
-def _score_part(batch: TokenBatch, copies: int) -> dict[str, Any]:
-    return {
-        "targets": batch.targets.repeat(copies, 1),
-        "mask": batch.target_mask[:, batch.n_prompt :].repeat(copies, 1),
-        "base_rows": None,
-        "order": None,
-    }
-
-
-def _decode(
-    arch: Architecture, nodes: list[Node], index: torch.Tensor, builder: PromptBuilder, n_tokens: int
-) -> dict[str, Any]:
-    """What changes after the prefill: the edits that cover generated tokens, on the one new column."""
-    steps = Steps(arch)
-    n = len(index)
-    everywhere = torch.ones(n, 1, dtype=torch.bool)
-    for k, node in enumerate(nodes):
-        for edit, source in zip(node.edits, node.sources, strict=True):
-            if not edit.where.generated:
-                continue
-            value = edit.value
-            three = isinstance(value, torch.Tensor) and value.ndim == 3
-            if three or (source is not None and not _fits_decode(edit.value)):
-                raise PlanError(
-                    f"Edit at {edit.site} ({edit.where}) has one value per token, but a generated token has none; "
-                    "use a [d] or [example d] value, or generated=False."
-                )
-            steps.edit(edit, everywhere, Rows(k * n, index, len(node.run.prompts)), source)
-    ends = list(builder.end_ids)
-    pad = getattr(builder.tokenizer, "pad_token_id", None)
-    pad = int(pad) if pad is not None else (ends[0] if ends else 0)
-    return {"steps": steps.ordered(), "n_tokens": n_tokens, "ends": ends, "pad": pad}
-
-
-def _fits_decode(value: Any) -> bool:
-    return value.read.reduce == "mean" or value.read.where.single
 
 
 def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:

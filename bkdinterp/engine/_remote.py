@@ -196,7 +196,8 @@ def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> lis
         state = {}
         for first, score in zip(chunks, scores):
             chunk, out = first, {}
-            if first["kind"] in ("base", "generate"):
+            leans = "pack" in first or "common" in first
+            if not leans:
                 state = {}
             while chunk is not None:
                 inputs = prepare(chunk, state)

@@ -120,6 +120,27 @@ def naive(model, mixed):
     return runs, planned, Local(progress=False).run(planned, model)
 
 
+@pytest.fixture
+def cheap_passes(monkeypatch):
+    """A pass costs nothing beside its tokens: every saved token is worth one, as in long prompts."""
+    from bkdinterp.engine import _common, _plan, _share
+
+    for module in (_common, _plan, _share):
+        monkeypatch.setattr(module, "FIXED_TOKENS", 0)
+
+
+@pytest.mark.parametrize("budget", [1, 100_000, 2**30])
+def test_planner_equals_the_naive_executor_where_passes_are_cheap(model, naive, budget, cheap_passes):
+    runs, _, results = naive
+    planned = plan(model, runs, budget=budget)
+    same(Local(progress=False).run(planned, model), results)
+    if budget == 2**30:
+        kinds = [chunk["kind"] for chunk in planned.chunks]
+        shapes = {tuple(c["examples"]) for c in planned.chunks if c["kind"] in ("forward", "generate")}
+        assert len(shapes) > 1  # buckets by length
+        assert "base" in kinds and "start" in kinds
+
+
 @pytest.mark.parametrize("budget", [1, 100_000, 2**30])
 def test_planner_equals_the_naive_executor(model, naive, budget):
     runs, plain, results = naive
@@ -320,3 +341,25 @@ def test_two_functions_of_one_name_are_not_mixed_up(model, mixed):
 
 def test_the_oracle_knows_the_makers():
     assert set(MAKERS) <= set(oracle.NAMES)
+
+
+def test_rows_that_have_ended_are_left_behind(model, mixed, monkeypatch):
+    """The others go on with their own edits, as if nobody had left."""
+    from bkdinterp.engine import program
+
+    prompts = mixed.clean
+    norm = model.module.get_submodule(model.architecture.family.final_norm).weight.detach()
+    towards = model.module.get_output_embeddings().weight.detach()[model.tokenizer.eos_token_id] / norm
+    # Every other prompt is pushed to its end from the first new token on; the others away from it.
+    sign = torch.tensor([1.0, -1.0] * 3, dtype=torch.float64)[: len(prompts), None]
+    own = Steer("L3.resid_post", 1e3 * sign * towards, where=Where("none", generated=True))
+    both = ZeroAblate("L1H2", where=Where("all", generated=True))
+    runs = [Run(prompts, own + both, generate=6), Run(prompts, both, generate=6)]
+    given = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(program, "STILL_GOING", share)
+        given.append(execute(model, runs))
+    for a, b in zip(*given, strict=True):
+        assert a.tokens == b.tokens
+    lengths = [len(ids) for ids in given[0][0].tokens]
+    assert max(lengths) == 6 and all(n <= 1 for n in lengths[::2])
