@@ -170,6 +170,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "execute",
+    "measure_speed",
     "organisms",
     "plan",
     "random_directions",

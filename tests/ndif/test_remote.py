@@ -149,6 +149,20 @@ def test_everything_that_a_plan_knows(local, remote, pairs, made):
     assert here[4].tokens != here[7].tokens, "the edits changed nothing that was generated"
 
 
+def test_a_start_that_all_prompts_share(local, remote, sandboxed, pairs):
+    """Its keys and values are handed from one forward to the next on the server."""
+    system = " ".join(["the cat sat on the mat"] * 4)
+    edit = bk.Steer("L2.resid_mid", torch.ones(16), where=everywhere())
+    asked = [bk.Run(pairs.clean, edit, score="logprob"), bk.Run(pairs.clean, edit, generate=5)]
+    here, *there = (m.with_builder(system=system) for m in (local, remote, sandboxed))
+    assert [c["kind"] for c in bk.plan(here, asked).chunks].count("start") == 2
+    scored, generated = bk.execute(here, asked)
+    for model in there:
+        again = bk.execute(model, asked)
+        close(again[0].scores, scored.scores)
+        assert again[1].tokens == generated.tokens
+
+
 def test_in_a_sandbox(local, sandboxed, pairs, made):
     """The service's way with strangers: the block runs apart from the weights, and activations travel between them."""
     here, there = (bk.Attribution(m).heads(pairs) for m in (local, sandboxed))
