@@ -30,10 +30,10 @@ def test_a_request_is_one_level_of_one_batch_of_prompts(budget, batches, llama, 
         chunks = [planned.chunks[i] for i in group]
         (level,) = {planned.nodes[node].level for chunk in chunks for node in chunk["nodes"]}
         levels.append(level)
-        # Whoever leans on an unedited run comes right after it, in the same request.
+        # Whoever leans on an unedited run, or a shared start, comes right after it, in the same request.
         kept = None
         for chunk in chunks:
-            if chunk["kind"] == "base":
+            if chunk["kind"] in ("base", "start"):
                 kept = chunk["prefix"]
             assert chunk.get("prefix") in (None, kept)
     assert levels == sorted(levels)
