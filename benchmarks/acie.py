@@ -22,6 +22,7 @@ counts what has to be run besides, the source means and the unedited prompts.
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -243,7 +244,12 @@ def _lens_model(model: bk.Model) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     folder = Path(tempfile.mkdtemp())
-    model.module.save_pretrained(folder)
+    module = copy.deepcopy(model.module)
+    # From a GGUF file: transformers refuses to save what says that it is quantised, although it no longer is.
+    if hasattr(module.config, "quantization_config"):
+        del module.config.quantization_config
+    module.hf_quantizer = None
+    module.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     return TransformerBridge.boot_transformers(str(folder), tokenizer=model.tokenizer)
 

@@ -16,7 +16,7 @@ from bkdinterp.engine._common import common_start
 from bkdinterp.engine._cost import Cost, head_layers
 from bkdinterp.engine._describe import describe
 from bkdinterp.engine._graph import Node, build_graph
-from bkdinterp.engine._memory import chunk_bytes
+from bkdinterp.engine._memory import PLANNED, chunk_bytes
 from bkdinterp.engine._price import FIXED_TOKENS, cheapest_cuts
 from bkdinterp.engine._rows import row_chunks, row_size
 from bkdinterp.engine._run import Run
@@ -87,7 +87,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
     tokens = Tokens()
     chunks: list[Chunk] = []
     for bundle in _bundles(nodes, naive):
-        chunks.extend(_bundle_chunks(model, bundle, tokens, budget, reuse=not naive))
+        chunks.extend(_bundle_chunks(model, bundle, tokens, int(PLANNED * budget), reuse=not naive))
     scores = _scores(nodes)
     _check_means(chunks, nodes)
     check_sources(chunks, nodes)

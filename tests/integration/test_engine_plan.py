@@ -262,6 +262,28 @@ def test_cost_is_what_runs(model, mixed, settings):
     assert str(planned.cost.forwards) in str(planned.cost)
 
 
+@pytest.mark.parametrize("budget", [100_000, 2**30])
+def test_a_sweep_costs_what_the_closed_formula_says(model, mixed, budget):
+    """From the edited token and the edited layer on, plus one unedited run and one of the sources; 5 % for shared passes."""
+    n_layers, n_heads = model.architecture.grid
+    source = Run(mixed.triggered)
+    heads = [HeadId(i, j) for i in range(n_layers) for j in range(n_heads)]
+    mean = [Read(h.site, reduce="mean") for h in heads]
+    runs = [Run(mixed.clean, score="logprob")]
+    runs += [
+        Run(mixed.clean, Raw(Edit(h.site, Where("last"), keep=0, value=From(source, m))), score="logprob")
+        for h, m in zip(heads, mean, strict=True)
+    ]
+    batch = model.builder.tokenize(mixed.clean)
+    n, columns = batch.input_ids.shape
+    n_target = columns - batch.n_prompt
+    sources = n * model.builder.tokenize(mixed.triggered, targets=False).input_ids.shape[1] * n_layers
+    # The last target token predicts nothing, and is not run.
+    least = sum(n * n_target * (n_layers - h.layer) for h in heads) + n * (columns - 1) * n_layers + sources
+    cost = plan(model, runs, budget=budget).cost
+    assert least <= cost.token_layers <= 1.05 * least
+
+
 def test_kl_to_the_base_rows_of_the_same_chunk(model, mixed):
     kind, module, where = model.module.config.model_type, model.module, Where("all", generated=True)
     prompts = mixed.triggered
