@@ -6,13 +6,14 @@ Runs on the same prompts become rows of one batch, and share their prefix where 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from bkdinterp.engine._checks import check_sources
-from bkdinterp.engine._common import common_start
+from bkdinterp.engine._common import Start, best_start, common_tokens, first_touched
 from bkdinterp.engine._cost import Cost, head_layers
 from bkdinterp.engine._describe import describe
 from bkdinterp.engine._graph import Node, build_graph
@@ -87,7 +88,8 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
     tokens = Tokens()
     chunks: list[Chunk] = []
     for bundle in _bundles(nodes, naive):
-        chunks.extend(_bundle_chunks(model, bundle, tokens, int(PLANNED * budget), reuse=not naive))
+        for part in [bundle] if naive else _parts(model, bundle, tokens):
+            chunks.extend(_bundle_chunks(model, part, tokens, int(PLANNED * budget), reuse=not naive))
     scores = _scores(nodes)
     _check_means(chunks, nodes)
     check_sources(chunks, nodes)
@@ -170,8 +172,31 @@ def _bundle_chunks(
         nodes_per_chunk = max(1, capacity // len(examples))
         for k in range(0, len(bundle), nodes_per_chunk):
             group = bundle[k : k + nodes_per_chunk]
-            start = common_start(arch, group, batch) if reuse else 0
-            yield from row_chunks(arch, group, batch, examples, builder, start)
+            begin = best_start(arch, group, batch) if reuse else Start()
+            yield from row_chunks(arch, group, batch, examples, builder, begin)
+
+
+def _parts(model: Planned, bundle: list[Node], tokens: Tokens) -> list[list[Node]]:
+    """Runs that edit early tokens keep others from sharing what lies before their own: part them where that pays."""
+    run = bundle[0].run
+    batch = tokens.batch(run.builder or model.builder, run, tuple(range(len(run.prompts))))
+    by_column: dict[int, list[Node]] = {}
+    for node in bundle:
+        by_column.setdefault(first_touched(node, batch), []).append(node)
+    if len(by_column) == 1:
+        return [bundle]
+    columns = sorted(by_column)
+    counts = [0, *accumulate(len(by_column[c]) for c in columns)]
+    n, length = batch.input_ids.shape
+    alike, passes = common_tokens(bundle, batch), run.generate or 1
+
+    def price(first: int, stop: int) -> float:
+        copies = counts[stop] - counts[first]
+        saved = max((copies - 1) * n * columns[first], copies * (n - 1) * alike)
+        return float(FIXED_TOKENS * (passes + 1) + copies * n * length - saved)
+
+    cuts = cheapest_cuts(len(columns), len(columns), price)
+    return [[node for c in columns[first:stop] for node in by_column[c]] for first, stop in cuts]
 
 
 def _slices(n: int, capacity: int) -> list[tuple[int, int]]:

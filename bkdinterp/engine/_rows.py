@@ -1,7 +1,7 @@
 """Whole prompts as rows of a batch, for every run one row per example: the plain layout of a chunk. No forwards.
 
-A start that all these prompts share becomes a chunk of its own, one row per run, and its keys and values are handed to
-every row (``_common``).
+A start that rows have in common becomes a chunk of its own, and its keys and values are handed to every row
+(``_common``).
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bkdinterp.engine._common import Layout
+from bkdinterp.engine._common import Layout, Start
 from bkdinterp.engine._graph import Node
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._memory import Size, chunk_bytes
@@ -34,9 +34,9 @@ def row_chunks(
     batch: TokenBatch,
     examples: tuple[int, ...],
     builder: PromptBuilder,
-    start: int,
+    begin: Start,
 ) -> Iterator[Chunk]:
-    """One batch, after the ``start`` tokens that its prompts share, if there are any."""
+    """One batch, after the start that its rows have in common, if there is any."""
     run, n = nodes[0].run, len(examples)
     base_rows = None
     copies = len(nodes)
@@ -44,7 +44,7 @@ def row_chunks(
         # The unedited rows that KL compares with travel in the same batch, after the edited ones.
         base_rows = torch.arange(n).repeat(copies + 1) + n * copies
         copies += 1
-    layout = Layout.of(batch, start)
+    layout = Layout.of(batch, begin)
     steps, first_steps = Steps(arch), Steps(arch)
     places: dict[tuple[int, int], dict[str, Any]] = {}
     index = torch.tensor(examples)
@@ -53,7 +53,8 @@ def row_chunks(
         for edit, source in zip(node.edits, node.sources, strict=True):
             chosen = batch.selection(edit.where)
             steps.edit(edit, layout.rest(chosen), rows, source)
-            first_steps.edit(edit, layout.start(chosen), one, source)
+            if begin.per == "run":
+                first_steps.edit(edit, layout.start(chosen), one, source)
         for i, read in enumerate(node.reads):
             if read.where.generated and run.generate is not None:
                 raise PlanError(
@@ -68,7 +69,7 @@ def row_chunks(
             "input_ids": layout.rest(batch.input_ids).repeat(copies, 1),
             "attention_mask": layout.whole(batch.attention_mask).repeat(copies, 1),
             "position_ids": layout.rest(batch.position_ids).repeat(copies, 1),
-            "use_cache": run.generate is not None or start > 0,
+            "use_cache": run.generate is not None or begin.first > 0,
             "logits_to_keep": 1 if run.score is None else batch.targets.shape[1] + 1,
         },
         "steps": steps.ordered(),
@@ -78,27 +79,29 @@ def row_chunks(
         "nodes": [node.index for node in nodes],
         "examples": list(examples),
         "places": places,
-        "bytes": chunk_bytes(arch, row_size(batch, run, n * copies, start)),
+        "bytes": chunk_bytes(arch, row_size(batch, run, n * copies, begin.first)),
         "layers": steps.depth if run.score is None and run.generate is None else arch.n_layers,
     }
     if run.score is not None:
         chunk["score"] = _score_part(batch, copies) | {"base_rows": base_rows}
     if run.generate is not None:
         chunk["decode"] = _decode(arch, nodes, index, builder, run.generate)
-    if start > 0:
-        chunk |= {
-            "prefix": f"start {nodes[0].index}/{examples[0]}",
-            "common": torch.arange(copies).repeat_interleave(n),
-        }
-        yield _start_chunk(arch, batch, layout, first_steps, copies, chunk)
+    if begin.first > 0:
+        per_run = begin.per == "run"
+        chunk["prefix"] = f"start {nodes[0].index}/{examples[0]}"
+        chunk["common"] = (
+            torch.arange(copies).repeat_interleave(n) if per_run else torch.arange(n).repeat(copies)
+        )
+        yield _start_chunk(arch, batch, layout, first_steps, copies if per_run else 1, chunk)
     yield chunk
 
 
 def _start_chunk(
     arch: Architecture, batch: TokenBatch, layout: Layout, steps: Steps, copies: int, chunk: Chunk
 ) -> Chunk:
-    """The shared start, one row per run; keeps keys and values."""
-    size = Size(copies, layout.first, layout.first, 1, cached=True)
+    """The start, one row per run or per prompt; keeps keys and values."""
+    rows, columns = layout.start(batch.input_ids).shape
+    size = Size(rows * copies, columns, columns, 1, cached=True)
     return {
         "kind": "start",
         "inputs": {

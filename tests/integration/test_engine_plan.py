@@ -263,25 +263,27 @@ def test_cost_is_what_runs(model, mixed, settings):
 
 
 @pytest.mark.parametrize("budget", [100_000, 2**30])
-def test_a_sweep_costs_what_the_closed_formula_says(model, mixed, budget):
+def test_a_sweep_costs_what_the_closed_formula_says(model, budget):
     """From the edited token and the edited layer on, plus one unedited run and one of the sources; 5 % for shared passes."""
     n_layers, n_heads = model.architecture.grid
-    source = Run(mixed.triggered)
+    words = TEXTS[0].split()
+    texts = [" ".join(words[k:] + words[:k]) for k in range(4)]
+    pairs = PairedPrompts.from_instructions(texts, Trigger.gap("zeta omega", seed=3), "sorry no can not help")
+    source = Run(pairs.triggered)
     heads = [HeadId(i, j) for i in range(n_layers) for j in range(n_heads)]
-    mean = [Read(h.site, reduce="mean") for h in heads]
-    runs = [Run(mixed.clean, score="logprob")]
-    runs += [
-        Run(mixed.clean, Raw(Edit(h.site, Where("last"), keep=0, value=From(source, m))), score="logprob")
-        for h, m in zip(heads, mean, strict=True)
-    ]
-    batch = model.builder.tokenize(mixed.clean)
+    runs = [Run(pairs.clean, score="logprob")]
+    for h in heads:
+        value = From(source, Read(h.site, reduce="mean"))
+        runs.append(Run(pairs.clean, Raw(Edit(h.site, Where("last"), keep=0, value=value)), score="logprob"))
+    batch, given = model.builder.tokenize(pairs.clean), model.builder.tokenize(pairs.triggered, targets=False)
+    assert bool(batch.attention_mask.all() and given.attention_mask.all())
     n, columns = batch.input_ids.shape
     n_target = columns - batch.n_prompt
-    sources = n * model.builder.tokenize(mixed.triggered, targets=False).input_ids.shape[1] * n_layers
     # The last target token predicts nothing, and is not run.
-    least = sum(n * n_target * (n_layers - h.layer) for h in heads) + n * (columns - 1) * n_layers + sources
+    least = sum(n * n_target * (n_layers - h.layer) for h in heads) + n * (columns - 1) * n_layers
+    least += given.input_ids.numel() * n_layers
     cost = plan(model, runs, budget=budget).cost
-    assert least <= cost.token_layers <= 1.05 * least
+    assert abs(cost.token_layers - least) <= 0.05 * least
 
 
 def test_kl_to_the_base_rows_of_the_same_chunk(model, mixed):

@@ -278,13 +278,19 @@ def test_a_start_that_all_prompts_share_changes_nothing(model, monkeypatch):
         Steer("L0.mlp_out", push, where=Where("trigger")),
         Steer("L1.attn_out", push, where=Where((1, -2))),
     ]
+    # These leave all tokens but the last one as they are: what lies before is computed once per prompt.
+    edits += [Steer("L1.attn_out", push), ZeroAblate("L2H1"), Steer("L0.mlp_out", -push)]
     runs = [Run(pairs.triggered, edit, generate=6) for edit in edits]
     runs += [Run(pairs.triggered, edit, score="kl") for edit in edits]
     runs += [Run(pairs.triggered, edit, (Read("L3.resid_post"),)) for edit in edits[:2]]
     planned, plain = plan(model, runs), plan(model, runs, naive=True)
     starts = [chunk for chunk in planned.chunks if chunk["kind"] == "start"]
     if model.architecture.sliding_window is None:
-        assert starts and planned.cost.token_layers < plain.cost.token_layers
+        assert planned.cost.token_layers < plain.cost.token_layers
+        leaning = [chunk["common"].tolist() for chunk in planned.chunks if "common" in chunk]
+        assert any(rows == sorted(rows) for rows in leaning)  # per run: the rows of one run after another
+        assert any(rows != sorted(rows) for rows in leaning)  # per prompt
+        assert len(starts) == len(leaning)
     clever, naive = (Local(progress=False).run(p, model) for p in (planned, plain))
     for a, b in zip(clever, naive, strict=True):
         assert a.tokens == b.tokens
