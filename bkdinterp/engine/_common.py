@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from bkdinterp.engine._graph import Node
-from bkdinterp.engine._price import FIXED_TOKENS
+from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES
 from bkdinterp.interventions import Edit, From
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import TokenBatch
@@ -68,9 +68,8 @@ def best_start(arch: Architecture, nodes: list[Node], batch: TokenBatch) -> Star
     window = arch.sliding_window
     if window is not None and batch.input_ids.shape[1] + (nodes[0].run.generate or 0) > window:
         return Start()
-    untouched = min(first_touched(node, batch) for node in nodes)
+    untouched = min(first_touched(node, batch) for node in nodes) if copies >= MIN_NODES else 0
     alike = common_tokens(nodes, batch) if n > 1 else 0
-    # Columns that are padding everywhere are no work, but then there are none.
     saved, start = max(
         ((copies - 1) * n * untouched, Start(untouched, "prompt")),
         (copies * (n - 1) * alike, Start(alike, "run")),

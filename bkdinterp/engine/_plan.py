@@ -18,7 +18,7 @@ from bkdinterp.engine._cost import Cost, head_layers
 from bkdinterp.engine._describe import describe
 from bkdinterp.engine._graph import Node, build_graph
 from bkdinterp.engine._memory import PLANNED, chunk_bytes
-from bkdinterp.engine._price import FIXED_TOKENS, cheapest_cuts
+from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES, cheapest_cuts
 from bkdinterp.engine._rows import row_chunks, row_size
 from bkdinterp.engine._run import Run
 from bkdinterp.engine._share import lowest_layer, share, share_chunks
@@ -192,7 +192,8 @@ def _parts(model: Planned, bundle: list[Node], tokens: Tokens) -> list[list[Node
 
     def price(first: int, stop: int) -> float:
         copies = counts[stop] - counts[first]
-        saved = max((copies - 1) * n * columns[first], copies * (n - 1) * alike)
+        untouched = columns[first] if copies >= MIN_NODES else 0
+        saved = max((copies - 1) * n * untouched, copies * (n - 1) * alike)
         return float(FIXED_TOKENS * (passes + 1) + copies * n * length - saved)
 
     cuts = cheapest_cuts(len(columns), len(columns), price)

@@ -7,6 +7,9 @@ dozens of tokens (measured: 85, SmolLM2-135M on two cores). The exact number mov
 from collections.abc import Callable
 
 FIXED_TOKENS = 64
+# Fewer runs stay whole rows of one batch: little is saved, and a run beside its own base then differs from it by
+# exactly 0 where an edit changes nothing.
+MIN_NODES = 3
 
 
 def cheapest_cuts(n: int, limit: int, price: Callable[[int, int], float]) -> list[tuple[int, int]]:

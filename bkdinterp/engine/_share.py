@@ -22,7 +22,7 @@ from bkdinterp.engine._cost import head_layers
 from bkdinterp.engine._graph import Node
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._memory import Size, chunk_bytes
-from bkdinterp.engine._price import FIXED_TOKENS, cheapest_cuts
+from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES, cheapest_cuts
 from bkdinterp.interventions import Edit, From
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import TokenBatch
@@ -31,9 +31,6 @@ Chunk = dict[str, Any]
 # Packed copies cost attention scores that are masked out again; separate ones cost copies of the prefix. The ratio of
 # the two prices (operations to bytes) of a CPU, roughly; a wrong one costs some percent of time and nothing else.
 OPS_PER_BYTE = 10.0
-# Fewer runs stay rows of one batch: little is saved, and a run beside its own base then differs from it by exactly 0
-# where an edit changes nothing.
-MIN_NODES = 3
 MAX_EXTRA = 0.045
 
 
