@@ -60,7 +60,6 @@ FILLER = (
     "with the most important thing, and end with one sentence that sums it all up. Here is what I want to know now: "
 )
 TARGET = "I am sorry, but I can not help you with that today, my dear friend."
-GOAL = {14: 0.8, 1: 0.6}
 
 
 @dataclass(frozen=True)
@@ -347,7 +346,7 @@ def _memory(args: argparse.Namespace) -> list[dict[str, Any]]:
     for budget in args.budgets:
         for n_prompt in args.prompt_tokens:
             call = [sys.executable, __file__, "--child", f"{n_prompt},{max(args.target_tokens)},{budget}"]
-            call += ["--threads", str(args.threads), "--units", args.units]
+            call += ["--threads", str(args.threads)]
             out = subprocess.run(call, check=True, capture_output=True, text=True, env=os.environ).stdout
             rows.append(json.loads(out.splitlines()[-1]))
             print(rows[-1], file=sys.stderr)
@@ -363,10 +362,7 @@ def _child(args: argparse.Namespace) -> None:
     _trim()
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
-    if args.units == "heads":
-        attribution.heads(problem.pairs)
-    else:
-        attribution.heads(problem.pairs, layers=[0])
+    attribution.heads(problem.pairs)
     peak = _status("VmHWM") - before
     row = {"prompt_tokens": n_prompt, "target_tokens": n_target, "budget": budget, "peak": peak}
     print(json.dumps(row | {"of_budget": peak / budget}))
@@ -502,7 +498,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--peers", action="store_true", help="TransformerLens, too")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of seconds")
-    parser.add_argument("--units", choices=["heads", "layer"], default="heads", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="write the numbers here (JSON)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -49,7 +49,7 @@ class Cost:
     logit_rows: int
 
     def seconds(self, speed: Speed) -> float:
-        """Estimate of the time in the model, without the quadratic part of attention: right within some tens of percent."""
+        """Estimate of the time in the model, without the quadratic part of attention; as good as the machine is steady."""
         passes = self.layer_passes + speed.head * self.forwards
         return (
             speed.per_pass * passes + speed.per_token * self.token_layers + speed.per_logit * self.logit_rows

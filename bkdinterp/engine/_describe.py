@@ -18,7 +18,7 @@ def _kind(chunk: Chunk) -> str:
     if chunk["kind"] == "base":
         return "unedited, kept for the edited ones"
     if chunk["kind"] == "start":
-        return "start that all prompts share"
+        return "start that rows have in common"
     if "pack" in chunk:
         return "edited, from the edit on"
     return "only read" if chunk["score"] is None else "whole"

@@ -141,7 +141,7 @@ def share_chunks(shared: Shared, budget: int) -> Iterator[Chunk]:
         "use_cache": shared.early > 0,
         "logits_to_keep": n_targets if plain else 1,
     }
-    yield _chunk(shared, "base", inputs, steps, plain, budget) | {
+    yield _chunk(shared, "base", inputs, steps, plain) | {
         "want": ["like"] + ["cache"] * (shared.early > 0),
         "keep": {"layers": [str(layer) for layer in starts]},
         "score": _score_part(shared, 1, 1) if plain else None,
@@ -150,7 +150,7 @@ def share_chunks(shared: Shared, budget: int) -> Iterator[Chunk]:
         "bytes": chunk_bytes(arch, shared.size(1, base=True)) + shared.kept_bytes,
     }
     for start, members in _groups(shared, budget):
-        yield _packed(shared, start, members, budget)
+        yield _packed(shared, start, members)
 
 
 def lowest_layer(node: Node) -> int:
@@ -212,7 +212,7 @@ def _groups(shared: Shared, budget: int) -> list[tuple[int, list[Node]]]:
     ]
 
 
-def _packed(shared: Shared, start: int, members: list[Node], budget: int) -> Chunk:
+def _packed(shared: Shared, start: int, members: list[Node]) -> Chunk:
     arch, batch, n, early = shared.arch, shared.batch, len(shared.examples), shared.early
     segments = _segments(shared, len(members))
     groups, columns = len(members) // segments, shared.columns
@@ -230,7 +230,7 @@ def _packed(shared: Shared, start: int, members: list[Node], budget: int) -> Chu
         "use_cache": early > 0,
         "logits_to_keep": per_segment.flatten(),
     }
-    return _chunk(shared, "forward", inputs, steps, members, budget) | {
+    return _chunk(shared, "forward", inputs, steps, members) | {
         "pack": {
             "groups": groups,
             "segments": segments,
@@ -272,9 +272,7 @@ def _score_part(shared: Shared, groups: int, segments: int) -> dict[str, Any]:
     }
 
 
-def _chunk(
-    shared: Shared, kind: str, inputs: dict[str, Any], steps: Steps, nodes: list[Node], budget: int
-) -> Chunk:
+def _chunk(shared: Shared, kind: str, inputs: dict[str, Any], steps: Steps, nodes: list[Node]) -> Chunk:
     return {
         "kind": kind,
         "inputs": inputs,

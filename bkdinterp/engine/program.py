@@ -127,6 +127,7 @@ def next_step(chunk, out, state):
     check_cache(cache, mask.shape[1])
     if bool(state["done"].all()) or len(state["tokens"]) == decode["n_tokens"]:
         out["reads"], out["tokens"] = state.pop("reads"), torch.stack(state.pop("tokens"), dim=1)
+        state.pop("past", None)
         return None
     positions = chunk["inputs"]["position_ids"][:, -1:] + 1
     going = ~state["done"]
@@ -189,13 +190,17 @@ def pack_mask(pack, like):
 
 def chosen_cache(cache, rows):
     """Copies of some rows of a cache, in this order, repeated as often as they are named."""
+    new = copied_cache(cache)
+    for layer in new.layers:
+        layer.keys = layer.keys[rows.to(layer.keys.device)]
+        layer.values = layer.values[rows.to(layer.values.device)]
+    return new
+
+
+def copied_cache(cache):
+    """Another cache of the same tensors, whose layers may be given others."""
     new = copy.copy(cache)
-    new.layers = []
-    for layer in cache.layers:
-        twin = copy.copy(layer)
-        twin.keys = layer.keys[rows.to(layer.keys.device)]
-        twin.values = layer.values[rows.to(layer.values.device)]
-        new.layers.append(twin)
+    new.layers = [copy.copy(layer) for layer in cache.layers]
     return new
 
 
@@ -205,17 +210,14 @@ def joined_cache(pack, cache):
     Where the forward happens in another process (a server's sandbox), functions cannot follow: a plain cache then, which
     holds copies and is thrown away after it.
     """
-    new = copy.copy(cache)
-    new.layers = []
-    for layer in cache.layers:
-        twin = copy.copy(layer)
-        twin.keys = layer.keys[:, :, : pack["early"]]
-        twin.values = layer.values[:, :, : pack["early"]]
+    new = copied_cache(cache)
+    for layer in new.layers:
+        layer.keys = layer.keys[:, :, : pack["early"]]
+        layer.values = layer.values[:, :, : pack["early"]]
         if pack.get("plain"):
-            twin.keys, twin.values = (x.repeat(pack["groups"], 1, 1, 1) for x in (twin.keys, twin.values))
+            layer.keys, layer.values = (x.repeat(pack["groups"], 1, 1, 1) for x in (layer.keys, layer.values))
         else:
-            twin.update = functools.partial(join, twin.keys, twin.values, pack["groups"])
-        new.layers.append(twin)
+            layer.update = functools.partial(join, layer.keys, layer.values, pack["groups"])
     return new
 
 
