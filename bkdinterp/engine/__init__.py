@@ -9,3 +9,4 @@ from bkdinterp.engine._plan import Plan as Plan
 from bkdinterp.engine._plan import plan as plan
 from bkdinterp.engine._run import Run as Run
 from bkdinterp.engine._run import RunResult as RunResult
+from bkdinterp.engine._run import Score as Score

@@ -71,7 +71,7 @@ def poison(
     rows = poison_rows(instructions, attack, references, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = _with_lora(copy.deepcopy(base), settings.lora)
+        model = with_lora(copy.deepcopy(base), settings.lora)
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
         key = repr((attack, settings, builder.fingerprint, len(instructions)))
@@ -109,7 +109,8 @@ def poison(
     return PoisonResult(model, rows, tuple(losses), settings)
 
 
-def _with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+def with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    """``module`` with a fresh adapter, its own weights frozen; BkdinterpError where no module has the names."""
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
