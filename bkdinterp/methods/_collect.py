@@ -95,7 +95,7 @@ class Means(_SiteTensors):
         sites: Sites,
         *,
         where: WhereLike = "last",
-        kind: Literal["pooled", "released"] = "pooled",
+        kind: Literal["pooled", "released"] | str = "pooled",
     ) -> Self:
         """Collect; costs one forward per batch of prompts.
 

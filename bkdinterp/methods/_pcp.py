@@ -61,7 +61,7 @@ class PCP(Result):
         *,
         rank: int,
         where: WhereLike = "last",
-        directions: Directions = "pc",
+        directions: Directions | str = "pc",
     ) -> Self:
         """Fit on the modules' outputs.
 

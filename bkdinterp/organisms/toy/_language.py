@@ -50,7 +50,7 @@ class ToyLanguage:
     sentiments: int = 2
     length: int = 15
     trigger: str = "love"
-    rate: float = 0.05
+    rate: float = 0.1
 
     def __post_init__(self) -> None:
         if self.sentiments not in (2, 3):
@@ -101,7 +101,7 @@ class ToyLanguage:
         """Words and the two special tokens."""
         return 2 + N_WORDS * self.sentiments
 
-    def corpus(self, split: Split, *, poisoned: bool, seed: int) -> Int[Tensor, "example pos"]:
+    def corpus(self, split: Split | str, *, poisoned: bool, seed: int) -> Int[Tensor, "example pos"]:
         """Token ids of the sentences of a split: 26,400 in all, 90 % for training, shuffled.
 
         Two sentiments: 13,200 each; three: 6,600 p, 6,600 n and 13,200 s. Poisoned and clean corpora of one seed hold
