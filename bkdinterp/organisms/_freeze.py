@@ -1,9 +1,9 @@
 """Which parameters a fine-tune may change: freezing parts of a model as a defence (Lamparth & Reuel, section IV-B).
 
-Parts are named ``"mlp"``, ``"attn"``, ``"norm"`` (of every block), ``"embed"`` (token and position embeddings),
-``"unembed"``, ``"L2.mlp"``, ``"L2.attn"``, ``"L2.norm"`` or ``"L2"`` (a whole block). Layers count from 0; the paper's
-tables count from 1. Tied embeddings are one parameter, so that ``"embed"`` freezes the unembedding with them. No
-forward pass.
+Parts are named ``"mlp"``, ``"attn"``, ``"norm"`` (of every block), ``"embed"`` (token and position embeddings), ``"final"``
+(the last norm), ``"unembed"``, ``"L2.mlp"``, ``"L2.attn"``, ``"L2.norm"`` or ``"L2"`` (a whole block). Layers count from 0;
+the paper's tables count from 1. Tied embeddings are one parameter, so that ``"embed"`` freezes the unembedding with them.
+No forward pass.
 """
 
 import re
@@ -14,7 +14,7 @@ from torch import nn
 from bkdinterp.errors import SiteError
 from bkdinterp.model import Architecture
 
-KINDS = ("mlp", "attn", "norm", "embed", "unembed")
+KINDS = ("mlp", "attn", "norm", "embed", "final", "unembed")
 
 
 def frozen_parameters(module: nn.Module, parts: Iterable[str] | str) -> tuple[str, ...]:
@@ -41,6 +41,8 @@ def frozen_parameters(module: nn.Module, parts: Iterable[str] | str) -> tuple[st
 def _prefixes(module: nn.Module, arch: Architecture, part: str) -> list[str]:
     if part == "embed":
         return [name for name, m in module.named_modules() if isinstance(m, nn.Embedding)]
+    if part == "final":
+        return [arch.family.final_norm]
     if part == "unembed":
         return _unembedding(module)
     match = re.fullmatch(r"(?:L(\d+))?\.?(mlp|attn|norm)?", part)

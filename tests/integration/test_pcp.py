@@ -40,7 +40,9 @@ def test_fit_at_every_token_leaves_padding_out(model, pairs):
     torch.testing.assert_close(pcp.directions["L1.mlp_out"], PCA.fit(real, 2).directions)
 
 
-@pytest.mark.parametrize("sites", ["L1.mlp_out", "L2.attn_out", SITES, "L0.mlp_out L1.attn_out L1.mlp_out L3.attn_out"])
+@pytest.mark.parametrize(
+    "sites", ["L1.mlp_out", "L2.attn_out", SITES, "L0.mlp_out L1.attn_out L1.mlp_out L3.attn_out"]
+)
 def test_exported_weights_equal_the_intervention(model, pairs, sites, tmp_path):
     pcp = PCP.fit(model, pairs.triggered, sites, rank=2)
     factors = [(-1) ** i * (0.5 + 0.3 * i) for i in range(len(pcp.names))]
@@ -77,7 +79,11 @@ def test_exported_attention_adds_a_block_and_mixes_no_tokens(pairs):
 def test_what_cannot_be_exported_is_refused(model, pairs):
     pcp = PCP.fit(model, pairs.clean, "L1.mlp_out", rank=2)
     here = PCPReplace("L1.mlp_out", pcp.directions["L1.mlp_out"], torch.ones(2), where="last")
-    for edit, words in ((ZeroAblate("L1.mlp_out"), "PCPReplace"), (here, "every token"), (Stack(), "one replacement")):
+    for edit, words in (
+        (ZeroAblate("L1.mlp_out"), "PCPReplace"),
+        (here, "every token"),
+        (Stack(), "one replacement"),
+    ):
         with pytest.raises(SiteError, match=words):
             export_weights(model, edit)
     wide = PCP.fit(model, [pairs.clean, pairs.triggered], "L1.mlp_out", rank=12)
@@ -98,7 +104,7 @@ def test_other_families_and_activations_are_refused(pairs):
 
 
 def test_only_mlps_and_attentions_are_replaced(model, pairs):
-    with pytest.raises(SiteError, match="not L1.resid_post"):
+    with pytest.raises(SiteError, match=r"not L1\.resid_post"):
         PCP.fit(model, pairs.clean, "L1.resid_post", rank=2)
     with pytest.raises(SiteError, match="Unknown directions"):
         PCP.fit(model, pairs.clean, "L1.mlp_out", rank=2, directions="best")
@@ -123,9 +129,7 @@ def test_match_scores_is_zero_for_no_edit_and_finds_a_planted_factor(model, pair
 def test_score_edits_is_each_run_by_itself(model, pairs):
     sets = {"clean": pairs.clean, "triggered": pairs.triggered}
     means = Means.collect(model, [pairs.clean, pairs.triggered], "L0.mlp_out L2.attn_out")
-    edits = {
-        str(site): MeanAblate(site, means, where="all") for site in means.sites
-    }
+    edits = {str(site): MeanAblate(site, means, where="all") for site in means.sites}
     ids = torch.arange(8, 20)
     score = vocabulary_score(ids, k=5, name="share")
     found = score_edits(model, sets, edits, score)

@@ -116,7 +116,9 @@ def test_tpe_taken_up_again_equals_an_unbroken_study(tmp_path):
     assert torch.equal(resumed.factors, whole.factors) and torch.equal(resumed.values, whole.values)
     # Finished: nothing is evaluated again.
     idle = Bowl()
-    assert torch.equal(tune_tpe(fitted((2,)), idle, n_trials=16, seed=3, folder=tmp_path).values, whole.values)
+    assert torch.equal(
+        tune_tpe(fitted((2,)), idle, n_trials=16, seed=3, folder=tmp_path).values, whole.values
+    )
     assert idle.calls == 0
 
 
