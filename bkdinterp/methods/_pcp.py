@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pandas
 
 Directions = Literal["pc", "released"]
-Factors = float | Sequence[float] | Float[Tensor, " factor"] | Mapping[str, Sequence[float]]
+Row = Sequence[float | int] | Float[Tensor, " factor"]
+Factors = float | int | Row | Mapping[str, Row]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

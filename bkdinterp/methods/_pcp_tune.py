@@ -74,7 +74,8 @@ class MatchScores:
                 f"No set {', '.join(unknown) or 'of prompts'}; there are {', '.join(sets) or 'none'}."
             )
         open_sets = [name for name in sets if name not in given]
-        results = execute(model, [Run(sets[name], score=score) for name in open_sets])
+        runs = [Run(sets[name], score=score) for name in open_sets]
+        results = execute(model, runs) if runs else ()
         unedited = {
             name: float(r.scores.double().mean())
             for name, r in zip(open_sets, results, strict=True)
@@ -151,7 +152,7 @@ class PCPStudy(Result):
         return f"{self.method}, {len(self.values)} trials, best objective {self.best_value:.3g} at {best}"
 
 
-def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float]) -> PCPStudy:
+def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> PCPStudy:
     """Try every combination of ``values`` for the factors: for rank 1, or few values.
 
     An objective with a method ``many(edits)`` is called with all combinations at once.
@@ -176,7 +177,7 @@ def tune_tpe(
     objective: Objective,
     *,
     n_trials: int = 200,
-    bounds: tuple[float, float] = (0.05, 2.0),
+    bounds: tuple[float | int, float | int] = (0.05, 2.0),
     signed: bool = False,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -202,6 +203,9 @@ def tune_tpe(
     optuna = _optuna()
     study = _study(optuna, pcp, (low, high), seed, folder)
     complete = optuna.trial.TrialState.COMPLETE
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == optuna.trial.TrialState.RUNNING:  # what was cut off
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     done = [t for t in study.get_trials(deepcopy=False) if t.state == complete]
     for number in track(range(len(done), n_trials), "tuning factors"):
         # A sampler of its own for each trial: what it draws depends on the finished trials alone.

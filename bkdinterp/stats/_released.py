@@ -15,7 +15,7 @@ from bkdinterp.stats._pca import PCA
 
 
 def released_mean(
-    sets: Sequence[Float[Tensor, "example d_model"]], *, n_modules: int = 1
+    sets: Sequence[Float[Tensor, "_ d_model"]], *, n_modules: int = 1
 ) -> Float[Tensor, " d_model"]:
     """The released code's mean over several sets: ``m <- (m + sum of the set) / (its n * n_modules)``, set after set.
 

@@ -44,5 +44,5 @@ def test_directions_are_what_inverse_transform_gives():
         torch.testing.assert_close(found, vector / vector.norm())
     released = released_directions(pca)
     # The mean is large here: the "directions" nearly coincide, where true ones are orthogonal.
-    assert float((released @ released.T).fill_diagonal_(1).min()) > 0.9
+    assert float((released @ released.T).fill_diagonal_(1).min()) > 0.8
     torch.testing.assert_close(pca.directions @ pca.directions.T, torch.eye(3, dtype=torch.float64))
