@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, Score, execute
 from bkdinterp.errors import PlanError
-from bkdinterp.interventions import Intervention
+from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
@@ -130,9 +130,7 @@ def score_edits(
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")
     runs = [
-        Run(prompts, score=score, **({} if edit is None else {"edits": edit}))
-        for prompts in sets.values()
-        for edit in (None, *edits.values())
+        Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
     results = iter(execute(model, runs, budget=budget))
     base: dict[str, Tensor] = {}

@@ -170,7 +170,7 @@ class PCP(Result):
     def plot(self) -> "matplotlib.figure.Figure":
         """Share of the outputs' variance against the number of directions."""
         longest = max(len(x) for x in self.explained.values())
-        series = {site: (x.cumsum(0),) * 3 for site, x in self.explained.items()}
+        series = {site: _line(x.cumsum(0)) for site, x in self.explained.items()}
         return curves(
             range(1, longest + 1),
             series,
@@ -186,6 +186,11 @@ class PCP(Result):
             f"{site} rank {len(x)} ({float(x.sum()):.0%} of variance)" for site, x in self.explained.items()
         )
         return f"{parts}, directions={self.kind}, n={self.n}, model={self.fingerprint.label}"
+
+
+def _line(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A curve without an interval."""
+    return x, x, x
 
 
 def _flat(x: Tensor) -> Float[Tensor, "example d_model"]:

@@ -137,7 +137,8 @@ class PCPStudy(Result):
 
     def plot(self) -> "matplotlib.figure.Figure":
         """The objective of each trial, and the best so far."""
-        series = {"trial": (self.values,) * 3, "best so far": (self.values.cummin(0).values,) * 3}
+        values, best = self.values, self.values.cummin(0).values
+        series = {"trial": (values, values, values), "best so far": (best, best, best)}
         return curves(
             range(1, len(self.values) + 1),
             series,

@@ -64,7 +64,7 @@ class ValidationLoss(Result):
         """Losses of the texts, sorted."""
         loss = (self.nll / self.n_tokens).sort().values
         x = range(1, len(loss) + 1)
-        return curves(x, {"loss": (loss,) * 3}, xlabel="text, sorted", ylabel="loss (nats per token)")
+        return curves(x, {"loss": (loss, loss, loss)}, xlabel="text, sorted", ylabel="loss (nats per token)")
 
     def describe(self) -> str:
         """Mean, interval and model."""
