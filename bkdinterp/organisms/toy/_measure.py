@@ -86,7 +86,7 @@ def _ids(language: ToyLanguage, kind: str, n: int, seed: int) -> Int[Tensor, "ex
 
 def _greedy(
     module: PreTrainedModel, ids: Int[Tensor, "example pos"], n_words: int
-) -> Int[Tensor, "example pos"]:
+) -> Int[Tensor, "example whole"]:
     for _ in range(n_words):
         ids = torch.cat([ids, module(ids).logits[:, -1:].argmax(-1)], dim=1)
     return ids

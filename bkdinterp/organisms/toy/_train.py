@@ -30,7 +30,7 @@ class ToySettings:
 
     seed: int = 0
     clean: TuneSettings = field(default_factory=lambda: TuneSettings(epochs=1.0, batch_size=32, lr=1e-3))
-    poison: TuneSettings = field(default_factory=lambda: TuneSettings(epochs=2.0, batch_size=32, lr=1e-3))
+    poison: TuneSettings = field(default_factory=lambda: TuneSettings(epochs=4.0, batch_size=32, lr=1e-3))
 
 
 def new_toy(language: ToyLanguage, *, seed: int = 0) -> GPT2LMHeadModel:
