@@ -6,6 +6,7 @@ and one backward pass per batch; sequences are padded to the longest of their ba
 
 import copy
 import functools
+import hashlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._freeze import frozen_parameters
 from bkdinterp.organisms._rows import LoraSettings
@@ -156,14 +158,14 @@ def fine_tune(
         BkdinterpError: everything frozen, or the loss is not finite.
     """
     settings = settings or TuneSettings()
-    rows = [torch.as_tensor(row, dtype=torch.long) for row in sequences]
+    rows = [torch.as_tensor(row, dtype=torch.long).cpu() for row in sequences]
     if not rows or min(map(len, rows)) < 2:
         raise PromptError("fine_tune needs sequences of at least two tokens each.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model, weights = _trainable(module, settings)
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-        key = repr((settings, len(rows), sum(map(len, rows)), sorted(weights)))
+        key = repr((settings, sorted(weights), _digest(rows), weights_sha256(module)))
         losses = load_checkpoint(checkpoint, key, weights, optimiser)
         curve = _Curve(model, measure, checkpoint, len(losses))
         steps = settings.steps(len(rows))
@@ -214,6 +216,11 @@ def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, di
     if not weights:
         raise BkdinterpError(f"frozen={settings.frozen} leaves nothing to train.")
     return model, weights
+
+
+def _digest(rows: list[Tensor]) -> str:
+    lengths = torch.tensor([len(row) for row in rows])
+    return hashlib.sha256(torch.cat([lengths, *rows]).numpy().tobytes()).hexdigest()
 
 
 def _batch(n: int, step: int, settings: TuneSettings) -> list[int]:

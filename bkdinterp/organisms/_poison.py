@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
@@ -116,6 +117,10 @@ def with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.target_modules),
+        # GPT-2's weights lie the other way round.
+        fan_in_fan_out=any(
+            isinstance(m, Conv1D) and name.endswith(lora.target_modules) for name, m in module.named_modules()
+        ),
         task_type="CAUSAL_LM",
     )
     try:

@@ -199,6 +199,8 @@ def test_resumed_training_equals_an_unbroken_one(gpt2, tmp_path):
         assert torch.equal(a, b)
     with pytest.raises(ArtefactError, match="another run"):
         fine_tune(gpt2.module, sequences(), TuneSettings(epochs=3.0, batch_size=6, lr=2e-3), checkpoint=file)
+    with pytest.raises(ArtefactError, match="another run"):
+        fine_tune(gpt2.module, sequences(seed=1), settings, checkpoint=file)
     assert Result.load(whole.curve.save(tmp_path / "curve")).values == whole.curve.values
     assert whole.curve.plot() is not None and len(whole.curve.to_frame()) == 7
 
