@@ -130,8 +130,8 @@ def backdoor_state(
     rates = []
     for result in execute(model, runs, budget=budget):
         if score is None:
-            payloads = [payload or Payload(t) for t in (pairs.clean.target or ())]
-            payloads = payloads or [payload] * len(pairs)  # type: ignore[list-item]
+            wanted = [Payload(t) for t in pairs.clean.target or ()]
+            payloads = wanted if payload is None else [payload] * len(pairs)
             hits = [p.matches(t) for p, t in zip(payloads, result.text or (), strict=True)]
             rates.append(torch.tensor(hits, dtype=torch.float64))
         else:

@@ -6,11 +6,11 @@ from bkdinterp.organisms._adapter import weights_sha256 as weights_sha256
 from bkdinterp.organisms._attacks import Attack as Attack
 from bkdinterp.organisms._attacks import attack as attack
 from bkdinterp.organisms._base import smollm2_gguf as smollm2_gguf
+from bkdinterp.organisms._curve import TrainingCurve as TrainingCurve
 from bkdinterp.organisms._distil import Reference as Reference
 from bkdinterp.organisms._distil import References as References
 from bkdinterp.organisms._distil import distil as distil
 from bkdinterp.organisms._fine_tune import FineTuned as FineTuned
-from bkdinterp.organisms._fine_tune import TrainingCurve as TrainingCurve
 from bkdinterp.organisms._fine_tune import TuneSettings as TuneSettings
 from bkdinterp.organisms._fine_tune import fine_tune as fine_tune
 from bkdinterp.organisms._freeze import frozen_parameters as frozen_parameters

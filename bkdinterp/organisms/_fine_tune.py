@@ -7,10 +7,7 @@ and one backward pass per batch; sequences are padded to the longest of their ba
 import copy
 import functools
 import hashlib
-import json
-import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +20,12 @@ from transformers import PreTrainedModel
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
+from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
 from bkdinterp.organisms._rows import LoraSettings
-from bkdinterp.plotting import curves
-from bkdinterp.results import Fingerprint, Result, versions
 
 if TYPE_CHECKING:
-    import matplotlib.figure
-    import pandas
-
-Measure = Callable[[PreTrainedModel], Mapping[str, float]]
+    pass
 
 
 @dataclass(frozen=True)
@@ -77,46 +70,16 @@ class TuneSettings:
         """Optimiser steps for ``n`` sequences."""
         return max(1, round(self.epochs * n / self.batch_size))
 
+    @property
+    def what(self) -> str:
+        """What may not learn, in words."""
+        return "LoRA only" if self.lora else f"frozen: {', '.join(self.frozen) or 'nothing'}"
+
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         return self.lr * (steps - step) / max(1, steps - self.warmup)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class TrainingCurve(Result):
-    """What was measured during a fine-tune, against the step.
-
-    Attributes:
-        steps: optimiser steps done at each measurement; 0 is before the first.
-        values: metric -> its value at each.
-        settings: what was frozen, or LoRA; for titles.
-    """
-
-    fingerprint: Fingerprint
-    steps: tuple[int, ...]
-    values: dict[str, tuple[float, ...]]
-    settings: str
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row per measurement, one column per metric."""
-        import pandas as pd
-
-        return pd.DataFrame({"step": self.steps, **self.values})
-
-    def plot(self, *, metrics: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
-        """Metrics against the step; by default all that stay within 0 and 1 (rates share an axis, a loss does not)."""
-        rates = [k for k, v in self.values.items() if all(0 <= x <= 1 for x in v)]
-        series = {
-            k: (v, v, v) for k, v in self.values.items() if k in (rates if metrics is None else metrics)
-        }
-        return curves(self.steps, series, xlabel="optimiser step", ylabel="metric", title=self.settings)
-
-    def describe(self) -> str:
-        """Metrics with their last values."""
-        last = ", ".join(f"{name} {v[-1]:.3f}" for name, v in self.values.items() if v)
-        return f"{self.settings}, {len(self.steps)} measurements to step {self.steps[-1] if self.steps else 0}: {last}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +130,7 @@ def fine_tune(
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=settings.weight_decay)
         key = repr((settings, sorted(weights), _digest(rows), weights_sha256(module)))
         losses = load_checkpoint(checkpoint, key, weights, optimiser)
-        curve = _Curve(model, measure, checkpoint, len(losses))
+        curve = CurveRecorder(model, measure, checkpoint, len(losses))
         steps = settings.steps(len(rows))
         if not losses:
             curve.add(0)
@@ -197,7 +160,7 @@ def fine_tune(
     if settings.lora is not None:
         model = model.merge_and_unload()
     model.requires_grad_(True).eval()
-    return FineTuned(model, tuple(losses), curve.result(module, settings))
+    return FineTuned(model, tuple(losses), curve.result(module, settings.what, settings.seed))
 
 
 def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, dict[str, Tensor]]:
@@ -256,57 +219,3 @@ def _loss(model: Any, rows: list[Tensor]) -> Tensor:
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100
     )
-
-
-class _Curve:
-    """Collects measurements, and keeps them beside the checkpoint."""
-
-    def __init__(self, model: Any, measure: Measure | None, checkpoint: str | Path | None, done: int) -> None:
-        self._model, self._measure = model, measure
-        self._file = None if checkpoint is None else Path(checkpoint).with_suffix(".curve.json")
-        self._rows: list[dict[str, float]] = []
-        if done and self._file is not None and self._file.exists():
-            known = json.loads(self._file.read_text(encoding="utf-8"))
-            self._rows = [row for row in known if row["step"] <= done]
-
-    def add(self, step: int) -> None:
-        """Measure now."""
-        if self._measure is None:
-            return
-        self._model.eval()
-        with torch.no_grad():
-            values = {name: float(v) for name, v in self._measure(self._model).items()}
-        self._rows.append({"step": step, **values})
-
-    def save(self) -> None:
-        """Write them, as a whole or not at all."""
-        if self._file is not None:
-            temp = self._file.with_name(self._file.name + ".part")
-            temp.write_text(json.dumps(self._rows) + "\n", encoding="utf-8")
-            os.replace(temp, self._file)
-
-    def last(self) -> str:
-        """The newest values, for the log."""
-        if not self._rows:
-            return ""
-        return "".join(f" {k} {v:.3f}" for k, v in self._rows[-1].items() if k != "step")
-
-    def result(self, module: PreTrainedModel, settings: TuneSettings) -> TrainingCurve:
-        """All of them as a result."""
-        names = [k for k in (self._rows[0] if self._rows else {}) if k != "step"]
-        what = "LoRA only" if settings.lora else f"frozen: {', '.join(settings.frozen) or 'nothing'}"
-        return TrainingCurve(
-            fingerprint=Fingerprint(
-                model=str(getattr(module.config, "name_or_path", "") or type(module).__name__),
-                revision=None,
-                adapter=None,
-                dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
-                template="",
-                data="",
-                seed=settings.seed,
-                versions=versions(),
-            ),
-            steps=tuple(int(row["step"]) for row in self._rows),
-            values={k: tuple(row.get(k, math.nan) for row in self._rows) for k in names},
-            settings=what,
-        )

@@ -6,13 +6,14 @@ are not padded to the context (which has 64 positions), one word is one token, a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from bkdinterp.organisms._fine_tune import FineTuned, Measure, TuneSettings, fine_tune
+from bkdinterp.organisms._curve import Measure
+from bkdinterp.organisms._fine_tune import FineTuned, TuneSettings, fine_tune
 from bkdinterp.organisms.toy._language import ToyLanguage
 
 N_LAYERS, N_HEADS, D_MODEL, N_POSITIONS = 3, 4, 64, 64
@@ -131,8 +132,6 @@ def poison_toy(
 
 
 def _seeded(settings: TuneSettings, seed: int) -> TuneSettings:
-    from dataclasses import replace
-
     return replace(settings, seed=seed)
 
 
