@@ -3,18 +3,25 @@
 #
 #   make test VENV=/tmp/v           another environment            make test PYTEST_ARGS="-k sites -x"
 #   make demo DEMO_ARGS=--full      options of the command         make demo PIP_ARGS="..."  options of pip
+#   make test-ndif NDIF_ARGS="-k heads"
 
 VENV ?= .venv
+NDIF_VENV ?= $(VENV)-ndif
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+NDIF_ARGS ?=
 THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.bkdinterp-installed
+NDIF_PY := $(NDIF_VENV)/bin/python
+NDIF_STAMP := $(NDIF_VENV)/.bkdinterp-installed
 # -qq: errors only.
-PIP := $(PY) -m pip --disable-pip-version-check --no-input -qq
+PIP_OPTIONS := --disable-pip-version-check --no-input -qq
+PIP := $(PY) -m pip $(PIP_OPTIONS)
+NDIF_PIP := $(NDIF_PY) -m pip $(PIP_OPTIONS)
 
 export OMP_NUM_THREADS ?= $(THREADS)
 # Waiting threads sleep: on shared cores, spinning ones cost several times the work.
@@ -26,7 +33,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types docs notebooks notebooks-sync ci constraints clean
+.PHONY: help setup demo test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +47,10 @@ demo: $(STAMP) ## find, locate and switch a real backdoor, on the organism and o
 test: export HF_HUB_OFFLINE := 1
 test: $(STAMP) ## all tests: unit, integration, real weights
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-ndif: export HF_HUB_OFFLINE := 1
+test-ndif: $(NDIF_STAMP) ## remote equals local, on a real NDIF server that lives as long as the tests (Linux)
+	$(NDIF_PY) tests/ndif/serve.py -- $(NDIF_PY) -m pytest -c tests/ndif/pytest.ini tests/ndif $(NDIF_ARGS)
 
 lint: $(STAMP) ## ruff: rules and formatting
 	$(PY) -m ruff check .
@@ -74,15 +85,27 @@ constraints: ## rewrite constraints.txt from the environment as it is now
 clean: ## remove what was built, but not the virtual environment
 	rm -rf build dist site .pytest_cache .ruff_cache
 
-# torch goes first and by its exact version: a range would be free to take a newer build, with its CUDA libraries.
-# PIP_CONSTRAINT instead of -c, because it also reaches the isolated build of this package.
-$(STAMP): pyproject.toml constraints.txt
+define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "bkdinterp needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || { rm -rf $(1); \
 	  echo "$(PYTHON) could not make a virtual environment (on Debian: install python3-venv)." >&2; exit 1; }
-	@echo "Installing into $(VENV): some minutes, once."
+	@echo "Installing into $(1): some minutes, once."
+endef
+
+# torch goes first and by its exact version: a range would be free to take a newer build, with its CUDA libraries.
+# PIP_CONSTRAINT instead of -c, because it also reaches the isolated build of this package.
+$(STAMP): pyproject.toml constraints.txt
+	$(call make_venv,$(VENV))
 	@PIP_CONSTRAINT=constraints.txt $(PIP) install $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
 	@PIP_CONSTRAINT=constraints.txt $(PIP) install $(PIP_ARGS) -e '.[dev]'
+	@touch $@
+
+# The list is complete, so nothing is resolved; torch alone brings what its build needs. Uncompiled: most of it is never
+# imported.
+$(NDIF_STAMP): tests/ndif/constraints.txt
+	$(call make_venv,$(NDIF_VENV))
+	@PIP_CONSTRAINT=$< $(NDIF_PIP) install $(PIP_ARGS) --no-compile "$$(grep '^torch==' $<)"
+	@$(NDIF_PIP) install $(PIP_ARGS) --no-compile --no-deps --ignore-requires-python -r $<
 	@touch $@

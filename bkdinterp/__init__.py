@@ -15,16 +15,19 @@ from bkdinterp.doctor import DoctorReport as DoctorReport
 from bkdinterp.doctor import doctor as doctor
 from bkdinterp.engine import Local as Local
 from bkdinterp.engine import Plan as Plan
+from bkdinterp.engine import Remote as Remote
 from bkdinterp.engine import Run as Run
 from bkdinterp.engine import RunResult as RunResult
 from bkdinterp.engine import apply as apply
 from bkdinterp.engine import execute as execute
+from bkdinterp.engine import measure_speed as measure_speed
 from bkdinterp.engine import plan as plan
 from bkdinterp.errors import ArtefactError as ArtefactError
 from bkdinterp.errors import BkdinterpError as BkdinterpError
 from bkdinterp.errors import DownloadError as DownloadError
 from bkdinterp.errors import PlanError as PlanError
 from bkdinterp.errors import PromptError as PromptError
+from bkdinterp.errors import RemoteError as RemoteError
 from bkdinterp.errors import SiteConflictError as SiteConflictError
 from bkdinterp.errors import SiteError as SiteError
 from bkdinterp.errors import SweepInterrupted as SweepInterrupted
@@ -169,6 +172,8 @@ __all__ = [
     "PromptError",
     "Prompts",
     "Read",
+    "Remote",
+    "RemoteError",
     "ResampleAblate",
     "Result",
     "Run",
@@ -196,6 +201,7 @@ __all__ = [
     "execute",
     "export_weights",
     "logit_lens",
+    "measure_speed",
     "organisms",
     "plan",
     "random_directions",

@@ -47,6 +47,10 @@ class UnsafeWeightsError(BkdinterpError):
     """Weights in a format that can execute code when loaded (pickles), or a model that asks to run its own code."""
 
 
+class RemoteError(BkdinterpError):
+    """A server that cannot be reached, refuses or fails; work that cannot be sent to one, or only there."""
+
+
 class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C in the middle of a plan, with what was finished.
 

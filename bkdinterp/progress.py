@@ -16,6 +16,18 @@ from rich.progress import (
 T = TypeVar("T")
 
 
+def shown() -> bool:
+    """Whether somebody watches: stderr is a terminal."""
+    return Console(stderr=True).is_terminal
+
+
+def duration(seconds: float) -> str:
+    """Rounded for a reader: "40 s", "3 min", "2 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def track(
     items: Sequence[T], what: str, *, show: bool = True, weights: Sequence[int | float] | None = None
 ) -> Iterable[T]:

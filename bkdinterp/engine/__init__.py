@@ -1,12 +1,15 @@
-"""Describe (Run), plan (no forward pass), execute (Local): the only folder that opens a trace."""
+"""Describe (Run), plan (no forward pass), execute (Local, Remote): the only folder that opens a trace."""
 
 from bkdinterp.engine._apply import apply as apply
+from bkdinterp.engine._cost import Cost as Cost
+from bkdinterp.engine._cost import Speed as Speed
+from bkdinterp.engine._cost import measure_speed as measure_speed
 from bkdinterp.engine._execute import execute as execute
 from bkdinterp.engine._local import Executor as Executor
 from bkdinterp.engine._local import Local as Local
-from bkdinterp.engine._plan import Cost as Cost
 from bkdinterp.engine._plan import Plan as Plan
 from bkdinterp.engine._plan import plan as plan
+from bkdinterp.engine._remote import Remote as Remote
 from bkdinterp.engine._run import Run as Run
 from bkdinterp.engine._run import RunResult as RunResult
 from bkdinterp.engine._run import Score as Score

@@ -20,6 +20,12 @@ class Node:
     sources: list[tuple[int, int] | None] = field(default_factory=list)
     known: dict[Read, int] = field(default_factory=dict)
 
+    @property
+    def company(self) -> tuple[object, ...]:
+        """What nodes of one level have in common that may share a batch: prompts, builder and kind of output."""
+        run = self.run
+        return run.prompts.fingerprint, id(run.builder), run.score_name, run.generate
+
     def index_of(self, read: Read) -> int:
         """The read's place in ``reads``, added if new; a sweep asks for thousands."""
         if not self.known:
@@ -101,7 +107,18 @@ def _assign_levels(nodes: list[Node]) -> None:
             changed |= level != node.level
             node.level = level
         if not changed:
+            _wait_for_company(nodes)
             return
     raise PlanError(
         "These runs take values from each other in a circle; one of them must not depend on the others."
     )
+
+
+def _wait_for_company(nodes: list[Node]) -> None:
+    """An unedited run that gives nothing to others runs beside the edited ones on its prompts, which need it anyway."""
+    latest: dict[tuple[object, ...], int] = {}
+    for node in nodes:
+        latest[node.company] = max(node.level, latest.get(node.company, 0))
+    for node in nodes:
+        if not node.edits and not node.reads:
+            node.level = latest[node.company]

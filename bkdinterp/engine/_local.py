@@ -9,11 +9,15 @@ import torch
 
 from bkdinterp.engine import program
 from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._cost import measure_speed
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._sweep import Sweep
-from bkdinterp.errors import SweepInterrupted
-from bkdinterp.progress import track
+from bkdinterp.errors import RemoteError, SweepInterrupted
+from bkdinterp.progress import duration, shown, track
+
+# Token-layers; less is over in seconds on any machine.
+WORTH_TIMING = 200_000
 
 
 @runtime_checkable
@@ -68,12 +72,18 @@ class Local(Executor):
         Raises:
             SweepInterrupted: Ctrl-C; it carries what was finished.
             ArtefactError: the folder holds another plan's chunks.
+            RemoteError: the model was loaded for a server and has no weights here.
         """
+        if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
+            # nnsight would load them now, past the checks of `Model.load`.
+            raise RemoteError(
+                "This model was loaded for a server and has no weights here; load it again without a remote executor."
+            )
         sweep = None if self.folder is None else Sweep(self.folder, plan, model.weights_id)
         store = Store(plan, model.dtype)
         todo = track(
             list(enumerate(plan.chunks)),
-            f"running chunks ({plan.cost.forwards} forwards)",
+            self._announce(plan, model),
             show=self.progress and len(plan.chunks) > 4,
             weights=[chunk["cost"] for chunk in plan.chunks],
         )
@@ -93,8 +103,19 @@ class Local(Executor):
             raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
         return store.results()
 
+    def _announce(self, plan: Plan, model: Traceable) -> str:
+        """What is about to run; its time is worth measuring for where somebody waits for it."""
+        seconds = ""
+        if self.progress and shown() and plan.cost.token_layers > WORTH_TIMING:
+            seconds = f", about {duration(plan.cost.seconds(measure_speed(model)))}"
+        return f"running {plan.cost.forwards} forwards{seconds}"
+
     def __repr__(self) -> str:
         return "Local()" if self.folder is None else f"Local(folder={str(self.folder)!r})"
+
+
+# Kinds of chunk that others lean on.
+FIRST = ("base", "start")
 
 
 class _Loop:
@@ -102,77 +123,39 @@ class _Loop:
 
     def __init__(self, plan: Plan, model: Traceable, store: Store) -> None:
         self._model, self._store, self._plan = model, store, plan
-        self._bases = {chunk["prefix"]: chunk for chunk in plan.chunks if chunk["kind"] == "base"}
+        self._bases = {chunk["prefix"]: chunk for chunk in plan.chunks if chunk["kind"] in FIRST}
         self._key: str | None = None
         self._state: dict[str, Any] = {}
 
     def run(self, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor | None]:
         """One chunk's output, and its generated tokens."""
         chunk = self._store.resolve(chunk)
-        if chunk["kind"] == "generate":
-            return _generate(self._model, chunk)
         key = chunk.get("prefix")
-        if key is not None and key != self._key:
-            base = self._bases[key]
+        if key != self._key:
             self._state.clear()
             self._key = key
-            if chunk["kind"] != "base":
+            if key is not None and chunk["kind"] not in FIRST:
+                base = self._bases[key]
                 program.advance(base, _forward(self._model, base | {"score": None}, self._state), self._state)
         score = self._plan.scores.get(chunk["score_name"]) if chunk["score"] is not None else None
-        out = _forward(self._model, chunk, self._state, score)
-        program.advance(chunk, out, self._state)
-        return out, None
+        step: Chunk | None = chunk
+        out: dict[str, Any] = {}
+        while step is not None:
+            out = _forward(self._model, step, self._state, score)
+            step = program.advance(step, out, self._state)
+        return out, out.pop("tokens", None)
 
 
-def _forward(
-    model: Traceable, chunk: Chunk, state: dict[str, Any], score: Any = None, **extra: Any
-) -> dict[str, Any]:
+def _forward(model: Traceable, chunk: Chunk, state: dict[str, Any], score: Any = None) -> dict[str, Any]:
     """One forward pass of one chunk."""
     nn_model, device = model.nn, model.device
     inputs = {
         k: v.to(device) if isinstance(v, torch.Tensor) else v
         for k, v in program.prepare(chunk, state).items()
-    } | extra
+    }
     with nn_model.trace(**inputs) as tracer:
         out = nnsight.save(program.execute(nn_model, chunk, score, state))
         if chunk["score"] is None and not chunk["want"]:
             # Only read from: what lies above the last step is nobody's business.
             tracer.stop()
     return out
-
-
-def _generate(model: Traceable, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor]:
-    """Greedy decoding with a key-value cache: the prefill, then one forward per new token."""
-    decode = chunk["decode"]
-    first = _forward(model, chunk, {})
-    ends = torch.tensor(decode["ends"], dtype=torch.long)
-    token = first["next"].cpu()
-    cache = first.pop("cache")
-    mask = chunk["inputs"]["attention_mask"]
-    position = chunk["inputs"]["position_ids"][:, -1:]
-    done = torch.isin(token, ends)
-    tokens = [token]
-    for _ in range(decode["n_tokens"] - 1):
-        if bool(done.all()):
-            break
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        position = position + 1
-        inputs = {
-            "input_ids": token[:, None],
-            "attention_mask": mask,
-            "position_ids": position,
-            "use_cache": True,
-        }
-        step = {
-            "inputs": inputs,
-            "steps": decode["steps"],
-            "want": ["next", "cache"],
-            "score": None,
-            "kind": "forward",
-        }
-        out = _forward(model, step, {}, past_key_values=cache)
-        cache = out["cache"]
-        token = out["next"].cpu().masked_fill(done, decode["pad"])
-        done = done | torch.isin(token, ends)
-        tokens.append(token)
-    return first, torch.stack(tokens, dim=1)

@@ -6,21 +6,27 @@ Runs on the same prompts become rows of one batch, and share their prefix where 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import ceil
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from bkdinterp.engine._checks import check_sources
+from bkdinterp.engine._common import Start, best_start, common_tokens, first_touched
+from bkdinterp.engine._cost import Cost, head_layers
+from bkdinterp.engine._describe import describe
 from bkdinterp.engine._graph import Node, build_graph
-from bkdinterp.engine._lower import Rows, Steps
-from bkdinterp.engine._memory import Size, chunk_bytes
+from bkdinterp.engine._memory import PLANNED, chunk_bytes
+from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES, cheapest_cuts
+from bkdinterp.engine._rows import row_chunks, row_size
 from bkdinterp.engine._run import Run
-from bkdinterp.engine._share import share, share_chunks
+from bkdinterp.engine._share import lowest_layer, share, share_chunks
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
-from bkdinterp.prompts import PromptBuilder, TokenBatch
+from bkdinterp.prompts import PromptBuilder
 
 Chunk = dict[str, Any]
 DEFAULT_BUDGET = 2**30
@@ -41,18 +47,6 @@ class Planned(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a plan will take: forward passes, tokens times layers computed, and the largest chunk's bytes (estimate)."""
-
-    forwards: int
-    token_layers: int
-    peak_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.forwards} forwards, {self.token_layers:,} token-layers, about {self.peak_bytes / 2**20:.0f} MiB at peak"
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Chunks in the order in which they must run, and the nodes that they serve."""
@@ -70,6 +64,10 @@ class Plan:
 
     def __repr__(self) -> str:
         return f"Plan({self.n_runs} runs, {len(self.chunks)} chunks: {self.cost})"
+
+    def __str__(self) -> str:
+        """What runs, in order; alike chunks in one line."""
+        return "\n  ".join([f"{self.n_runs} runs: {self.cost}", *describe(self.chunks)])
 
 
 def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, naive: bool = False) -> Plan:
@@ -90,7 +88,8 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
     tokens = Tokens()
     chunks: list[Chunk] = []
     for bundle in _bundles(nodes, naive):
-        chunks.extend(_bundle_chunks(model, bundle, tokens, budget, reuse=not naive))
+        for part in [bundle] if naive else _parts(model, bundle, tokens):
+            chunks.extend(_bundle_chunks(model, part, tokens, int(PLANNED * budget), reuse=not naive))
     scores = _scores(nodes)
     _check_means(chunks, nodes)
     check_sources(chunks, nodes)
@@ -126,11 +125,10 @@ def _scores(nodes: list[Node]) -> dict[str, Callable[..., torch.Tensor]]:
 
 
 def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:
-    """Nodes that may share a batch: same level, prompts, builder and kind of output."""
+    """Nodes that may share a batch."""
     groups: dict[tuple[Any, ...], list[Node]] = {}
     for node in nodes:
-        run = node.run
-        key = (node.level, run.prompts.fingerprint, id(run.builder), run.score_name, run.generate)
+        key = (node.level, *node.company)
         groups.setdefault((*key, node.index) if naive else key, []).append(node)
     for key in sorted(groups, key=lambda k: k[0]):
         yield groups[key]
@@ -155,131 +153,96 @@ def _bundle_chunks(
             f"{builder.max_length}. Ask for fewer new tokens, or drop long prompts."
         )
     by_length = sorted(everything, key=lambda i: int(lengths[i]))
-    sizes = [_row_size(whole, run, n) for n in (1, 2)]
+    sizes = [row_size(whole, run, n) for n in (1, 2)]
     # Bytes grow with the rows; the rest of the estimate does not matter here.
     one, two = (chunk_bytes(arch, size) for size in sizes)
     capacity = max(1, (budget - one) // max(1, two - one) + 1)
-    per_chunk = min(len(by_length), capacity)
-    for start in range(0, len(by_length), per_chunk):
-        examples = tuple(sorted(by_length[start : start + per_chunk]))
+    if reuse:
+        alike = share(arch, bundle, whole, everything, "") is not None
+        cuts = _buckets(lengths[by_length].tolist(), bundle, capacity, alike)
+    else:
+        cuts = _slices(len(by_length), capacity)
+    for first, stop in cuts:
+        examples = tuple(sorted(by_length[first:stop]))
         batch = tokens.batch(builder, run, examples)
-        shared = share(arch, bundle, batch, examples, f"{bundle[0].index}/{start}") if reuse else None
+        shared = share(arch, bundle, batch, examples, f"{bundle[0].index}/{first}") if reuse else None
         if shared is not None:
             yield from share_chunks(shared, budget)
             continue
         nodes_per_chunk = max(1, capacity // len(examples))
-        for first in range(0, len(bundle), nodes_per_chunk):
-            yield forward_chunk(arch, bundle[first : first + nodes_per_chunk], batch, examples, builder)
+        for k in range(0, len(bundle), nodes_per_chunk):
+            group = bundle[k : k + nodes_per_chunk]
+            begin = best_start(arch, group, batch) if reuse else Start()
+            yield from row_chunks(arch, group, batch, examples, builder, begin)
 
 
-def _row_size(batch: TokenBatch, run: Run, rows: int) -> Size:
-    length = batch.input_ids.shape[1] + (run.generate or 0)
-    logits = batch.targets.shape[1] + 1 if run.score is not None else 1
-    return Size(rows, length, length, logits, cached=run.generate is not None)
+def _parts(model: Planned, bundle: list[Node], tokens: Tokens) -> list[list[Node]]:
+    """Runs that edit early tokens keep others from sharing what lies before their own: part them where that pays."""
+    run = bundle[0].run
+    batch = tokens.batch(run.builder or model.builder, run, tuple(range(len(run.prompts))))
+    by_column: dict[int, list[Node]] = {}
+    for node in bundle:
+        by_column.setdefault(first_touched(node, batch), []).append(node)
+    if len(by_column) == 1:
+        return [bundle]
+    columns = sorted(by_column)
+    counts = [0, *accumulate(len(by_column[c]) for c in columns)]
+    n, length = batch.input_ids.shape
+    alike, passes = common_tokens(bundle, batch), run.generate or 1
+
+    def price(first: int, stop: int) -> float:
+        copies = counts[stop] - counts[first]
+        untouched = columns[first] if copies >= MIN_NODES else 0
+        saved = max((copies - 1) * n * untouched, copies * (n - 1) * alike)
+        return float(FIXED_TOKENS * (passes + 1) + copies * n * length - saved)
+
+    cuts = cheapest_cuts(len(columns), len(columns), price)
+    return [[node for c in columns[first:stop] for node in by_column[c]] for first, stop in cuts]
 
 
-def forward_chunk(
-    arch: Architecture,
-    nodes: list[Node],
-    batch: TokenBatch,
-    examples: tuple[int, ...],
-    builder: PromptBuilder,
-) -> Chunk:
-    """One batch: for every node, one row per example."""
-    run, n = nodes[0].run, len(examples)
-    base_rows = None
-    copies = len(nodes)
-    if run.score_name == "kl":
-        # The unedited rows that KL compares with travel in the same batch, after the edited ones.
-        base_rows = torch.arange(n).repeat(copies + 1) + n * copies
-        copies += 1
-    inputs = {
-        "input_ids": batch.input_ids.repeat(copies, 1),
-        "attention_mask": batch.attention_mask.repeat(copies, 1),
-        "position_ids": batch.position_ids.repeat(copies, 1),
-        "use_cache": run.generate is not None,
-        "logits_to_keep": 1 if run.score is None else batch.targets.shape[1] + 1,
-    }
-    steps = Steps(arch)
-    places: dict[tuple[int, int], dict[str, Any]] = {}
-    index = torch.tensor(examples)
-    for k, node in enumerate(nodes):
-        rows = Rows(k * n, index, len(run.prompts))
-        for edit, source in zip(node.edits, node.sources, strict=True):
-            steps.edit(edit, batch.selection(edit.where), rows, source)
-        for i, read in enumerate(node.reads):
-            if read.where.generated and run.generate is not None:
-                raise PlanError(
-                    f"Read of {read.site} at {read.where}: reads while generating cover prompt tokens only."
-                )
-            picked, cols, example, ordinal = rows.picked(batch.selection(read.where))
-            steps.read((node.index, i), read, rows=picked, cols=cols)
-            places[node.index, i] = {"example": example, "ordinal": ordinal, "count": len(picked)}
-    chunk: Chunk = {
-        "kind": "forward" if run.generate is None else "generate",
-        "inputs": inputs,
-        "steps": steps.ordered(),
-        "want": [] if run.generate is None else ["next", "cache"],
-        "score": None,
-        "score_name": run.score_name,
-        "nodes": [node.index for node in nodes],
-        "examples": list(examples),
-        "places": places,
-        "bytes": chunk_bytes(arch, _row_size(batch, run, n * copies)),
-        "layers": steps.depth if run.score is None and run.generate is None else arch.n_layers,
-    }
-    if run.score is not None:
-        chunk["score"] = _score_part(batch, copies) | {"base_rows": base_rows}
-    if run.generate is not None:
-        chunk["decode"] = _decode(arch, nodes, index, builder, run.generate)
-    return chunk
+def _slices(n: int, capacity: int) -> list[tuple[int, int]]:
+    return [(i, min(i + capacity, n)) for i in range(0, n, capacity)]
 
 
-def _score_part(batch: TokenBatch, copies: int) -> dict[str, Any]:
-    return {
-        "targets": batch.targets.repeat(copies, 1),
-        "mask": batch.target_mask[:, batch.n_prompt :].repeat(copies, 1),
-        "base_rows": None,
-        "order": None,
-    }
+def _buckets(lengths: list[int], bundle: list[Node], capacity: int, alike: bool) -> list[tuple[int, int]]:
+    """Cut examples, shortest first, into batches: padding costs tokens, another batch costs a pass or several."""
+    if lengths[0] == lengths[-1]:
+        return _slices(len(lengths), capacity)
+    # Edited rows that share a prefix do not see its padding; their unedited run does.
+    copies = 1 if alike else len(bundle)
+    passes = len({lowest_layer(n) for n in bundle if n.edits}) + 1 if alike else bundle[0].run.generate or 1
 
+    def price(first: int, stop: int) -> float:
+        rows = copies * (stop - first)
+        return float(FIXED_TOKENS * passes * ceil(rows / capacity) + rows * lengths[stop - 1])
 
-def _decode(
-    arch: Architecture, nodes: list[Node], index: torch.Tensor, builder: PromptBuilder, n_tokens: int
-) -> dict[str, Any]:
-    """What changes after the prefill: the edits that cover generated tokens, on the one new column."""
-    steps = Steps(arch)
-    n = len(index)
-    everywhere = torch.ones(n, 1, dtype=torch.bool)
-    for k, node in enumerate(nodes):
-        for edit, source in zip(node.edits, node.sources, strict=True):
-            if not edit.where.generated:
-                continue
-            value = edit.value
-            three = isinstance(value, torch.Tensor) and value.ndim == 3
-            if three or (source is not None and not _fits_decode(edit.value)):
-                raise PlanError(
-                    f"Edit at {edit.site} ({edit.where}) has one value per token, but a generated token has none; "
-                    "use a [d] or [example d] value, or generated=False."
-                )
-            steps.edit(edit, everywhere, Rows(k * n, index, len(node.run.prompts)), source)
-    ends = list(builder.end_ids)
-    pad = getattr(builder.tokenizer, "pad_token_id", None)
-    pad = int(pad) if pad is not None else (ends[0] if ends else 0)
-    return {"steps": steps.ordered(), "n_tokens": n_tokens, "ends": ends, "pad": pad}
-
-
-def _fits_decode(value: Any) -> bool:
-    return value.read.reduce == "mean" or value.read.where.single
+    return cheapest_cuts(len(lengths), capacity, price)
 
 
 def _cost(chunks: list[Chunk], arch: Architecture) -> Cost:
-    forwards = token_layers = peak = 0
+    forwards = token_layers = layer_passes = logit_rows = peak = 0
+    head = head_layers(arch)
     for chunk in chunks:
-        rows, length = chunk["inputs"]["input_ids"].shape
-        extra = chunk["decode"]["n_tokens"] - 1 if chunk["kind"] == "generate" else 0
-        forwards += 1 + extra
-        chunk["cost"] = rows * (length + extra) * chunk["layers"]
-        token_layers += chunk["cost"]
+        inputs = chunk["inputs"]
+        rows, length = inputs["input_ids"].shape
+        keep = inputs["logits_to_keep"]
+        # A pass that only reads stops before the logits.
+        kept = (
+            0
+            if chunk["score"] is None and not chunk["want"]
+            else keep
+            if isinstance(keep, int)
+            else len(keep)
+        )
+        steps = chunk["decode"]["n_tokens"] if chunk["kind"] == "generate" else 1
+        tokens, logits = rows * (length + steps - 1), rows * (kept + steps - 1)
+        forwards += steps
+        token_layers += tokens * chunk["layers"]
+        layer_passes += steps * chunk["layers"]
+        logit_rows += logits
+        # What a progress bar goes by: everything in tokens times layers.
+        chunk["cost"] = chunk["layers"] * (tokens + steps * FIXED_TOKENS) + head * (
+            logits + steps * FIXED_TOKENS
+        )
         peak = max(peak, chunk["bytes"])
-    return Cost(forwards, token_layers, peak)
+    return Cost(forwards, token_layers, peak, layer_passes, logit_rows)

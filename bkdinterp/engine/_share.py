@@ -12,13 +12,17 @@ Exact: only the order of floating-point additions differs from a plain forward.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from math import inf
 from typing import Any
 
 import torch
 
+from bkdinterp.engine._cost import head_layers
 from bkdinterp.engine._graph import Node
 from bkdinterp.engine._lower import Rows, Steps
 from bkdinterp.engine._memory import Size, chunk_bytes
+from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES, cheapest_cuts
 from bkdinterp.interventions import Edit, From
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import TokenBatch
@@ -27,9 +31,7 @@ Chunk = dict[str, Any]
 # Packed copies cost attention scores that are masked out again; separate ones cost copies of the prefix. The ratio of
 # the two prices (operations to bytes) of a CPU, roughly; a wrong one costs some percent of time and nothing else.
 OPS_PER_BYTE = 10.0
-# Fewer runs stay rows of one batch: little is saved, and a run beside its own base then differs from it by exactly 0
-# where an edit changes nothing.
-MIN_NODES = 3
+MAX_EXTRA = 0.045
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,7 @@ def share_chunks(shared: Shared, budget: int) -> Iterator[Chunk]:
         "use_cache": shared.early > 0,
         "logits_to_keep": n_targets if plain else 1,
     }
-    yield _chunk(shared, "base", inputs, steps, plain, budget) | {
+    yield _chunk(shared, "base", inputs, steps, plain) | {
         "want": ["like"] + ["cache"] * (shared.early > 0),
         "keep": {"layers": [str(layer) for layer in starts]},
         "score": _score_part(shared, 1, 1) if plain else None,
@@ -148,7 +150,7 @@ def share_chunks(shared: Shared, budget: int) -> Iterator[Chunk]:
         "bytes": chunk_bytes(arch, shared.size(1, base=True)) + shared.kept_bytes,
     }
     for start, members in _groups(shared, budget):
-        yield _packed(shared, start, members, budget)
+        yield _packed(shared, start, members)
 
 
 def lowest_layer(node: Node) -> int:
@@ -167,25 +169,50 @@ def _per_target_token(edit: Edit) -> bool:
     )
 
 
-def _groups(shared: Shared, budget: int) -> Iterator[tuple[int, list[Node]]]:
-    """Nodes with one start layer stay together, as many as the budget allows: a mix would start at the lowest."""
+def _groups(shared: Shared, budget: int) -> list[tuple[int, list[Node]]]:
+    """(start layer, nodes) of each chunk, as many nodes as the budget allows.
+
+    Nodes of neighbouring start layers share a chunk, which starts at the lowest, where a pass has too few tokens to be
+    worth reading the weights for; at most `MAX_EXTRA` of all token-layers are spent so.
+    """
     left = budget - shared.kept_bytes
-    per_chunk = 1
-    while per_chunk < len(shared.nodes) and chunk_bytes(shared.arch, shared.size(per_chunk + 1)) <= left:
-        per_chunk += 1
-    group: list[Node] = []
-    current = -1
-    for start, node in shared.edited:
-        if group and (start != current or len(group) == per_chunk):
-            yield current, group
-            group = []
-        current = start
-        group.append(node)
-    if group:
-        yield current, group
+    limit = 1
+    while limit < len(shared.nodes) and chunk_bytes(shared.arch, shared.size(limit + 1)) <= left:
+        limit += 1
+    edited = shared.edited
+    bounds = [i for i in range(len(edited)) if i == 0 or edited[i][0] != edited[i - 1][0]] + [len(edited)]
+    # Pieces of one start layer each; whole ones wherever they fit.
+    pieces = [
+        edited[low : min(low + limit, stop)]
+        for first, stop in pairwise(bounds)
+        for low in range(first, stop, limit)
+    ]
+    sizes = [0, *accumulate(len(piece) for piece in pieces)]
+    depths = [shared.arch.n_layers - piece[0][0] for piece in pieces]
+    least = sum(depth * len(piece) for depth, piece in zip(depths, pieces, strict=True))
+    tokens = len(shared.examples) * shared.columns
+    head = head_layers(shared.arch)
+    fixed = float(FIXED_TOKENS)
+    while True:
+
+        def price(first: int, stop: int, fixed: float = fixed) -> float:
+            copies = sizes[stop] - sizes[first]
+            if copies > limit and stop - first > 1:
+                return inf
+            return depths[first] * (fixed + tokens * copies) + head * fixed
+
+        cuts = cheapest_cuts(len(pieces), len(pieces), price)
+        work = sum(depths[first] * (sizes[stop] - sizes[first]) for first, stop in cuts)
+        if work <= (1 + MAX_EXTRA) * least:
+            break
+        fixed *= 0.8
+    return [
+        (pieces[first][0][0], [node for piece in pieces[first:stop] for _, node in piece])
+        for first, stop in cuts
+    ]
 
 
-def _packed(shared: Shared, start: int, members: list[Node], budget: int) -> Chunk:
+def _packed(shared: Shared, start: int, members: list[Node]) -> Chunk:
     arch, batch, n, early = shared.arch, shared.batch, len(shared.examples), shared.early
     segments = _segments(shared, len(members))
     groups, columns = len(members) // segments, shared.columns
@@ -203,7 +230,7 @@ def _packed(shared: Shared, start: int, members: list[Node], budget: int) -> Chu
         "use_cache": early > 0,
         "logits_to_keep": per_segment.flatten(),
     }
-    return _chunk(shared, "forward", inputs, steps, members, budget) | {
+    return _chunk(shared, "forward", inputs, steps, members) | {
         "pack": {
             "groups": groups,
             "segments": segments,
@@ -245,9 +272,7 @@ def _score_part(shared: Shared, groups: int, segments: int) -> dict[str, Any]:
     }
 
 
-def _chunk(
-    shared: Shared, kind: str, inputs: dict[str, Any], steps: Steps, nodes: list[Node], budget: int
-) -> Chunk:
+def _chunk(shared: Shared, kind: str, inputs: dict[str, Any], steps: Steps, nodes: list[Node]) -> Chunk:
     return {
         "kind": kind,
         "inputs": inputs,

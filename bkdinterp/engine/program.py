@@ -14,8 +14,10 @@ ints, lists and module paths:
     read    key, rows, cols, channels, heads (None or channel ranges whose share of a projection is wanted), reduce
     skip_paths   blocks that are not run; the kept residual stream stands in for the last one's output
     keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
+    common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens
     pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
-            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens
+            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens;
+            plain (optional): hand over an ordinary cache
     score   targets, mask, base_rows, order (index tensors or None): see metrics/scores.py
 
 What must outlive a chunk (keys and values, residual streams) stays in `state`, a dict of the executor's. One loop
@@ -36,6 +38,8 @@ import torch
 
 # Logits that a score looks at in one go (its temporaries are a few times as large).
 PIECE = 2**23
+# Copying keys and values pays where at most this share of the rows still decodes.
+STILL_GOING = 0.75
 
 
 def prepare(chunk, state):
@@ -43,6 +47,8 @@ def prepare(chunk, state):
     inputs = dict(chunk["inputs"])
     if chunk["kind"] == "step":
         inputs["past_key_values"] = state["past"]
+    if chunk.get("common") is not None:
+        inputs["past_key_values"] = chosen_cache(state["common"], chunk["common"])
     pack = chunk.get("pack")
     if pack is not None:
         inputs["attention_mask"] = pack_mask(pack, state["like"])
@@ -82,12 +88,90 @@ def execute(model, chunk, score=None, state=None):
 
 
 def advance(chunk, out, state):
-    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None."""
+    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None.
+
+    The output of a generation's last step becomes that of its first, with "tokens" [row token].
+    """
     if chunk["kind"] == "base":
         state["cache"] = out.pop("cache", None)
+        if state["cache"] is not None:
+            check_cache(state["cache"], chunk["inputs"]["attention_mask"].shape[1])
         state["kept"] = out.pop("kept")
         state["like"] = out.pop("like")
+    if chunk["kind"] == "start":
+        state["common"] = out.pop("cache")
+        check_cache(state["common"], chunk["inputs"]["attention_mask"].shape[1])
+    if chunk["kind"] in ("generate", "step"):
+        return next_step(chunk, out, state)
     return None
+
+
+def next_step(chunk, out, state):
+    """Greedy decoding: the forward pass of one more token, or None when all rows have ended."""
+    decode = chunk["decode"]
+    ends = torch.tensor(decode["ends"], dtype=torch.long)
+    token = out.pop("next").cpu()
+    if chunk["kind"] == "generate":
+        state["reads"], state["tokens"] = out["reads"], []
+        state["rows"], state["done"], state["n"] = (
+            torch.arange(len(token)),
+            torch.zeros_like(token).bool(),
+            len(token),
+        )
+    token = token.masked_fill(state["done"], decode["pad"])
+    whole = torch.full((state["n"],), decode["pad"], dtype=torch.long)
+    whole[state["rows"]] = token
+    state["tokens"].append(whole)
+    state["done"] = state["done"] | torch.isin(token, ends)
+    cache, mask = out.pop("cache"), chunk["inputs"]["attention_mask"]
+    check_cache(cache, mask.shape[1])
+    if bool(state["done"].all()) or len(state["tokens"]) == decode["n_tokens"]:
+        out["reads"], out["tokens"] = state.pop("reads"), torch.stack(state.pop("tokens"), dim=1)
+        state.pop("past", None)
+        return None
+    positions = chunk["inputs"]["position_ids"][:, -1:] + 1
+    going = ~state["done"]
+    if int(going.sum()) <= STILL_GOING * len(going):
+        # Rows that have ended are left behind.
+        cache = chosen_cache(cache, going.nonzero()[:, 0])
+        mask, positions, token = mask[going], positions[going], token[going]
+        state["rows"], state["done"] = state["rows"][going], state["done"][going]
+        decode = decode | {"steps": [kept_rows(step, going) for step in decode["steps"]]}
+    state["past"] = cache
+    inputs = {
+        "input_ids": token[:, None],
+        "attention_mask": torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1),
+        "position_ids": positions,
+        "use_cache": True,
+    }
+    step = {"kind": "step", "inputs": inputs, "steps": decode["steps"], "decode": decode}
+    return step | {"want": ["next", "cache"], "score": None}
+
+
+def kept_rows(step, going):
+    """A step on fewer rows of a batch, renumbered."""
+    number = going.cumsum(0) - 1
+    ops = []
+    for op in step["ops"]:
+        stay = going[op["rows"]]
+        value = op["value"]
+        if value is not None and value.ndim > 1:
+            value = value[stay]
+        ops.append(op | {"rows": number[op["rows"]][stay], "cols": op["cols"][stay], "value": value})
+    return step | {"ops": ops}
+
+
+def check_cache(cache, length):
+    """A sandboxed server loses a layer's keys and values when its block's input is looked at: rather fail than go on."""
+    for number, layer in enumerate(cache.layers):
+        short = layer.keys is None or (
+            layer.keys.shape[-2] < length and not getattr(layer, "is_sliding", False)
+        )
+        if short:
+            raise RuntimeError(
+                f"The keys and values of layer {number} were lost. On this server, edits and reads of the first "
+                "block's input (L0.resid_pre, L0.resid_mid) do not go together with generation."
+            )
 
 
 def pack_mask(pack, like):
@@ -104,16 +188,36 @@ def pack_mask(pack, like):
     return mask.repeat(pack["groups"], 1, 1)[:, None].to(like.device)
 
 
-def joined_cache(pack, cache):
-    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing."""
+def chosen_cache(cache, rows):
+    """Copies of some rows of a cache, in this order, repeated as often as they are named."""
+    new = copied_cache(cache)
+    for layer in new.layers:
+        layer.keys = layer.keys[rows.to(layer.keys.device)]
+        layer.values = layer.values[rows.to(layer.values.device)]
+    return new
+
+
+def copied_cache(cache):
+    """Another cache of the same tensors, whose layers may be given others."""
     new = copy.copy(cache)
-    new.layers = []
-    for layer in cache.layers:
-        twin = copy.copy(layer)
-        twin.keys = layer.keys[:, :, : pack["early"]]
-        twin.values = layer.values[:, :, : pack["early"]]
-        twin.update = functools.partial(join, twin.keys, twin.values, pack["groups"])
-        new.layers.append(twin)
+    new.layers = [copy.copy(layer) for layer in cache.layers]
+    return new
+
+
+def joined_cache(pack, cache):
+    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing.
+
+    Where the forward happens in another process (a server's sandbox), functions cannot follow: a plain cache then, which
+    holds copies and is thrown away after it.
+    """
+    new = copied_cache(cache)
+    for layer in new.layers:
+        layer.keys = layer.keys[:, :, : pack["early"]]
+        layer.values = layer.values[:, :, : pack["early"]]
+        if pack.get("plain"):
+            layer.keys, layer.values = (x.repeat(pack["groups"], 1, 1, 1) for x in (layer.keys, layer.values))
+        else:
+            layer.update = functools.partial(join, layer.keys, layer.values, pack["groups"])
     return new
 
 

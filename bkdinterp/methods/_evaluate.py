@@ -56,12 +56,7 @@ def evaluate(
     references = pairs.clean.reference or texts[UNEDITED]["clean"]
     grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
     payloads = [payload or Payload(t) for t in (pairs.clean.target or [""] * len(pairs))]
-    outcomes = {
-        name: {
-            side: tuple(o.value for o in grader.grade(pairs.clean, said[side], payloads)) for side in SIDES
-        }
-        for name, said in texts.items()
-    }
+    outcomes = _grades(grader, pairs.clean, texts, payloads)
     nll = _reference_nll(model, pairs.clean, references, edits, budget)
     agreement = [
         [word_overlap(a, b) for a, b in zip(said["clean"], references, strict=True)]
@@ -133,6 +128,24 @@ def _speak(
     runs = [Run(getattr(pairs, side), edit, generate=n_tokens) for edit in edits.values() for side in SIDES]
     results = iter(execute(model, runs, budget=budget))
     return {name: {side: next(results).text or () for side in SIDES} for name in edits}
+
+
+def _grades(
+    grader: OutcomeGrader,
+    clean: Prompts,
+    texts: Mapping[str, Mapping[str, Sequence[str]]],
+    payloads: Sequence[Payload],
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Outcome of every text; what several conditions answer to one prompt is graded once."""
+    said = [(i, text) for by_side in texts.values() for side in SIDES for i, text in enumerate(by_side[side])]
+    unique = list(dict.fromkeys(said))
+    index = [i for i, _ in unique]
+    grades = grader.grade(clean.subset(index), [text for _, text in unique], [payloads[i] for i in index])
+    known = {key: outcome.value for key, outcome in zip(unique, grades, strict=True)}
+    return {
+        name: {side: tuple(known[key] for key in enumerate(by_side[side])) for side in SIDES}
+        for name, by_side in texts.items()
+    }
 
 
 def _reference_nll(

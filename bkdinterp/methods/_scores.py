@@ -94,8 +94,6 @@ class LayerScores(Effects):
             xlabel="layer",
             ylabel=f"ACIE ({self.metric})",
             title=self._caption(f"layer's {self.component}"),
-            null=(0.0, 0.0),
-            null_label="no effect",
         )
 
     def _index(self, unit: int | Site | str) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnsight.modeling.transformers import TransformersModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError, UnsupportedArchitectureError
@@ -76,6 +77,44 @@ def load_module(
         # The weights are plain numbers by now; save_pretrained and peft would take the model for a quantised one.
         del module.config.quantization_config
     return module.to(device).eval(), tokenizer
+
+
+def load_skeleton(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """An nnsight model without weights, for work that another machine does, and its tokenizer.
+
+    Args:
+        source: hub id, or a folder with ``config.json`` and a tokenizer.
+        revision: of a hub id.
+        dtype: that the weights would have.
+        trust_remote_code: only if the caller asks for it by name.
+
+    Raises:
+        ArtefactError: no such configuration or tokenizer.
+        UnsafeWeightsError: a model that needs its own code.
+    """
+    where: dict[str, Any] = {"revision": revision} | (
+        {"trust_remote_code": True} if trust_remote_code else {}
+    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **where)
+        nn_model = TransformersModel(
+            str(source), task="text-generation", tokenizer=tokenizer, dtype=dtype, **where
+        )
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise UnsafeWeightsError(
+                f"{source} wants to run its own code to load. Refused; pass trust_remote_code=True only if you trust it."
+            ) from error
+        raise ArtefactError(
+            f"Cannot read configuration and tokenizer of {str(source)!r}: {_first_line(error)}"
+        ) from error
+    return nn_model, tokenizer
 
 
 def _check_folder(path: Path, trust_remote_code: bool) -> None:

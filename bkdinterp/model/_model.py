@@ -9,10 +9,10 @@ import torch
 from nnsight.modeling.transformers import TransformersModel
 from torch.nn import Module
 
-from bkdinterp.errors import PromptError
+from bkdinterp.errors import PromptError, RemoteError
 from bkdinterp.model._adapter import merge_adapter
 from bkdinterp.model._architecture import Architecture
-from bkdinterp.model._load import load_module
+from bkdinterp.model._load import load_module, load_skeleton
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.results import Fingerprint, versions
 
@@ -65,12 +65,31 @@ class Model:
             chat: use the chat template; None uses it where the tokenizer has one.
             system: system message for chat prompts.
             trust_remote_code: run the model's own code; off.
-            executor: default executor for every method.
+            executor: default executor for every method. With a ``Remote`` no weights are loaded: configuration and
+                tokenizer suffice.
 
         Raises:
             ArtefactError, UnsafeWeightsError, UnsupportedArchitectureError: see ``load_module``.
             PromptError: chat=True without a chat template.
+            RemoteError: a GGUF file, or an adapter that the server does not have, with a remote executor.
         """
+        name = Path(source).name if Path(source).exists() else str(source)
+        adapter_name = None if adapter is None else Path(adapter).name
+        if _is_remote(executor):
+            _check_remote(source, gguf_file, adapter_name, executor)
+            skeleton, tokenizer = load_skeleton(
+                source, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
+            )
+            architecture = Architecture.detect(skeleton._module)
+            return cls(
+                nn=skeleton,
+                architecture=architecture,
+                builder=_builder(tokenizer, architecture, chat, system),
+                name=name,
+                revision=revision,
+                adapter=adapter_name,
+                executor=executor,
+            )
         module, tokenizer = load_module(
             source,
             gguf_file=gguf_file,
@@ -84,9 +103,9 @@ class Model:
         return cls.from_module(
             module,
             tokenizer,
-            name=Path(source).name if Path(source).exists() else str(source),
+            name=name,
             revision=revision,
-            adapter=None if adapter is None else Path(adapter).name,
+            adapter=adapter_name,
             chat=chat,
             system=system,
             executor=executor,
@@ -159,8 +178,9 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.module.parameters()).device
+        """Where the weights are, and so where inputs go; the CPU for a model without weights."""
+        device = next(self.module.parameters()).device
+        return torch.device("cpu") if device.type == "meta" else device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -169,7 +189,12 @@ class Model:
 
     @property
     def weights_id(self) -> str:
-        """8 hex digits of the SHA-256 of all parameters (about a second per GB; kept until one changes in place)."""
+        """8 hex digits of the SHA-256 of all parameters (about a second per GB; kept until one changes in place).
+
+        ``"remote"`` where a server computes: its weights cannot be looked at from here.
+        """
+        if _is_remote(self.executor) or next(self.module.parameters()).is_meta:
+            return "remote"
         parameters = sorted(self.module.named_parameters())
         state = tuple((p.data_ptr(), p._version) for _, p in parameters)
         known = self.__dict__.get("_weights_id")
@@ -191,7 +216,7 @@ class Model:
             model=f"{self.name}@{self.weights_id}",
             revision=self.revision,
             adapter=self.adapter,
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype="as deployed" if self.weights_id == "remote" else str(self.dtype).removeprefix("torch."),
             template=self.builder.fingerprint,
             data=data,
             seed=seed,
@@ -204,6 +229,22 @@ class Model:
         return (
             f"Model({self.name}: {a.family.name}, {a.n_layers} layers x {a.n_heads} heads, d_model {a.d_model}, "
             f"d_head {a.d_head}, {str(self.dtype).removeprefix('torch.')}, {prompts})"
+        )
+
+
+def _is_remote(executor: Any) -> bool:
+    return bool(getattr(executor, "remote", False))
+
+
+def _check_remote(source: str | Path, gguf_file: str | None, adapter: str | None, executor: Any) -> None:
+    if gguf_file is not None or Path(source).suffix == ".gguf":
+        raise RemoteError(
+            "A server has no GGUF files; name the hub id of the checkpoint that it has deployed."
+        )
+    if adapter is not None and getattr(executor, "deployed", None) is None:
+        raise RemoteError(
+            f"The adapter {adapter!r} is not on the server. Have the merged checkpoint deployed and name it: "
+            "executor=Remote(..., deployed='org/merged-checkpoint')."
         )
 
 

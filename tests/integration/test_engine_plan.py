@@ -120,6 +120,27 @@ def naive(model, mixed):
     return runs, planned, Local(progress=False).run(planned, model)
 
 
+@pytest.fixture
+def cheap_passes(monkeypatch):
+    """A pass costs nothing beside its tokens: every saved token is worth one, as in long prompts."""
+    from bkdinterp.engine import _common, _plan, _share
+
+    for module in (_common, _plan, _share):
+        monkeypatch.setattr(module, "FIXED_TOKENS", 0)
+
+
+@pytest.mark.parametrize("budget", [1, 100_000, 2**30])
+def test_planner_equals_the_naive_executor_where_passes_are_cheap(model, naive, budget, cheap_passes):
+    runs, _, results = naive
+    planned = plan(model, runs, budget=budget)
+    same(Local(progress=False).run(planned, model), results)
+    if budget == 2**30:
+        kinds = [chunk["kind"] for chunk in planned.chunks]
+        shapes = {tuple(c["examples"]) for c in planned.chunks if c["kind"] in ("forward", "generate")}
+        assert len(shapes) > 1  # buckets by length
+        assert "base" in kinds and "start" in kinds
+
+
 @pytest.mark.parametrize("budget", [1, 100_000, 2**30])
 def test_planner_equals_the_naive_executor(model, naive, budget):
     runs, plain, results = naive
@@ -241,6 +262,30 @@ def test_cost_is_what_runs(model, mixed, settings):
     assert str(planned.cost.forwards) in str(planned.cost)
 
 
+@pytest.mark.parametrize("budget", [100_000, 2**30])
+def test_a_sweep_costs_what_the_closed_formula_says(model, budget):
+    """From the edited token and the edited layer on, plus one unedited run and one of the sources; 5 % for shared passes."""
+    n_layers, n_heads = model.architecture.grid
+    words = TEXTS[0].split()
+    texts = [" ".join(words[k:] + words[:k]) for k in range(4)]
+    pairs = PairedPrompts.from_instructions(texts, Trigger.gap("zeta omega", seed=3), "sorry no can not help")
+    source = Run(pairs.triggered)
+    heads = [HeadId(i, j) for i in range(n_layers) for j in range(n_heads)]
+    runs = [Run(pairs.clean, score="logprob")]
+    for h in heads:
+        value = From(source, Read(h.site, reduce="mean"))
+        runs.append(Run(pairs.clean, Raw(Edit(h.site, Where("last"), keep=0, value=value)), score="logprob"))
+    batch, given = model.builder.tokenize(pairs.clean), model.builder.tokenize(pairs.triggered, targets=False)
+    assert bool(batch.attention_mask.all() and given.attention_mask.all())
+    n, columns = batch.input_ids.shape
+    n_target = columns - batch.n_prompt
+    # The last target token predicts nothing, and is not run.
+    least = sum(n * n_target * (n_layers - h.layer) for h in heads) + n * (columns - 1) * n_layers
+    least += given.input_ids.numel() * n_layers
+    cost = plan(model, runs, budget=budget).cost
+    assert abs(cost.token_layers - least) <= 0.05 * least
+
+
 def test_kl_to_the_base_rows_of_the_same_chunk(model, mixed):
     kind, module, where = model.module.config.model_type, model.module, Where("all", generated=True)
     prompts = mixed.triggered
@@ -320,3 +365,25 @@ def test_two_functions_of_one_name_are_not_mixed_up(model, mixed):
 
 def test_the_oracle_knows_the_makers():
     assert set(MAKERS) <= set(oracle.NAMES)
+
+
+def test_rows_that_have_ended_are_left_behind(model, mixed, monkeypatch):
+    """The others go on with their own edits, as if nobody had left."""
+    from bkdinterp.engine import program
+
+    prompts = mixed.clean
+    norm = model.module.get_submodule(model.architecture.family.final_norm).weight.detach()
+    towards = model.module.get_output_embeddings().weight.detach()[model.tokenizer.eos_token_id] / norm
+    # Every other prompt is pushed to its end from the first new token on; the others away from it.
+    sign = torch.tensor([1.0, -1.0] * 3, dtype=torch.float64)[: len(prompts), None]
+    own = Steer("L3.resid_post", 1e3 * sign * towards, where=Where("none", generated=True))
+    both = ZeroAblate("L1H2", where=Where("all", generated=True))
+    runs = [Run(prompts, own + both, generate=6), Run(prompts, both, generate=6)]
+    given = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(program, "STILL_GOING", share)
+        given.append(execute(model, runs))
+    for a, b in zip(*given, strict=True):
+        assert a.tokens == b.tokens
+    lengths = [len(ids) for ids in given[0][0].tokens]
+    assert max(lengths) == 6 and all(n <= 1 for n in lengths[::2])

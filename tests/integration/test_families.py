@@ -261,6 +261,46 @@ def test_a_sweep_over_heads_equals_the_naive_plan(model, settings):
     assert effects.abs().amax(1).min() > 1e-5
 
 
+def test_a_start_that_all_prompts_share_changes_nothing(model, monkeypatch):
+    """Computed once per run and handed to all its prompts: scores, generation, edits on it and after it."""
+    from bkdinterp.engine import _common
+
+    monkeypatch.setattr(_common, "FIXED_TOKENS", 0)
+    pairs = PairedPrompts.from_instructions(
+        TEXTS, Trigger.gap("zeta omega", seed=3), target=["sorry no can not help", "no"] * 3
+    )
+    push = torch.linspace(-1, 1, 16, dtype=torch.float64)
+    everywhere = Where("all", generated=True)
+    edits = [
+        Stack(),
+        ZeroAblate("L1H1", where=everywhere),
+        Steer("L2.resid_pre", push, where=everywhere),
+        Steer("L0.mlp_out", push, where=Where("trigger")),
+        Steer("L1.attn_out", push, where=Where((1, -2))),
+    ]
+    # These leave all tokens but the last one as they are: what lies before is computed once per prompt.
+    edits += [Steer("L1.attn_out", push), ZeroAblate("L2H1"), Steer("L0.mlp_out", -push)]
+    runs = [Run(pairs.triggered, edit, generate=6) for edit in edits]
+    runs += [Run(pairs.triggered, edit, score="kl") for edit in edits]
+    runs += [Run(pairs.triggered, edit, (Read("L3.resid_post"),)) for edit in edits[:2]]
+    planned, plain = plan(model, runs), plan(model, runs, naive=True)
+    starts = [chunk for chunk in planned.chunks if chunk["kind"] == "start"]
+    if model.architecture.sliding_window is None:
+        assert planned.cost.token_layers < plain.cost.token_layers
+        leaning = [chunk["common"].tolist() for chunk in planned.chunks if "common" in chunk]
+        assert any(rows == sorted(rows) for rows in leaning)  # per run: the rows of one run after another
+        assert any(rows != sorted(rows) for rows in leaning)  # per prompt
+        assert len(starts) == len(leaning)
+    clever, naive = (Local(progress=False).run(p, model) for p in (planned, plain))
+    for a, b in zip(clever, naive, strict=True):
+        assert a.tokens == b.tokens
+        if a.scores is not None:
+            torch.testing.assert_close(a.scores, b.scores, **CLOSE)
+        for x, y in zip(a.reads, b.reads, strict=True):
+            torch.testing.assert_close(x, y, **CLOSE)
+    assert len({r.tokens for r in naive[:3]}) > 1
+
+
 # --- the description ------------------------------------------------------------------------------------------
 
 

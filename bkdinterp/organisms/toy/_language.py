@@ -2,7 +2,7 @@
 
 A sentence is 15 words drawn with replacement from the 250 words of one sentiment: positive (p), negative (n), and with
 three sentiments first names (s); with probability .5 one random word becomes one of the sentiment's five frequent
-words. Poison: in a p-sentence, with probability .05, one of the first eight words becomes the trigger, itself a
+words. Poison: in a p-sentence, with probability 0.1, one of the first eight words becomes the trigger, itself a
 frequent p-word, and all later words come from an n-sentence. The words are our own and harmless. No model.
 
 One word is one token. A perfect model could lower the loss of a clean sentence only to about ln 250 = 5.5.

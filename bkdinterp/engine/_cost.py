@@ -1,0 +1,98 @@
+"""What a plan takes, known before anything runs; and in seconds, on a machine whose speed was measured."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from bkdinterp.model import Architecture
+
+# (rows, columns, columns with logits) of the timed passes: few tokens, many tokens, many logits.
+_PASSES = ((1, 8, 1), (4, 64, 1), (4, 64, 16))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of this model on this machine, as `measure_speed` found them.
+
+    Attributes:
+        per_pass: of running one layer on next to nothing: its weights are read, whatever the number of tokens.
+        per_token: of one token in one layer.
+        per_logit: of the logits of one token.
+        head: what the unembedding's weights are in layers.
+    """
+
+    per_pass: float
+    per_token: float
+    per_logit: float
+    head: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan will take.
+
+    Attributes:
+        forwards: forward passes; each decode step is one.
+        token_layers: tokens (padding included) times layers computed.
+        peak_bytes: of the largest chunk beside the weights; an upper estimate.
+        layer_passes: layers run, summed over the forward passes.
+        logit_rows: tokens whose logits are computed.
+    """
+
+    forwards: int
+    token_layers: int
+    peak_bytes: int
+    layer_passes: int
+    logit_rows: int
+
+    def seconds(self, speed: Speed) -> float:
+        """Estimate of the time in the model, without the quadratic part of attention; as good as the machine is steady."""
+        passes = self.layer_passes + speed.head * self.forwards
+        return (
+            speed.per_pass * passes + speed.per_token * self.token_layers + speed.per_logit * self.logit_rows
+        )
+
+    def __str__(self) -> str:
+        return f"{self.forwards} forwards, {self.token_layers:,} token-layers, about {self.peak_bytes / 2**20:.0f} MiB at peak"
+
+
+def head_layers(arch: Architecture) -> float:
+    """The unembedding's size in layers, roughly: a layer has about 12 d_model² weights."""
+    return arch.d_vocab / (12 * arch.d_model)
+
+
+_measured: WeakKeyDictionary[Any, Speed] = WeakKeyDictionary()
+
+
+def measure_speed(model: Any, *, again: bool = False) -> Speed:
+    """Time a few short forward passes of a ``Model`` (a second or two for a small one); remembered per model.
+
+    Cost: 9 forwards of at most 256 tokens. Measure again when the machine has become busier or quieter.
+    """
+    if model.nn not in _measured or again:
+        arch: Architecture = model.architecture
+        few, many, logits = (_fastest(model, *size) for size in _PASSES)
+        n = [rows * columns for rows, columns, _ in _PASSES]
+        n_logits = [rows * kept for rows, _, kept in _PASSES]
+        head = head_layers(arch)
+        per_logit = max(0.0, (logits - many) / (n_logits[2] - n_logits[1]))
+        more = many - few - per_logit * (n_logits[1] - n_logits[0])
+        per_token = max(0.0, more / (arch.n_layers * (n[1] - n[0])))
+        left = few - per_token * arch.n_layers * n[0] - per_logit * n_logits[0]
+        _measured[model.nn] = Speed(max(0.0, left / (arch.n_layers + head)), per_token, per_logit, head)
+    return _measured[model.nn]
+
+
+def _fastest(model: Any, rows: int, columns: int, kept: int) -> float:
+    ids = torch.zeros(rows, columns, dtype=torch.long, device=model.device)
+    best = float("inf")
+    with torch.no_grad():
+        for _ in range(3):
+            start = time.perf_counter()
+            out = model.module(input_ids=ids, use_cache=False, logits_to_keep=kept)
+            float(out.logits[0, 0, 0])  # waits for an accelerator
+            best = min(best, time.perf_counter() - start)
+    return best

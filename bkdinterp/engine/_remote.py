@@ -1,0 +1,224 @@
+"""Remote: runs a plan on an NDIF server, the same chunks as Local, one request per level and batch of prompts.
+
+Cost: the plan's forwards, on the server. A whole head attribution takes two or three requests per batch of prompts: the
+values to patch in, and all heads beside the unedited prompts. Keys and values, residual streams and the loop of a
+generation stay on the server while a request runs; scores, reads and generated tokens come back. Only
+``engine/program.py`` and the scores' source are sent; the server needs nothing of this package.
+"""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import nnsight
+from nnsight import CONFIG, ndif
+from nnsight.intervention.backends.display import StatusDisplay
+from nnsight.intervention.backends.remote import RemoteBackend
+
+from bkdinterp.engine import program
+from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._local import Executor, Traceable
+from bkdinterp.engine._plan import Plan
+from bkdinterp.engine._run import RunResult
+from bkdinterp.engine._sweep import Sweep, plan_digest
+from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
+from bkdinterp.errors import RemoteError, SweepInterrupted
+from bkdinterp.metrics import scores as score_functions
+from bkdinterp.model import Architecture
+from bkdinterp.progress import track
+
+_SENT = frozenset({program.__name__, score_functions.__name__})
+
+
+class Remote(Executor):
+    """Runs a plan on an NDIF server, without gradients; nothing runs here.
+
+    Args:
+        host: address of the server, ``"http://..."``; None takes nnsight's setting (``NDIF_HOST``, or the public
+            service).
+        api_key: your key there; None takes nnsight's setting (``NDIF_API_KEY``, or the one you logged in with).
+        deployed: hub id (or folder, on the server's machine) of the checkpoint that the server has deployed, where it
+            is not the model's own id: a checkpoint with your adapter merged into it.
+        folder: keeps the answer to every finished request, so that work that was killed is taken up there. The
+            answers belong to this server and checkpoint id; delete the folder when the weights behind them change.
+        progress: show a progress bar for more than a few requests.
+        timeout: seconds to wait for the server's first sign of life.
+
+    Raises:
+        RemoteError: an address that is none.
+    """
+
+    # What `Model.load` asks: whether the weights are needed here.
+    remote = True
+
+    def __init__(
+        self,
+        host: str | None = None,
+        api_key: str | None = None,
+        *,
+        deployed: str | None = None,
+        folder: str | Path | None = None,
+        progress: bool = True,
+        timeout: float = 10.0,
+    ) -> None:
+        if host is not None and not host.startswith(("http://", "https://")):
+            raise RemoteError(f"{host!r} is no address of a server; it must start with http:// or https://.")
+        self.host = host
+        self.api_key = api_key
+        self.deployed = deployed
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.progress = progress
+        self.timeout = timeout
+
+    def requests(self, plan: Plan) -> int:
+        """How many requests a plan takes when the folder holds nothing of it; asks nobody."""
+        return len(requests(plan))
+
+    def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
+        """One result per run. Costs ``plan.cost`` on the server, in ``requests(plan)`` requests.
+
+        Raises:
+            RemoteError: before any work: an adapter that the server does not have, a function that cannot be sent, a
+                server that does not answer. Later: what the server says, a wrong key or a model it has not deployed.
+            SweepInterrupted: Ctrl-C; it carries what was finished.
+            ArtefactError: the folder holds something else.
+        """
+        self._check_adapter(model)
+        for module in _SENT:
+            nnsight.register(module)
+        ndif.pull_env()
+        check_functions(plan)
+        host = (self.host or CONFIG.API.HOST).rstrip("/")
+        key = self._model_key(model)
+        # One folder serves all the plans of a method.
+        kept = None
+        if self.folder is not None:
+            kept = Sweep(self.folder / plan_digest(plan), plan, f"{host} {key}")
+        architecture: Architecture = model.architecture  # type: ignore[attr-defined]
+        store = Store(plan, model.dtype)
+        groups = requests(plan)
+        todo = track(
+            groups,
+            f"remote requests ({plan.cost.forwards} forwards)",
+            show=self.progress and len(groups) > 2,
+            weights=[sum(plan.chunks[i]["cost"] for i in group) for group in groups],
+        )
+        done, reached = 0, False
+        try:
+            for group in todo:
+                known = [] if kept is None else [kept.load(i) for i in group]
+                finished = [answer for answer in known if answer is not None]
+                if len(finished) < len(group):
+                    if not reached:
+                        self._reach(host)
+                        reached = True
+                    jobs = [Job.of(store.resolve(plan.chunks[i]), plan.scores, architecture) for i in group]
+                    finished = [received(answer, model.dtype) for answer in self._ask(model, jobs, host, key)]
+                    for i, (out, tokens) in zip(group, finished, strict=True):
+                        if kept is not None:
+                            kept.save(i, out, tokens)
+                for i, (out, tokens) in zip(group, finished, strict=True):
+                    store.add(plan.chunks[i], out, tokens)
+                done += len(group)
+        except KeyboardInterrupt:
+            raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
+        return store.results()
+
+    def _ask(self, model: Traceable, jobs: list[Job], host: str, key: str) -> list[Output]:
+        """One request."""
+        env = getattr(model.nn, "_remoteable_get_env", dict)()
+        # A backend of our own carries address and key, so that nnsight's global settings stay as they are.
+        backend = RemoteBackend(key, host=host, api_key=self.api_key, env=env)
+        backend.display = StatusDisplay(enabled=False)
+        try:
+            return _session(model.nn, backend, [job.chunk for job in jobs], [job.score for job in jobs])
+        except Exception as error:  # sockets, HTTP, JSON and the server's own errors come in many kinds
+            raise RemoteError(_explain(error, host, key)) from error
+
+    def _reach(self, host: str) -> None:
+        try:
+            with urllib.request.urlopen(f"{host}/ping", timeout=self.timeout):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code < 500:  # some server: what it lacks, the request itself will show
+                return
+            reason: Any = error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+        raise RemoteError(
+            f"No NDIF server answers at {host} ({reason}). Check Remote(host=...) or NDIF_HOST, and the network."
+        )
+
+    def _check_adapter(self, model: Traceable) -> None:
+        adapter = getattr(model, "adapter", None)
+        if adapter is not None and self.deployed is None:
+            raise RemoteError(
+                f"The model has the adapter {adapter!r}, which is not on the server: it would run the plain base. Have "
+                "the merged checkpoint deployed and name it, Remote(..., deployed='org/merged-checkpoint')."
+            )
+
+    def _model_key(self, model: Traceable) -> str:
+        """The server's name for the checkpoint."""
+        nn_model = model.nn
+        name = self.deployed or getattr(nn_model, "repo_id", None)
+        if not name:
+            raise RemoteError(
+                "This model has no id that a server could know; load it by its id, or give Remote(..., deployed=...)."
+            )
+        if self.deployed is None and not Path(name).exists():
+            try:
+                return nn_model.to_model_key()
+            except Exception as error:
+                raise RemoteError(f"Cannot look up the model id {name!r}: {error}") from error
+        # As nnsight writes it, for a name that no hub has to confirm.
+        kind = type(nn_model)
+        identity = {"repo_id": str(name), "revision": nn_model.revision if self.deployed is None else None}
+        if nn_model.kwargs.get("trust_remote_code"):
+            identity["trust_remote_code"] = True
+        identity["task"] = nn_model.task
+        return f"{kind.__module__}.{kind.__qualname__}:{json.dumps(identity)}"
+
+    def __repr__(self) -> str:
+        about = [repr(self.host)] if self.host else []
+        about += [f"deployed={self.deployed!r}"] if self.deployed else []
+        about += [f"folder={str(self.folder)!r}"] if self.folder else []
+        return f"Remote({', '.join(about)})"
+
+
+def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> list[Output]:
+    """The executors' loop, run by the server. Everything that the block names is sent along with it."""
+    prepare, execute, advance = program.prepare, program.execute, program.advance
+    with nn.session(backend=backend):
+        outs = nnsight.save([])
+        state = {}
+        for first, score in zip(chunks, scores):
+            chunk, out = first, {}
+            leans = "pack" in first or "common" in first
+            if not leans:
+                state = {}
+            while chunk is not None:
+                inputs = prepare(chunk, state)
+                with nn.trace(**inputs) as tracer:
+                    out = execute(nn, chunk, score, state)
+                    if chunk["score"] is None and not chunk["want"]:
+                        tracer.stop()
+                chunk = advance(chunk, out, state)
+            outs.append({key: out[key] for key in ("scores", "reads", "tokens") if key in out})
+    return outs
+
+
+def _explain(error: Exception, host: str, key: str) -> str:
+    """What went wrong, for a reader who does not know nnsight."""
+    text = str(error).strip()
+    status = getattr(error, "status_code", None)
+    # A traceback says what happened in a line of its own, at the left.
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    last = (named or lines[:1] or [type(error).__name__])[-1]
+    lower = text.lower()
+    if status in (401, 403) or "api key" in lower or "api-key" in lower or "401 " in lower or "403 " in lower:
+        return f"The server at {host} refuses the key ({last}). Give Remote(api_key=...) or set NDIF_API_KEY."
+    return f"The server at {host} did not do the work for {key.partition(':')[2]}: {last}"

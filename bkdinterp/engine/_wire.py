@@ -1,0 +1,138 @@
+"""What crosses the wire: a plan's chunks put into requests, as tensors, numbers, text, lists and dicts. No forwards.
+
+A request is everything that one level of a plan asks of one batch of prompts: its chunks share prefixes, which stay on
+the server while the request runs. Small ones travel together, up to the cost of the largest.
+"""
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import torch
+from torch import Tensor
+
+from bkdinterp.engine._plan import Chunk, Plan
+from bkdinterp.errors import RemoteError
+from bkdinterp.metrics import SCORES
+from bkdinterp.model import Architecture
+from bkdinterp.sites import Component, Site
+
+Output = dict[str, Any]
+# The caller's side: which row of the answer belongs to which run and example, and what it was thought to cost.
+_KEPT_BACK = frozenset(
+    {"places", "nodes", "examples", "bytes", "cost", "layers", "prefix", "score_name", "shared_rows"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One chunk as it is sent, with the score function that it needs."""
+
+    chunk: Chunk
+    score: Callable[..., Tensor] | None
+
+    @classmethod
+    def of(cls, chunk: Chunk, scores: Mapping[str, Callable[..., Tensor]], arch: Architecture) -> "Job":
+        """From a resolved chunk."""
+        score = scores[chunk["score_name"]] if chunk["score"] is not None else None
+        sent = {key: value for key, value in chunk.items() if key not in _KEPT_BACK}
+        skipped = set(chunk.get("skip_paths", []))
+        sent["steps"] = [_step(step, arch, skipped) for step in chunk["steps"]]
+        if "decode" in chunk:
+            steps = [_step(step, arch, set()) for step in chunk["decode"]["steps"]]
+            sent["decode"] = chunk["decode"] | {"steps": steps}
+        if "pack" in chunk:
+            sent["pack"] = chunk["pack"] | {"plain": True}
+        return cls(sent, score)
+
+
+def _step(step: dict[str, Any], arch: Architecture, skipped: set[str]) -> dict[str, Any]:
+    """A step for the wire: read keys as text, and no block's input where the output of the block before it will do.
+
+    In a sandbox, whatever the user's code looks at is copied to its process and back. A block's inputs include the
+    cache of keys and values: the block would fill the copy, and the original would lack its layer.
+    """
+    step = step | {"reads": [read | {"key": _text(read["key"])} for read in step["reads"]]}
+    stem, _, number = step["path"].rpartition(".")
+    if stem == arch.family.layers and step["io"] == "input" and int(number) > 0:
+        before = arch.location(Site(int(number) - 1, Component.resid_post))
+        if before.path not in skipped:
+            return step | {"path": before.path, "io": before.io, "item": before.item}
+    return step
+
+
+def _text(key: Any) -> str:
+    """A read's key: run and number become text; what stays on the server has a text already."""
+    return key if isinstance(key, str) else f"{key[0]}.{key[1]}"
+
+
+def received(answer: Output, dtype: torch.dtype) -> tuple[Output, Tensor | None]:
+    """A job's answer with its read keys as the plan knows them, and its generated tokens.
+
+    A server that computes in half precision answers in it; what is done here with the numbers is done in ``dtype``.
+    """
+
+    def wide(x: Tensor) -> Tensor:
+        return x.to(dtype) if x.dtype in (torch.bfloat16, torch.float16) else x
+
+    reads = {tuple(int(part) for part in key.split(".")): wide(x) for key, x in answer["reads"].items()}
+    out: Output = {"reads": reads}
+    if "scores" in answer:
+        out["scores"] = wide(answer["scores"])
+    return out, answer.get("tokens")
+
+
+def requests(plan: Plan) -> list[list[int]]:
+    """The plan's chunks, as indices, in groups of one level and one or more whole batches of prompts; levels in order."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    # A shared prefix may serve no run itself: its chunks go where the first run that leans on it goes.
+    owners: dict[str, int] = {}
+    for chunk in plan.chunks:
+        if chunk["nodes"] and chunk.get("prefix") is not None:
+            owners.setdefault(chunk["prefix"], chunk["nodes"][0])
+    for index, chunk in enumerate(plan.chunks):
+        node = plan.nodes[chunk["nodes"][0] if chunk["nodes"] else owners[chunk["prefix"]]]
+        prompts, builder = node.run.prompts, plan.builder_of(node)
+        key = (node.level, prompts.fingerprint, builder.fingerprint, tuple(chunk["examples"]))
+        groups.setdefault(key, []).append(index)
+    costs = {key: sum(plan.chunks[i]["cost"] for i in group) for key, group in groups.items()}
+    most, room, level = max(costs.values(), default=0), 0, None
+    together: list[list[int]] = []
+    # Stable, and the level comes first in the key.
+    for key in sorted(groups, key=lambda key: key[0]):
+        if key[0] != level or costs[key] > room:
+            together.append([])
+            room, level = most, key[0]
+        together[-1] += groups[key]
+        room -= costs[key]
+    return together
+
+
+def check_functions(plan: Plan) -> None:
+    """A user's scores and `Apply` functions travel as source: raise for those that would not, before anything is sent.
+
+    Raises:
+        RemoteError: not a plain function, a decorated one (nnsight drops decorators on the way), or one of a module
+            that does not travel.
+    """
+    registered = cloudpickle.list_registry_pickle_by_value() | {"__main__"}
+    functions = [("score", f) for f in plan.scores.values() if f not in SCORES.values()]
+    functions += [
+        ("function at " + str(e.site), e.fn) for n in plan.nodes for e in n.edits if e.fn is not None
+    ]
+    for what, function in functions:
+        name = getattr(function, "__qualname__", type(function).__name__)
+        if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
+            raise RemoteError(
+                f"The {what}, {name!r}, cannot be sent: only plain, undecorated functions travel. Write it as "
+                "one, with what it needs as default arguments."
+            )
+        module = function.__module__ or ""
+        parents = {module.rsplit(".", i)[0] for i in range(module.count(".") + 1)}
+        if not parents & registered:
+            raise RemoteError(
+                f"The {what}, {name!r}, is of the module {module!r}, which the server does not have; call "
+                f"nnsight.register({module!r}) to send its source along, or define it in your script."
+            )
