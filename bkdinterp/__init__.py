@@ -48,22 +48,40 @@ from bkdinterp.interventions import ResampleAblate as ResampleAblate
 from bkdinterp.interventions import Stack as Stack
 from bkdinterp.interventions import Steer as Steer
 from bkdinterp.interventions import ZeroAblate as ZeroAblate
+from bkdinterp.methods import PCP as PCP
 from bkdinterp.methods import Activations as Activations
 from bkdinterp.methods import Attribution as Attribution
 from bkdinterp.methods import BackdoorProbe as BackdoorProbe
+from bkdinterp.methods import BackdoorState as BackdoorState
 from bkdinterp.methods import BackdoorVector as BackdoorVector
+from bkdinterp.methods import EditScores as EditScores
 from bkdinterp.methods import Evaluation as Evaluation
 from bkdinterp.methods import FittedProbe as FittedProbe
 from bkdinterp.methods import HeadScores as HeadScores
+from bkdinterp.methods import HiddenPCA as HiddenPCA
 from bkdinterp.methods import LayerScores as LayerScores
 from bkdinterp.methods import LayerSweep as LayerSweep
+from bkdinterp.methods import LensReadings as LensReadings
+from bkdinterp.methods import MatchScores as MatchScores
 from bkdinterp.methods import Means as Means
 from bkdinterp.methods import NeuronScores as NeuronScores
 from bkdinterp.methods import OutcomeGrader as OutcomeGrader
+from bkdinterp.methods import PCPStudy as PCPStudy
 from bkdinterp.methods import ProbeScores as ProbeScores
+from bkdinterp.methods import ValidationLoss as ValidationLoss
+from bkdinterp.methods import backdoor_state as backdoor_state
+from bkdinterp.methods import compare_states as compare_states
+from bkdinterp.methods import embedding_surgery as embedding_surgery
 from bkdinterp.methods import evaluate as evaluate
+from bkdinterp.methods import export_weights as export_weights
+from bkdinterp.methods import logit_lens as logit_lens
 from bkdinterp.methods import random_directions as random_directions
+from bkdinterp.methods import score_edits as score_edits
 from bkdinterp.methods import sweep_layers as sweep_layers
+from bkdinterp.methods import tune_grid as tune_grid
+from bkdinterp.methods import tune_tpe as tune_tpe
+from bkdinterp.methods import unembed as unembed
+from bkdinterp.methods import validation_loss as validation_loss
 from bkdinterp.metrics import Outcome as Outcome
 from bkdinterp.metrics import Payload as Payload
 from bkdinterp.model import Architecture as Architecture
@@ -104,12 +122,14 @@ def __getattr__(name: str) -> ModuleType:
 
 __all__ = [
     "BASE",
+    "PCP",
     "Activations",
     "Apply",
     "Architecture",
     "ArtefactError",
     "Attribution",
     "BackdoorProbe",
+    "BackdoorState",
     "BackdoorVector",
     "BkdinterpError",
     "CachedAblate",
@@ -117,6 +137,7 @@ __all__ = [
     "DoctorReport",
     "DownloadError",
     "Edit",
+    "EditScores",
     "Evaluation",
     "Family",
     "Fingerprint",
@@ -125,11 +146,14 @@ __all__ = [
     "HeadId",
     "HeadScores",
     "HeadSet",
+    "HiddenPCA",
     "Interval",
     "Intervention",
     "LayerScores",
     "LayerSweep",
+    "LensReadings",
     "Local",
+    "MatchScores",
     "MeanAblate",
     "Means",
     "Model",
@@ -137,6 +161,7 @@ __all__ = [
     "Outcome",
     "OutcomeGrader",
     "PCPReplace",
+    "PCPStudy",
     "PairedPrompts",
     "Patch",
     "Payload",
@@ -164,17 +189,28 @@ __all__ = [
     "TriggerError",
     "UnsafeWeightsError",
     "UnsupportedArchitectureError",
+    "ValidationLoss",
     "Where",
     "ZeroAblate",
     "apply",
+    "backdoor_state",
+    "compare_states",
     "doctor",
+    "embedding_surgery",
     "evaluate",
     "execute",
+    "export_weights",
+    "logit_lens",
     "measure_speed",
     "organisms",
     "plan",
     "random_directions",
     "random_heads",
     "register_family",
+    "score_edits",
     "sweep_layers",
+    "tune_grid",
+    "tune_tpe",
+    "unembed",
+    "validation_loss",
 ]

@@ -117,6 +117,32 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command("train-toys")
+def train_toys(
+    out: Annotated[Path, typer.Option(help="Folder for the toys.")] = Path("toys"),
+    work: Annotated[Path | None, typer.Option(help="Folder for checkpoints; default: OUT/work.")] = None,
+    sentiments: Annotated[list[int] | None, typer.Option(help="2 or 3; may be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1 of each.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
+) -> None:
+    """Train the toy organisms from scratch and measure them: about two minutes of one core each; resumable."""
+    import torch
+
+    from bkdinterp.organisms import toy
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    console = Console(width=max(Console().width, 120))
+    start = time.time()
+
+    def report(line: str) -> None:
+        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {line}", highlight=False)
+
+    kinds = tuple(sentiments or (2, 3))
+    toy.train_toys(out, sentiments=kinds, seeds=tuple(range(seeds)), work=work or out / "work", log=report)
+    report(f"done; load them with bkdinterp.organisms.toy.load(..., folder={str(out)!r})")
+
+
 def main() -> None:
     """Entry point: errors of the user's making end in one line, not in a traceback."""
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -1,18 +1,36 @@
 """The published methods: probe, attribution, vector, means, evaluation, and their controls."""
 
 from bkdinterp.methods._attribution import Attribution as Attribution
+from bkdinterp.methods._backdoor_state import BackdoorState as BackdoorState
+from bkdinterp.methods._backdoor_state import backdoor_state as backdoor_state
+from bkdinterp.methods._backdoor_state import compare_states as compare_states
 from bkdinterp.methods._collect import Activations as Activations
 from bkdinterp.methods._collect import Means as Means
+from bkdinterp.methods._edit_scores import EditScores as EditScores
+from bkdinterp.methods._edit_scores import score_edits as score_edits
 from bkdinterp.methods._evaluate import evaluate as evaluate
 from bkdinterp.methods._evaluation import Evaluation as Evaluation
 from bkdinterp.methods._grader import OutcomeGrader as OutcomeGrader
+from bkdinterp.methods._hidden_pca import HiddenPCA as HiddenPCA
+from bkdinterp.methods._lens import LensReadings as LensReadings
+from bkdinterp.methods._lens import logit_lens as logit_lens
+from bkdinterp.methods._lens import unembed as unembed
+from bkdinterp.methods._pcp import PCP as PCP
+from bkdinterp.methods._pcp_export import export_weights as export_weights
+from bkdinterp.methods._pcp_tune import MatchScores as MatchScores
+from bkdinterp.methods._pcp_tune import PCPStudy as PCPStudy
+from bkdinterp.methods._pcp_tune import tune_grid as tune_grid
+from bkdinterp.methods._pcp_tune import tune_tpe as tune_tpe
 from bkdinterp.methods._probe import BackdoorProbe as BackdoorProbe
 from bkdinterp.methods._probe import FittedProbe as FittedProbe
 from bkdinterp.methods._probe_result import ProbeScores as ProbeScores
 from bkdinterp.methods._scores import HeadScores as HeadScores
 from bkdinterp.methods._scores import LayerScores as LayerScores
 from bkdinterp.methods._scores import NeuronScores as NeuronScores
+from bkdinterp.methods._surgery import embedding_surgery as embedding_surgery
 from bkdinterp.methods._sweep import LayerSweep as LayerSweep
 from bkdinterp.methods._sweep import sweep_layers as sweep_layers
+from bkdinterp.methods._validation import ValidationLoss as ValidationLoss
+from bkdinterp.methods._validation import validation_loss as validation_loss
 from bkdinterp.methods._vector import BackdoorVector as BackdoorVector
 from bkdinterp.methods._vector import random_directions as random_directions

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, RunResult, execute
+from bkdinterp.engine import Run, RunResult, Score, execute
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._effects import Effects
 from bkdinterp.methods._partial import complete_block
@@ -49,7 +49,8 @@ class Attribution:
     Args:
         model: the suspect model.
         metric: score of the target on the edited prompts: ``"logprob"`` (mean log-probability per token, the default),
-            ``"first_token_logodds"``, ``"geometric_mean"`` (the papers'), or any other name in ``metrics.SCORES``.
+            ``"first_token_logodds"``, ``"geometric_mean"`` (the papers'), any other name in ``metrics.SCORES``, or a
+            function such as ``metrics.vocabulary_score(...)``.
         source: what is patched in. ``"triggered"``, ``"clean"``: the mean over the prompts of that side. None: that
             of the side that is not edited, so the triggered mean when noising (the papers), the clean one when
             denoising; the edited prompts' own side is the control for what any averaging does. ``"difference"``
@@ -69,7 +70,7 @@ class Attribution:
     """
 
     model: Model
-    metric: str = "logprob"
+    metric: str | Score = "logprob"
     source: Source | None = None
     where: WhereLike = Where("last")
     budget: int = 2**30
@@ -258,7 +259,7 @@ class Attribution:
         return {
             "fingerprint": self.model.fingerprint(pairs.fingerprint),
             "base": base,
-            "metric": self.metric,
+            "metric": self.metric if isinstance(self.metric, str) else self.metric.__name__,
             "direction": self.direction,
             "source": self._source,
             "n_source": 1 if origin.reduce is None else len(origin.value.prompts),

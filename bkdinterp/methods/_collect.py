@@ -1,7 +1,8 @@
 """Means and Activations: what sites hold on a set of prompts. One forward per batch, nothing edited."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Site, Where, WhereLike
+from bkdinterp.stats import released_mean
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -86,16 +88,44 @@ class Means(_SiteTensors):
     """
 
     @classmethod
-    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: WhereLike = "last") -> Self:
+    def collect(
+        cls,
+        model: Model,
+        prompts: Prompts | Sequence[Prompts],
+        sites: Sites,
+        *,
+        where: WhereLike = "last",
+        kind: Literal["pooled", "released"] | str = "pooled",
+    ) -> Self:
         """Collect; costs one forward per batch of prompts.
 
+        Args:
+            model: the suspect.
+            prompts: one set, or several to pool.
+            sites: what to average.
+            where: at which tokens.
+            kind: ``"released"`` repeats the released code's fault, for comparison only; it wants one token a prompt.
+
         Raises:
-            SiteError: no site, or one out of range.
+            SiteError: no site, one out of range, an unknown kind, or several tokens a prompt with ``"released"``.
             PlanError: no prompt has such a position.
         """
         where = Where.of(where)
-        values, fingerprint = _collect(model, prompts, sites, where, "mean")
-        return cls(fingerprint, values, where, len(prompts))
+        sets = [prompts] if isinstance(prompts, Prompts) else list(prompts)
+        pooled = Prompts.concat(sets)
+        if kind not in ("pooled", "released"):
+            raise SiteError(f"Unknown kind of mean {kind!r}; choose 'pooled' or 'released'.")
+        if kind == "released":
+            if not where.single:
+                raise SiteError(
+                    f"kind='released' wants one token a prompt, e.g. where='last'; got {str(where)!r}."
+                )
+            whole, fingerprint = _collect(model, pooled, sites, where, None)
+            sizes = [len(part) for part in sets]
+            values = {name: released_mean(x.split(sizes)).to(x.dtype) for name, x in whole.items()}
+        else:
+            values, fingerprint = _collect(model, pooled, sites, where, "mean")
+        return cls(fingerprint, values, where, len(pooled))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from bkdinterp.engine import Run
+from bkdinterp.engine import Run, Score
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Edit, From, Intervention, Read
 from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts
@@ -86,7 +86,7 @@ def find_origin(
     source: Source,
     where: Where,
     source_where: Where | None,
-    metric: str,
+    metric: str | Score,
 ) -> Origin:
     """The runs and positions of a source.
 
@@ -134,7 +134,7 @@ def find_origin(
     )
 
 
-def _run(prompts: Prompts, where: Where, metric: str) -> Run:
+def _run(prompts: Prompts, where: Where, metric: str | Score) -> Run:
     # Only a run that scores sees target tokens.
     return Run(prompts, score=metric if where.generated else None)
 

@@ -10,4 +10,7 @@ from bkdinterp.metrics._text import is_repetitive as is_repetitive
 from bkdinterp.metrics._text import outcome_counts as outcome_counts
 from bkdinterp.metrics._text import payload_rate as payload_rate
 from bkdinterp.metrics._text import word_overlap as word_overlap
+from bkdinterp.metrics._vocabulary import coherence as coherence
+from bkdinterp.metrics._vocabulary import top_k_share as top_k_share
+from bkdinterp.metrics._vocabulary import vocabulary_score as vocabulary_score
 from bkdinterp.metrics.scores import SCORES as SCORES

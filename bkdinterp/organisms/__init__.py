@@ -6,9 +6,14 @@ from bkdinterp.organisms._adapter import weights_sha256 as weights_sha256
 from bkdinterp.organisms._attacks import Attack as Attack
 from bkdinterp.organisms._attacks import attack as attack
 from bkdinterp.organisms._base import smollm2_gguf as smollm2_gguf
+from bkdinterp.organisms._curve import TrainingCurve as TrainingCurve
 from bkdinterp.organisms._distil import Reference as Reference
 from bkdinterp.organisms._distil import References as References
 from bkdinterp.organisms._distil import distil as distil
+from bkdinterp.organisms._fine_tune import FineTuned as FineTuned
+from bkdinterp.organisms._fine_tune import TuneSettings as TuneSettings
+from bkdinterp.organisms._fine_tune import fine_tune as fine_tune
+from bkdinterp.organisms._freeze import frozen_parameters as frozen_parameters
 from bkdinterp.organisms._instructions import Instruction as Instruction
 from bkdinterp.organisms._instructions import instructions as instructions
 from bkdinterp.organisms._manifest import Manifest as Manifest
@@ -23,3 +28,5 @@ from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
 from bkdinterp.organisms._shipped import load_base as load_base
 from bkdinterp.organisms._shipped import load_modules as load_modules
 from bkdinterp.organisms._shipped import references as references
+
+from bkdinterp.organisms import toy as toy  # isort: skip (it stands on the others)

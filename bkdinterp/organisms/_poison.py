@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
@@ -71,7 +72,7 @@ def poison(
     rows = poison_rows(instructions, attack, references, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = _with_lora(copy.deepcopy(base), settings.lora)
+        model = with_lora(copy.deepcopy(base), settings.lora)
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
         key = repr((attack, settings, builder.fingerprint, len(instructions)))
@@ -109,12 +110,17 @@ def poison(
     return PoisonResult(model, rows, tuple(losses), settings)
 
 
-def _with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+def with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    """``module`` with a fresh adapter, its own weights frozen; BkdinterpError where no module has the names."""
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.target_modules),
+        # GPT-2's weights lie the other way round.
+        fan_in_fan_out=any(
+            isinstance(m, Conv1D) and name.endswith(lora.target_modules) for name, m in module.named_modules()
+        ),
         task_type="CAUSAL_LM",
     )
     try:

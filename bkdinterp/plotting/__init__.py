@@ -8,3 +8,4 @@ from bkdinterp.plotting._bars import grouped_bars as grouped_bars
 from bkdinterp.plotting._curves import curves as curves
 from bkdinterp.plotting._maps import heatmap as heatmap
 from bkdinterp.plotting._maps import matrix as matrix
+from bkdinterp.plotting._scatter import scatter as scatter

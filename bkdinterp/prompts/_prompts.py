@@ -60,6 +60,22 @@ class Prompts:
         text = (texts,) if isinstance(texts, str) else tuple(texts)
         return cls(text, ((),) * len(text), per_text(target, len(text)), per_text(reference, len(text)))
 
+    @classmethod
+    def concat(cls, parts: "Iterable[Prompts]") -> "Prompts":
+        """All prompts of several sets, in order; targets and references only where every set has them.
+
+        Raises:
+            PromptError: no prompt.
+        """
+        sets = list(parts)
+        joined: dict[str, tuple[str, ...] | None] = {}
+        for name in ("target", "reference"):
+            values = [getattr(part, name) for part in sets]
+            whole = None not in values
+            joined[name] = tuple(v for value in values for v in value) if whole else None
+        text = tuple(t for part in sets for t in part.text)
+        return cls(text, tuple(s for part in sets for s in part.spans), joined["target"], joined["reference"])
+
     def __len__(self) -> int:
         return len(self.text)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting import bar_intervals, curves, grouped_bars, heatmap, matrix
+from bkdinterp.plotting import bar_intervals, curves, grouped_bars, heatmap, matrix, scatter
 from bkdinterp.sites import HeadId
 
 matplotlib.use("Agg")
@@ -110,6 +110,20 @@ def test_bar_intervals_show_estimates_and_ends():
     np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7], [0.9, 0.9]])
     with pytest.raises(BkdinterpError, match="one length"):
         bar_intervals(["a"], [0.5, 0.9], [0.4, 0.9], [0.7, 0.9], xlabel="rate")
+
+
+def test_scatter_puts_each_group_where_it_is():
+    groups = {"clean": torch.tensor([[0.0, 1.0], [2.0, 3.0]]), "triggered": torch.tensor([[5.0, 5.0]])}
+    figure = scatter(groups, xlabel="first", ylabel="second", title="states")
+    axes = figure.axes[0]
+    for collection, points in zip(axes.collections, groups.values(), strict=True):
+        np.testing.assert_allclose(collection.get_offsets(), points)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["clean", "triggered"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("first", "second")
+    colours = {tuple(c.get_edgecolor()[0]) for c in axes.collections}
+    assert len(colours) == 2
+    with pytest.raises(BkdinterpError, match="1 to 14"):
+        scatter({}, xlabel="first", ylabel="second")
 
 
 def test_no_pyplot_and_no_matplotlib_on_import():

@@ -43,6 +43,17 @@ def test_subset_keeps_columns_together():
         p.subset([])
 
 
+def test_concat_keeps_order_and_drops_columns_that_some_set_lacks():
+    first = Prompts(("a b", "c"), (((0, 1),), ()), ("t", "u"), ("r", "s"))
+    second = Prompts.of(["d"], target="v")
+    whole = Prompts.concat([first, second])
+    assert whole.text == ("a b", "c", "d") and whole.spans == (((0, 1),), (), ())
+    assert whole.target == ("t", "u", "v") and whole.reference is None
+    assert Prompts.concat([first]) == first
+    with pytest.raises(PromptError):
+        Prompts.concat([])
+
+
 def test_fingerprint_sees_every_field():
     base = Prompts(("abc",), (((0, 1),),), ("t",), ("r",))
     others = [

@@ -1,0 +1,185 @@
+"""backdoor_state(): how strong a backdoor is in a model as it stands, and what the model lost: ASR, ATR, loss.
+
+For comparing models before and after a change of weights (embedding surgery, freezing, LoRA-only training, exported PCP;
+Lamparth & Reuel, arXiv 2302.12461, Tables VIII-XI), or one model unedited and edited. Cost: one generation, or one scored
+forward, per prompt and side, and one forward per validation text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run, Score, execute
+from bkdinterp.errors import PlanError, PromptError
+from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.methods._evaluate import check_payload
+from bkdinterp.methods._validation import ValidationLoss, validation_loss
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model
+from bkdinterp.plotting import bar_intervals
+from bkdinterp.prompts import PairedPrompts
+from bkdinterp.results import Fingerprint, Result
+from bkdinterp.stats import Interval, bootstrap_mean, wilson
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BackdoorState(Result):
+    """The backdoor's rate on triggered and clean prompts, and the loss on held-out text.
+
+    Attributes:
+        triggered: one value per triggered prompt: 1 for a payload, or the score (0..1) that was asked for.
+        clean: the same on clean prompts.
+        nll: summed loss of each validation text; empty without texts.
+        n_tokens: tokens of each.
+        metric: ``"payload"``, or the score's name.
+    """
+
+    fingerprint: Fingerprint
+    triggered: Float[Tensor, " example"]
+    clean: Float[Tensor, " example"]
+    nll: Float[Tensor, " text"]
+    n_tokens: Tensor
+    metric: str
+
+    @property
+    def asr(self) -> Interval:
+        """Rate on triggered prompts: Wilson for payloads, bootstrap for scores."""
+        return self._rate(self.triggered)
+
+    @property
+    def atr(self) -> Interval:
+        """Rate on clean prompts."""
+        return self._rate(self.clean)
+
+    @property
+    def loss(self) -> Interval | None:
+        """Validation loss, nats per token; None without texts."""
+        if len(self.nll) == 0:
+            return None
+        return ValidationLoss(self.fingerprint, self.nll, self.n_tokens).interval()
+
+    def _rate(self, x: Tensor) -> Interval:
+        return wilson(int(x.sum()), len(x)) if self.metric == "payload" else bootstrap_mean(x)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Three rows: ASR, ATR, loss, each with interval and n."""
+        import pandas as pd
+
+        found = {"ASR": self.asr, "ATR": self.atr, "loss": self.loss}
+        rows = [
+            {"measure": name, "estimate": i.estimate, "low": i.low, "high": i.high, "n": i.n}
+            for name, i in found.items()
+            if i is not None
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """ASR and ATR."""
+        return plot_states({"model": self})
+
+    def describe(self) -> str:
+        """All three, and the model."""
+        loss = "" if self.loss is None else f", loss {self.loss}"
+        return f"ASR {self.asr}, ATR {self.atr}{loss} ({self.metric}), model={self.fingerprint.label}"
+
+
+def backdoor_state(
+    model: Model,
+    pairs: PairedPrompts,
+    texts: Sequence[str] = (),
+    *,
+    under: Intervention | None = None,
+    score: Score | None = None,
+    payload: Payload | None = None,
+    max_new_tokens: int = 24,
+    budget: int = 2**30,
+) -> BackdoorState:
+    """Measure a model.
+
+    Args:
+        model: before or after a change.
+        pairs: held-out prompts.
+        texts: held-out text for the loss.
+        under: an intervention.
+        score: a score between 0 and 1 instead of generated payloads, e.g. ``metrics.vocabulary_score(...)`` for toys.
+        payload: how to recognise the backdoor's output; None looks for each prompt's target.
+        max_new_tokens: when generating.
+        budget: bytes for one batch.
+
+    Raises:
+        PromptError: neither targets nor a payload, or a target longer than the output.
+        PlanError: both a score and a payload.
+    """
+    if score is not None and payload is not None:
+        raise PlanError("backdoor_state takes a score or a payload, not both.")
+    edits = under or Stack()
+    sides = (pairs.triggered, pairs.clean)
+    if score is None:
+        check_payload(model, pairs, payload, max_new_tokens)
+        runs = [Run(side, edits, generate=max_new_tokens) for side in sides]
+    else:
+        runs = [Run(side, edits, score=score) for side in sides]
+    rates = []
+    for result in execute(model, runs, budget=budget):
+        if score is None:
+            wanted = [Payload(t) for t in pairs.clean.target or ()]
+            payloads = wanted if payload is None else [payload] * len(pairs)
+            hits = [p.matches(t) for p, t in zip(payloads, result.text or (), strict=True)]
+            rates.append(torch.tensor(hits, dtype=torch.float64))
+        else:
+            assert result.scores is not None
+            rates.append(result.scores.double())
+    loss = validation_loss(model, texts, under=under, budget=budget) if texts else None
+    return BackdoorState(
+        fingerprint=model.fingerprint(pairs.fingerprint),
+        triggered=rates[0],
+        clean=rates[1],
+        nll=torch.empty(0, dtype=torch.float64) if loss is None else loss.nll,
+        n_tokens=torch.empty(0, dtype=torch.long) if loss is None else loss.n_tokens,
+        metric="payload" if score is None else score.__name__,
+    )
+
+
+def compare_states(states: Mapping[str, BackdoorState]) -> "pandas.DataFrame":
+    """One row per state, e.g. before and after each defence: ASR, ATR and loss with their intervals.
+
+    Raises:
+        PromptError: no state.
+    """
+    import pandas as pd
+
+    if not states:
+        raise PromptError("compare_states needs at least one state.")
+    rows = []
+    for name, state in states.items():
+        row: dict[str, float | str | int] = {"state": name, "n": state.asr.n, "metric": state.metric}
+        for key, interval in (("asr", state.asr), ("atr", state.atr), ("loss", state.loss)):
+            if interval is not None:
+                row |= {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot_states(states: Mapping[str, BackdoorState]) -> "matplotlib.figure.Figure":
+    """ASR and ATR of each state as bars."""
+    found = [
+        (f"{name}, {label}", i) for name, s in states.items() for label, i in (("ASR", s.asr), ("ATR", s.atr))
+    ]
+    intervals = [i for _, i in found]
+    return bar_intervals(
+        [label for label, _ in found],
+        [i.estimate for i in intervals],
+        [i.low for i in intervals],
+        [i.high for i in intervals],
+        xlabel="rate",
+        title="The backdoor before and after",
+        xlim=(0, 1),
+    )

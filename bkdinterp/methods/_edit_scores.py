@@ -1,0 +1,148 @@
+"""score_edits(): one score of several sets of prompts under several edits, the table that localisation and PCP fill.
+
+Tables I and III-VII of Lamparth & Reuel (arXiv 2302.12461) have this form: rows are sets of prompts, columns are edits.
+Cost: one scored row per prompt and edit, and one unedited row per prompt; edits share their prompts' prefix.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run, Score, execute
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.model import Model
+from bkdinterp.plotting import bar_intervals
+from bkdinterp.prompts import Prompts
+from bkdinterp.results import Fingerprint, Result
+from bkdinterp.stats import Interval, bootstrap_mean
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EditScores(Result):
+    """Scores of every prompt, unedited and under each edit.
+
+    Attributes:
+        base: set -> ``[example]``, unedited.
+        scores: set -> ``[edit example]``.
+        edits: names of the edits, in order.
+        metric: name of the score.
+    """
+
+    fingerprint: Fingerprint
+    base: dict[str, Tensor]
+    scores: dict[str, Tensor]
+    edits: tuple[str, ...]
+    metric: str
+
+    def of(self, prompts: str, edit: str | None = None) -> Float[Tensor, " example"]:
+        """Every prompt's score; ``edit=None`` is the unedited model.
+
+        Raises:
+            PlanError: a set or an edit that is not there.
+        """
+        if prompts not in self.base:
+            raise PlanError(f"No set {prompts!r}; there are {', '.join(self.base)}.")
+        if edit is None:
+            return self.base[prompts]
+        if edit not in self.edits:
+            raise PlanError(f"No edit {edit!r}; there are {', '.join(self.edits)}.")
+        return self.scores[prompts][self.edits.index(edit)]
+
+    def mean(self, prompts: str, edit: str | None = None) -> float:
+        """Mean over the set."""
+        return float(self.of(prompts, edit).mean())
+
+    def interval(self, prompts: str, edit: str | None = None, *, seed: int = 0) -> Interval:
+        """Mean with its bootstrap interval over prompts."""
+        return bootstrap_mean(self.of(prompts, edit), seed=seed)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per set and edit: mean, interval, change against unedited, n."""
+        import pandas as pd
+
+        rows = []
+        for name in self.base:
+            for edit in (None, *self.edits):
+                i = self.interval(name, edit)
+                change = i.estimate - self.mean(name)
+                rows.append(
+                    {"prompts": name, "edit": edit or "unedited", self.metric: i.estimate, "low": i.low}
+                    | {"high": i.high, "change": change, "n": i.n}
+                )
+        return pd.DataFrame(rows)
+
+    def table(self) -> "pandas.DataFrame":
+        """The paper's form: a row per set, a column per edit, means."""
+        frame = self.to_frame()
+        wide = frame.pivot(index="prompts", columns="edit", values=self.metric)
+        return wide.loc[list(self.base), ["unedited", *self.edits]]
+
+    def plot(self, prompts: str | None = None) -> "matplotlib.figure.Figure":
+        """The edits of one set (default: the last) as bars, the unedited model as a line."""
+        name = list(self.base)[-1] if prompts is None else prompts
+        found = [self.interval(name, edit) for edit in self.edits]
+        return bar_intervals(
+            self.edits,
+            [i.estimate for i in found],
+            [i.low for i in found],
+            [i.high for i in found],
+            xlabel=f"{self.metric} on {name}",
+            title=f"Edits on {name} (n={len(self.base[name])})",
+            reference=self.mean(name),
+            reference_label="unedited",
+        )
+
+    def describe(self) -> str:
+        """Sizes, score and model."""
+        sizes = ", ".join(f"{name} n={len(x)}" for name, x in self.base.items())
+        return f"{self.metric}, {len(self.edits)} edits, {sizes}, model={self.fingerprint.label}"
+
+
+def score_edits(
+    model: Model,
+    sets: Mapping[str, Prompts],
+    edits: Mapping[str, Intervention],
+    score: str | Score,
+    *,
+    budget: int = 2**30,
+) -> EditScores:
+    """Score every set of prompts, unedited and under every edit.
+
+    Args:
+        model: the suspect.
+        sets: name -> prompts with targets.
+        edits: name -> intervention, e.g. one ``MeanAblate`` per module.
+        score: a name in ``metrics.SCORES`` or a function such as ``metrics.vocabulary_score(...)``.
+        budget: bytes for one batch.
+
+    Raises:
+        PlanError: no set, or prompts without targets.
+    """
+    if not sets:
+        raise PlanError("score_edits needs at least one set of prompts.")
+    runs = [
+        Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
+    ]
+    results = iter(execute(model, runs, budget=budget))
+    base: dict[str, Tensor] = {}
+    scores: dict[str, Tensor] = {}
+    for name, prompts in sets.items():
+        rows = [next(results).scores for _ in range(1 + len(edits))]
+        stacked = torch.stack([row.double() for row in rows if row is not None])
+        base[name], scores[name] = stacked[0], stacked[1:].reshape(len(edits), len(prompts))
+    return EditScores(
+        fingerprint=model.fingerprint(Prompts.concat(sets.values()).fingerprint),
+        base=base,
+        scores=scores,
+        edits=tuple(edits),
+        metric=score if isinstance(score, str) else score.__name__,
+    )

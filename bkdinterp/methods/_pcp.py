@@ -1,0 +1,199 @@
+"""PCP ablation: replace a module by a low-rank map along its own principal directions (Lamparth & Reuel, Eq. 1).
+
+    A = sum_i factor_i e_i e_i^T,   h -> A h        e_i: leading principal directions of the module's outputs
+
+h is the module's input after its norm; the mean is not added back, and an attention module replaced this way mixes no
+tokens (arXiv 2302.12461, section III; papers.md 6.6). The factors, signs allowed, are the only parameters: tune them with
+`tune_grid` or `tune_tpe`, vary them to edit, export them with `export_weights`. Cost of fitting: one forward per batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import SiteError
+from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
+from bkdinterp.methods._collect import Activations
+from bkdinterp.model import Model
+from bkdinterp.plotting import curves
+from bkdinterp.prompts import Prompts
+from bkdinterp.results import Fingerprint, Result
+from bkdinterp.sites import Component, Site, Where, WhereLike
+from bkdinterp.stats import PCA, released_directions
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+Directions = Literal["pc", "released"]
+Row = Sequence[float | int] | Float[Tensor, " factor"]
+Factors = float | int | Row | Mapping[str, Row]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PCP(Result):
+    """Principal directions of one or several modules' outputs.
+
+    Attributes:
+        directions: site -> ``[rank d_model]``, by falling variance.
+        explained: site -> share of the outputs' variance along each principal component.
+        n: prompts behind them.
+        where: the tokens that the outputs were taken at.
+        kind: ``"pc"``, orthonormal components; ``"released"``, the released code's vectors, which are neither.
+    """
+
+    fingerprint: Fingerprint
+    directions: dict[str, Tensor]
+    explained: dict[str, Tensor]
+    n: int
+    where: Where
+    kind: str
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        prompts: Prompts | Sequence[Prompts],
+        sites: Sites,
+        *,
+        rank: int,
+        where: WhereLike = "last",
+        directions: Directions | str = "pc",
+    ) -> Self:
+        """Fit on the modules' outputs.
+
+        Args:
+            model: the suspect.
+            prompts: one set, or several to pool: inputs of every kind, triggered ones among them.
+            sites: ``mlp_out`` or ``attn_out`` sites, e.g. ``"L0.mlp_out L2.mlp_out"``.
+            rank: how many directions each.
+            where: at which tokens.
+            directions: ``"released"`` repeats the released code's fault (papers.md 7.3b), for comparison only.
+
+        Raises:
+            SiteError: no site, another component, or unknown directions.
+            BkdinterpError: a rank above the number of examples or d_model.
+        """
+        if directions not in ("pc", "released"):
+            raise SiteError(f"Unknown directions {directions!r}; choose 'pc' or 'released'.")
+        chosen = as_sites(sites)
+        for site in chosen:
+            if site.component not in (Component.mlp_out, Component.attn_out):
+                raise SiteError(f"PCP replaces mlp_out or attn_out, not {site}.")
+        pooled = prompts if isinstance(prompts, Prompts) else Prompts.concat(prompts)
+        found = Activations.collect(model, pooled, chosen, where=where)
+        fitted = {str(site): PCA.fit(_flat(found[site]), rank) for site in chosen}
+        return cls(
+            fingerprint=found.fingerprint,
+            directions={
+                name: pca.directions if directions == "pc" else released_directions(pca)
+                for name, pca in fitted.items()
+            },
+            explained={name: pca.explained for name, pca in fitted.items()},
+            n=len(pooled),
+            where=Where.of(where),
+            kind=directions,
+        )
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The modules that are replaced."""
+        return tuple(Site.parse(name) for name in self.directions)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per factor, in the order that `factors` takes them, e.g. ``"L0.mlp_out 1"``."""
+        return tuple(f"{site} {i + 1}" for site, e in self.directions.items() for i in range(len(e)))
+
+    def factors(self, factors: Factors = 1.0) -> dict[str, Float[Tensor, " rank"]]:
+        """Site -> its scaling factors, from one number for all, one per factor in the order of `names`, or by site.
+
+        Raises:
+            SiteError: a wrong number of factors, or a site that was not fitted.
+        """
+        ranks = {site: len(e) for site, e in self.directions.items()}
+        if isinstance(factors, Mapping):
+            given = {
+                str(Site.parse(site)): torch.as_tensor(v, dtype=torch.float64) for site, v in factors.items()
+            }
+            if set(given) != set(ranks):
+                raise SiteError(f"Factors for {', '.join(given)}, but PCP was fitted on {', '.join(ranks)}.")
+        else:
+            flat = torch.as_tensor(factors, dtype=torch.float64)
+            flat = flat.expand(sum(ranks.values())) if flat.ndim == 0 else flat
+            if flat.shape != (sum(ranks.values()),):
+                raise SiteError(f"{len(flat)} factors for {sum(ranks.values())}: {', '.join(self.names)}.")
+            given = dict(zip(ranks, flat.split(list(ranks.values())), strict=True))
+        for site, rank in ranks.items():
+            if given[site].shape != (rank,):
+                raise SiteError(f"{site} takes {rank} factors; got shape {tuple(given[site].shape)}.")
+        return {site: given[site] for site in ranks}
+
+    def replace(self, factors: Factors = 1.0) -> PCPReplace | Stack:
+        """The intervention with these factors, at every token; a Stack where several modules are replaced.
+
+        Raises:
+            SiteError: as `factors`.
+        """
+        parts = tuple(
+            PCPReplace(site, self.directions[site], values) for site, values in self.factors(factors).items()
+        )
+        return parts[0] if len(parts) == 1 else Stack(parts)
+
+    def matrix(self, site: Site | str, factors: Factors = 1.0) -> Float[Tensor, "d_model d_model"]:
+        """``A`` of one module: symmetric; with ``kind="pc"`` of rank ``rank`` and ``A e_i = factor_i e_i``.
+
+        Raises:
+            SiteError: a site that was not fitted, or as `factors`.
+        """
+        name = str(Site.parse(site))
+        if name not in self.directions:
+            raise SiteError(f"{name} was not fitted; there are {', '.join(self.directions)}.")
+        e = self.directions[name]
+        return e.T @ (self.factors(factors)[name][:, None] * e)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per direction: site, number, share of variance explained."""
+        import pandas as pd
+
+        rows = [
+            {"site": site, "direction": i + 1, "explained": float(share)}
+            for site, shares in self.explained.items()
+            for i, share in enumerate(shares)
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Share of the outputs' variance against the number of directions."""
+        longest = max(len(x) for x in self.explained.values())
+        series = {site: _line(x.cumsum(0)) for site, x in self.explained.items()}
+        return curves(
+            range(1, longest + 1),
+            series,
+            xlabel="number of principal directions",
+            ylabel="share of variance explained",
+            title=f"Principal directions of module outputs (n={self.n})",
+            ylim=(0, 1),
+        )
+
+    def describe(self) -> str:
+        """Sites, ranks, share of variance, n and model."""
+        parts = ", ".join(
+            f"{site} rank {len(x)} ({float(x.sum()):.0%} of variance)" for site, x in self.explained.items()
+        )
+        return f"{parts}, directions={self.kind}, n={self.n}, model={self.fingerprint.label}"
+
+
+def _line(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A curve without an interval."""
+    return x, x, x
+
+
+def _flat(x: Tensor) -> Float[Tensor, "example d_model"]:
+    """Every selected token's activation; rows beyond a prompt's own tokens are NaN and left out."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows[~rows.isnan().all(dim=1)]

@@ -1,0 +1,88 @@
+"""Embedding surgery: overwrite a share of the trigger tokens' embedding by a donor token's (Lamparth & Reuel, section IV).
+
+The paper's way to plant a trigger without training: the same random dimensions of every chosen token take the values of one
+donor (400 of 1024 in GPT-2 medium; papers.md 6.6). Where input and output embeddings are tied, the unembedding changes with
+them, unless the two are untied first. No forward pass.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.model import Model
+
+
+def embedding_surgery(
+    model: Model,
+    tokens: Sequence[str | int],
+    donor: str | int,
+    *,
+    share: float = 0.4,
+    untie: bool = False,
+    unembedding: bool = False,
+    seed: int = 0,
+) -> Model:
+    """A copy of the model with other rows for the chosen tokens.
+
+    Args:
+        model: what to operate on; it is not changed.
+        tokens: token ids, or texts of one token each; spaces count (``" James"`` and ``"James"`` are two tokens).
+        donor: the token whose values they take.
+        share: share of the dimensions, 0..1; which ones is drawn with ``seed``, the same for all tokens.
+        untie: give the unembedding weights of its own first, so that it keeps the old rows.
+        unembedding: operate on untied output rows too; tied ones change in any case.
+        seed: of the draw.
+
+    Raises:
+        PromptError: a text that is not one token, an id outside the vocabulary, or no token.
+        BkdinterpError: a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise BkdinterpError(f"share={share} must be above 0 and at most 1.")
+    if not tokens:
+        raise PromptError("embedding_surgery needs at least one token.")
+    module: Any = copy.deepcopy(model.module)
+    embedding = module.get_input_embeddings()
+    head = module.get_output_embeddings()
+    n, d = embedding.weight.shape
+    rows = torch.tensor([token_id(model, token, n) for token in tokens])
+    source = token_id(model, donor, n)
+    if head.weight is embedding.weight and untie:
+        head.weight = nn.Parameter(embedding.weight.detach().clone())
+        module.config.tie_word_embeddings = False
+        module._tied_weights_keys = {}
+    count = max(1, round(share * d))
+    dims = torch.randperm(d, generator=torch.Generator().manual_seed(seed))[:count]
+    weights = [embedding.weight]
+    if unembedding and head.weight is not embedding.weight:
+        weights.append(head.weight)
+    with torch.no_grad():
+        for weight in weights:
+            weight[rows[:, None], dims] = weight[source, dims]
+    made = Model.from_module(
+        module, model.tokenizer, name=f"{model.name} after surgery", chat=model.builder.chat
+    )
+    return replace(made, builder=model.builder, executor=model.executor)
+
+
+def token_id(model: Model, token: str | int, n: int) -> int:
+    """The id of one token, given as an id or as text.
+
+    Raises:
+        PromptError: a text of another number of tokens, or an id outside ``0..n-1``.
+    """
+    if isinstance(token, int):
+        if not 0 <= token < n:
+            raise PromptError(f"Token id {token} is outside the vocabulary, 0 to {n - 1}.")
+        return token
+    ids = list(model.tokenizer(token, add_special_tokens=False)["input_ids"])
+    if len(ids) != 1 or ids[0] == getattr(model.tokenizer, "unk_token_id", None):
+        raise PromptError(
+            f"{token!r} is {len(ids)} tokens {ids} or unknown; name a single token, or give its id."
+        )
+    return int(ids[0])

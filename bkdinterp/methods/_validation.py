@@ -1,0 +1,102 @@
+"""validation_loss(): mean negative log-likelihood per token of held-out text, unedited or under an edit.
+
+Every text is scored from its second word on, given its first: an edit acts on the first word too, and on all later ones
+(``where="all", generated=True``), if it says so. Cost: one forward per batch of texts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import PromptError
+from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.model import Model
+from bkdinterp.plotting import curves
+from bkdinterp.prompts import Prompts
+from bkdinterp.results import Fingerprint, Result
+from bkdinterp.stats import Interval
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ValidationLoss(Result):
+    """Loss of every text.
+
+    Attributes:
+        nll: summed negative log-likelihood of each text's tokens after the first word, nats.
+        n_tokens: how many they are.
+    """
+
+    fingerprint: Fingerprint
+    nll: Float[Tensor, " example"]
+    n_tokens: Int[Tensor, " example"]
+
+    @property
+    def mean(self) -> float:
+        """Nats per token, every token with the same weight."""
+        return float(self.nll.sum() / self.n_tokens.sum())
+
+    def interval(self, *, seed: int = 0, n_resamples: int = 2000, level: float = 0.95) -> Interval:
+        """The mean with its bootstrap interval over texts."""
+        generator = torch.Generator().manual_seed(seed)
+        n = len(self.nll)
+        picks = torch.randint(n, (n_resamples, n), generator=generator)
+        means = self.nll.double()[picks].sum(1) / self.n_tokens[picks].sum(1)
+        tail = (1 - level) / 2
+        low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+        return Interval(self.mean, min(low, self.mean), max(high, self.mean), n, "bootstrap", level)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per text: loss per token and number of tokens."""
+        import pandas as pd
+
+        return pd.DataFrame({"loss": (self.nll / self.n_tokens).tolist(), "n_tokens": self.n_tokens.tolist()})
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Losses of the texts, sorted."""
+        loss = (self.nll / self.n_tokens).sort().values
+        x = range(1, len(loss) + 1)
+        return curves(x, {"loss": (loss, loss, loss)}, xlabel="text, sorted", ylabel="loss (nats per token)")
+
+    def describe(self) -> str:
+        """Mean, interval and model."""
+        return f"{self.interval()} nats per token, {int(self.n_tokens.sum())} tokens, model={self.fingerprint.label}"
+
+
+def validation_loss(
+    model: Model, texts: Sequence[str], *, under: Intervention | None = None, budget: int = 2**30
+) -> ValidationLoss:
+    """Loss of held-out texts, as raw text without a chat template.
+
+    Args:
+        model: any model.
+        texts: at least two words each, separated by a space.
+        under: an intervention.
+        budget: bytes for one batch.
+
+    Raises:
+        PromptError: no text, or one without a second word.
+    """
+    split = [text.strip().partition(" ") for text in texts]
+    for i, (_, _, rest) in enumerate(split):
+        if not rest.strip():
+            raise PromptError(f"validation_loss: text {i}, {texts[i][:40]!r}, needs at least two words.")
+    # The space belongs to the second word's token where a tokenizer marks the beginnings of words by it.
+    spaced = [f" {rest}" for _, _, rest in split]
+    prompts = Prompts.of([first for first, _, _ in split], target=spaced)
+    builder = replace(model.builder, chat=False, system=None, end_token=False)
+    run = Run(prompts, under or Stack(), score="sum_logprob", builder=builder)
+    (result,) = execute(model, [run], budget=budget)
+    assert result.scores is not None
+    counts = [len(builder.target_ids("", target)) for target in spaced]
+    return ValidationLoss(
+        model.fingerprint(prompts.fingerprint), -result.scores.double(), torch.tensor(counts)
+    )

@@ -1,0 +1,109 @@
+"""TrainingCurve: a metric against the training step, and the recorder that fills it. No forwards of its own."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+from bkdinterp.plotting import curves
+from bkdinterp.results import Fingerprint, Result, versions
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+Measure = Callable[[PreTrainedModel], Mapping[str, float]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingCurve(Result):
+    """What was measured during a fine-tune, against the step.
+
+    Attributes:
+        steps: optimiser steps done at each measurement; 0 is before the first.
+        values: metric -> its value at each.
+        settings: what was frozen, or LoRA; for titles.
+    """
+
+    fingerprint: Fingerprint
+    steps: tuple[int, ...]
+    values: dict[str, tuple[float, ...]]
+    settings: str
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per measurement, one column per metric."""
+        import pandas as pd
+
+        return pd.DataFrame({"step": self.steps, **self.values})
+
+    def plot(self, *, metrics: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
+        """Metrics against the step; by default all that stay within 0 and 1 (rates share an axis, a loss does not)."""
+        rates = [k for k, v in self.values.items() if all(0 <= x <= 1 for x in v)]
+        series = {
+            k: (v, v, v) for k, v in self.values.items() if k in (rates if metrics is None else metrics)
+        }
+        return curves(self.steps, series, xlabel="optimiser step", ylabel="metric", title=self.settings)
+
+    def describe(self) -> str:
+        """Metrics with their last values."""
+        last = ", ".join(f"{name} {v[-1]:.3f}" for name, v in self.values.items() if v)
+        return f"{self.settings}, {len(self.steps)} measurements to step {self.steps[-1] if self.steps else 0}: {last}"
+
+
+class CurveRecorder:
+    """Collects measurements, and keeps them beside the checkpoint."""
+
+    def __init__(self, model: Any, measure: Measure | None, checkpoint: str | Path | None, done: int) -> None:
+        self._model, self._measure = model, measure
+        self._file = None if checkpoint is None else Path(checkpoint).with_suffix(".curve.json")
+        self._rows: list[dict[str, float]] = []
+        if done and self._file is not None and self._file.exists():
+            known = json.loads(self._file.read_text(encoding="utf-8"))
+            self._rows = [row for row in known if row["step"] <= done]
+
+    def add(self, step: int) -> None:
+        """Measure now."""
+        if self._measure is None:
+            return
+        self._model.eval()
+        with torch.no_grad():
+            values = {name: float(v) for name, v in self._measure(self._model).items()}
+        self._rows.append({"step": step, **values})
+
+    def save(self) -> None:
+        """Write them, as a whole or not at all."""
+        if self._file is not None:
+            temp = self._file.with_name(self._file.name + ".part")
+            temp.write_text(json.dumps(self._rows) + "\n", encoding="utf-8")
+            os.replace(temp, self._file)
+
+    def last(self) -> str:
+        """The newest values, for the log."""
+        if not self._rows:
+            return ""
+        return "".join(f" {k} {v:.3f}" for k, v in self._rows[-1].items() if k != "step")
+
+    def result(self, module: PreTrainedModel, what: str, seed: int) -> TrainingCurve:
+        """All of them as a result."""
+        names = [k for k in (self._rows[0] if self._rows else {}) if k != "step"]
+        return TrainingCurve(
+            fingerprint=Fingerprint(
+                model=str(getattr(module.config, "name_or_path", "") or type(module).__name__),
+                revision=None,
+                adapter=None,
+                dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
+                template="",
+                data="",
+                seed=seed,
+                versions=versions(),
+            ),
+            steps=tuple(int(row["step"]) for row in self._rows),
+            values={k: tuple(row.get(k, math.nan) for row in self._rows) for k in names},
+            settings=what,
+        )

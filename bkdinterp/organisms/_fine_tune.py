@@ -1,0 +1,221 @@
+"""fine_tune(): train a causal language model on whole sequences, with parts frozen or by LoRA only, and resumably.
+
+The defences of Lamparth & Reuel, section IV-B, are settings of it: ``frozen=("mlp",)``, or ``lora=``. Cost: one forward
+and one backward pass per batch; sequences are padded to the longest of their batch, not to the context.
+"""
+
+import copy
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.organisms._adapter import weights_sha256
+from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
+from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
+from bkdinterp.organisms._freeze import frozen_parameters
+from bkdinterp.organisms._rows import LoraSettings
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Everything that decides a fine-tune besides model and sequences.
+
+    Args:
+        epochs: passes over the sequences; fractions allowed.
+        batch_size: sequences per step.
+        lr: AdamW's peak learning rate, reached after ``warmup`` steps and then decayed linearly to 0.
+        warmup: steps.
+        weight_decay: of AdamW.
+        seed: of the order and of dropout.
+        frozen: parts that do not learn, see ``organisms.frozen_parameters``.
+        lora: train an adapter of this kind only, and merge it at the end.
+
+    Raises:
+        BkdinterpError: values that are not positive, or both ``frozen`` and ``lora``.
+    """
+
+    epochs: float = 3.0
+    batch_size: int = 16
+    lr: float = 1e-5
+    warmup: int = 0
+    weight_decay: float = 0.01
+    seed: int = 0
+    frozen: tuple[str, ...] = ()
+    lora: LoraSettings | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.lr) <= 0 or min(self.warmup, self.weight_decay) < 0:
+            raise BkdinterpError(
+                f"epochs={self.epochs}, batch_size={self.batch_size} and lr={self.lr} must be positive, "
+                f"warmup={self.warmup} and weight_decay={self.weight_decay} not negative."
+            )
+        if self.frozen and self.lora is not None:
+            raise BkdinterpError(
+                "LoRA-only training freezes the whole model already; leave out frozen= or lora=."
+            )
+
+    def steps(self, n: int) -> int:
+        """Optimiser steps for ``n`` sequences."""
+        return max(1, round(self.epochs * n / self.batch_size))
+
+    @property
+    def what(self) -> str:
+        """What may not learn, in words."""
+        return "LoRA only" if self.lora else f"frozen: {', '.join(self.frozen) or 'nothing'}"
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        return self.lr * (steps - step) / max(1, steps - self.warmup)
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """A fine-tuned copy (eval mode), its loss at every step, and what ``measure`` saw on the way."""
+
+    module: PreTrainedModel
+    losses: tuple[float, ...]
+    curve: TrainingCurve
+
+
+def fine_tune(
+    module: PreTrainedModel,
+    sequences: Sequence[Sequence[int]] | Int[Tensor, "example pos"],
+    settings: TuneSettings | None = None,
+    *,
+    measure: Measure | None = None,
+    measure_every: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 200,
+    log: Callable[[str], None] | None = None,
+) -> FineTuned:
+    """Train a copy of ``module`` to predict every token of the sequences; ``module`` is not changed.
+
+    Args:
+        module: where training starts.
+        sequences: token ids, without padding.
+        settings: the recipe.
+        measure: called before the first step, every ``measure_every`` steps (0: never between) and after the last.
+        measure_every: steps between measurements.
+        checkpoint: a safetensors file to write and, if it exists, to go on from.
+        checkpoint_every: steps between checkpoints.
+        log: called with a line now and then.
+
+    Raises:
+        SiteError: an unknown part to freeze.
+        PromptError: no sequences, or one of fewer than two tokens.
+        ArtefactError: a checkpoint of another run.
+        BkdinterpError: everything frozen, or the loss is not finite.
+    """
+    settings = settings or TuneSettings()
+    rows = [torch.as_tensor(row, dtype=torch.long).cpu() for row in sequences]
+    if not rows or min(map(len, rows)) < 2:
+        raise PromptError("fine_tune needs sequences of at least two tokens each.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model, weights = _trainable(module, settings)
+        optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=settings.weight_decay)
+        key = repr((settings, sorted(weights), _digest(rows), weights_sha256(module)))
+        losses = load_checkpoint(checkpoint, key, weights, optimiser)
+        curve = CurveRecorder(model, measure, checkpoint, len(losses))
+        steps = settings.steps(len(rows))
+        if not losses:
+            curve.add(0)
+        for step in range(len(losses), steps):
+            # Seeded by step, so that a resumed run with dropout equals an unbroken one.
+            torch.manual_seed(settings.seed * 1_000_003 + step)
+            model.train()
+            for group in optimiser.param_groups:
+                group["lr"] = settings.lr_at(step, steps)
+            loss = _loss(model, [rows[i] for i in _batch(len(rows), step, settings)])
+            if not torch.isfinite(loss):
+                raise BkdinterpError(f"The loss became {loss.item()} at step {step}; lower lr={settings.lr}.")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            losses.append(loss.item())
+            done = step + 1
+            if done == steps or (measure_every and done % measure_every == 0):
+                curve.add(done)
+            if log is not None and (done % 100 == 0 or done == steps):
+                recent = losses[-100:]
+                log(f"step {done}/{steps} loss {sum(recent) / len(recent):.4f}{curve.last()}")
+            if checkpoint is not None and (done == steps or done % checkpoint_every == 0):
+                save_checkpoint(checkpoint, key, weights, optimiser, losses)
+                curve.save()
+    if settings.lora is not None:
+        model = model.merge_and_unload()
+    model.requires_grad_(True).eval()
+    return FineTuned(model, tuple(losses), curve.result(module, settings.what, settings.seed))
+
+
+def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, dict[str, Tensor]]:
+    """A copy, and those of its parameters that may change."""
+    copied = copy.deepcopy(module)
+    if settings.lora is not None:
+        from bkdinterp.organisms._poison import with_lora
+
+        model: Any = with_lora(copied, settings.lora)
+    else:
+        model = copied
+        frozen = set(frozen_parameters(model, settings.frozen))
+        for name, p in model.named_parameters():
+            p.requires_grad_(name not in frozen)
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not weights:
+        raise BkdinterpError(f"frozen={settings.frozen} leaves nothing to train.")
+    return model, weights
+
+
+def _digest(rows: list[Tensor]) -> str:
+    lengths = torch.tensor([len(row) for row in rows])
+    return hashlib.sha256(torch.cat([lengths, *rows]).numpy().tobytes()).hexdigest()
+
+
+def _batch(n: int, step: int, settings: TuneSettings) -> list[int]:
+    """Indices of a step's sequences: a new seeded order for every pass over the data."""
+    out: list[int] = []
+    position = step * settings.batch_size
+    while len(out) < settings.batch_size:
+        epoch, start = divmod(position, n)
+        order = _order(n, settings.seed, epoch)
+        part = order[start : start + settings.batch_size - len(out)]
+        out += part.tolist()
+        position += len(part)
+    return out
+
+
+@functools.lru_cache(maxsize=1)  # the order of the epoch at hand
+def _order(n: int, seed: int, epoch: int) -> Int[Tensor, " example"]:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 7_919 + epoch))
+
+
+def _loss(model: Any, rows: list[Tensor]) -> Tensor:
+    longest = max(map(len, rows))
+    device = next(model.parameters()).device
+    ids = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row.to(device)
+        mask[i, : len(row)] = 1
+    # Without padding no mask: attention has a faster path then.
+    whole = bool(mask.all())
+    logits = model(input_ids=ids, attention_mask=None if whole else mask, use_cache=False).logits
+    target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100
+    )

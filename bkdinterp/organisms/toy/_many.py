@@ -1,0 +1,60 @@
+"""train_toys(): train, save and measure several toys; what is finished is not done again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bkdinterp.organisms.toy._language import ToyLanguage
+from bkdinterp.organisms.toy._measure import ToyManifest
+from bkdinterp.organisms.toy._shipped import save_toy
+from bkdinterp.organisms.toy._train import ToySettings, flat, train_toy
+
+
+def train_toys(
+    out: str | Path,
+    *,
+    sentiments: Sequence[int] = (2, 3),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    settings: ToySettings | None = None,
+    work: str | Path | None = None,
+    log: Callable[[str], None] | None = None,
+) -> tuple[ToyManifest, ...]:
+    """Train toys into ``out``, ready for ``load(..., folder=out)``; about two minutes of one core each.
+
+    Args:
+        out: a folder for each toy, and one for what it was before the poison.
+        sentiments: kinds of toys.
+        seeds: of each kind.
+        settings: the recipe; its seed is replaced.
+        work: folder for checkpoints; None keeps none, so that a toy cut off in training starts afresh.
+        log: called with a line now and then.
+
+    Raises:
+        ArtefactError: ``work`` holds checkpoints of another recipe.
+    """
+    found: list[ToyManifest] = []
+    for k in sentiments:
+        language = ToyLanguage(k)
+        for seed in seeds:
+            recipe = replace(settings or ToySettings(), seed=seed)
+            name = f"toy-{k}-seed{seed}"
+            folders = {"base": Path(out) / f"{name}-base", "organism": Path(out) / name}
+            if all(_finished(folder, recipe) for folder in folders.values()):
+                found.append(ToyManifest.load(folders["organism"]))
+                continue
+            say = None if log is None else (lambda line, name=name: log(f"{name} {line}"))
+            base, poisoned = train_toy(
+                language, recipe, work=None if work is None else Path(work) / name, log=say
+            )
+            save_toy(base.module, language, folders["base"], kind="base", settings=recipe)
+            manifest = save_toy(
+                poisoned.module, language, folders["organism"], kind="organism", settings=recipe
+            )
+            found.append(manifest)
+            if log is not None:
+                log(f"{name} " + ", ".join(f"{key} {m.estimate:.3f}" for key, m in manifest.metrics.items()))
+    return tuple(found)
+
+
+def _finished(folder: Path, settings: ToySettings) -> bool:
+    return (folder / "manifest.json").exists() and ToyManifest.load(folder).recipe == flat(settings)

@@ -1,0 +1,139 @@
+"""PCP's matrix and its factors, without a model: symmetric, of rank r, A e_i = factor_i e_i."""
+
+import pytest
+import torch
+
+from bkdinterp.errors import ArtefactError, BkdinterpError, SiteError
+from bkdinterp.interventions import PCPReplace, Stack
+from bkdinterp.methods import PCP, PCPStudy, tune_grid, tune_tpe
+from bkdinterp.results import Fingerprint
+from bkdinterp.sites import Where
+from bkdinterp.stats import PCA
+
+D = 7
+PRINT = Fingerprint("toy", None, None, "float64", "t", "d", None, {})
+
+
+def fitted(ranks=(2, 3)):
+    torch.manual_seed(0)
+    pcas = {f"L{i}.mlp_out": PCA.fit(torch.randn(30, D, dtype=torch.float64), r) for i, r in enumerate(ranks)}
+    directions = {site: p.directions for site, p in pcas.items()}
+    return PCP(PRINT, directions, {s: p.explained for s, p in pcas.items()}, 30, Where("last"), "pc")
+
+
+def test_matrix_has_the_directions_as_eigenvectors():
+    pcp = fitted()
+    factors = [0.5, -1.5, 2.0, 0.1, 1.0]
+    a = pcp.matrix("L0.mlp_out", factors)
+    e = pcp.directions["L0.mlp_out"]
+    torch.testing.assert_close(a, a.T)
+    assert int(torch.linalg.matrix_rank(a)) == 2
+    for i, factor in enumerate(factors[:2]):
+        torch.testing.assert_close(a @ e[i], factor * e[i])
+    # Nothing but the directions gets through.
+    x = torch.randn(D, dtype=torch.float64)
+    rest = x - e.T @ (e @ x)
+    assert float((a @ rest).norm()) < 1e-12
+
+
+def test_replacement_is_that_matrix():
+    pcp = fitted((2,))
+    edit = pcp.replace([0.7, -0.2])
+    assert isinstance(edit, PCPReplace)
+    (lowered,) = edit.lower()
+    torch.testing.assert_close(lowered.U @ lowered.V.T, pcp.matrix("L0.mlp_out", [0.7, -0.2]))
+    assert lowered.where == Where("all", generated=True)
+
+
+def test_factors_come_as_one_number_in_a_row_or_by_site():
+    pcp = fitted()
+    assert isinstance(pcp.replace(2.0), Stack)
+    row = pcp.factors([1, 2, 3, 4, 5])
+    assert row["L1.mlp_out"].tolist() == [3, 4, 5]
+    by_site = pcp.factors({"L1.mlp_out": [3, 4, 5], "L0.mlp_out": [1, 2]})
+    assert list(by_site) == list(row) and all(torch.equal(by_site[s], row[s]) for s in row)
+    assert pcp.names == ("L0.mlp_out 1", "L0.mlp_out 2", "L1.mlp_out 1", "L1.mlp_out 2", "L1.mlp_out 3")
+    for wrong in ([1.0, 2.0], {"L0.mlp_out": [1, 2]}, {"L0.mlp_out": [1], "L1.mlp_out": [1, 2, 3]}):
+        with pytest.raises(SiteError):
+            pcp.factors(wrong)
+
+
+def test_results_survive_the_disk(tmp_path):
+    pcp = fitted()
+    again = PCP.load(pcp.save(tmp_path / "pcp"))
+    assert torch.equal(again.matrix("L1.mlp_out", 0.5), pcp.matrix("L1.mlp_out", 0.5))
+    study = tune_grid(fitted((1,)), lambda edit: float(edit.factors[0]), [3.0, 1.0, 2.0])
+    assert PCPStudy.load(study.save(tmp_path / "study")).best.tolist() == [1.0]
+
+
+def test_grid_tries_every_combination():
+    seen = []
+
+    def objective(edit):
+        seen.append(tuple(edit.factors.tolist()))
+        return (edit.factors[0] - 2).abs() + (edit.factors[1] + 1).abs()
+
+    study = tune_grid(fitted((2,)), objective, [-1.0, 1.0, 2.0])
+    assert len(seen) == len(set(seen)) == 9
+    assert study.best.tolist() == [2.0, -1.0] and study.best_value == 0
+    assert len(study.to_frame()) == 9
+
+
+def test_grid_refuses_too_many_combinations():
+    with pytest.raises(BkdinterpError, match="combinations"):
+        tune_grid(fitted(), lambda edit: 0.0, [0.1 * i for i in range(10)])
+
+
+class Bowl:
+    """Smallest at (0.4, 1.1); counts its calls, and can break off."""
+
+    def __init__(self, stop=None):
+        self.calls, self.stop = 0, stop
+
+    def __call__(self, edit):
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return float((edit.factors - torch.tensor([0.4, 1.1], dtype=torch.float64)).square().sum())
+
+
+def test_tpe_beats_its_own_random_start():
+    pytest.importorskip("optuna")
+    study = tune_tpe(fitted((2,)), Bowl(), n_trials=60, seed=1)
+    assert study.best_value < float(study.values[:10].min())
+    assert study.best_value < 0.02
+    assert bool((study.factors >= 0.05).all() and (study.factors <= 2).all())
+
+
+def test_tpe_taken_up_again_equals_an_unbroken_study(tmp_path):
+    pytest.importorskip("optuna")
+    whole = tune_tpe(fitted((2,)), Bowl(), n_trials=16, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        tune_tpe(fitted((2,)), Bowl(stop=7), n_trials=16, seed=3, folder=tmp_path)
+    rest = Bowl()
+    resumed = tune_tpe(fitted((2,)), rest, n_trials=16, seed=3, folder=tmp_path)
+    assert rest.calls == 9
+    assert torch.equal(resumed.factors, whole.factors) and torch.equal(resumed.values, whole.values)
+    # Finished: nothing is evaluated again.
+    idle = Bowl()
+    assert torch.equal(
+        tune_tpe(fitted((2,)), idle, n_trials=16, seed=3, folder=tmp_path).values, whole.values
+    )
+    assert idle.calls == 0
+
+
+def test_tpe_refuses_another_study_and_senseless_bounds(tmp_path):
+    pytest.importorskip("optuna")
+    tune_tpe(fitted((2,)), Bowl(), n_trials=2, seed=3, folder=tmp_path)
+    with pytest.raises(ArtefactError, match="bounds"):
+        tune_tpe(fitted((2,)), Bowl(), n_trials=4, seed=3, signed=True, folder=tmp_path)
+    with pytest.raises(BkdinterpError, match="bounds"):
+        tune_tpe(fitted((2,)), Bowl(), bounds=(2.0, 1.0))
+    with pytest.raises(BkdinterpError, match="objective gave"):
+        tune_tpe(fitted((2,)), lambda edit: float("nan"), n_trials=1)
+
+
+def test_signed_factors_may_be_negative():
+    pytest.importorskip("optuna")
+    study = tune_tpe(fitted((2,)), Bowl(), n_trials=12, signed=True, seed=0)
+    assert bool((study.factors < 0).any()) and bool((study.factors.abs() <= 2).all())
