@@ -167,7 +167,7 @@ def save_findings(found: Findings, folder: Path) -> list[Path]:
             result.save(folder / name / key)
             path = folder / f"{name}_{key}.png"
             figure = result.plot(limit=limit) if isinstance(result, HeadScores) else result.plot()
-            figure.text(0.99, 0.99, name, ha="right", va="top", weight="bold")
+            figure.text(0.99, 0.01, name, ha="right", va="bottom", weight="bold")
             figure.savefig(path, dpi=130)
             figures.append(path)
     return figures
