@@ -12,6 +12,9 @@ from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import PaperTable
 
 TABLES: dict[str, str] = {
+    "I": "_localise:table_i",
+    "II": "_localise:table_ii",
+    "XII": "_localise:table_xii",
     # The natural-language organism; each function returns one PaperTable named "lamparth-VIII" and so on.
     "VIII": "_natural:table_viii",
     "IX": "_natural:table_ix",
