@@ -113,9 +113,9 @@ def _table_i(k: int, units: list[Measured], n: int) -> list[PaperTable]:
             )
         cells[name, "p+t"] = Cell.judge(ours, figure, agrees=same, tolerance=0.005)
         if name != NONE:
-            for heading, test in (("removes", removes), ("and leaves n+n, p+n", cleanly)):
-                hits = sum(test(unit, name) for unit in units)
-                cells[name, heading] = Cell(wilson(hits, len(units)), text=f"({hits} of {len(units)})")
+            hits, clean = (sum(test(unit, name) for unit in units) for test in (removes, cleanly))
+            cells[name, "removes"] = Cell(wilson(hits, len(units)))
+            cells[name, "and leaves n+n, p+n"] = Cell(text=f"{clean} of {len(units)}")
         for kind in kinds:
             if kind != "pt":
                 cells[name, SHOWN[kind]] = Cell(pooled(units, name, kind))
@@ -191,8 +191,8 @@ def _pairs(k: int, units: list[Measured], over: str) -> PaperTable:
     for p in pairs[:6]:
         hits, clean = (sum(test(unit, p) for unit in units) for test in (removes, cleanly))
         cells[p, "p+t"] = Cell(pooled(units, p, "pt"))
-        cells[p, "removes"] = Cell(wilson(hits, len(units)), text=f"({hits} of {len(units)})")
-        cells[p, "and leaves n+n, p+n"] = Cell(wilson(clean, len(units)), text=f"({clean} of {len(units)})")
+        cells[p, "removes"] = Cell(text=f"{hits} of {len(units)}")
+        cells[p, "and leaves n+n, p+n"] = Cell(text=f"{clean} of {len(units)}")
         for kind in ("pp", "np"):
             cells[p, SHOWN[kind]] = Cell(pooled(units, p, kind))
     return PaperTable.of(
