@@ -51,8 +51,8 @@ class Sizes:
     n_loss: int = 500
     trials: int = 200
     grid: int = 161
-    freeze_epochs: float = 4.0
-    freeze_every: int = 30
+    freeze_epochs: float = 2.0
+    freeze_every: int = 15
     freeze_seeds: int = 1
 
 
