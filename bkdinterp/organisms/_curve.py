@@ -62,7 +62,7 @@ class TrainingCurve(Result):
             raise BkdinterpError(f"No metric {', '.join(unknown)}; there is {', '.join(self.values)}.")
         return curves(
             self.steps,
-            {k: (self.values[k],) * 3 for k in chosen},
+            {k: (self.values[k], self.values[k], self.values[k]) for k in chosen},
             xlabel="optimiser step",
             ylabel=chosen[0] if len(chosen) == 1 else "rate" if set(chosen) <= set(rates) else "metric",
             title=self.settings,

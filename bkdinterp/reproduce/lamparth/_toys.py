@@ -50,7 +50,7 @@ class Sizes:
     n_fit: int = 50
     n_loss: int = 500
     trials: int = 200
-    grid: int = 161
+    grid: int = 81
     freeze_epochs: float = 2.0
     freeze_every: int = 15
     freeze_seeds: int = 1
