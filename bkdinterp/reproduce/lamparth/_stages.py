@@ -1,0 +1,23 @@
+"""The three stages: train, tune, report."""
+
+from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce._table import PaperTable, summary
+from bkdinterp.reproduce.lamparth._tables import make_tables, run_stage
+
+
+def train(job: Job) -> list[PaperTable]:
+    """Fine-tunes that the tables need."""
+    run_stage(job, "train")
+    return []
+
+
+def tune(job: Job) -> list[PaperTable]:
+    """PCP fits and their scaling factors."""
+    run_stage(job, "tune")
+    return []
+
+
+def report(job: Job) -> list[PaperTable]:
+    """Every table, and with all of them a count of their marks."""
+    tables = make_tables(job)
+    return tables if job.only else [summary(tables, "lamparth-agreement"), *tables]
