@@ -67,7 +67,9 @@ class HeadScores(Effects):
         return {"head": str(head), "layer": head.layer, "index": head.head}
 
     def _shape(self) -> str:
-        return f"{self.grid[0]} x {self.grid[1]}"
+        layers, heads = self.grid
+        some = "" if self.n_scored == layers * heads else f"{self.n_scored} heads of "
+        return f"{some}{layers} x {heads}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
