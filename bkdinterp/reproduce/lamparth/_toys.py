@@ -43,6 +43,7 @@ class Sizes:
         freeze_epochs: of poisoned fine-tunes under a freeze.
         freeze_every: steps between measurements there.
         freeze_seeds: seeds of section IV-B.
+        freeze_kinds: numbers of sentiments there.
     """
 
     seeds: int = 5
@@ -54,6 +55,7 @@ class Sizes:
     freeze_epochs: float = 2.0
     freeze_every: int = 15
     freeze_seeds: int = 1
+    freeze_kinds: tuple[int, ...] = SENTIMENTS
 
 
 SMALL = Sizes(
@@ -65,6 +67,7 @@ SMALL = Sizes(
     grid=17,
     freeze_epochs=0.03,
     freeze_every=10,
+    freeze_kinds=(2,),
 )
 
 
