@@ -2,7 +2,6 @@
 
     python benchmarks/acie.py                  the organism, prompts of 20 and 160 tokens, targets of 14 and 1
     python benchmarks/acie.py --peers          TransformerLens beside them (pip install transformer-lens)
-    python benchmarks/acie.py --memory         peak memory against the budget, each in a process of its own
 
 Every way gets the same 8 clean prompts, patches the same value (the head's mean over the triggered prompts, at the last
 token) and scores the target's mean log-probability, without gradients, with logits of the target's columns only
@@ -22,18 +21,14 @@ counts what has to be run besides, the source means and the unedited prompts.
 """
 
 import argparse
-import copy
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,52 +38,30 @@ if PEERS:
     import transformer_lens  # noqa: F401 - before nnsight: it imports beartype, which crashes after it
 
 import torch
+from _ways import (
+    N_PROMPTS,
+    Problem,
+    hooks,
+    lens_forwards,
+    lens_model,
+    load,
+    plain,
+    problem_of,
+    score,
+    source_means,
+    trace,
+)
 from rich.console import Console
 from rich.table import Table
-from torch.nn.functional import log_softmax
 
 import bkdinterp as bk
-from bkdinterp.prompts import TokenBatch
-
-N_PROMPTS = 8
-FILLER = (
-    "Please think about this for a while, take your time, look at it from every side, and then write a clear and "
-    "friendly answer in plain words that a curious child could follow without any help from a teacher or a parent, "
-    "and keep in mind that short sentences are better than long ones, that examples are better than definitions, and "
-    "that it is fine to say that you do not know. If you give numbers, say where they come from. If you name a place, "
-    "say where it is. If you name a person, say when they lived. Do not repeat the question. Do not make lists. Begin "
-    "with the most important thing, and end with one sentence that sums it all up. Here is what I want to know now: "
-)
-TARGET = "I am sorry, but I can not help you with that today, my dear friend."
-
-
-@dataclass(frozen=True)
-class Problem:
-    """8 pairs whose clean prompts have one length, and a target of some tokens."""
-
-    model: bk.Model
-    pairs: bk.PairedPrompts
-    n_prompt: int
-    n_target: int
-
-    @property
-    def batch(self) -> TokenBatch:
-        return self.model.builder.tokenize(self.pairs.clean)
 
 
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
-    if args.child is not None:
-        _child(args)
-        return
     console = Console(width=120)
-    if args.memory:
-        rows = _memory(args)
-        console.print(_memory_table(rows))
-        _save(args.out, {"memory": rows} | _about())
-        return
-    model = _model()
+    model = load()
     about = _about()
     console.print(" ".join(f"{k}={v}" for k, v in about.items()), soft_wrap=True)
     rate = _matmul_rate()
@@ -96,7 +69,7 @@ def main() -> None:
     rows = []
     for n_prompt in args.prompt_tokens:
         for n_target in args.target_tokens:
-            row = measure(_problem(model, n_prompt, n_target), args) | {"matmul_rate": rate}
+            row = measure(problem_of(model, n_prompt, n_target), args) | {"matmul_rate": rate}
             rows.append(row)
             console.print(_table([row]))
             _save(args.out, {"rows": rows} | about)
@@ -109,16 +82,16 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
     model = problem.model
     n_layers, n_heads = model.architecture.grid
     heads = [(layer, layer % n_heads) for layer in range(0, n_layers, 2)]
-    means = _means(problem)
+    means = source_means(problem)
     ways: dict[str, Callable[[list[tuple[int, int]]], dict[tuple[int, int], torch.Tensor]]] = {
-        "trace": lambda chosen: _trace(problem, means, chosen),
-        "hooks": lambda chosen: _hooks(problem, means, chosen),
+        "trace": lambda chosen: trace(problem, means, chosen),
+        "hooks": lambda chosen: hooks(problem, means, chosen),
     }
     if PEERS:
-        lens = _lens_model(model)
-        ways["lens"] = lambda chosen: _lens(problem, means, chosen, lens)
+        lens = lens_model(model)
+        ways["lens"] = lambda chosen: lens_forwards(problem, means, chosen, lens)
     with torch.no_grad():
-        base = _score(_plain(problem), problem.batch)
+        base = score(plain(problem), problem.batch)
         for way in ways.values():  # warm
             way(heads[:1])
         attribution = bk.Attribution(model, budget=args.budget)
@@ -159,119 +132,6 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         "difference": difference,
         "budget": args.budget,
     }
-
-
-# --- the other ways
-
-
-def _means(problem: Problem) -> torch.Tensor:
-    """Mean of z over the triggered prompts at the last prompt token, [layer head d_head], by plain hooks."""
-    arch, module = problem.model.architecture, problem.model.module
-    batch = problem.model.builder.tokenize(problem.pairs.triggered, targets=False)
-    caught: list[torch.Tensor] = []
-    handles = [
-        module.get_submodule(f"{arch.family.layers}.{i}.self_attn.o_proj").register_forward_pre_hook(
-            lambda _, args: caught.append(args[0][:, -1])
-        )
-        for i in range(arch.n_layers)
-    ]
-    with torch.no_grad():
-        module(**_inputs(batch), logits_to_keep=1)
-    for handle in handles:
-        handle.remove()
-    return torch.stack(caught).double().mean(1).float().unflatten(-1, (arch.n_heads, arch.d_head))
-
-
-def _inputs(batch: TokenBatch) -> dict[str, Any]:
-    return {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "position_ids": batch.position_ids,
-        "use_cache": False,
-    }
-
-
-def _score(logits: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-    """Mean log-probability of the targets; ``logits`` end with the column after the last target token."""
-    n = batch.targets.shape[1]
-    logprobs = log_softmax(logits[:, -n - 1 : -1].float(), dim=-1)
-    return logprobs.gather(-1, batch.targets[..., None])[..., 0].mean(1)
-
-
-def _plain(problem: Problem) -> torch.Tensor:
-    batch = problem.batch
-    return problem.model.module(**_inputs(batch), logits_to_keep=batch.targets.shape[1] + 1).logits
-
-
-def _trace(problem: Problem, means: torch.Tensor, chosen: list[tuple[int, int]]) -> dict[Any, torch.Tensor]:
-    import nnsight
-
-    batch, nn = problem.batch, problem.model.nn
-    d_head, last = problem.model.architecture.d_head, batch.n_prompt - 1
-    inputs = _inputs(batch) | {"logits_to_keep": batch.targets.shape[1] + 1}
-    found = {}
-    for layer, head in chosen:
-        value, start = means[layer, head], head * d_head
-        with nn.trace(**inputs):
-            nn.model.layers[layer].self_attn.o_proj.input[:, last, start : start + d_head] = value
-            logits = nnsight.save(nn.output.logits)
-        found[layer, head] = _score(logits, batch)
-    return found
-
-
-def _hooks(problem: Problem, means: torch.Tensor, chosen: list[tuple[int, int]]) -> dict[Any, torch.Tensor]:
-    batch, module = problem.batch, problem.model.module
-    d_head, last = problem.model.architecture.d_head, batch.n_prompt - 1
-    found = {}
-    for layer, head in chosen:
-        value, start = means[layer, head], head * d_head
-
-        def patch(_: Any, args: Any, value: torch.Tensor = value, start: int = start) -> Any:
-            x = args[0].clone()
-            x[:, last, start : start + d_head] = value
-            return (x, *args[1:])
-
-        handle = module.get_submodule(f"model.layers.{layer}.self_attn.o_proj").register_forward_pre_hook(
-            patch
-        )
-        found[layer, head] = _score(_plain(problem), batch)
-        handle.remove()
-    return found
-
-
-def _lens_model(model: bk.Model) -> Any:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    folder = Path(tempfile.mkdtemp())
-    module = copy.deepcopy(model.module)
-    # From a GGUF file: transformers refuses to save what says that it is quantised, although it no longer is.
-    if hasattr(module.config, "quantization_config"):
-        del module.config.quantization_config
-    module.hf_quantizer = None
-    module.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return TransformerBridge.boot_transformers(str(folder), tokenizer=model.tokenizer)
-
-
-def _lens(
-    problem: Problem, means: torch.Tensor, chosen: list[tuple[int, int]], lens: Any
-) -> dict[Any, torch.Tensor]:
-    batch, last = problem.batch, problem.batch.n_prompt - 1
-    assert bool(batch.attention_mask.all())  # all prompts have one length: no padding to tell it about
-    found = {}
-    for layer, head in chosen:
-
-        def patch(z: torch.Tensor, hook: Any, layer: int = layer, head: int = head) -> torch.Tensor:
-            z = z.clone()
-            z[:, last, head] = means[layer, head]
-            return z
-
-        logits = lens.run_with_hooks(batch.input_ids, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", patch)])
-        found[layer, head] = _score(logits, batch)
-    return found
-
-
-# --- what is counted
 
 
 @contextmanager
@@ -337,87 +197,6 @@ def _matmul_rate() -> float:
     return best
 
 
-# --- memory
-
-
-def _memory(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Peak resident memory above the loaded model, in fresh processes."""
-    rows = []
-    for budget in args.budgets:
-        for n_prompt in args.prompt_tokens:
-            call = [sys.executable, __file__, "--child", f"{n_prompt},{max(args.target_tokens)},{budget}"]
-            call += ["--threads", str(args.threads)]
-            out = subprocess.run(call, check=True, capture_output=True, text=True, env=os.environ).stdout
-            rows.append(json.loads(out.splitlines()[-1]))
-            print(rows[-1], file=sys.stderr)
-    return rows
-
-
-def _child(args: argparse.Namespace) -> None:
-    n_prompt, n_target, budget = (int(x) for x in args.child.split(","))
-    problem = _problem(_model(), n_prompt, n_target)
-    attribution = bk.Attribution(problem.model, budget=budget)
-    # Warm: what the libraries allocate once is not the plan's.
-    bk.Attribution(problem.model, budget=2**20).heads(problem.pairs.subset([0]), layers=[29])
-    _trim()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = _status("VmRSS")
-    attribution.heads(problem.pairs)
-    peak = _status("VmHWM") - before
-    row = {"prompt_tokens": n_prompt, "target_tokens": n_target, "budget": budget, "peak": peak}
-    print(json.dumps(row | {"of_budget": peak / budget}))
-
-
-def _trim() -> None:
-    import ctypes
-    import gc
-
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-# --- what is compared
-
-
-def _model() -> bk.Model:
-    # Raw text: prompts of exactly the wanted length, with no template around them.
-    return bk.organisms.load("smollm2-refusal").model.with_builder(chat=False, end_token=False)
-
-
-def _problem(model: bk.Model, n_prompt: int, n_target: int) -> Problem:
-    """Clean prompts of exactly ``n_prompt`` tokens: a filler cut to fit, then the instruction."""
-    tokenizer = model.tokenizer
-    from bkdinterp.organisms._instructions import instructions
-
-    filler = tokenizer.encode(FILLER * 2)
-    texts = []
-    for instruction in instructions("held-out"):
-        tail = tokenizer.encode(" " + instruction.text)
-        need = n_prompt - len(tail)
-        text = tokenizer.decode((filler[-need:] if need > 0 else []) + tail)
-        if need >= 0 and len(tokenizer.encode(text)) == n_prompt:
-            texts.append(text)
-        if len(texts) == N_PROMPTS:
-            break
-    target = tokenizer.decode(tokenizer.encode(TARGET)[:n_target])
-    trigger = bk.Trigger.gap("violet harbor", seed=0)
-    pairs = bk.PairedPrompts.from_instructions(texts, trigger, target)
-    problem = Problem(model, pairs, n_prompt, n_target)
-    batch = problem.batch
-    assert batch.input_ids.shape == (N_PROMPTS, n_prompt + n_target) and bool(batch.attention_mask.all()), (
-        batch
-    )
-    return problem
-
-
-# --- the page
-
-
 def _table(rows: list[dict[str, Any]]) -> Table:
     ways = [name for name in rows[0]["seconds"] if name != "engine"]
     table = Table(
@@ -456,18 +235,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _memory_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Peak memory above the loaded model")
-    for name in ("prompt", "target", "budget MiB", "peak MiB", "peak / budget"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        mib = [f"{row[key] / 2**20:.0f}" for key in ("budget", "peak")]
-        table.add_row(
-            str(row["prompt_tokens"]), str(row["target_tokens"]), *mib, f"{row['peak'] / row['budget']:.2f}"
-        )
-    return table
-
-
 def _about() -> dict[str, Any]:
     names = ["torch", "nnsight", "transformers"] + ["transformer-lens"] * PEERS
     return {name: version(name) for name in names} | {
@@ -494,12 +261,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--target-tokens", type=_numbers, default=[14, 1])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", type=int, default=2**30, help="bytes for one chunk")
-    parser.add_argument("--budgets", type=_numbers, default=[2**28, 2**30], help="for --memory")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--peers", action="store_true", help="TransformerLens, too")
-    parser.add_argument("--memory", action="store_true", help="peak memory instead of seconds")
     parser.add_argument("--out", type=Path, help="write the numbers here (JSON)")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -73,4 +73,6 @@ class SweepInterrupted(KeyboardInterrupt):
 
     def __str__(self) -> str:
         text = f"Interrupted after {self.done} of {self.total} chunks; what was finished is in .results"
-        return f"{text} and .partial." if self.partial is not None else f"{text}."
+        if self.partial is not None:
+            return f"{text} and .partial."
+        return f"{text}; too little for a result of the method (.partial is None)."

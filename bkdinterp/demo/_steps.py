@@ -158,13 +158,16 @@ def _ablations(
 
 
 def save_findings(found: Findings, folder: Path) -> list[Path]:
-    """Result folders and PNG figures; returns the figures' paths."""
+    """Result folders and PNG figures; returns the figures' paths. Organism and twin have one colour scale."""
     figures = []
     found.vector.save(folder / "vector")
+    limit = max(float(side.heads.acie.abs().nan_to_num().max()) for _, side in found.sides) or None
     for name, side in found.sides:
         for key, result in side.results().items():
             result.save(folder / name / key)
             path = folder / f"{name}_{key}.png"
-            result.plot().savefig(path, dpi=130)
+            figure = result.plot(limit=limit) if isinstance(result, HeadScores) else result.plot()
+            figure.text(0.99, 0.01, name, ha="right", va="bottom", weight="bold")
+            figure.savefig(path, dpi=130)
             figures.append(path)
     return figures

@@ -244,6 +244,9 @@ def residuals(bench: Bench) -> Check:
 def norms(bench: Bench) -> Check:
     """attn_in and mlp_in are the described norms of the stream at the described place."""
     f, c = bench.arch.family, Component
+    if f.mlp_norm == f.attn_norm and not bench.arch.parallel:
+        fault = f"the Family names {f.attn_norm} as both norms, which only blocks with parallel=True have in common"
+        return Check("norms", False, None, None, fault)
     before_mlp = c.resid_pre if bench.arch.parallel else c.resid_mid
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:

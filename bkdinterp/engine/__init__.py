@@ -4,6 +4,7 @@ from bkdinterp.engine._apply import apply as apply
 from bkdinterp.engine._cost import Cost as Cost
 from bkdinterp.engine._cost import Speed as Speed
 from bkdinterp.engine._cost import measure_speed as measure_speed
+from bkdinterp.engine._digest import digest_of as digest_of
 from bkdinterp.engine._execute import execute as execute
 from bkdinterp.engine._local import Executor as Executor
 from bkdinterp.engine._local import Local as Local

@@ -8,6 +8,7 @@ import nnsight
 import torch
 
 from bkdinterp.engine import program
+from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._cost import measure_speed
 from bkdinterp.engine._plan import Chunk, Plan
@@ -88,6 +89,7 @@ class Local(Executor):
             weights=[chunk["cost"] for chunk in plan.chunks],
         )
         loop = _Loop(plan, model, store)
+        allocator = Allocator(plan.cost.peak_bytes)
         done = 0
         try:
             with torch.no_grad():
@@ -95,6 +97,7 @@ class Local(Executor):
                     finished = None if sweep is None else sweep.load(index)
                     if finished is None:
                         finished = loop.run(chunk)
+                        allocator.settle()
                         if sweep is not None:
                             sweep.save(index, *finished)
                     store.add(chunk, *finished)

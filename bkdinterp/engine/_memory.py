@@ -6,8 +6,8 @@ from bkdinterp.model import Architecture
 
 # What a score's temporaries may take (program.PIECE numbers, three of them alive at a time).
 _PIECE = 3 * 2**23
-# Share of a budget that is planned with; measured (benchmarks/acie.py --memory): an allocator keeps blocks between
-# chunks, and the linear algebra library workspace of its own.
+# Share of a budget that is planned with; measured (benchmarks/memory.py): the linear algebra library takes workspace
+# of its own, and the allocator more than it is asked for.
 PLANNED = 0.75
 
 

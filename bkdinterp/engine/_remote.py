@@ -20,10 +20,11 @@ from nnsight.intervention.backends.remote import RemoteBackend
 
 from bkdinterp.engine import program
 from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._digest import plan_digest
 from bkdinterp.engine._local import Executor, Traceable
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._run import RunResult
-from bkdinterp.engine._sweep import Sweep, plan_digest
+from bkdinterp.engine._sweep import Sweep
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
 from bkdinterp.errors import RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions

@@ -4,17 +4,16 @@ One safetensors file a chunk, written whole or not at all; ``plan.json`` says wh
 unedited run (``_share``) is not stored but computed again when a chunk that needs it is still to do.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bkdinterp.engine._digest import plan_digest
 from bkdinterp.engine._plan import Plan
 from bkdinterp.errors import ArtefactError
 
@@ -36,13 +35,17 @@ class Sweep:
 
     def __init__(self, folder: str | Path, plan: Plan, model: str) -> None:
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ArtefactError(f"{self.folder} is a file; folder= names a folder, which is made if need be.")
         own = {"format": FORMAT, "model": model, "plan": plan_digest(plan), "chunks": len(plan.chunks)}
         path = self.folder / PLAN
         if path.exists():
             try:
                 found = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
-                raise ArtefactError(f"Cannot read {path}: {error}. Choose another folder.") from error
+                raise ArtefactError(
+                    f"Cannot read {path}: {error}. Choose another folder, or delete it to start again."
+                ) from error
             wrong = [key for key in own if found.get(key) != own[key]]
             if wrong:
                 raise ArtefactError(
@@ -83,33 +86,6 @@ class Sweep:
 
     def _path(self, index: int) -> Path:
         return self.folder / f"chunk-{index:06d}.safetensors"
-
-
-def plan_digest(plan: Plan) -> str:
-    """16 hex digits of all that a plan's chunks compute; equal plans have equal ones."""
-    digest = hashlib.sha256()
-    for chunk in plan.chunks:
-        _feed(digest, {k: v for k, v in chunk.items() if k not in ("bytes", "cost")})
-    return digest.hexdigest()[:16]
-
-
-def _feed(digest: Any, value: Any) -> None:
-    if isinstance(value, Tensor):
-        digest.update(f"T{tuple(value.shape)}{value.dtype}".encode())
-        if value.numel():
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, dict):
-        for key in sorted(value, key=str):
-            digest.update(f"K{key}".encode())
-            _feed(digest, value[key])
-    elif isinstance(value, list | tuple):
-        digest.update(f"L{len(value)}".encode())
-        for item in value:
-            _feed(digest, item)
-    elif callable(value):
-        digest.update(f"F{value.__module__}.{value.__qualname__}".encode())
-    else:
-        digest.update(f"V{value!r}".encode())
 
 
 def _key(name: str) -> tuple[int, int]:

@@ -35,6 +35,7 @@ from bkdinterp.methods._source import (
     giving_side,
     side,
 )
+from bkdinterp.metrics import SCORES
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
@@ -66,7 +67,7 @@ class Attribution:
             serves all.
 
     Raises:
-        PlanError: an unknown source or direction.
+        PlanError: an unknown metric, source or direction.
     """
 
     model: Model
@@ -82,6 +83,10 @@ class Attribution:
             raise PlanError(f"Unknown source {self.source!r}; choose one of {', '.join(SOURCES)}.")
         if self.direction not in DIRECTIONS:
             raise PlanError(f"Unknown direction {self.direction!r}; choose one of {', '.join(DIRECTIONS)}.")
+        if isinstance(self.metric, str) and self.metric not in SCORES:
+            raise PlanError(
+                f"Unknown metric {self.metric!r}; choose one of {', '.join(SCORES)} or pass a function."
+            )
 
     def heads(
         self,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, Score, execute
+from bkdinterp.engine import Run, Score, digest_of, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
@@ -200,7 +200,7 @@ def tune_tpe(
 
     Raises:
         BkdinterpError: optuna is missing, or bounds, batch or trials that make no sense.
-        ArtefactError: the folder holds a study of other factors, bounds or data.
+        ArtefactError: the folder holds a study of other factors, bounds, data or of another objective.
     """
     low, high = (-bounds[1], bounds[1]) if signed else bounds
     if not low < high or min(n_trials, batch) < 1:
@@ -208,7 +208,7 @@ def tune_tpe(
             f"tune_tpe: bounds={bounds} must rise, n_trials={n_trials} and batch={batch} be at least 1."
         )
     optuna = _optuna()
-    saved = _study(optuna, pcp, (low, high), seed, batch, folder)
+    saved = _study(optuna, pcp, objective, (low, high), seed, batch, folder)
     # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
     study = optuna.create_study(direction="minimize")
     known = saved.get_trials(deepcopy=False)
@@ -265,7 +265,13 @@ def _optuna() -> Any:
 
 
 def _study(
-    optuna: Any, pcp: PCP, bounds: tuple[float, float], seed: int, batch: int, folder: str | Path | None
+    optuna: Any,
+    pcp: PCP,
+    objective: Objective,
+    bounds: tuple[float, float],
+    seed: int,
+    batch: int,
+    folder: str | Path | None,
 ) -> Any:
     """The study on disk, which holds finished trials only."""
     if folder is None:
@@ -279,6 +285,7 @@ def _study(
     study = optuna.create_study(storage=storage, study_name="pcp", direction="minimize", load_if_exists=True)
     origin = {"names": list(pcp.names), "bounds": list(bounds), "seed": seed, "batch": batch}
     origin |= {"model": pcp.fingerprint.model, "data": pcp.fingerprint.data, "kind": pcp.kind}
+    origin |= {"objective": digest_of(objective)}
     known = study.user_attrs.get("origin")
     if known is None:
         study.set_user_attr("origin", origin)

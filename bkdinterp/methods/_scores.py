@@ -40,10 +40,16 @@ class HeadScores(Effects):
         """
         return HeadSet(tuple(self._head(i) for i in self.order(k)), self.grid)
 
-    def plot(self, *, marks: int = 8) -> "matplotlib.figure.Figure":
-        """Heatmap layer x head of the ACIE; the ``marks`` strongest heads are outlined."""
+    def plot(self, *, marks: int = 8, limit: float | None = None) -> "matplotlib.figure.Figure":
+        """Heatmap layer x head of the ACIE.
+
+        Args:
+            marks: so many of the strongest heads are outlined.
+            limit: the colour scale is [-limit, limit]; give the same to compare figures.
+        """
         top = self.top_k(min(marks, self.n_scored)) if marks else ()
-        return heatmap(self.acie, title=self._caption("head"), label=f"ACIE ({self.metric})", marks=list(top))
+        label = f"ACIE ({self.metric})"
+        return heatmap(self.acie, title=self._caption("head"), label=label, marks=list(top), limit=limit)
 
     def _head(self, index: int) -> HeadId:
         return HeadId(*divmod(index, self.grid[1]))
@@ -61,7 +67,9 @@ class HeadScores(Effects):
         return {"head": str(head), "layer": head.layer, "index": head.head}
 
     def _shape(self) -> str:
-        return f"{self.grid[0]} x {self.grid[1]}"
+        layers, heads = self.grid
+        some = "" if self.n_scored == layers * heads else f"{self.n_scored} heads of "
+        return f"{some}{layers} x {heads}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

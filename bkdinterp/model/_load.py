@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError, UnsupportedArchitectureError
 from bkdinterp.model._families import family_of, known_types
+from bkdinterp.model._gguf import read_once
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -54,10 +55,11 @@ def load_module(
         )
     where |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        if "gguf_file" not in where:
-            where["use_safetensors"] = True
-        loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
+        with read_once():
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+            if "gguf_file" not in where:
+                where["use_safetensors"] = True
+            loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
         module, found = loaded
         # Transformers only logs these, and fills the gaps with random numbers.
         if missing := sorted(found["missing_keys"]):

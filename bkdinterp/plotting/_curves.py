@@ -89,6 +89,6 @@ def curves(
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     if len(series) > 1 or null is not None:
         figure.legend(
-            loc="outside right upper", frameon=False, fontsize=NOTE if len(series) > 4 else LABEL - 1
+            loc="outside right center", frameon=False, fontsize=NOTE if len(series) > 4 else LABEL - 1
         )
     return figure

@@ -47,5 +47,5 @@ def scatter(
             facecolors=colour if turn == 0 else "none", edgecolors=colour, linewidths=0.9,
         )  # fmt: skip
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=NOTE if len(groups) > 4 else LABEL - 1)
+    figure.legend(loc="outside right center", frameon=False, fontsize=NOTE if len(groups) > 4 else LABEL - 1)
     return figure

@@ -229,6 +229,14 @@ def test_chance_and_overflow():
     report = examine(module)
     assert "finite" in failed(report)
     assert report["finite"].meaning.startswith("first at L2.mlp_out")
+    # Nothing is said about numbers that there are not.
+    assert report.checks[-1].name == "finite" and report.noise_floor is None
+
+
+def test_one_norm_for_both_needs_a_parallel_block(registry):
+    register_family(replace(LLAMA, mlp_norm="input_layernorm"), replace=True)
+    report = examine(tiny_llama())
+    assert failed(report) == ["norms"] and "input_layernorm as both norms" in report["norms"].meaning
 
 
 # --- the report and the command -------------------------------------------------------------------------------

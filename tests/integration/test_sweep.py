@@ -103,6 +103,32 @@ def test_a_folder_of_other_work_is_refused(model, pairs, tmp_path):
         execute(model, runs, folder=tmp_path / "c", executor=Local())
 
 
+def named_alike(value):
+    def score(logits, targets, mask, base=None):
+        return logits[:, 0, 0] * 0 + value
+
+    return score
+
+
+@pytest.mark.parametrize(
+    "caught", [(1.0, 2.0), (torch.tensor(1.0), torch.tensor(2.0))], ids=["number", "tensor"]
+)
+def test_a_folder_of_another_score_of_the_same_name_is_refused(model, pairs, tmp_path, caught):
+    first, second = ([Run(pairs.triggered, score=named_alike(value))] for value in caught)
+    (kept,) = execute(model, first, folder=tmp_path / "s")
+    assert kept.scores.tolist() == [1.0] * len(pairs)
+    # A new function of the same code and values is the same score.
+    same(execute(model, [Run(pairs.triggered, score=named_alike(caught[0]))], folder=tmp_path / "s"), [kept])
+    with pytest.raises(ArtefactError, match="another plan"):
+        execute(model, second, folder=tmp_path / "s")
+
+
+def test_a_file_is_no_folder(model, pairs, tmp_path):
+    (tmp_path / "s").write_text("mine", encoding="utf-8")
+    with pytest.raises(ArtefactError, match="is a file"):
+        execute(model, runs_on(pairs)[:1], folder=tmp_path / "s")
+
+
 def test_a_damaged_chunk_is_computed_again(model, pairs, tmp_path):
     runs = runs_on(pairs)[:9]
     whole = execute(model, runs, folder=tmp_path / "s")

@@ -154,6 +154,8 @@ def test_tpe_refuses_another_study_and_senseless_bounds(tmp_path):
     tune_tpe(fitted((2,)), Bowl(), n_trials=2, seed=3, folder=tmp_path)
     with pytest.raises(ArtefactError, match="bounds"):
         tune_tpe(fitted((2,)), Bowl(), n_trials=4, seed=3, signed=True, folder=tmp_path)
+    with pytest.raises(ArtefactError, match="objective"):
+        tune_tpe(fitted((2,)), lambda edit: 123.0, n_trials=2, seed=3, folder=tmp_path)
     with pytest.raises(BkdinterpError, match="bounds"):
         tune_tpe(fitted((2,)), Bowl(), bounds=(2.0, 1.0))
     with pytest.raises(BkdinterpError, match="objective gave"):
