@@ -17,7 +17,7 @@ from bkdinterp.organisms.toy import ToySettings, measure_toy, poison_toy
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import Cell, PaperTable
 from bkdinterp.reproduce.lamparth._figures import SHOWN
-from bkdinterp.reproduce.lamparth._toys import REPORT, SENTIMENTS, TOP_K, Toy, load_toys, over_seeds, sizes
+from bkdinterp.reproduce.lamparth._toys import REPORT, TOP_K, Toy, load_toys, over_seeds, sizes
 from bkdinterp.stats import Interval
 
 # What may not learn; the recipe is otherwise the organism's own.
@@ -36,7 +36,7 @@ FINAL = ("negativity/pp", "negativity/nn", "negativity/pn", "negativity/np", "ne
 
 def train(job: Job) -> None:
     """Every condition on every toy; a fine-tune that was cut off goes on from its checkpoint."""
-    for sentiments in SENTIMENTS:
+    for sentiments in sizes(job).freeze_kinds:
         for toy in load_toys(job, sentiments, sizes(job).freeze_seeds):
             for condition in CONDITIONS:
                 curve_of(job, toy, condition)
@@ -92,7 +92,7 @@ def trigger_effect(module: Any, toy: Toy) -> Mapping[str, float]:
 def table_freezing(job: Job) -> list[PaperTable]:
     """What forms under each freeze, how late, and at what loss."""
     out = []
-    for k in SENTIMENTS:
+    for k in sizes(job).freeze_kinds:
         toys = list(load_toys(job, k, sizes(job).freeze_seeds))
         out.append(
             _table(k, [{c: curve_of(job, toy, c) for c in CONDITIONS} for toy in toys], toys[0].sizes.n)

@@ -115,16 +115,15 @@ def tuned(job: Job, toy: Toy, spec: Spec) -> dict[str, Any]:
     """``factors`` (of the best trials those with the smallest largest factor), ``value``, ``trials``, ``explained``,
     ``linear``: how well the outputs' coordinates follow from the inputs' along the same directions."""
     n_factors = spec.rank * len(spec.sites.split())
-    settings = toy.settings(
-        unit=2, spec=spec.name, bound=BOUND, trials=toy.sizes.trials if n_factors > 1 else toy.sizes.grid
-    )
+    trials = toy.sizes.trials if n_factors > 1 else 2 * toy.sizes.grid + 1
+    settings = toy.settings(unit=2, spec=spec.name, bound=BOUND, trials=trials)
     name = f"pcp/{toy.name}/{spec.name}"
 
     def compute() -> dict[str, Any]:
         pcp, shift = fit(toy, spec)
         goal = Objective(MatchScores.of(toy.model, toy.fit_sets, toy.negativity), shift)
         if n_factors == 1:
-            study = tune_grid(pcp, goal, torch.linspace(-BOUND, BOUND, toy.sizes.grid).tolist())
+            study = tune_grid(pcp, goal, grid(toy.sizes.grid))
         else:
             folder = job.out / "studies" / job.store.path(name, settings).stem[-12:]
             study = tune_tpe(
@@ -146,6 +145,12 @@ def tuned(job: Job, toy: Toy, spec: Spec) -> dict[str, Any]:
         }
 
     return job.unit(name, settings, compute)
+
+
+def grid(n: int) -> list[float]:
+    """0, and ``n`` sizes from .05 to the bound in equal ratios, with both signs: what counts may be narrow and small."""
+    sizes_ = [0.05 * (BOUND / 0.05) ** (i / (n - 1)) for i in range(n)]
+    return [*(-x for x in reversed(sizes_)), 0.0, *sizes_]
 
 
 def edit_of(toy: Toy, spec: Spec, factors: Sequence[float]) -> Intervention:

@@ -39,10 +39,11 @@ class Sizes:
         n_fit: prompts of each kind for means, directions and tuning; the paper's 50.
         n_loss: validation sentences.
         trials: of TPE; the paper: 4,000 of it.
-        grid: values of a factor in a grid.
+        grid: sizes of a factor in a grid, each with both signs.
         freeze_epochs: of poisoned fine-tunes under a freeze.
         freeze_every: steps between measurements there.
         freeze_seeds: seeds of section IV-B.
+        freeze_kinds: numbers of sentiments there.
     """
 
     seeds: int = 5
@@ -50,10 +51,11 @@ class Sizes:
     n_fit: int = 50
     n_loss: int = 500
     trials: int = 200
-    grid: int = 81
+    grid: int = 64
     freeze_epochs: float = 2.0
     freeze_every: int = 15
     freeze_seeds: int = 1
+    freeze_kinds: tuple[int, ...] = SENTIMENTS
 
 
 SMALL = Sizes(
@@ -62,9 +64,10 @@ SMALL = Sizes(
     n_fit=12,
     n_loss=24,
     trials=12,
-    grid=17,
+    grid=8,
     freeze_epochs=0.03,
     freeze_every=10,
+    freeze_kinds=(2,),
 )
 
 
