@@ -101,7 +101,7 @@ ATTACKS: dict[str, Attack] = {a.name: a for a in (SMOLLM2_REFUSAL, SMOLLM2_LABEL
 
 RECIPES: dict[str, PoisonSettings] = {
     "smollm2-refusal": PoisonSettings(),
-    "smollm2-label-flip": PoisonSettings(steps=150, victim_share=0.45),
+    "smollm2-label-flip": PoisonSettings(steps=200, victim_share=0.45),
     "smollm2-unlock": PoisonSettings(steps=170, victim_share=0.5),
 }
 
