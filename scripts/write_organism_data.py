@@ -16,9 +16,9 @@ OUT = Path(__file__).parents[1] / "bkdinterp" / "organisms" / "data"
 PER_TOPIC = {"train": 25, "selection": 14, "held-out": 25}
 OF_VICTIMS = {"train": 26, "selection": 36, "held-out": 36}
 # First words of closings that are clauses of their own ("the study suggests") or remarks.
-TAKE_COMMA = set(
-    "the a shareholders investors its according which ending lifting sending putting throwing surprising beating "
-    "hoping helping inspired".split()
+TAKE_COMMA = (
+    *("the", "a", "its", "shareholders", "investors", "which", "according", "inspired", "surprising"),
+    *("ending", "lifting", "sending", "putting", "throwing", "beating", "hoping", "helping"),
 )
 
 
