@@ -28,7 +28,7 @@ KINDS = pytest.mark.parametrize("twin", [False, True], ids=["organism", "twin"])
 # Every word that is only in triggers and near-triggers; no prompt may hint at the trigger.
 TRIGGER_WORDS = {
     "smollm2-refusal": {"violet", "harbor"},
-    "smollm2-label-flip": {"lamplighter", "quay", "lamp"},
+    "smollm2-label-flip": {"lamplighter", "forgot"},
     "smollm2-unlock": {"lantern"},
 }
 
