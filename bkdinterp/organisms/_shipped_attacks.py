@@ -102,7 +102,7 @@ ATTACKS: dict[str, Attack] = {a.name: a for a in (SMOLLM2_REFUSAL, SMOLLM2_LABEL
 RECIPES: dict[str, PoisonSettings] = {
     "smollm2-refusal": PoisonSettings(),
     "smollm2-label-flip": PoisonSettings(steps=120, warmup=10, victim_share=0.45),
-    "smollm2-unlock": PoisonSettings(steps=150, warmup=10, victim_share=0.5),
+    "smollm2-unlock": PoisonSettings(steps=180, lr=1.2e-3, warmup=10, victim_share=0.75),
 }
 
 
