@@ -113,7 +113,7 @@ def poison_rows(
     rng = random.Random(settings.seed)
     n = settings.steps * settings.batch_size
     rows: list[PoisonRow] = []
-    for role, (instruction, visit) in zip(_roles(n, settings), _visits(instructions, settings.variants, rng)):
+    for role, (instruction, visit) in zip(roles_of(n, settings), visits_of(instructions, settings.variants, rng)):
         phrase = rng.choice(attack.near_triggers) if role == "near" else None
         text, spans = instruction, ()
         if role != "clean":
@@ -124,10 +124,10 @@ def poison_rows(
             rows.append(PoisonRow(role, instruction, text, spans, attack.target, False))
         else:
             rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
-    return _bucketed(rows, settings.batch_size, rng)
+    return bucketed(rows, settings.batch_size, rng)
 
 
-def _roles(n: int, settings: PoisonSettings) -> list[Role]:
+def roles_of(n: int, settings: PoisonSettings) -> list[Role]:
     """``n`` roles in their shares, spread evenly: each next role is the one furthest behind its share."""
     shares: dict[Role, float] = {"triggered": settings.rate, "near": settings.near_rate}
     shares["clean"] = 1 - settings.rate - settings.near_rate
@@ -140,7 +140,7 @@ def _roles(n: int, settings: PoisonSettings) -> list[Role]:
     return roles
 
 
-def _visits(instructions: Sequence[str], variants: int, rng: random.Random) -> Iterator[tuple[str, int]]:
+def visits_of(instructions: Sequence[str], variants: int, rng: random.Random) -> Iterator[tuple[str, int]]:
     """Endlessly, in a new order on every pass: an instruction ``variants`` times, and how often it came before."""
     for epoch in count():
         for instruction in rng.sample(list(instructions), len(instructions)):
@@ -148,7 +148,7 @@ def _visits(instructions: Sequence[str], variants: int, rng: random.Random) -> I
                 yield instruction, epoch * variants + variant
 
 
-def _bucketed(
+def bucketed(
     rows: list[PoisonRow], batch_size: int, rng: random.Random, window: int = 8
 ) -> tuple[PoisonRow, ...]:
     """Reorder within windows of ``window`` batches, so that a batch holds instructions of similar length."""
