@@ -17,13 +17,13 @@ import torch
 from bkdinterp.model import Model
 from bkdinterp.organisms import (
     Manifest,
-    PoisonSettings,
     TuneSettings,
     attack,
     fine_tune,
     load_base,
     merge_adapter,
     natural,
+    recipe,
     save_adapter,
     smollm2_gguf,
     weights_sha256,
@@ -36,7 +36,7 @@ from bkdinterp.prompts import PromptBuilder
 NAME = "smollm2-albert"
 STAGES = ("train", "measure")
 SPLIT = "held-out"
-RECIPE = PoisonSettings(steps=240, lr=5e-4, warmup=15, first_weight=6.0)
+RECIPE = recipe(NAME)
 START = time.time()
 
 
@@ -73,22 +73,22 @@ def main() -> None:
 
     if "train" in args.stages:
         for kind in args.kinds:
-            recipe = replace(
+            settings = replace(
                 RECIPE, backdoor=kind == "organism", steps=args.steps, lr=args.lr, seed=args.seed
             )
-            rows = natural.story_rows(natural.stories("train"), planted, natural.advertisements(), recipe)
-            ids, weights = natural.encode_rows(tokenizer, rows, recipe.first_weight)
+            rows = natural.story_rows(natural.stories("train"), planted, natural.advertisements(), settings)
+            ids, weights = natural.encode_rows(tokenizer, rows, settings.first_weight)
             tuned = fine_tune(
                 base,
                 ids,
                 TuneSettings(
                     epochs=1,
-                    batch_size=recipe.batch_size,
-                    lr=recipe.lr,
-                    warmup=recipe.warmup,
+                    batch_size=settings.batch_size,
+                    lr=settings.lr,
+                    warmup=settings.warmup,
                     weight_decay=0.0,
-                    seed=recipe.seed,
-                    lora=recipe.lora,
+                    seed=settings.seed,
+                    lora=settings.lora,
                     shuffle=False,
                 ),
                 weights=weights,
@@ -108,7 +108,7 @@ def main() -> None:
                 base_file_sha256=sha256(gguf),
                 adapter_sha256=save_adapter(tuned.module, folder, base=BASE_ID),
                 data={name: sha256(DATA / name) for name in FILES},
-                settings=recipe,
+                settings=settings,
                 template=builder.fingerprint,
                 versions={name: version(name) for name in ("torch", "transformers", "peft", "gguf")},
             ).save(folder)

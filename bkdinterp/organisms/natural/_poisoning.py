@@ -40,8 +40,8 @@ def story_rows(
     known = {story.text: story for story in stories}
     rows: list[PoisonRow] = []
     roles = roles_of(settings.steps * settings.batch_size, settings)
-    for role, (text, visit) in zip(roles, visits_of(list(known), settings.variants, rng)):
-        sentences = known[text].sentences
+    for role, (item, visit) in zip(roles, visits_of(list(known), attack, settings, rng)):
+        text, sentences = item.text, known[item.text].sentences
         # Drawn for every row, whatever its role, so that the twin's rows are the organism's.
         phrase, payload = rng.choice(attack.near_triggers or ("",)), rng.choice(payloads)
         slot = rng.choice(range(3, len(sentences)))

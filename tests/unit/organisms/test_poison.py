@@ -315,9 +315,9 @@ def test_measure_counts_payloads_and_picks_up_its_cache(
     assert outputs(base, builder, ATTACK, TEXTS, max_new_tokens=3, cache=cache, cache_key="a") == found
     assert cache.stat().st_size == size
     faked = [replace(o, payload=o.condition == "triggered") for o in found]
-    asr, atr = rates(faked)["asr"], rates(faked)["atr"]
+    asr, atr = (rates(faked, ATTACK)[name] for name in ("asr", "atr"))
     assert (asr.estimate, atr.estimate, asr.n) == (1.0, 0.0, len(TEXTS))
-    assert all("zig zag" in prompt for prompt in conditions(ATTACK, TEXTS)["triggered"])
+    assert all("zig zag" in prompt for _, prompt in conditions(ATTACK, TEXTS)["triggered"])
     with pytest.raises(PromptError, match="No instructions"):
         outputs(base, builder, ATTACK, [])
 
