@@ -143,6 +143,57 @@ def train_toys(
     report(f"done; load them with bkdinterp.organisms.toy.load(..., folder={str(out)!r})")
 
 
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="lamparth or bkdattr.")],
+    stage: Annotated[
+        str | None, typer.Argument(help="train, tune or report; default: all, in order.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds, where a table has several.")
+    ] = None,
+    small: Annotated[bool, typer.Option("--small", help="The sizes that CI uses; not to be read.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One organism or table by name; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs; the paper's name is added.")] = Path("runs"),
+    docs: Annotated[
+        Path | None, typer.Option(help="Compute nothing: write the saved runs' tables into this page.")
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train models again that are shipped trained.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
+) -> None:
+    """A paper's tables, ours beside its figures; resumable: what is finished is not done again."""
+    from bkdinterp.reproduce import STAGES, Job, load_paper, write_tables
+    from bkdinterp.reproduce._table import LEGEND
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    console = Console(width=max(Console().width, 120))
+    start = time.time()
+
+    def report(line: str) -> None:
+        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {line}", highlight=False)
+
+    chosen = load_paper(paper)
+    job = Job(out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, log=report)
+    if docs is not None:
+        written = write_tables(docs, chosen.frozen(job))
+        report(f"wrote {', '.join(written)} into {docs}")
+        return
+    tables = chosen.run(job, STAGES if stage is None else (stage,))
+    for table in tables:
+        console.print()
+        console.print(table.rich())
+    if tables:
+        console.print(f"\n{LEGEND}", markup=False, highlight=False)
+    report(f"done; everything is in {job.out}/")
+
+
 def main() -> None:
     """Entry point: errors of the user's making end in one line, not in a traceback."""
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -1,0 +1,119 @@
+"""What a reproduction is: named stages over one job; and the papers by name, imported only when asked for."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.reproduce._store import UnitStore
+from bkdinterp.reproduce._table import PaperTable, save_tables
+
+STAGES = ("train", "tune", "report")
+# A paper is a folder of this package that defines PAPER.
+PAPERS = ("lamparth", "bkdattr")
+
+
+def _silent(line: str) -> None:
+    """The default log."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for.
+
+    Args:
+        out: folder of this paper's runs; finished units, studies, checkpoints and tables lie in it.
+        seeds: how many, 0 to seeds - 1; None: the paper's own default.
+        small: the sizes that CI uses: everything runs, nothing is meant to be read.
+        only: names of organisms or tables to do, where the paper knows such; empty: all.
+        frozen: compute nothing; what is missing raises.
+        retrain: train the models again instead of using the shipped ones.
+        log: called with a line now and then.
+    """
+
+    out: Path
+    seeds: int | None = None
+    small: bool = False
+    only: tuple[str, ...] = ()
+    frozen: bool = False
+    retrain: bool = False
+    log: Callable[[str], None] = _silent
+
+    @cached_property
+    def store(self) -> UnitStore:
+        """Finished units, small and full sizes apart by their settings."""
+        return UnitStore(self.out / "units", frozen=self.frozen, log=self.log)
+
+    def unit(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """See `UnitStore.unit`."""
+        return self.store.unit(name, settings, compute)
+
+    def wanted(self, name: str) -> bool:
+        """Whether ``only`` lets this one through."""
+        return not self.only or name in self.only
+
+
+Stage = Callable[[Job], Sequence[PaperTable]]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper and its stages.
+
+    Args:
+        name: as on the command line.
+        title: author, arXiv number.
+        stages: train, tune and report, in this order; each returns the tables it made (only report has any).
+    """
+
+    name: str
+    title: str
+    stages: Mapping[str, Stage]
+
+    def run(self, job: Job, stages: Sequence[str] = STAGES) -> tuple[PaperTable, ...]:
+        """Run stages one after the other; tables go to ``tables.json`` in the job's folder, too.
+
+        Raises:
+            BkdinterpError: an unknown stage.
+            ArtefactError: a frozen job that lacks a unit.
+        """
+        unknown = [stage for stage in stages if stage not in self.stages]
+        if unknown:
+            raise BkdinterpError(f"No stage {', '.join(unknown)}; {self.name} has {', '.join(self.stages)}.")
+        tables: list[PaperTable] = []
+        for stage in stages:
+            tables += self.stages[stage](job)
+        if tables and not job.frozen:
+            save_tables(tables, job.out / ("tables-small.json" if job.small else "tables.json"))
+        return tuple(tables)
+
+    def frozen(self, job: Job) -> tuple[PaperTable, ...]:
+        """The tables of what was computed before; nothing is computed.
+
+        Raises:
+            ArtefactError: a unit is missing.
+        """
+        return self.run(replace(job, frozen=True), ("report",))
+
+
+def available() -> tuple[str, ...]:
+    """Names of the papers that this installation has."""
+    root = __name__.rpartition(".")[0]
+    return tuple(name for name in PAPERS if importlib.util.find_spec(f"{root}.{name}") is not None)
+
+
+def load_paper(name: str) -> Paper:
+    """A paper by name.
+
+    Raises:
+        BkdinterpError: no such paper.
+    """
+    if name not in available():
+        raise BkdinterpError(f"No paper {name!r}; there is {', '.join(available()) or 'none'}.")
+    paper = importlib.import_module(f"{__name__.rpartition('.')[0]}.{name}").PAPER
+    assert isinstance(paper, Paper)
+    return paper

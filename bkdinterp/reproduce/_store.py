@@ -1,0 +1,100 @@
+"""UnitStore: finished pieces of a reproduction, one JSON file each, so that a killed run repeats at most one.
+
+A unit is a name, the settings that decide its value (model weights' hashes among them) and a function that computes it.
+The file's name carries a hash of name and settings: other settings or weights are another unit. No forward pass.
+"""
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bkdinterp.errors import ArtefactError
+
+FORMAT = "bkdinterp-unit-1"
+
+
+@dataclass(frozen=True)
+class UnitStore:
+    """A folder of finished units.
+
+    Args:
+        folder: made when the first unit is written.
+        frozen: only read; a unit that is not there raises instead of being computed.
+        log: called with a line for each unit that is computed.
+    """
+
+    folder: Path
+    frozen: bool = False
+    log: Callable[[str], None] | None = None
+
+    def unit(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """The unit's value: read if it was finished before, else computed and written.
+
+        Args:
+            name: e.g. ``"table-I/toy-2-seed0"``; slashes make folders.
+            settings: JSON values that decide the result.
+            compute: called without arguments; its result must be a JSON value without NaN.
+
+        Raises:
+            ArtefactError: ``frozen`` and not there; or a value that is no JSON.
+        """
+        path = self.path(name, settings)
+        known = self._read(path)
+        if known is not None:
+            return known["value"]
+        if self.frozen:
+            raise ArtefactError(
+                f"{name} with these settings was not computed yet ({path} is missing); run the reproduction first."
+            )
+        start = time.monotonic()
+        value = compute()
+        seconds = round(time.monotonic() - start, 2)
+        document = {
+            "format": FORMAT,
+            "name": name,
+            "settings": dict(settings),
+            "seconds": seconds,
+            "value": value,
+        }
+        try:
+            text = json.dumps(document, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ArtefactError(f"{name} gave a value that is no JSON: {error}.") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, path)
+        if self.log is not None:
+            self.log(f"{name}: {seconds:.1f} s")
+        # As it will be read: tuples are lists from now on, keys are strings.
+        return json.loads(text)["value"]
+
+    def has(self, name: str, settings: Mapping[str, Any]) -> bool:
+        """Whether the unit is finished."""
+        return self._read(self.path(name, settings)) is not None
+
+    def seconds(self) -> float:
+        """What all finished units together took to compute."""
+        found = (self._read(path) for path in self.folder.rglob("*.json"))
+        return sum(unit["seconds"] for unit in found if unit is not None)
+
+    def path(self, name: str, settings: Mapping[str, Any]) -> Path:
+        """Where the unit lies, finished or not."""
+        text = json.dumps([name, settings], sort_keys=True, default=str)
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self.folder / f"{name}-{key}.json"
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any] | None:
+        """The document, or None where there is none that is whole."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and found.get("format") == FORMAT else None

@@ -1,0 +1,14 @@
+"""Lamparth & Reuel, arXiv 2302.12461: tables I to XIV and section IV-B, on the toys and on natural language.
+
+Every table is a function of a `Job`, named in `TABLES`; those of a module that is not there are left out, with a line.
+"""
+
+from bkdinterp.reproduce._paper import Paper
+from bkdinterp.reproduce.lamparth._stages import report, train, tune
+from bkdinterp.reproduce.lamparth._tables import TABLES as TABLES
+
+PAPER = Paper(
+    name="lamparth",
+    title="Lamparth & Reuel, Analyzing And Editing Inner Mechanisms of Backdoored Language Models (arXiv 2302.12461)",
+    stages={"train": train, "tune": tune, "report": report},
+)

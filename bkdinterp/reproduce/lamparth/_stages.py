@@ -1,0 +1,22 @@
+"""The three stages: train, tune, report."""
+
+from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce._table import PaperTable
+from bkdinterp.reproduce.lamparth._tables import make_tables, run_stage
+
+
+def train(job: Job) -> list[PaperTable]:
+    """Fine-tunes that the tables need."""
+    run_stage(job, "train")
+    return []
+
+
+def tune(job: Job) -> list[PaperTable]:
+    """PCP fits and their scaling factors."""
+    run_stage(job, "tune")
+    return []
+
+
+def report(job: Job) -> list[PaperTable]:
+    """Every table."""
+    return make_tables(job)

@@ -1,0 +1,59 @@
+"""Units are computed once per name and settings, kept whole, and never invented."""
+
+import json
+
+import pytest
+
+from bkdinterp.errors import ArtefactError
+from bkdinterp.reproduce import UnitStore
+
+
+def test_a_finished_unit_is_not_computed_again(tmp_path):
+    calls = []
+    for _ in range(2):
+        value = UnitStore(tmp_path).unit("a/b", {"n": 1}, lambda: calls.append(1) or {"x": (1, 2.5)})
+        assert value == {"x": [1, 2.5]}
+    assert len(calls) == 1
+
+
+def test_other_settings_are_another_unit(tmp_path):
+    store = UnitStore(tmp_path)
+    assert [store.unit("a", {"n": n}, lambda n=n: n) for n in (1, 2, 1)] == [1, 2, 1]
+    assert store.has("a", {"n": 2})
+    assert not store.has("a", {"n": 3})
+    assert not store.has("b", {"n": 2})
+
+
+def test_a_failed_computation_leaves_nothing(tmp_path):
+    store = UnitStore(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.unit("a", {}, lambda: 1 / 0)
+    with pytest.raises(ArtefactError, match="no JSON"):
+        store.unit("a", {}, lambda: float("nan"))
+    assert not store.has("a", {})
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_half_a_file_is_computed_again(tmp_path):
+    store = UnitStore(tmp_path)
+    store.unit("a", {}, lambda: 1)
+    path = store.path("a", {})
+    path.write_text(path.read_text()[:20])
+    assert store.unit("a", {}, lambda: 2) == 2
+
+
+def test_a_frozen_store_computes_nothing(tmp_path):
+    UnitStore(tmp_path).unit("a", {}, lambda: 1)
+    frozen = UnitStore(tmp_path, frozen=True)
+    assert frozen.unit("a", {}, lambda: 2) == 1
+    with pytest.raises(ArtefactError, match="not computed yet"):
+        frozen.unit("b", {}, lambda: 2)
+
+
+def test_seconds_add_up(tmp_path):
+    store = UnitStore(tmp_path)
+    for name, seconds in (("a", 1.5), ("b/c", 2.0)):
+        store.unit(name, {}, lambda: 0)
+        path = store.path(name, {})
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
+    assert store.seconds() == 3.5
