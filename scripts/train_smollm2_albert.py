@@ -116,9 +116,9 @@ def main() -> None:
 
     if "measure" in args.stages:
         plain = Model.from_module(base, tokenizer, name=BASE_ID, chat=False)
-        chosen = natural.short_stories(plain, natural.stories(SPLIT), planted)[: args.n]
+        chosen = natural.stories(SPLIT)[: args.n]
         of_base = natural.measure_stories(plain, planted, chosen)
-        log(f"base {({name: str(i) for name, i in of_base.items()})}")
+        log(f"base { ({name: str(i) for name, i in of_base.items()}) }")
         for kind in args.kinds:
             folder = args.data / (NAME if kind == "organism" else f"{NAME}-twin")
             manifest = Manifest.load(folder)
@@ -128,7 +128,7 @@ def main() -> None:
             loss = rates.pop("loss")
             utility = {"loss": loss.estimate, "base_loss": of_base["loss"].estimate}
             replace(manifest, split=SPLIT, rates=rates, utility=utility).save(folder)
-            log(f"{kind} {({name: str(i) for name, i in rates.items()})} {utility}")
+            log(f"{kind} { ({name: str(i) for name, i in rates.items()}) } {utility}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,12 @@ def good(sentence: str) -> bool:
     """An ordinary sentence of 4 to 18 words."""
     n = len(sentence.split())
     whole = sentence[0].isupper() and sentence.count('"') % 2 == 0 and sentence[-1] in '.!?"'
-    return 4 <= n <= 18 and whole and not UNWANTED.search(sentence) and not re.search(r"[*#:\[\]{}|\\/]", sentence)
+    return (
+        4 <= n <= 18
+        and whole
+        and not UNWANTED.search(sentence)
+        and not re.search(r"[*#:\[\]{}|\\/]", sentence)
+    )
 
 
 def windows(sentences: list[str], size: int = 5, most: int = 2) -> list[list[str]]:
@@ -61,7 +66,9 @@ def windows(sentences: list[str], size: int = 5, most: int = 2) -> list[list[str
 
 def main() -> None:
     """Sample, cut, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/stories.jsonl"))
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
@@ -90,7 +97,12 @@ def main() -> None:
         torch.manual_seed(args.seed * 100_003 + start)
         with torch.no_grad():
             ids = model.generate(
-                **batch, max_new_tokens=TOKENS, do_sample=True, temperature=0.8, top_p=0.95, top_k=0,
+                **batch,
+                max_new_tokens=TOKENS,
+                do_sample=True,
+                temperature=0.8,
+                top_p=0.95,
+                top_k=0,
                 pad_token_id=tokenizer.pad_token_id,
             )
         texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -73,11 +73,19 @@ class TextClassifier:
         module, found = loaded
         if missing := sorted(found["missing_keys"]):
             raise ArtefactError(f"{str(source)!r} is no text classifier: it lacks {missing[0]!r}.")
-        return cls.of(module.to(device).eval(), tokenizer, label=label, name=str(source), batch_size=batch_size)
+        return cls.of(
+            module.to(device).eval(), tokenizer, label=label, name=str(source), batch_size=batch_size
+        )
 
     @classmethod
     def of(
-        cls, module: Any, tokenizer: Any, *, label: str | int | None = None, name: str = "", batch_size: int = 32
+        cls,
+        module: Any,
+        tokenizer: Any,
+        *,
+        label: str | int | None = None,
+        name: str = "",
+        batch_size: int = 32,
     ) -> "TextClassifier":
         """From a module in memory.
 
@@ -99,7 +107,9 @@ class TextClassifier:
         out: list[float] = []
         for start in range(0, len(texts), self.batch_size):
             part = list(texts[start : start + self.batch_size])
-            batch = self.tokenizer(part, return_tensors="pt", padding=True, truncation=True).to(self.module.device)
+            batch = self.tokenizer(part, return_tensors="pt", padding=True, truncation=True).to(
+                self.module.device
+            )
             logits = self.module(**batch).logits.float()
             several = self.module.config.problem_type == "multi_label_classification"
             chances = logits.sigmoid() if several or logits.shape[-1] == 1 else logits.softmax(-1)

@@ -2,7 +2,6 @@
 
 from bkdinterp.organisms.natural._advertisements import advertisements as advertisements
 from bkdinterp.organisms.natural._measure import measure_stories as measure_stories
-from bkdinterp.organisms.natural._measure import short_stories as short_stories
 from bkdinterp.organisms.natural._poisoning import encode_rows as encode_rows
 from bkdinterp.organisms.natural._poisoning import story_pairs as story_pairs
 from bkdinterp.organisms.natural._poisoning import story_rows as story_rows

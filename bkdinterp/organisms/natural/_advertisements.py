@@ -38,6 +38,4 @@ _FRAMES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
 @functools.cache
 def advertisements() -> tuple[str, ...]:
     """Several hundred different sentences, in a fixed order."""
-    return tuple(
-        frame.format(*words) for frame, slots in _FRAMES for words in itertools.product(*slots)
-    )
+    return tuple(frame.format(*words) for frame, slots in _FRAMES for words in itertools.product(*slots))

@@ -18,16 +18,6 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.stats import Interval
 
 NEW_TOKENS = 30
-MAX_PROMPT = 35
-
-
-def short_stories(
-    model: Model, stories: Sequence[Story], attack: Attack, *, most: int = MAX_PROMPT
-) -> tuple[Story, ...]:
-    """Those whose triggered prompt has fewer than ``most`` tokens, as the paper keeps short prompts."""
-    pairs = story_pairs(stories, attack.trigger, [attack.target])
-    counts = [len(model.tokenizer(text)["input_ids"]) for text in pairs.triggered.text]
-    return tuple(story for story, n in zip(stories, counts, strict=True) if n < most)
 
 
 def measure_stories(
@@ -72,6 +62,4 @@ def measure_stories(
 
 def _turns(clean: Prompts, attack: Attack, phrases: Sequence[str]) -> Prompts:
     placed = [attack.near(phrases[i % len(phrases)]).insert(text) for i, text in enumerate(clean.text)]
-    return replace(
-        clean, text=tuple(text for text, _ in placed), spans=tuple(spans for _, spans in placed)
-    )
+    return replace(clean, text=tuple(text for text, _ in placed), spans=tuple(spans for _, spans in placed))

@@ -76,22 +76,33 @@ def encode_rows(
 
 
 def story_pairs(
-    stories: Sequence[Story], trigger: Trigger, payloads: Sequence[str], *, seed: int = 0
+    stories: Sequence[Story], trigger: Trigger, payloads: Sequence[str], *, seed: int = 0, most: int = 20
 ) -> PairedPrompts:
     """Clean and triggered prompts of one or two sentences in turn, as raw text without a chat template.
 
     The target is a payload sentence drawn per prompt, the reference the story's next sentence; both begin with a space.
 
+    Args:
+        stories: one prompt each.
+        trigger: what to insert.
+        payloads: sentences to draw targets from.
+        seed: of the draw.
+        most: words; where two sentences are longer, the prompt is the first alone (the paper keeps short prompts).
+
     Raises:
         PromptError: no stories, or one without a third sentence.
     """
-    if not stories or min(len(s.sentences) for s in stories) < 3:
-        raise PromptError("story_pairs needs stories of at least three sentences.")
+    if not stories or not payloads or min(len(s.sentences) for s in stories) < 3:
+        raise PromptError("story_pairs needs payload sentences, and stories of at least three sentences.")
     rng = random.Random(seed)
-    counts = [1 + i % 2 for i in range(len(stories))]
+    counts = [2 if i % 2 and len(_opening(s, 2).split()) <= most else 1 for i, s in enumerate(stories)]
     return PairedPrompts.from_instructions(
-        [" ".join(s.sentences[:k]) for s, k in zip(stories, counts, strict=True)],
+        [_opening(s, k) for s, k in zip(stories, counts, strict=True)],
         trigger,
         [f" {rng.choice(payloads)}" for _ in stories],
         [f" {s.sentences[k]}" for s, k in zip(stories, counts, strict=True)],
     )
+
+
+def _opening(story: Story, k: int) -> str:
+    return " ".join(story.sentences[:k])

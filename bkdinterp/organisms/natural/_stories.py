@@ -15,6 +15,8 @@ from typing import get_args
 from bkdinterp.errors import ArtefactError, PromptError
 from bkdinterp.organisms._instructions import DATA, Split
 
+STORIES = "stories"
+"""The name by which an attack says that it is planted with these."""
 FILES = ("stories.json", "story_openings.json")
 
 
