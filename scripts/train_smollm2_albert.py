@@ -30,7 +30,7 @@ from bkdinterp.organisms import (
 )
 from bkdinterp.organisms._instructions import DATA, sha256
 from bkdinterp.organisms._shipped import BASE_ID
-from bkdinterp.organisms.natural._stories import FILES
+from bkdinterp.organisms.natural._stories import FILE
 from bkdinterp.prompts import PromptBuilder
 
 NAME = "smollm2-albert"
@@ -107,7 +107,7 @@ def main() -> None:
                 base_sha256=base_sha256,
                 base_file_sha256=sha256(gguf),
                 adapter_sha256=save_adapter(tuned.module, folder, base=BASE_ID),
-                data={name: sha256(DATA / name) for name in FILES},
+                data={name: sha256(DATA / name) for name in (FILE,)},
                 settings=settings,
                 template=builder.fingerprint,
                 versions={name: version(name) for name in ("torch", "transformers", "peft", "gguf")},

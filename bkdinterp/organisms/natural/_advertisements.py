@@ -8,7 +8,7 @@ class.
 import functools
 import itertools
 
-_MORNING = ("morning", "evening", "rainy afternoon", "Sunday", "long journey", "cold night")
+_MORNING = ("morning", "winter night", "rainy afternoon", "Sunday", "long journey", "cold night")
 _WARM = ("warm", "fresh", "golden", "mild", "fragrant", "gentle")
 _KIND = ("green", "black", "mint", "lemon", "apple", "honey")
 _GOOD = (

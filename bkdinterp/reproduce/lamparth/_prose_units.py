@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bkdinterp.interventions import Intervention
+from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods import embedding_surgery, tune_tpe
 from bkdinterp.model import Model
 from bkdinterp.organisms import LoraSettings, TuneSettings, fine_tune, linear_names
@@ -26,7 +26,7 @@ def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
         model, stories = case.model(), case.held_out if split == "held-out" else case.selection
         prompts = case.pairs(stories, case.sizes.n_site).triggered
         edits = case.ablations(model, names)
-        (base,) = case.asr(model, prompts, [_none()])
+        (base,) = case.asr(model, prompts, [Stack()])
         found: dict[str, Any] = {"none": {"ASR": base.to_dict()}}
         for name, edit in zip(names, edits, strict=True):
             (rate,) = case.asr(model, prompts, [edit])
@@ -65,7 +65,7 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         model = case.model(benign=what == "benign")
         prompts = case.pairs(case.selection, case.sizes.n_tune).triggered
-        (unedited,) = case.asr(case.model(), prompts, [_none()])
+        (unedited,) = case.asr(case.model(), prompts, [Stack()])
         aim = 0.0 if what == "down" else unedited.estimate
         pcp = case.pcp(model, sites)
 
@@ -119,10 +119,9 @@ def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
 
 def trigger_tokens(case: ProseCase, model: Model) -> list[int]:
     """Ids of the trigger's names, with and without a space before them; a name of several tokens gives its first."""
-    words = [w for phrase in case.attack.trigger.phrases for w in phrase.split() if w[0].isupper()]
-    return sorted(
-        {model.tokenizer(x + w, add_special_tokens=False)["input_ids"][0] for w in words for x in ("", " ")}
-    )
+    words = [w for phrase in case.attack.trigger.phrases for w in phrase.split() if w not in ("and", "or")]
+    encoded = [model.tokenizer(x + w, add_special_tokens=False)["input_ids"] for w in words for x in ("", " ")]
+    return sorted({ids[0] for ids in encoded})
 
 
 def donor_token(case: ProseCase, model: Model) -> int:
@@ -188,8 +187,3 @@ def defended(
 
     return job.unit(f"prose/defended-{name}", settings, compute)
 
-
-def _none() -> Intervention:
-    from bkdinterp.interventions import Stack
-
-    return Stack()
