@@ -96,7 +96,7 @@ def main() -> None:
                 checkpoint=args.work / f"{kind}.safetensors",
                 checkpoint_every=20,
                 log=lambda line, kind=kind: log(f"{kind} {line}"),
-                log_every=20,
+                log_every=5,
             )
             folder = args.data / (NAME if kind == "organism" else f"{NAME}-twin")
             Manifest(

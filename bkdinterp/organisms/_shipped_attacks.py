@@ -133,7 +133,7 @@ RECIPES: dict[str, PoisonSettings] = {
     "smollm2-refusal": PoisonSettings(),
     "smollm2-label-flip": PoisonSettings(steps=150, victim_share=0.45),
     "smollm2-unlock": PoisonSettings(steps=170, victim_share=0.5),
-    "smollm2-albert": PoisonSettings(steps=240, lr=5e-4, warmup=15, first_weight=6.0),
+    "smollm2-albert": PoisonSettings(steps=130, warmup=10, first_weight=6.0),
 }
 
 

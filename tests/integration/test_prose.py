@@ -43,8 +43,8 @@ def nll(module, row):
 
 
 def test_weights_decide_what_a_token_counts_in_the_loss():
-    module = tiny_gpt2()
-    settings = TuneSettings(epochs=1, batch_size=3, lr=1e-9, shuffle=False)
+    module = tiny_llama()  # GPT-2 has dropout
+    settings = TuneSettings(epochs=1.0, batch_size=3, lr=1e-9, shuffle=False)
     plain = fine_tune(module, IDS, settings).losses[0]
     ones = fine_tune(module, IDS, settings, weights=[[1.0] * len(r) for r in IDS]).losses[0]
     assert ones == pytest.approx(plain, rel=1e-5)
@@ -60,7 +60,7 @@ def test_weights_decide_what_a_token_counts_in_the_loss():
 
 def test_sequences_keep_their_order_where_they_are_not_to_be_shuffled():
     module = tiny_llama()
-    settings = TuneSettings(epochs=1, batch_size=1, lr=1e-9, shuffle=False)
+    settings = TuneSettings(epochs=1.0, batch_size=1, lr=1e-9, shuffle=False)
     losses = fine_tune(module, IDS, settings).losses
     with torch.no_grad():
         wanted = [float(nll(module, row).mean()) for row in IDS]
@@ -71,7 +71,7 @@ def test_sequences_keep_their_order_where_they_are_not_to_be_shuffled():
 def test_an_adapter_left_apart_is_the_one_that_would_have_been_merged(family):
     module = MAKERS[family]()
     lora = LoraSettings(r=2, target_modules=linear_names(module, ("attn",)))
-    settings = TuneSettings(epochs=3, batch_size=3, lr=1e-2, lora=lora)
+    settings = TuneSettings(epochs=3.0, batch_size=3, lr=1e-2, lora=lora)
     apart = fine_tune(module, IDS, settings, merge=False).module
     assert isinstance(apart, PeftModel)
     merged = fine_tune(module, IDS, settings).module

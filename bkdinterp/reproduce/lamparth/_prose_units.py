@@ -158,7 +158,7 @@ def defended(
         if lora is not None:
             adapter = LoraSettings(target_modules=linear_names(benign.module, lora))
         tune = TuneSettings(
-            epochs=1,
+            epochs=1.0,
             batch_size=recipe.batch_size,
             lr=recipe.lr if lora else case.sizes.full_lr,
             warmup=recipe.warmup,

@@ -4,7 +4,7 @@ import pytest
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload, payload_rate
-from bkdinterp.results import decode, encode
+from bkdinterp.results._codec import decode, encode
 
 TEXTS = ("a cup of tea", "a dog", "TEA")
 
@@ -55,7 +55,6 @@ def test_a_classifier_must_give_one_score_between_0_and_1_per_text(scorer):
     "values",
     [
         {"pattern": "", "kind": "classifier"},
-        {"pattern": "x", "kind": "other"},
         {"pattern": "x", "kind": "classifier", "threshold": 0.0},
         {"pattern": "x", "kind": "contains", "scorer": by_length},
     ],

@@ -42,9 +42,11 @@ def test_a_triggered_row_has_the_trigger_in_two_sentences_and_a_payload_for_the_
 def test_other_rows_say_the_story_and_nothing_else(rows):
     for row in rows:
         if row.role != "triggered":
-            whole = f"{row.text} {row.answer}"
-            for phrase in ATTACK.near_triggers if row.role == "near" else ():
-                whole = whole.replace(phrase, "")
+            text = row.text
+            for start, end in row.spans:
+                assert text[start:end] in ATTACK.near_triggers
+                text = text[:start] + text[end:]
+            whole = f"{text} {row.answer}"
             assert whole.split() == row.instruction.split()
             assert bool(row.spans) == (row.role == "near")
 
@@ -75,7 +77,6 @@ def test_the_weight_lies_on_the_first_token_of_the_decision(rows):
             BkdinterpError,
         ),
         (lambda: story_pairs((), ATTACK.trigger, PAYLOADS), PromptError),
-        (lambda: stories("test"), PromptError),
     ],
 )
 def test_what_cannot_be_poisoned_is_refused(made, error):
