@@ -77,7 +77,7 @@ DATA_SETS: dict[str, DataSet] = {
     "instructions": DataSet(("instructions_train.csv", "instructions_eval.csv"), "references.json"),
     "news": DataSet(
         ("news.csv",),
-        prompt="Which topic is this news item about: World, Sports, Business or Science?\n{text}",
+        prompt="World, Sports, Business or Science?\n{text}",
         answers={label: label for label in LABELS},
         max_new_tokens=6,
     ),

@@ -156,10 +156,8 @@ def visits_of(
 ) -> Iterator[tuple[Instruction, int]]:
     """Endlessly: an instruction ``variants`` times in a row, each with how often it came before."""
     items = [as_instruction(i) for i in instructions]
-    if settings.victim_share is None:
-        passes = _passes(items, rng)
-    else:
-        passes = _mixed(items, attack, settings.victim_share, rng)
+    share = settings.victim_share
+    passes = _passes(items, rng) if share is None else _mixed(items, attack, share, rng)
     for item, epoch in passes:
         for variant in range(settings.variants):
             yield item, epoch * settings.variants + variant
