@@ -12,13 +12,24 @@ from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import PaperTable
 
 TABLES: dict[str, str] = {
+    "I": "_localise:table_i",
+    "II": "_localise:table_ii",
+    "III": "_pcp_tables:table_iii",
+    "IV": "_pcp_tables:table_iv",
+    "V": "_pcp_tables:table_v",
+    "VI": "_pcp_tables:table_vi",
+    "VII": "_pcp_tables:table_vii",
+    "XII": "_localise:table_xii",
+    "XIII": "_pcp_tables:table_xiii",
+    "XIV": "_pcp_tables:table_xiv",
+    "freezing": "_freezing:table_freezing",
     # The natural-language organism; each function returns one PaperTable named "lamparth-VIII" and so on.
     "VIII": "_natural:table_viii",
     "IX": "_natural:table_ix",
     "X": "_natural:table_x",
     "XI": "_natural:table_xi",
 }
-STAGED: tuple[str, ...] = ("_natural",)
+STAGED: tuple[str, ...] = ("_freezing", "_pcp", "_natural")
 
 
 def make_tables(job: Job) -> list[PaperTable]:
