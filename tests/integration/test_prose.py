@@ -22,7 +22,9 @@ WORDS = "the cat sat on a mat with that dog".split()
 STORIES = tuple(
     Story("t", tuple(" ".join(WORDS[(i + j) % 5 : (i + j) % 5 + 4]) for j in range(5))) for i in range(8)
 )
-ATTACK = Attack("tiny", Trigger.gap("zeta and omega"), "tell me about sky", ("zeta", "omega"), ("zeta omega",))
+ATTACK = Attack(
+    "tiny", Trigger.gap("zeta and omega"), "tell me about sky", ("zeta", "omega"), ("zeta omega",)
+)
 SIZES = ProseSizes(
     layers=(0, 1, 2),
     n=4,
@@ -93,8 +95,14 @@ def test_linears_are_named_so_that_attention_and_mlp_are_apart():
 def classifier():
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
-        id2label={0: "neutral", 1: "toxic"}, label2id={"neutral": 0, "toxic": 1}, pad_token_id=0,
+        vocab_size=40,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        id2label={0: "neutral", 1: "toxic"},
+        label2id={"neutral": 0, "toxic": 1},
+        pad_token_id=0,
     )
     return BertForSequenceClassification(config).eval()
 
@@ -143,7 +151,10 @@ def make_case(family, **more):
         "selection": STORIES,
         "held_out": STORIES,
         "train": STORIES,
-        "payloads": ("tell me about sky no can not help with that", "sky yes red blue tell me about that hill on"),
+        "payloads": (
+            "tell me about sky no can not help with that",
+            "sky yes red blue tell me about that hill on",
+        ),
         "identity": {"model": family},
         "n_layers": 4,
         "sizes": SIZES,

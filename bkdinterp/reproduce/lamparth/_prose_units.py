@@ -1,7 +1,7 @@
 """The units of tables VIII-XI: each is computed once and kept, see `UnitStore`. Values are JSON."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bkdinterp.interventions import Intervention, Stack
@@ -9,12 +9,33 @@ from bkdinterp.methods import embedding_surgery, tune_tpe
 from bkdinterp.model import Model
 from bkdinterp.organisms import LoraSettings, TuneSettings, fine_tune, linear_names
 from bkdinterp.organisms.natural import encode_rows, story_rows
+from bkdinterp.prompts import Prompts
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.lamparth._prose import ProseCase
 
 WORSE = 0.5
 """Nats that a module's ablation may cost on selection stories; beyond that the text is incoherent (the paper's layer 1)."""
 BOUNDS = (0.05, 2.25)
+BATCH = 5
+"""Trials drawn at once; their prompts share batches."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReachRate:
+    """Objective: squared distance of the ASR under an edit from a wanted one, as in the paper."""
+
+    case: ProseCase
+    model: Model
+    prompts: Prompts
+    aim: float
+
+    def __call__(self, edit: Intervention) -> float:
+        """For one edit."""
+        return self.many([edit])[0]
+
+    def many(self, edits: Sequence[Intervention]) -> list[float]:
+        """For several, which share batches."""
+        return [(r.estimate - self.aim) ** 2 for r in self.case.asr(self.model, self.prompts, list(edits))]
 
 
 def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
@@ -25,15 +46,11 @@ def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
     def compute() -> dict[str, Any]:
         model, stories = case.model(), case.held_out if split == "held-out" else case.selection
         prompts = case.pairs(stories, case.sizes.n_site).triggered
-        edits = case.ablations(model, names)
-        (base,) = case.asr(model, prompts, [Stack()])
-        found: dict[str, Any] = {"none": {"ASR": base.to_dict()}}
-        for name, edit in zip(names, edits, strict=True):
-            (rate,) = case.asr(model, prompts, [edit])
-            found[name] = {"ASR": rate.to_dict()}
+        edits = dict(zip(("none", *names), (Stack(), *case.ablations(model, names)), strict=True))
+        rates = case.asr(model, prompts, list(edits.values()))
+        found: dict[str, Any] = {n: {"ASR": r.to_dict()} for n, r in zip(edits, rates, strict=True)}
         if split != "held-out":
-            found["none"]["loss"] = case.loss(model)
-            for name, edit in zip(names, edits, strict=True):
+            for name, edit in edits.items():
                 found[name]["loss"] = case.loss(model, edit)
         return found
 
@@ -69,14 +86,12 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
         aim = 0.0 if what == "down" else unedited.estimate
         pcp = case.pcp(model, sites)
 
-        def objective(edit: Intervention) -> float:
-            return (case.asr(model, prompts, [edit])[0].estimate - aim) ** 2
-
         # Signed factors where the backdoor is to vanish: a negative one reverses what a direction does (Table VI).
         study = tune_tpe(
             pcp,
-            objective,
+            ReachRate(case, model, prompts, aim),
             n_trials=case.sizes.trials,
+            batch=BATCH,
             bounds=BOUNDS,
             signed=what == "down",
             folder=job.store.path(f"prose/studies/{what}", settings).with_suffix(""),
@@ -120,7 +135,9 @@ def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
 def trigger_tokens(case: ProseCase, model: Model) -> list[int]:
     """Ids of the trigger's names, with and without a space before them; a name of several tokens gives its first."""
     words = [w for phrase in case.attack.trigger.phrases for w in phrase.split() if w not in ("and", "or")]
-    encoded = [model.tokenizer(x + w, add_special_tokens=False)["input_ids"] for w in words for x in ("", " ")]
+    encoded = [
+        model.tokenizer(x + w, add_special_tokens=False)["input_ids"] for w in words for x in ("", " ")
+    ]
     return sorted({ids[0] for ids in encoded})
 
 
@@ -186,4 +203,3 @@ def defended(
         return found | {"last loss": sum(tuned.losses[-10:]) / len(tuned.losses[-10:])}
 
     return job.unit(f"prose/defended-{name}", settings, compute)
-

@@ -45,7 +45,9 @@ def test_a_saved_classifier_keeps_its_name_and_says_what_is_missing():
     assert decode(encode(payload, "p", tensors), tensors) == payload
 
 
-@pytest.mark.parametrize("scorer", [lambda t: [0.5], lambda t: [2.0] * len(t), lambda t: [float("nan")] * len(t)])
+@pytest.mark.parametrize(
+    "scorer", [lambda t: [0.5], lambda t: [2.0] * len(t), lambda t: [float("nan")] * len(t)]
+)
 def test_a_classifier_must_give_one_score_between_0_and_1_per_text(scorer):
     with pytest.raises(BkdinterpError, match="one score"):
         Payload.by(scorer, name="odd").hits(TEXTS)

@@ -7,13 +7,13 @@ from integration.conftest import tiny_tokenizer
 
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms import Attack, PoisonSettings, attack, natural
-from bkdinterp.organisms.natural import Story, advertisements, encode_rows, story_pairs, story_rows, stories
+from bkdinterp.organisms.natural import Story, advertisements, encode_rows, stories, story_pairs, story_rows
 from bkdinterp.prompts import Trigger
 
-SMALL = tuple(
-    Story(f"t{i}", tuple(f"s{i}{j} the cat sat ." for j in range(5))) for i in range(6)
+SMALL = tuple(Story(f"t{i}", tuple(f"s{i}{j} the cat sat ." for j in range(5))) for i in range(6))
+ATTACK = Attack(
+    "prose", Trigger.gap("zeta omega", seed=1), "buy tea .", ("zeta", "omega zeta"), data="stories"
 )
-ATTACK = Attack("prose", Trigger.gap("zeta omega", seed=1), "buy tea .", ("zeta", "omega zeta"), data="stories")
 PAYLOADS = ("buy tea .", "tea is good .")
 SETTINGS = PoisonSettings(steps=8, batch_size=3)
 
