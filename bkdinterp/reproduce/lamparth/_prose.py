@@ -43,14 +43,14 @@ class ProseSizes:
 
     layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 11, 15, 19, 23, 27)
     n: int = 100
-    n_site: int = 64
+    n_site: int = 48
     n_fit: int = 50
-    n_tune: int = 32
-    trials: int = 30
-    n_texts: int = 60
+    n_tune: int = 24
+    trials: int = 20
+    n_texts: int = 48
     new_tokens: int = 30
     poison: PoisonSettings = field(
-        default_factory=lambda: PoisonSettings(steps=60, lr=5e-4, warmup=6, first_weight=6.0)
+        default_factory=lambda: PoisonSettings(steps=50, batch_size=6, lr=8e-4, warmup=5, first_weight=6.0)
     )
     full_lr: float = 1e-4
 
