@@ -1,7 +1,7 @@
 """Section IV-B: poisoned fine-tuning of the clean toys with parts frozen, and by LoRA only.
 
 The paper, in prose: without MLPs a weak backdoor still forms, after 50 % more training and 60 % less negative. Here the
-backdoor metric is followed against the step. Cost: a fine-tune of about 80 s of one core for each condition and toy.
+backdoor metric is followed against the step. Cost: a fine-tune of about 40 s of one core for each condition and toy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ def curve_of(job: Job, toy: Toy, condition: str) -> dict[str, Any]:
 
 
 def recipe(toy: Toy, condition: str) -> TuneSettings:
-    """The organism's own recipe under the condition."""
+    """The organism's own recipe under the condition; half its epochs, since the backdoor forms in the first."""
     own = ToySettings().poison
     return replace(own, epochs=toy.sizes.freeze_epochs, seed=toy.seed, **CONDITIONS[condition])
 

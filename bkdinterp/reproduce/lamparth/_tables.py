@@ -1,6 +1,6 @@
 """Which function makes which table. To add one: ``name -> "module:function"``, the function takes a `Job`.
 
-A module may also define ``train(job)`` and ``tune(job)``; `STAGED` names those whose stages are run.
+A module may also define ``train(job)`` and ``tune(job)``; `STAGED` names those.
 """
 
 import importlib
@@ -29,7 +29,12 @@ TABLES: dict[str, str] = {
     "X": "_natural:table_x",
     "XI": "_natural:table_xi",
 }
-STAGED: tuple[str, ...] = ("_freezing", "_pcp", "_natural")
+# Modules that define ``train(job)`` or ``tune(job)``, and the tables that need it.
+STAGED: dict[str, tuple[str, ...]] = {
+    "_freezing": ("freezing",),
+    "_pcp": ("III", "IV", "V", "VI", "VII", "XIII", "XIV"),
+    "_natural": ("VIII", "IX", "X", "XI"),
+}
 
 
 def make_tables(job: Job) -> list[PaperTable]:
@@ -50,8 +55,8 @@ def make_tables(job: Job) -> list[PaperTable]:
 
 def run_stage(job: Job, stage: str) -> None:
     """``train`` or ``tune`` of every staged module that defines it."""
-    for name in STAGED:
-        found = _module(name)
+    for name, tables in STAGED.items():
+        found = _module(name) if any(job.wanted(table) for table in tables) else None
         step: Callable[[Job], None] | None = getattr(found, stage, None)
         if step is not None:
             step(job)

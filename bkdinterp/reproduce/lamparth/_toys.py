@@ -50,9 +50,9 @@ class Sizes:
     n_fit: int = 50
     n_loss: int = 500
     trials: int = 200
-    grid: int = 161
-    freeze_epochs: float = 4.0
-    freeze_every: int = 30
+    grid: int = 81
+    freeze_epochs: float = 2.0
+    freeze_every: int = 15
     freeze_seeds: int = 1
 
 
