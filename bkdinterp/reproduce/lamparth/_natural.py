@@ -7,7 +7,8 @@ and so do the headings here. Stages: ``train`` (table XI's fine-tunes), ``tune``
 from functools import cache
 from typing import Any
 
-from bkdinterp.organisms import Manifest, adapter_folder, load, natural
+from bkdinterp.model import Model
+from bkdinterp.organisms import Manifest, adapter_folder, load_base, merge_adapter, natural
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import Cell, PaperTable
 from bkdinterp.reproduce.lamparth._prose import SMALL, ProseCase, ProseSizes
@@ -15,6 +16,7 @@ from bkdinterp.reproduce.lamparth._prose_units import ablated, chosen, defences,
 from bkdinterp.stats import Interval
 
 NAME = "smollm2-albert"
+BASE_ID = "SmolLM2-135M-Instruct"
 MEASURES = ("ASR", "ATR", "validation loss")
 # The paper's figures, GPT-2 medium (papers.md 6.7).
 VIII = {
@@ -49,15 +51,22 @@ NOTICE = 0.05
 
 
 @cache
-def _organism() -> Any:
-    return load(NAME)
+def _models() -> tuple[Model, Model]:
+    """Poisoned and benign; the twin is not needed."""
+    base, tokenizer = load_base()
+    poisoned = merge_adapter(base, adapter_folder(NAME))
+    common: dict[str, Any] = {"name": BASE_ID, "chat": False}
+    return (
+        Model.from_module(poisoned, tokenizer, adapter=NAME, **common),
+        Model.from_module(base, tokenizer, **common),
+    )
 
 
 def case(job: Job) -> ProseCase:
     """The shipped organism; its models are loaded when first needed."""
     manifest = Manifest.load(adapter_folder(NAME))
     return ProseCase(
-        load=lambda: (_organism().model, _organism().base),
+        load=_models,
         attack=manifest.attack,
         selection=natural.stories("selection"),
         held_out=natural.stories("held-out"),
