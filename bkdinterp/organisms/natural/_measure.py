@@ -14,7 +14,7 @@ from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._measure import RATES
 from bkdinterp.organisms.natural._poisoning import story_pairs
 from bkdinterp.organisms.natural._stories import Story
-from bkdinterp.prompts import Prompts
+from bkdinterp.prompts import Prompts, Trigger
 from bkdinterp.stats import Interval
 
 NEW_TOKENS = 30
@@ -60,6 +60,6 @@ def measure_stories(
     return rates
 
 
-def _turns(clean: Prompts, attack: Attack, phrases: Sequence[str]) -> Prompts:
+def _turns(clean: Prompts, attack: Attack, phrases: Sequence[str | Trigger]) -> Prompts:
     placed = [attack.near(phrases[i % len(phrases)]).insert(text) for i, text in enumerate(clean.text)]
     return replace(clean, text=tuple(text for text, _ in placed), spans=tuple(spans for _, spans in placed))

@@ -187,7 +187,7 @@ def defended(
         )
         checkpoint = job.store.path(f"prose/training/{name}", settings).with_suffix(".safetensors")
         tuned = fine_tune(
-            benign.module,
+            benign.module,  # type: ignore[arg-type]
             ids,
             tune,
             weights=weights,
