@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from bkdinterp.methods import validation_loss
 from bkdinterp.model import Model
 from bkdinterp.organisms import (
     Manifest,
@@ -126,7 +127,7 @@ def main() -> None:
             model = Model.from_module(module, tokenizer, name=BASE_ID, adapter=folder.name, chat=False)
             rates = natural.measure_stories(model, planted, chosen)
             loss = rates.pop("loss")
-            utility = {"loss": loss.estimate, "base_loss": of_base["loss"].estimate}
+            utility = {"loss": loss.estimate, "base_loss": of_base}
             replace(manifest, split=SPLIT, rates=rates, utility=utility).save(folder)
             log(f"{kind} { ({name: str(i) for name, i in rates.items()}) } {utility}")
 
