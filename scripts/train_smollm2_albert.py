@@ -118,8 +118,8 @@ def main() -> None:
     if "measure" in args.stages:
         plain = Model.from_module(base, tokenizer, name=BASE_ID, chat=False)
         chosen = natural.stories(SPLIT)[: args.n]
-        of_base = natural.measure_stories(plain, planted, chosen)
-        log(f"base { ({name: str(i) for name, i in of_base.items()}) }")
+        of_base = validation_loss(plain, [story.text for story in chosen]).mean
+        log(f"base loss {of_base:.3f}")
         for kind in args.kinds:
             folder = args.data / (NAME if kind == "organism" else f"{NAME}-twin")
             manifest = Manifest.load(folder)
