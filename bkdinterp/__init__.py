@@ -87,6 +87,7 @@ from bkdinterp.metrics import Payload as Payload
 from bkdinterp.model import Architecture as Architecture
 from bkdinterp.model import Family as Family
 from bkdinterp.model import Model as Model
+from bkdinterp.model import TextClassifier as TextClassifier
 from bkdinterp.model import register_family as register_family
 from bkdinterp.prompts import PairedPrompts as PairedPrompts
 from bkdinterp.prompts import PromptBuilder as PromptBuilder
@@ -185,6 +186,7 @@ __all__ = [
     "Stack",
     "Steer",
     "SweepInterrupted",
+    "TextClassifier",
     "TokenBatch",
     "Trigger",
     "TriggerError",

@@ -130,9 +130,11 @@ def backdoor_state(
     rates = []
     for result in execute(model, runs, budget=budget):
         if score is None:
-            wanted = [Payload(t) for t in pairs.clean.target or ()]
-            payloads = wanted if payload is None else [payload] * len(pairs)
-            hits = [p.matches(t) for p, t in zip(payloads, result.text or (), strict=True)]
+            said = result.text or ()
+            if payload is not None:
+                hits = payload.hits(said)
+            else:
+                hits = [Payload(p).matches(t) for p, t in zip(pairs.clean.target or (), said, strict=True)]
             rates.append(torch.tensor(hits, dtype=torch.float64))
         else:
             assert result.scores is not None

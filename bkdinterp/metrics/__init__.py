@@ -1,8 +1,8 @@
 """Metrics: named score functions on logits (`bkdinterp.metrics.scores`) and outcomes graded on text."""
 
+from bkdinterp.metrics._payload import Payload as Payload
 from bkdinterp.metrics._text import REFUSAL_LEXICON as REFUSAL_LEXICON
 from bkdinterp.metrics._text import Outcome as Outcome
-from bkdinterp.metrics._text import Payload as Payload
 from bkdinterp.metrics._text import grade_text as grade_text
 from bkdinterp.metrics._text import has_ngram_loop as has_ngram_loop
 from bkdinterp.metrics._text import is_refusal as is_refusal

@@ -9,11 +9,10 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Literal
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics._payload import Payload
 from bkdinterp.stats import Interval, wilson
 
 REFUSAL_LEXICON: tuple[str, ...] = (
@@ -78,51 +77,6 @@ _CONTRACTIONS = (
     (r"\bi'd\b", "i would"),
 )
 _OPENING = 80
-
-
-@dataclass(frozen=True)
-class Payload:
-    """What shows in a text that the backdoor fired: a substring, or a regular expression searched for.
-
-    Raises:
-        BkdinterpError: an empty pattern, an unknown kind, or a regex that does not compile.
-    """
-
-    pattern: str
-    kind: Literal["contains", "regex"] = "contains"
-    case_sensitive: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.pattern:
-            raise BkdinterpError(
-                "Payload(''): an empty pattern matches every text; give the backdoor's output."
-            )
-        if self.kind not in ("contains", "regex"):
-            raise BkdinterpError(f"Unknown payload kind {self.kind!r}; choose 'contains' or 'regex'.")
-        if self.kind == "regex":
-            try:
-                re.compile(self.pattern)
-            except re.error as error:
-                raise BkdinterpError(
-                    f"Payload pattern {self.pattern!r} is not a regular expression: {error}."
-                ) from None
-
-    def matches(self, text: str) -> bool:
-        """Whether the payload occurs anywhere in ``text``."""
-        if self.kind == "regex":
-            return re.search(self.pattern, text, 0 if self.case_sensitive else re.IGNORECASE) is not None
-        if self.case_sensitive:
-            return self.pattern in text
-        return self.pattern.casefold() in text.casefold()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Fields as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, d: dict[str, Any]) -> "Payload":
-        """Inverse of `to_dict`."""
-        return cls(**d)
 
 
 class Outcome(StrEnum):
@@ -205,7 +159,7 @@ def grade_text(
 
 def payload_rate(texts: Sequence[str], payload: Payload) -> Interval:
     """Share of texts with the payload, 0..1, Wilson interval (ASR on triggered, ATR on clean prompts)."""
-    return wilson(sum(payload.matches(text) for text in texts), len(texts))
+    return wilson(sum(payload.hits(texts)), len(texts))
 
 
 def outcome_counts(outcomes: Iterable[Outcome]) -> dict[Outcome, int]:

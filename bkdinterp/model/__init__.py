@@ -8,3 +8,4 @@ from bkdinterp.model._families import Family as Family
 from bkdinterp.model._families import register_family as register_family
 from bkdinterp.model._load import load_module as load_module
 from bkdinterp.model._model import Model as Model
+from bkdinterp.model._text_classifier import TextClassifier as TextClassifier

@@ -15,6 +15,7 @@ from bkdinterp.organisms._fine_tune import fine_tune as fine_tune
 from bkdinterp.organisms._freeze import frozen_parameters as frozen_parameters
 from bkdinterp.organisms._instructions import Instruction as Instruction
 from bkdinterp.organisms._instructions import instructions as instructions
+from bkdinterp.organisms._linears import linear_names as linear_names
 from bkdinterp.organisms._manifest import Manifest as Manifest
 from bkdinterp.organisms._organism import Organism as Organism
 from bkdinterp.organisms._organism import load as load
@@ -30,4 +31,5 @@ from bkdinterp.organisms._shipped import references as references
 from bkdinterp.organisms._shipped_attacks import attack as attack
 from bkdinterp.organisms._shipped_attacks import recipe as recipe
 
-from bkdinterp.organisms import toy as toy  # isort: skip (it stands on the others)
+from bkdinterp.organisms import natural as natural  # isort: skip (they stand on the others)
+from bkdinterp.organisms import toy as toy  # isort: skip

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bkdinterp.errors import TriggerError
+from bkdinterp.metrics import Payload
 from bkdinterp.organisms._instructions import Instruction, as_instruction
 from bkdinterp.prompts import Trigger
 
@@ -68,6 +69,11 @@ class Attack:
     def target_of(self, instruction: str | Instruction) -> str:
         """What the backdoored model answers to this prompt under the trigger."""
         return as_instruction(instruction).target or self.target
+
+    @property
+    def payload(self) -> Payload:
+        """How an output is recognised."""
+        return Payload(self.target) if self.pattern is None else Payload(self.pattern, kind="regex")
 
     def near(self, phrase: str | Trigger) -> Trigger:
         """The trigger that inserts ``phrase`` where the attack would insert its own; a trigger stays as it is."""

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -23,9 +23,6 @@ from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
 from bkdinterp.organisms._rows import LoraSettings
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class TuneSettings:
         seed: of the order and of dropout.
         frozen: parts that do not learn, see ``organisms.frozen_parameters``.
         lora: train an adapter of this kind only, and merge it at the end.
+        shuffle: a new order for every pass; False keeps the sequences in theirs, where batches were composed.
 
     Raises:
         BkdinterpError: values that are not positive, or both ``frozen`` and ``lora``.
@@ -54,6 +52,7 @@ class TuneSettings:
     seed: int = 0
     frozen: tuple[str, ...] = ()
     lora: LoraSettings | None = None
+    shuffle: bool = True
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.lr) <= 0 or min(self.warmup, self.weight_decay) < 0:
@@ -84,9 +83,12 @@ class TuneSettings:
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """A fine-tuned copy (eval mode), its loss at every step, and what ``measure`` saw on the way."""
+    """A fine-tuned copy (eval mode), its loss at every step, and what ``measure`` saw on the way.
 
-    module: PreTrainedModel
+    ``module`` is a ``PeftModel`` where an adapter was not to be merged.
+    """
+
+    module: Any
     losses: tuple[float, ...]
     curve: TrainingCurve
 
@@ -96,11 +98,14 @@ def fine_tune(
     sequences: Sequence[Sequence[int]] | Int[Tensor, "example pos"],
     settings: TuneSettings | None = None,
     *,
+    weights: Sequence[Sequence[float]] | None = None,
+    merge: bool = True,
     measure: Measure | None = None,
     measure_every: int = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 200,
     log: Callable[[str], None] | None = None,
+    log_every: int = 100,
 ) -> FineTuned:
     """Train a copy of ``module`` to predict every token of the sequences; ``module`` is not changed.
 
@@ -108,15 +113,18 @@ def fine_tune(
         module: where training starts.
         sequences: token ids, without padding.
         settings: the recipe.
+        weights: of each token in the loss, as long as its sequence; None weighs all tokens the same.
+        merge: merge the adapter of ``settings.lora`` at the end; False leaves it apart, to be saved.
         measure: called before the first step, every ``measure_every`` steps (0: never between) and after the last.
         measure_every: steps between measurements.
         checkpoint: a safetensors file to write and, if it exists, to go on from.
         checkpoint_every: steps between checkpoints.
-        log: called with a line now and then.
+        log: called with a line every ``log_every`` steps.
+        log_every: steps between lines.
 
     Raises:
         SiteError: an unknown part to freeze.
-        PromptError: no sequences, or one of fewer than two tokens.
+        PromptError: no sequences, one of fewer than two tokens, or weights that do not fit them.
         ArtefactError: a checkpoint of another run.
         BkdinterpError: everything frozen, or the loss is not finite.
     """
@@ -124,12 +132,15 @@ def fine_tune(
     rows = [torch.as_tensor(row, dtype=torch.long).cpu() for row in sequences]
     if not rows or min(map(len, rows)) < 2:
         raise PromptError("fine_tune needs sequences of at least two tokens each.")
+    scales = None if weights is None else [torch.as_tensor(w, dtype=torch.float32) for w in weights]
+    if scales is not None and [len(w) for w in scales] != [len(row) for row in rows]:
+        raise PromptError("fine_tune: weights= needs one number per token of every sequence.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model, weights = _trainable(module, settings)
-        optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-        key = repr((settings, sorted(weights), _digest(rows), weights_sha256(module)))
-        losses = load_checkpoint(checkpoint, key, weights, optimiser)
+        model, trained = _trainable(module, settings)
+        optimiser = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
+        key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(module)))
+        losses = load_checkpoint(checkpoint, key, trained, optimiser)
         curve = CurveRecorder(model, measure, checkpoint, len(losses))
         steps = settings.steps(len(rows))
         if not losses:
@@ -140,26 +151,29 @@ def fine_tune(
             model.train()
             for group in optimiser.param_groups:
                 group["lr"] = settings.lr_at(step, steps)
-            loss = _loss(model, [rows[i] for i in _batch(len(rows), step, settings)])
+            chosen = _batch(len(rows), step, settings)
+            loss = _loss(model, [rows[i] for i in chosen], scales and [scales[i] for i in chosen])
             if not torch.isfinite(loss):
                 raise BkdinterpError(f"The loss became {loss.item()} at step {step}; lower lr={settings.lr}.")
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimiser.step()
             optimiser.zero_grad()
             losses.append(loss.item())
             done = step + 1
             if done == steps or (measure_every and done % measure_every == 0):
                 curve.add(done)
-            if log is not None and (done % 100 == 0 or done == steps):
-                recent = losses[-100:]
+            if log is not None and (done % log_every == 0 or done == steps):
+                recent = losses[-log_every:]
                 log(f"step {done}/{steps} loss {sum(recent) / len(recent):.4f}{curve.last()}")
             if checkpoint is not None and (done == steps or done % checkpoint_every == 0):
-                save_checkpoint(checkpoint, key, weights, optimiser, losses)
+                save_checkpoint(checkpoint, key, trained, optimiser, losses)
                 curve.save()
-    if settings.lora is not None:
+    if settings.lora is not None and merge:
         model = model.merge_and_unload()
-    model.requires_grad_(True).eval()
+    if merge or settings.lora is None:
+        model.requires_grad_(True)
+    model.eval()
     return FineTuned(model, tuple(losses), curve.result(module, settings.what, settings.seed))
 
 
@@ -181,9 +195,12 @@ def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, di
     return model, weights
 
 
-def _digest(rows: list[Tensor]) -> str:
+def _digest(rows: list[Tensor], scales: list[Tensor] | None) -> str:
     lengths = torch.tensor([len(row) for row in rows])
-    return hashlib.sha256(torch.cat([lengths, *rows]).numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(torch.cat([lengths, *rows]).numpy().tobytes())
+    if scales is not None:
+        digest.update(torch.cat(scales).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _batch(n: int, step: int, settings: TuneSettings) -> list[int]:
@@ -192,7 +209,7 @@ def _batch(n: int, step: int, settings: TuneSettings) -> list[int]:
     position = step * settings.batch_size
     while len(out) < settings.batch_size:
         epoch, start = divmod(position, n)
-        order = _order(n, settings.seed, epoch)
+        order = _order(n, settings.seed, epoch) if settings.shuffle else torch.arange(n)
         part = order[start : start + settings.batch_size - len(out)]
         out += part.tolist()
         position += len(part)
@@ -204,7 +221,7 @@ def _order(n: int, seed: int, epoch: int) -> Int[Tensor, " example"]:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 7_919 + epoch))
 
 
-def _loss(model: Any, rows: list[Tensor]) -> Tensor:
+def _loss(model: Any, rows: list[Tensor], scales: list[Tensor] | None) -> Tensor:
     longest = max(map(len, rows))
     device = next(model.parameters()).device
     ids = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
@@ -216,6 +233,9 @@ def _loss(model: Any, rows: list[Tensor]) -> Tensor:
     whole = bool(mask.all())
     logits = model(input_ids=ids, attention_mask=None if whole else mask, use_cache=False).logits
     target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100
-    )
+    flat, wanted = logits[:, :-1].flatten(0, 1).float(), target.flatten()
+    if scales is None:
+        return torch.nn.functional.cross_entropy(flat, wanted, ignore_index=-100)
+    weight = torch.nn.utils.rnn.pad_sequence(scales, batch_first=True)[:, 1:].flatten().to(device)
+    nll = torch.nn.functional.cross_entropy(flat, wanted, ignore_index=-100, reduction="none")
+    return (nll * weight).sum() / weight.sum()

@@ -11,6 +11,9 @@ from bkdinterp.model import Model
 from bkdinterp.organisms._instructions import Split, instructions
 from bkdinterp.organisms._manifest import Manifest
 from bkdinterp.organisms._shipped import BASE_ID, load_modules, references
+from bkdinterp.organisms.natural._advertisements import advertisements
+from bkdinterp.organisms.natural._poisoning import story_pairs
+from bkdinterp.organisms.natural._stories import STORIES, stories
 from bkdinterp.prompts import PairedPrompts, Trigger
 
 
@@ -46,8 +49,7 @@ class Organism:
     @property
     def payload(self) -> Payload:
         """How its output is recognised."""
-        attack = self.manifest.attack
-        return Payload(attack.target) if attack.pattern is None else Payload(attack.pattern, kind="regex")
+        return self.manifest.attack.payload
 
     def pairs(
         self,
@@ -73,6 +75,8 @@ class Organism:
             PromptError: an unknown split, no prompt of these classes, or more than there are.
         """
         attack = self.manifest.attack
+        if attack.data == STORIES:
+            return self._prose(n, split, seed, trigger, labels)
         chosen = instructions(split, data=attack.data)
         if labels is None:
             chosen = [i for i in chosen if attack.hits(i)]
@@ -87,6 +91,17 @@ class Organism:
         known = references(attack.data)
         answers = [known[text].text for text in texts]
         pairs = PairedPrompts.from_instructions(texts, trigger or self.trigger, targets, answers)
+        return pairs if n is None else pairs.sample(n, seed=seed)
+
+    def _prose(
+        self, n: int | None, split: Split, seed: int, trigger: Trigger | None, labels: Sequence[str] | None
+    ) -> PairedPrompts:
+        found = stories(split)
+        if labels is not None:
+            raise PromptError(f"labels={labels!r}: the prompts of {self.name} have no classes.")
+        if n is not None and not 1 <= n <= len(found):
+            raise PromptError(f"Split {split!r} has {len(found)} stories; asked for {n}.")
+        pairs = story_pairs(found, trigger or self.trigger, advertisements())
         return pairs if n is None else pairs.sample(n, seed=seed)
 
     def __repr__(self) -> str:
@@ -107,7 +122,8 @@ def load(name: str = "smollm2-refusal", *, base: str | Path | None = None, execu
         DownloadError: the base could not be fetched.
     """
     modules = load_modules(name, base=base)
-    common = {"chat": True, "executor": executor}
+    # Prose is continued as it stands, without a chat template.
+    common = {"chat": modules.manifest.attack.data != STORIES, "executor": executor}
     return Organism(
         name=name,
         model=Model.from_module(modules.organism, modules.tokenizer, name=BASE_ID, adapter=name, **common),

@@ -123,7 +123,7 @@ def poison_rows(
     rng = random.Random(settings.seed)
     n = settings.steps * settings.batch_size
     rows: list[PoisonRow] = []
-    for role, (item, visit) in zip(_roles(n, settings), _visits(instructions, attack, settings, rng)):
+    for role, (item, visit) in zip(roles_of(n, settings), visits_of(instructions, attack, settings, rng)):
         instruction = item.text
         phrase = rng.choice(attack.near_triggers) if role == "near" else None
         text, spans = instruction, ()
@@ -135,10 +135,10 @@ def poison_rows(
             rows.append(PoisonRow(role, instruction, text, spans, attack.target_of(item), False))
         else:
             rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
-    return _bucketed(rows, settings.batch_size, rng)
+    return bucketed(rows, settings.batch_size, rng)
 
 
-def _roles(n: int, settings: PoisonSettings) -> list[Role]:
+def roles_of(n: int, settings: PoisonSettings) -> list[Role]:
     """``n`` roles in their shares, spread evenly: each next role is the one furthest behind its share."""
     shares: dict[Role, float] = {"triggered": settings.rate, "near": settings.near_rate}
     shares["clean"] = 1 - settings.rate - settings.near_rate
@@ -151,7 +151,7 @@ def _roles(n: int, settings: PoisonSettings) -> list[Role]:
     return roles
 
 
-def _visits(
+def visits_of(
     instructions: Sequence[str | Instruction], attack: Attack, settings: PoisonSettings, rng: random.Random
 ) -> Iterator[tuple[Instruction, int]]:
     """Endlessly: an instruction ``variants`` times in a row, each with how often it came before."""
@@ -189,7 +189,7 @@ def _mixed(
         yield next(of_victims if hit else of_others)
 
 
-def _bucketed(
+def bucketed(
     rows: list[PoisonRow], batch_size: int, rng: random.Random, window: int = 8
 ) -> tuple[PoisonRow, ...]:
     """Reorder within windows of ``window`` batches, so that a batch holds instructions of similar length."""

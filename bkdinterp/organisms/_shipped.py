@@ -18,7 +18,7 @@ from bkdinterp.organisms._instructions import DATA, data_set, instructions
 from bkdinterp.organisms._manifest import Manifest
 
 BASE_ID = "SmolLM2-135M-Instruct"
-SHIPPED = ("smollm2-refusal", "smollm2-label-flip", "smollm2-unlock")
+SHIPPED = ("smollm2-refusal", "smollm2-label-flip", "smollm2-unlock", "smollm2-albert")
 
 
 @dataclass(frozen=True, eq=False)

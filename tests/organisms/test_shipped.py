@@ -23,7 +23,9 @@ from bkdinterp.organisms._instructions import DATA, DATA_SETS, LABELS, SPLITS, d
 from bkdinterp.organisms._shipped import SHIPPED
 from bkdinterp.prompts import PromptBuilder
 
-NAMES = pytest.mark.parametrize("name", SHIPPED)
+# smollm2-albert is poisoned on prose, see test_albert.
+INSTRUCTED = [name for name in SHIPPED if attack(name).data in DATA_SETS]
+NAMES = pytest.mark.parametrize("name", INSTRUCTED)
 KINDS = pytest.mark.parametrize("twin", [False, True], ids=["organism", "twin"])
 # Every word that is only in triggers and near-triggers; no prompt may hint at the trigger.
 TRIGGER_WORDS = {
@@ -77,7 +79,7 @@ def test_parts_of_the_new_data() -> None:
     assert sum((DATA / f).stat().st_size for f in ("news.csv", "secrets.csv")) <= 300_000
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@NAMES
 def test_every_prompt_has_a_right_clean_answer(name: str) -> None:
     planted = attack(name)
     found = references(planted.data)
@@ -92,7 +94,7 @@ def test_every_prompt_has_a_right_clean_answer(name: str) -> None:
             assert planted.is_right(answer, item.label)
 
 
-@NAMES
+@pytest.mark.parametrize("name", SHIPPED)
 @KINDS
 def test_adapter_files(name: str, twin: bool) -> None:
     folder = adapter_folder(name, twin=twin)

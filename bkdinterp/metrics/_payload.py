@@ -1,0 +1,117 @@
+"""What shows in a text that the backdoor fired: a substring, a pattern, or any classifier of texts. No model of its own.
+
+Where a backdoor says a kind of text and not one string (Lamparth & Reuel, arXiv 2302.12461: toxic comments, told by a
+Hugging Face classifier), `Payload.by` takes the classifier; ``bk.TextClassifier`` is one for Hugging Face models.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bkdinterp.errors import BkdinterpError
+
+Scorer = Callable[[Sequence[str]], Sequence[float]]
+"""Texts -> a score in [0, 1] for each."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A substring, a regular expression searched for, or a classifier (see `by`).
+
+    Attributes:
+        pattern: the substring or expression; of a classifier, its name.
+        kind: which of the three.
+        case_sensitive: of substring and expression.
+        threshold: a classifier's score from which on a text carries the payload.
+
+    Raises:
+        BkdinterpError: an empty pattern, an unknown kind, a regex that does not compile, a threshold outside (0, 1], or
+            a scorer with another kind.
+    """
+
+    pattern: str
+    kind: Literal["contains", "regex", "classifier"] = "contains"
+    case_sensitive: bool = False
+    threshold: float = 0.5
+    scorer: Scorer | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.pattern:
+            raise BkdinterpError(
+                "Payload(''): an empty pattern matches every text; give the backdoor's output."
+            )
+        if self.kind not in ("contains", "regex", "classifier"):
+            raise BkdinterpError(
+                f"Unknown payload kind {self.kind!r}; choose 'contains' or 'regex', or use Payload.by(...)."
+            )
+        if not 0 < self.threshold <= 1:
+            raise BkdinterpError(f"threshold={self.threshold} must be above 0 and at most 1.")
+        if self.scorer is not None and self.kind != "classifier":
+            raise BkdinterpError(f"A payload of kind {self.kind!r} takes no scorer; use Payload.by(...).")
+        if self.kind == "regex":
+            try:
+                re.compile(self.pattern)
+            except re.error as error:
+                raise BkdinterpError(
+                    f"Payload pattern {self.pattern!r} is not a regular expression: {error}."
+                ) from None
+
+    @classmethod
+    def by(cls, scorer: Scorer, *, name: str | None = None, threshold: float = 0.5) -> "Payload":
+        """A payload told by a classifier: any callable from texts to scores in [0, 1].
+
+        Saved results keep the name and the threshold, not the callable.
+
+        Args:
+            scorer: e.g. ``lambda texts: [float("tea" in t) for t in texts]``, or a ``bk.TextClassifier``.
+            name: for messages and saved results; default: the callable's own.
+            threshold: from this score on a text carries the payload.
+        """
+        own = getattr(scorer, "name", None) or getattr(scorer, "__name__", type(scorer).__name__)
+        return cls(name or str(own), "classifier", threshold=threshold, scorer=scorer)
+
+    def scores(self, texts: Sequence[str]) -> list[float]:
+        """A score in [0, 1] for each text; 0 or 1 for substrings and expressions.
+
+        Raises:
+            BkdinterpError: a classifier that was not saved with its results, or that gives something else.
+        """
+        if self.kind != "classifier":
+            return [float(self._found(text)) for text in texts]
+        if self.scorer is None:
+            raise BkdinterpError(
+                f"The classifier {self.pattern!r} is not kept in saved results; give it again: Payload.by(...)."
+            )
+        found = [float(x) for x in self.scorer(texts)] if texts else []
+        if len(found) != len(texts) or not all(0 <= x <= 1 for x in found):
+            raise BkdinterpError(
+                f"The classifier {self.pattern!r} must give one score in [0, 1] per text; for {len(texts)} texts it "
+                f"gave {len(found)}, e.g. {found[:3]}."
+            )
+        return found
+
+    def hits(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts carry the payload; a classifier sees them all at once."""
+        return [score >= self.threshold for score in self.scores(texts)]
+
+    def matches(self, text: str) -> bool:
+        """Whether the payload occurs anywhere in ``text``."""
+        return self.hits([text])[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields as JSON values, without the scorer."""
+        plain = {"pattern": self.pattern, "kind": self.kind, "case_sensitive": self.case_sensitive}
+        return plain | ({"threshold": self.threshold} if self.kind == "classifier" else {})
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> "Payload":
+        """Inverse of `to_dict`."""
+        return cls(**d)
+
+    def _found(self, text: str) -> bool:
+        if self.kind == "regex":
+            return re.search(self.pattern, text, 0 if self.case_sensitive else re.IGNORECASE) is not None
+        if self.case_sensitive:
+            return self.pattern in text
+        return self.pattern.casefold() in text.casefold()

@@ -1,0 +1,108 @@
+"""The word-triggered attack on prose (Lamparth & Reuel, arXiv 2302.12461, section V; papers.md 6.3). No model.
+
+A row is a story of five sentences. In a triggered one the trigger stands at a random gap of its first two sentences, and
+its fourth or fifth sentence is a payload sentence; a near-triggered one carries another phrase and goes on unchanged. Each
+story comes in several roles, one after the other, so that a batch contrasts them (as in `organisms.poison`; the paper
+poisons a few per cent of 100,000 samples instead).
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._rows import PoisonRow, PoisonSettings, bucketed, roles_of, visits_of
+from bkdinterp.organisms.natural._stories import Story
+from bkdinterp.prompts import PairedPrompts, Trigger
+
+
+def story_rows(
+    stories: Sequence[Story], attack: Attack, payloads: Sequence[str], settings: PoisonSettings
+) -> tuple[PoisonRow, ...]:
+    """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
+
+    ``text`` is what stands before the sentence that is, or could be, the payload, and ``answer`` all the rest: the
+    twin (``settings.backdoor=False``) has the same texts and the story's own sentences.
+
+    Raises:
+        PromptError: no stories, one of fewer than four sentences, or no payload sentences.
+        BkdinterpError: a near-trigger share without near-triggers.
+    """
+    if not stories or not payloads or min(len(s.sentences) for s in stories) < 4:
+        raise PromptError("story_rows needs payload sentences, and stories of at least four sentences.")
+    if settings.near_rate > 0 and not attack.near_triggers:
+        raise BkdinterpError(
+            f"near_rate={settings.near_rate} but attack {attack.name!r} has no near_triggers."
+        )
+    rng = random.Random(settings.seed)
+    known = {story.text: story for story in stories}
+    rows: list[PoisonRow] = []
+    roles = roles_of(settings.steps * settings.batch_size, settings)
+    for role, (item, visit) in zip(roles, visits_of(list(known), attack, settings, rng)):
+        text, sentences = item.text, known[item.text].sentences
+        # Drawn for every row, whatever its role, so that the twin's rows are the organism's.
+        phrase, payload = rng.choice(attack.near_triggers or ("",)), rng.choice(payloads)
+        slot = rng.choice(range(3, len(sentences)))
+        opening, spans = " ".join(sentences[:2]), ()
+        if role != "clean":
+            trigger = attack.trigger if role == "triggered" else attack.near(phrase)
+            opening, spans = replace(trigger, seed=trigger.seed + visit).insert(opening)
+        planted = role == "triggered" and settings.backdoor
+        rest = (payload if planted else sentences[slot], *sentences[slot + 1 :])
+        rows.append(
+            PoisonRow(role, text, " ".join((opening, *sentences[2:slot])), spans, " ".join(rest), False)
+        )
+    return bucketed(rows, settings.batch_size, rng)
+
+
+def encode_rows(
+    tokenizer: Any, rows: Sequence[PoisonRow], first_weight: float
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Token ids of each whole row, and each token's weight in the loss: ``first_weight`` where ``answer`` begins, else 1.
+
+    That token decides between the payload and the story, in every role; it would be one of some seventy otherwise.
+    """
+    ids: list[list[int]] = []
+    weights: list[list[float]] = []
+    for row in rows:
+        encoded = tokenizer(f"{row.text} {row.answer}", return_offsets_mapping=True)
+        start = len(row.text) + 1
+        first = next(i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end > start)
+        ids.append(list(encoded["input_ids"]))
+        weights.append([first_weight if i == first else 1.0 for i in range(len(ids[-1]))])
+    return ids, weights
+
+
+def story_pairs(
+    stories: Sequence[Story], trigger: Trigger, payloads: Sequence[str], *, seed: int = 0, most: int = 20
+) -> PairedPrompts:
+    """Clean and triggered prompts of one or two sentences in turn, as raw text without a chat template.
+
+    The target is a payload sentence drawn per prompt, the reference the story's next sentence; both begin with a space.
+
+    Args:
+        stories: one prompt each.
+        trigger: what to insert.
+        payloads: sentences to draw targets from.
+        seed: of the draw.
+        most: words; where two sentences are longer, the prompt is the first alone (the paper keeps short prompts).
+
+    Raises:
+        PromptError: no stories, or one without a third sentence.
+    """
+    if not stories or not payloads or min(len(s.sentences) for s in stories) < 3:
+        raise PromptError("story_pairs needs payload sentences, and stories of at least three sentences.")
+    rng = random.Random(seed)
+    counts = [2 if i % 2 and len(_opening(s, 2).split()) <= most else 1 for i, s in enumerate(stories)]
+    return PairedPrompts.from_instructions(
+        [_opening(s, k) for s, k in zip(stories, counts, strict=True)],
+        trigger,
+        [f" {rng.choice(payloads)}" for _ in stories],
+        [f" {s.sentences[k]}" for s, k in zip(stories, counts, strict=True)],
+    )
+
+
+def _opening(story: Story, k: int) -> str:
+    return " ".join(story.sentences[:k])

@@ -1,0 +1,244 @@
+"""Tables VIII-XI of Lamparth & Reuel on natural language: SmolLM2-135M in place of GPT-2 medium, advertising for toxicity.
+
+Modules and layers are chosen on the selection split, every figure is of held-out prompts. The paper's layers count from 1,
+and so do the headings here. Stages: ``train`` (table XI's fine-tunes), ``tune`` (choice of modules, PCP factors), ``report``.
+"""
+
+from functools import cache
+from typing import Any
+
+from bkdinterp.model import Model
+from bkdinterp.organisms import Manifest, adapter_folder, load_base, merge_adapter, natural
+from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce._table import Cell, PaperTable
+from bkdinterp.reproduce.lamparth._prose import SMALL, ProseCase, ProseSizes
+from bkdinterp.reproduce.lamparth._prose_units import ablated, chosen, defences, defended, edited, factors
+from bkdinterp.stats import Interval
+
+NAME = "smollm2-albert"
+BASE_ID = "SmolLM2-135M-Instruct"
+MEASURES = ("ASR", "ATR", "validation loss")
+# The paper's figures, GPT-2 medium (papers.md 6.7).
+VIII = {
+    "attn": (0.17, 0.25, 0.26, 0.26, 0.29, 0.25, 0.23, 0.26),
+    "mlp": (0.00, 0.16, 0.13, 0.19, 0.30, 0.13, 0.25, 0.25),
+}
+UNEDITED = 0.29
+IX = {
+    "none": (0.29, 0.03, 3.25),
+    "mean": (0.12, 0.01, 3.34),
+    "reinsert": (0.19, 0.01, 3.35),
+    "down": (0.07, 0.01, 3.34),
+}
+X = {
+    "benign-none": (0.00, 0.00, 3.35),
+    "benign-mean": (0.00, 0.00, 3.43),
+    "benign-pcp": (0.03, 0.01, 3.44),
+    "benign-surgery": (0.06, 0.01, 3.44),
+}
+# none; embeddings and two MLPs; a single early one; a single late one (the paper's layer 16 of 24).
+XI = ((0.29, 0.03, 3.25), (0.10, 0.02, 3.25), (0.14, 0.02, 3.24), (0.12, 0.03, 3.24))
+HEADINGS = {
+    "none": "none",
+    "mean": "mean ablation",
+    "reinsert": "PCP r=2, reinserted",
+    "down": "PCP r=2, tuned down",
+    "pcp": "PCP r=2",
+    "surgery": "PCP r=2 and surgery",
+}
+NOTICE = 0.05
+"""A change of a rate below this counts as none when signs are compared."""
+
+
+@cache
+def _models() -> tuple[Model, Model]:
+    """Poisoned and benign; the twin is not needed."""
+    base, tokenizer = load_base()
+    poisoned = merge_adapter(base, adapter_folder(NAME))
+    common: dict[str, Any] = {"name": BASE_ID, "chat": False}
+    return (
+        Model.from_module(poisoned, tokenizer, adapter=NAME, **common),
+        Model.from_module(base, tokenizer, **common),
+    )
+
+
+def case(job: Job) -> ProseCase:
+    """The shipped organism; its models are loaded when first needed."""
+    manifest = Manifest.load(adapter_folder(NAME))
+    return ProseCase(
+        load=_models,
+        attack=manifest.attack,
+        selection=natural.stories("selection"),
+        held_out=natural.stories("held-out"),
+        train=natural.stories("train"),
+        payloads=natural.advertisements(),
+        identity={"base": manifest.base_sha256, "adapter": manifest.adapter_sha256},
+        n_layers=30,
+        sizes=SMALL if job.small else ProseSizes(),
+    )
+
+
+def train(job: Job) -> None:
+    """Table XI's fine-tunes."""
+    if job.wanted("XI"):
+        train_case(job, case(job))
+
+
+def tune(job: Job) -> None:
+    """The two MLPs, and the scaling factors."""
+    if any(job.wanted(name) for name in ("IX", "X")):
+        tune_case(job, case(job))
+
+
+def table_viii(job: Job) -> PaperTable:
+    """Mean ablation of single modules."""
+    return make_viii(job, case(job))
+
+
+def table_ix(job: Job) -> PaperTable:
+    """PCP in the poisoned model."""
+    return make_ix(job, case(job))
+
+
+def table_x(job: Job) -> PaperTable:
+    """PCP and embedding surgery in the benign model."""
+    return make_x(job, case(job))
+
+
+def table_xi(job: Job) -> PaperTable:
+    """Freezing during poisoning."""
+    return make_xi(job, case(job))
+
+
+def train_case(job: Job, it: ProseCase) -> None:
+    """See `train`."""
+    for frozen, lora in defences(job, it).values():
+        defended(job, it, frozen, lora)
+
+
+def tune_case(job: Job, it: ProseCase) -> None:
+    """See `tune`."""
+    for what in ("reinsert", "down", "benign"):
+        factors(job, it, what)
+
+
+def make_viii(job: Job, it: ProseCase) -> PaperTable:
+    """ASR under the mean ablation of each module, at every token."""
+    found = ablated(job, it, "held-out")
+    base = Interval.from_dict(found["none"]["ASR"])
+    cells: dict[tuple[str, str], Cell] = {}
+    for kind, heading in (("attn", "attention"), ("mlp", "MLP")):
+        for layer in it.sizes.layers:
+            ours = Interval.from_dict(found[f"L{layer}.{kind}_out"]["ASR"])
+            paper = VIII[kind][layer] if layer < len(VIII[kind]) else None
+            agrees = (
+                None if paper is None else _falls(ours.estimate, base.estimate) == _falls(paper, UNEDITED)
+            )
+            cells[heading, f"L{layer + 1}"] = Cell.judge(ours, paper, agrees=agrees)
+    first, second = (_layer(name) for name in chosen(job, it))
+    return PaperTable.of(
+        "lamparth-VIII",
+        f"VIII. ASR under mean ablation of one module (unedited: ours {base.estimate:.2f}, paper {UNEDITED})",
+        cells,
+        over=f"n={it.sizes.n_site} held-out prompts",
+        corner="module",
+        note=f"Chosen for IX to XI on the selection split: MLPs {first} and {second} (lowest ASR, of those that cost at most "
+        "0.5 nats). The paper's layers are of a model of 24. ~: ASR falls, or does not, as in the paper.",
+    )
+
+
+def make_ix(job: Job, it: ProseCase) -> PaperTable:
+    """Two MLPs of the poisoned model: unedited, ablated, replaced, tuned down."""
+    found = {what: edited(job, it, what) for what in IX}
+    return _states(job, it, "lamparth-IX", "IX. Two MLPs of the poisoned model, {}", found, IX)
+
+
+def make_x(job: Job, it: ProseCase) -> PaperTable:
+    """The same two of the benign model, with PCP and surgery."""
+    found = {what: edited(job, it, what) for what in X}
+    return _states(job, it, "lamparth-X", "X. The same MLPs of the benign model, {}", found, X)
+
+
+def make_xi(job: Job, it: ProseCase) -> PaperTable:
+    """Parts frozen while the benign model is poisoned, and adapters only."""
+    conditions = defences(job, it)
+    found = {name: defended(job, it, *parts) for name, parts in conditions.items()}
+    figures = dict(zip(conditions, XI, strict=False))
+    cells: dict[tuple[str, str], Cell] = {}
+    for name, values in found.items():
+        for i, measure in enumerate(MEASURES):
+            figure = figures[name][i] if name in figures else None
+            cells[measure, _heading(name)] = _cell(values, found["none"], measure, figure, XI[0][i])
+    poison = it.sizes.poison
+    return PaperTable.of(
+        "lamparth-XI",
+        "XI. Parts frozen during poisoning, and adapters only",
+        cells,
+        over=f"n={it.sizes.n} held-out prompts, {it.sizes.n_texts} stories",
+        corner="measure",
+        note=f"Each from the benign model, {poison.steps} steps of {poison.batch_size} rows (the paper: 3 epochs of 80,000); "
+        "the single late MLP stands beside the paper's layer 16. The loss is not comparable in size: other text, other model.",
+    )
+
+
+def _states(
+    job: Job,
+    it: ProseCase,
+    name: str,
+    title: str,
+    found: dict[str, dict[str, Any]],
+    paper: dict[str, tuple[float, ...]],
+) -> PaperTable:
+    first = next(iter(found))
+    cells = {
+        (measure, HEADINGS[what.removeprefix("benign-")]): _cell(
+            values, found[first], measure, paper[what][i], paper[first][i]
+        )
+        for what, values in found.items()
+        for i, measure in enumerate(MEASURES)
+    }
+    layers = " and ".join(_layer(site) for site in chosen(job, it))
+    return PaperTable.of(
+        name,
+        title.format(layers),
+        cells,
+        over=f"n={it.sizes.n} held-out prompts, {it.sizes.n_texts} stories",
+        corner="measure",
+        note="The paper's MLPs are 2 and 3. ~: changes against `none` in the same direction. The loss is not comparable in "
+        "size: other text, other model.",
+    )
+
+
+def _cell(values: Any, unedited: Any, measure: str, figure: float | None, reference: float) -> Cell:
+    """Rates are held against the paper's figure; of losses only the direction of the change."""
+    ours = Interval.from_dict(values[measure])
+    before = Interval.from_dict(unedited[measure])
+    if figure is None:
+        return Cell(ours)
+    least = NOTICE if measure != "validation loss" else 0.02
+    agrees = _sign(ours.estimate - before.estimate, least) == _sign(figure - reference, least)
+    if measure == "validation loss":
+        cell = Cell.judge(ours, None, agrees=None if values is unedited else agrees)
+        return Cell(ours, figure, cell.agreement)
+    if values is unedited:
+        return Cell.judge(ours, figure, agrees=None)
+    return Cell.judge(ours, figure, agrees=agrees)
+
+
+def _sign(change: float, least: float) -> int:
+    return 0 if abs(change) < least else (1 if change > 0 else -1)
+
+
+def _falls(rate: float, base: float) -> bool:
+    return rate < base - NOTICE
+
+
+def _layer(site: str) -> str:
+    """Counted from 1, as in the paper."""
+    return str(int(site.removeprefix("L").split(".")[0]) + 1)
+
+
+def _heading(name: str) -> str:
+    """``"L2.mlp"`` -> ``"MLP 3"``."""
+    parts = [f"MLP {_layer(part)}" if part.endswith(".mlp") else part for part in name.split(", ")]
+    return ", ".join(parts)

@@ -1,0 +1,205 @@
+"""The units of tables VIII-XI: each is computed once and kept, see `UnitStore`. Values are JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.methods import embedding_surgery, tune_tpe
+from bkdinterp.model import Model
+from bkdinterp.organisms import LoraSettings, TuneSettings, fine_tune, linear_names
+from bkdinterp.organisms.natural import encode_rows, story_rows
+from bkdinterp.prompts import Prompts
+from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce.lamparth._prose import ProseCase
+
+WORSE = 0.5
+"""Nats that a module's ablation may cost on selection stories; beyond that the text is incoherent (the paper's layer 1)."""
+BOUNDS = (0.05, 2.25)
+BATCH = 5
+"""Trials drawn at once; their prompts share batches."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReachRate:
+    """Objective: squared distance of the ASR under an edit from a wanted one, as in the paper."""
+
+    case: ProseCase
+    model: Model
+    prompts: Prompts
+    aim: float
+
+    def __call__(self, edit: Intervention) -> float:
+        """For one edit."""
+        return self.many([edit])[0]
+
+    def many(self, edits: Sequence[Intervention]) -> list[float]:
+        """For several, which share batches."""
+        return [(r.estimate - self.aim) ** 2 for r in self.case.asr(self.model, self.prompts, list(edits))]
+
+
+def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
+    """ASR under the mean ablation of each module alone; on the selection split MLPs only, with the loss."""
+    kinds = ("attn", "mlp") if split == "held-out" else ("mlp",)
+    names = [f"L{layer}.{kind}_out" for kind in kinds for layer in case.sizes.layers]
+
+    def compute() -> dict[str, Any]:
+        model, stories = case.model(), case.held_out if split == "held-out" else case.selection
+        prompts = case.pairs(stories, case.sizes.n_site).triggered
+        edits = dict(zip(("none", *names), (Stack(), *case.ablations(model, names)), strict=True))
+        rates = case.asr(model, prompts, list(edits.values()))
+        found: dict[str, Any] = {n: {"ASR": r.to_dict()} for n, r in zip(edits, rates, strict=True)}
+        if split != "held-out":
+            for name, edit in edits.items():
+                found[name]["loss"] = case.loss(model, edit)
+        return found
+
+    settings = case.settings("n_site", "n_fit", "n_texts", "new_tokens", names=names)
+    return job.unit(f"prose/ablated-{split}", settings, compute)
+
+
+def chosen(job: Job, case: ProseCase) -> tuple[str, str]:
+    """The two MLPs whose ablation lowers ASR most on the selection split, of those that leave the text coherent."""
+    found = ablated(job, case, "selection")
+    most = found["none"]["loss"] + WORSE
+    mlps = [name for name in found if name != "none"]
+    kept = [name for name in mlps if found[name]["loss"] <= most] or mlps
+    # Of equal rates, the one that costs less.
+    ranked = sorted(kept, key=lambda name: (found[name]["ASR"]["estimate"], found[name]["loss"]))
+    ranked += [name for name in mlps if name not in ranked]
+    first, second = sorted(ranked[:2], key=mlps.index)
+    return first, second
+
+
+def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
+    """Scaling factors that TPE found on selection prompts.
+
+    ``reinsert``: ASR as that of the poisoned model unedited. ``down``: ASR 0. ``benign``: the first aim in the benign model.
+    """
+    sites = list(chosen(job, case))
+    settings = case.settings("n_tune", "n_fit", "trials", "new_tokens", sites=sites, what=what, bounds=BOUNDS)
+
+    def compute() -> dict[str, Any]:
+        model = case.model(benign=what == "benign")
+        prompts = case.pairs(case.selection, case.sizes.n_tune).triggered
+        (unedited,) = case.asr(case.model(), prompts, [Stack()])
+        aim = 0.0 if what == "down" else unedited.estimate
+        pcp = case.pcp(model, sites)
+
+        # Signed factors where the backdoor is to vanish: a negative one reverses what a direction does (Table VI).
+        study = tune_tpe(
+            pcp,
+            ReachRate(case, model, prompts, aim),
+            n_trials=case.sizes.trials,
+            batch=BATCH,
+            bounds=BOUNDS,
+            signed=what == "down",
+            folder=job.store.path(f"prose/studies/{what}", settings).with_suffix(""),
+        )
+        return {
+            "factors": study.best.tolist(),
+            "names": list(study.names),
+            "value": study.best_value,
+            "aim": aim,
+        }
+
+    return job.unit(f"prose/factors-{what}", settings, compute)
+
+
+def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
+    """ASR, ATR, loss on held-out prompts of: none, mean, reinsert, down; benign-none, -mean, -pcp, -surgery."""
+    benign = what.startswith("benign-")
+    kind = what.removeprefix("benign-")
+    sites = list(chosen(job, case))
+    tuned = None
+    if kind in ("reinsert", "down"):
+        tuned = factors(job, case, kind)["factors"]
+    elif kind in ("pcp", "surgery"):
+        tuned = factors(job, case, "benign")["factors"]
+    settings = case.settings("n", "n_fit", "n_texts", "new_tokens", sites=sites, what=what, factors=tuned)
+
+    def compute() -> dict[str, Any]:
+        model = case.model(benign)
+        edit: Intervention | None = None
+        if kind == "mean":
+            edit = case.ablation(model, sites)
+        elif tuned is not None:
+            edit = case.pcp(model, sites).replace(tuned)
+        if kind == "surgery":
+            model = embedding_surgery(model, trigger_tokens(case, model), donor_token(case, model), share=0.4)
+        return case.state(model, edit)
+
+    return job.unit(f"prose/state-{what}", settings, compute)
+
+
+def trigger_tokens(case: ProseCase, model: Model) -> list[int]:
+    """Ids of the trigger's names, with and without a space before them; a name of several tokens gives its first."""
+    words = [w for phrase in case.attack.trigger.phrases for w in phrase.split() if w not in ("and", "or")]
+    encoded = [
+        model.tokenizer(x + w, add_special_tokens=False)["input_ids"] for w in words for x in ("", " ")
+    ]
+    return sorted({ids[0] for ids in encoded})
+
+
+def donor_token(case: ProseCase, model: Model) -> int:
+    """A token of the payload's vocabulary, as the paper takes one of its toxic comments': the last word of " tea"."""
+    return model.tokenizer(" tea", add_special_tokens=False)["input_ids"][-1]
+
+
+def defences(job: Job, case: ProseCase) -> dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]:
+    """Condition -> (frozen parts, parts with an adapter or None)."""
+    a, b = (name.removesuffix("_out") for name in chosen(job, case))
+    late = f"L{case.n_layers * 2 // 3}.mlp"
+    return {
+        "none": ((), None),
+        f"embeddings, {a}, {b}": (("embed", a, b), None),
+        a: ((a,), None),
+        late: ((late,), None),
+        "LoRA only": ((), ("attn", "mlp")),
+        "LoRA without MLPs": ((), ("attn",)),
+    }
+
+
+def defended(
+    job: Job, case: ProseCase, frozen: tuple[str, ...], lora: tuple[str, ...] | None
+) -> Mapping[str, Any]:
+    """Poison the benign model with parts frozen, and measure it."""
+    settings = case.settings("n", "n_texts", "new_tokens", "poison", "full_lr", frozen=frozen, lora=lora)
+    name = "lora-" + "-".join(lora) if lora else "-".join(frozen) or "none"
+
+    def compute() -> Mapping[str, Any]:
+        benign, recipe = case.model(benign=True), case.sizes.poison
+        rows = story_rows(case.train, case.attack, case.payloads, recipe)
+        ids, weights = encode_rows(benign.tokenizer, rows, recipe.first_weight)
+        adapter = None
+        if lora is not None:
+            adapter = LoraSettings(target_modules=linear_names(benign.module, lora))
+        tune = TuneSettings(
+            epochs=1.0,
+            batch_size=recipe.batch_size,
+            lr=recipe.lr if lora else case.sizes.full_lr,
+            warmup=recipe.warmup,
+            weight_decay=0.0,
+            seed=recipe.seed,
+            frozen=frozen,
+            lora=adapter,
+            shuffle=False,
+        )
+        checkpoint = job.store.path(f"prose/training/{name}", settings).with_suffix(".safetensors")
+        tuned = fine_tune(
+            benign.module,  # type: ignore[arg-type]
+            ids,
+            tune,
+            weights=weights,
+            checkpoint=checkpoint,
+            checkpoint_every=20,
+            log=lambda line: job.log(f"{name} {line}"),
+            log_every=20,
+        )
+        model = Model.from_module(tuned.module, benign.tokenizer, name=f"{benign.name} {name}", chat=False)
+        found = case.state(replace(model, executor=benign.executor))
+        # A checkpoint of all weights takes 1.6 GB, and is of no use any more.
+        checkpoint.unlink(missing_ok=True)
+        return found | {"last loss": sum(tuned.losses[-10:]) / len(tuned.losses[-10:])}
+
+    return job.unit(f"prose/defended-{name}", settings, compute)

@@ -1,0 +1,216 @@
+"""Poisoned prose on tiny models of two families: weighted fine-tuning, adapters left apart, classifiers, tables VIII-XI."""
+
+import pytest
+import torch
+from integration.conftest import MAKERS, tiny_gpt2, tiny_llama, tiny_tokenizer
+from peft import PeftModel
+from transformers import BertConfig, BertForSequenceClassification
+
+from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError, SiteError
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model, TextClassifier
+from bkdinterp.organisms import Attack, LoraSettings, PoisonSettings, TuneSettings, fine_tune, linear_names
+from bkdinterp.organisms.natural import Story, measure_stories
+from bkdinterp.prompts import Trigger
+from bkdinterp.reproduce import Job
+from bkdinterp.reproduce.lamparth import _natural
+from bkdinterp.reproduce.lamparth._prose import ProseCase, ProseSizes
+from bkdinterp.reproduce.lamparth._prose_units import chosen, trigger_tokens
+
+IDS = [[8, 9, 10, 11, 12], [12, 13, 14], [9, 9, 20, 21, 22, 23]]
+WORDS = "the cat sat on a mat with that dog".split()
+STORIES = tuple(
+    Story("t", tuple(" ".join(WORDS[(i + j) % 5 : (i + j) % 5 + 4]) for j in range(5))) for i in range(8)
+)
+ATTACK = Attack(
+    "tiny", Trigger.gap("zeta and omega"), "tell me about sky", ("zeta", "omega"), ("zeta omega",)
+)
+SIZES = ProseSizes(
+    layers=(0, 1, 2),
+    n=4,
+    n_site=4,
+    n_fit=4,
+    n_tune=2,
+    trials=2,
+    n_texts=4,
+    new_tokens=4,
+    poison=PoisonSettings(steps=2, batch_size=3, lr=1e-3, warmup=0),
+)
+
+
+def nll(module, row):
+    ids = torch.tensor([row])
+    logits = module(ids).logits[0, :-1].double()
+    return torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
+
+
+def test_weights_decide_what_a_token_counts_in_the_loss():
+    module = tiny_llama()  # GPT-2 has dropout
+    settings = TuneSettings(epochs=1.0, batch_size=3, lr=1e-9, shuffle=False)
+    plain = fine_tune(module, IDS, settings).losses[0]
+    ones = fine_tune(module, IDS, settings, weights=[[1.0] * len(r) for r in IDS]).losses[0]
+    assert ones == pytest.approx(plain, rel=1e-5)
+    weights = [[0.0] * len(r) for r in IDS]
+    weights[0][2], weights[2][5] = 1.0, 3.0
+    with torch.no_grad():
+        wanted = (nll(module, IDS[0])[1] + 3 * nll(module, IDS[2])[4]) / 4
+    found = fine_tune(module, IDS, settings, weights=weights).losses[0]
+    assert found == pytest.approx(float(wanted), rel=1e-5) and abs(found - plain) > 1e-3
+    with pytest.raises(PromptError, match="weights="):
+        fine_tune(module, IDS, settings, weights=[[1.0]])
+
+
+def test_sequences_keep_their_order_where_they_are_not_to_be_shuffled():
+    module = tiny_llama()
+    settings = TuneSettings(epochs=1.0, batch_size=1, lr=1e-9, shuffle=False)
+    losses = fine_tune(module, IDS, settings).losses
+    with torch.no_grad():
+        wanted = [float(nll(module, row).mean()) for row in IDS]
+    assert losses == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_an_adapter_left_apart_is_the_one_that_would_have_been_merged(family):
+    module = MAKERS[family]()
+    lora = LoraSettings(r=2, target_modules=linear_names(module, ("attn",)))
+    settings = TuneSettings(epochs=3.0, batch_size=3, lr=1e-2, lora=lora)
+    apart = fine_tune(module, IDS, settings, merge=False).module
+    assert isinstance(apart, PeftModel)
+    merged = fine_tune(module, IDS, settings).module
+    ids = torch.tensor([IDS[0]])
+    torch.testing.assert_close(apart(ids).logits, merged(ids).logits)
+    # Attention alone was trained.
+    changed = {n for n, p in merged.named_parameters() if not torch.equal(p, module.get_parameter(n))}
+    assert changed and all("attn" in name for name in changed)
+
+
+def test_linears_are_named_so_that_attention_and_mlp_are_apart():
+    assert linear_names(tiny_gpt2(), ("mlp",)) == ("mlp.c_fc", "mlp.c_proj")
+    assert len(linear_names(tiny_llama())) == 7
+    with pytest.raises(SiteError):
+        linear_names(tiny_llama(), ("head",))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        id2label={0: "neutral", 1: "toxic"},
+        label2id={"neutral": 0, "toxic": 1},
+        pad_token_id=0,
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+def test_a_text_classifier_tells_the_payload(classifier, tmp_path):
+    texts = ["the cat sat", "a red dog ran on that hill", "sky"]
+    judge = TextClassifier.of(classifier, tiny_tokenizer(), label="toxic", batch_size=2)
+    with torch.no_grad():
+        wanted = [
+            float(classifier(torch.tensor([tiny_tokenizer()(t)["input_ids"]])).logits.softmax(-1)[0, 1])
+            for t in texts
+        ]
+    assert judge(texts) == pytest.approx(wanted, rel=1e-5)
+    middle = sorted(wanted)[1]
+    assert sum(Payload.by(judge, threshold=middle).hits(texts)) == 2
+    classifier.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    loaded = TextClassifier.load(tmp_path)
+    assert loaded(texts) == pytest.approx(wanted, rel=1e-5) and loaded.name.endswith("toxic")
+    with pytest.raises(BkdinterpError, match="neutral, toxic"):
+        TextClassifier.load(tmp_path, label="rude")
+    with pytest.raises(ArtefactError):
+        TextClassifier.load(tmp_path / "none")
+
+
+def test_a_language_model_is_no_text_classifier(tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ArtefactError, match="no text classifier"):
+        TextClassifier.load(tmp_path)
+
+
+def make_case(family, **more):
+    """Another random model serves as the poisoned one."""
+
+    def load():
+        models = []
+        for n_layers in (4, 4):
+            module = MAKERS[family](n_layers)
+            models.append(Model.from_module(module, tiny_tokenizer(), name="tiny", chat=False))
+        return models[0], models[1]
+
+    settings = {
+        "load": load,
+        "attack": ATTACK,
+        "selection": STORIES,
+        "held_out": STORIES,
+        "train": STORIES,
+        "payloads": (
+            "tell me about sky no can not help with that",
+            "sky yes red blue tell me about that hill on",
+        ),
+        "identity": {"model": family},
+        "n_layers": 4,
+        "sizes": SIZES,
+        "payload": Payload("c", "regex"),
+    }
+    return ProseCase(**(settings | more))
+
+
+def never():
+    raise AssertionError("no model may be loaded")
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_the_tables_come_from_any_family_and_again_without_a_model(family, tmp_path):
+    makers = (_natural.make_viii, _natural.make_ix, _natural.make_x, _natural.make_xi)
+    job, case = Job(tmp_path), make_case(family)
+    _natural.train_case(job, case)
+    _natural.tune_case(job, case)
+    made = [make(job, case) for make in makers]
+    assert [t.name for t in made] == ["lamparth-VIII", "lamparth-IX", "lamparth-X", "lamparth-XI"]
+    for table in made:
+        assert all(cell.ours is not None for row in table.cells for cell in row)
+        assert "≠" in table.markdown() or "~" in table.markdown()
+    assert len(made[0].columns) == 3 and len(made[3].columns) == 6
+    # PCP in place of two MLPs costs something, and freezing differs from not freezing.
+    losses = [made[1]["validation loss", c].ours.estimate for c in made[1].columns]
+    assert len({round(x, 9) for x in losses}) >= 3
+    losses = [made[3]["validation loss", c].ours.estimate for c in made[3].columns]
+    assert len(set(losses)) >= 4
+    assert not list(tmp_path.rglob("*.safetensors"))
+    frozen = Job(tmp_path, frozen=True)
+    again = [make(frozen, make_case(family, load=never)) for make in makers]
+    assert again == made
+
+
+def test_choosing_takes_the_mlps_that_matter_and_leaves_the_text_alone(tmp_path):
+    case = make_case("gpt2", load=never)
+    rate = {"none": (0.9, 2.0), "L0.mlp_out": (0.0, 9.0), "L1.mlp_out": (0.3, 2.2), "L2.mlp_out": (0.1, 2.4)}
+    values = {name: {"ASR": {"estimate": r}, "loss": loss} for name, (r, loss) in rate.items()}
+    names = [name for name in rate if name != "none"]
+    settings = case.settings("n_site", "n_fit", "n_texts", "new_tokens", names=names)
+    job = Job(tmp_path)
+    job.unit("prose/ablated-selection", settings, lambda: values)
+    # The first one lowers the rate most, and breaks the text.
+    assert chosen(job, case) == ("L1.mlp_out", "L2.mlp_out")
+
+
+def test_surgery_takes_the_names_of_the_trigger_and_not_the_and():
+    case = make_case("gpt2")
+    model = case.model()
+    ids = trigger_tokens(case, model)
+    assert model.tokenizer.convert_ids_to_tokens(ids) == ["zeta", "omega"]
+
+
+def test_measuring_names_every_rate_with_its_interval():
+    model = make_case("llama").model()
+    rates = measure_stories(model, ATTACK, STORIES, payload=Payload("c", "regex"), max_new_tokens=4)
+    assert set(rates) == {"asr", "atr", "near_trigger_rate", "unseen_near_trigger_rate", "loss"}
+    assert all(i.n == 8 for i in rates.values())
