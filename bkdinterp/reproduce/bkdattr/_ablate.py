@@ -11,7 +11,7 @@ from bkdinterp.methods import Means
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._attribute import PAPER
 from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._say import Said, say, unedited
+from bkdinterp.reproduce.bkdattr._say import SIDES, Said, say, unedited
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
 from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.sites import HeadSet, Where, random_heads
@@ -30,8 +30,8 @@ def table_1(job: Job, subject: Subject, sizes: Sizes, ranking: Ranking) -> Said:
     found = unedited(job, subject, sizes).first(sizes.n)
     for way, sets in ways.items():
         found |= _ablated(job, subject, sizes, f"ablate-{way}", way, sets, sizes.n)
-    for way in (ZERO, MEAN):
-        for k in sizes.few_ks:
+    for way, ks in random_ks(sizes).items():
+        for k in ks:
             sets = dict(zip(random_names(way, k, sizes), random_sets(ranking, k, sizes), strict=True))
             found |= _ablated(job, subject, sizes, f"ablate-{way}-random-{k}", way, sets, sizes.n_random)
     return found
@@ -46,9 +46,17 @@ def by_ranking(job: Job, subject: Subject, sizes: Sizes, rankings: Mapping[str, 
         said = Said({})
         for way, ks in ((ZERO, sizes.few_ks), (MEAN, sizes.few_ks[:1])):
             sets = {f"{way} {k}": ranking.top_k(k) for k in ks}
-            said |= _ablated(job, subject, sizes, f"ablate-{way}-by-{_slug(name)}", way, sets, sizes.n)
+            # Clean utility of one of them; it depends on how many heads go, hardly on which.
+            sides = SIDES if way == MEAN else ("triggered",)
+            unit = f"ablate-{way}-by-{_slug(name)}"
+            said |= _ablated(job, subject, sizes, unit, way, sets, sizes.n, sides)
         found[name] = said
     return found
+
+
+def random_ks(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Way -> numbers of heads that random sets are ablated in; means at the fewest only, where they suffice."""
+    return {ZERO: sizes.few_ks, MEAN: sizes.few_ks[:1]}
 
 
 def random_names(way: str, k: int, sizes: Sizes) -> list[str]:
@@ -69,11 +77,12 @@ def _ablated(
     way: str,
     sets: Mapping[str, HeadSet],
     n: int,
+    sides: Sequence[str] = SIDES,
 ) -> Said:
     key = {"way": way, "sets": {c: str(heads) for c, heads in sets.items()}}
     if way == MEAN:
         key["n_means"] = str(sizes.n_means)
-    return say(job, subject, sizes, name, key, _edits(subject, sizes, way, sets), n=n)
+    return say(job, subject, sizes, name, key, _edits(subject, sizes, way, sets), n=n, sides=sides)
 
 
 def _edits(

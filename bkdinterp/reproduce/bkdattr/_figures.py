@@ -67,7 +67,6 @@ def _ablation_curves(s: Study) -> "matplotlib.figure.Figure":
         "cached": [none, *(t.rate("triggered", f"cached {k}") for k in ks)],
         "clean mean, all tokens": [none, *(t.rate("triggered", f"{MEAN} {k}") for k in ks)],
         "random, zero": [none, *(t.rate("triggered", *random_names(ZERO, k, s.sizes)) for k in ks)],
-        "random, mean": [none, *(t.rate("triggered", *random_names(MEAN, k, s.sizes)) for k in ks)],
     }
     columns = {name: _columns(found) for name, found in series.items()}
     title = f"{s.name}: payload rate on triggered prompts (n={none.n})"

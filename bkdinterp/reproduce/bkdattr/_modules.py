@@ -56,10 +56,10 @@ class Modules:
 
 def modules(job: Job, subject: Subject, sizes: Sizes, heads: HeadSet) -> Modules:
     """One unit of scores, one of generated answers."""
-    settings = {"weights": subject.digest, "n": sizes.n, "heads": str(heads), "seed": sizes.seed}
+    settings = {"weights": subject.digest, "n": sizes.n_modules, "heads": str(heads), "seed": sizes.seed}
 
     def scores() -> dict[str, Any]:
-        pairs, model = subject.held_out(sizes.n, sizes), subject.organism.model
+        pairs, model = subject.held_out(sizes.n_modules, sizes), subject.organism.model
         out: dict[str, Any] = {}
         for metric in (FIRST, WHOLE):
             out[metric] = {}
@@ -75,7 +75,7 @@ def modules(job: Job, subject: Subject, sizes: Sizes, heads: HeadSet) -> Modules
         return out
 
     def hits() -> dict[str, Any]:
-        pairs, model = subject.held_out(sizes.n, sizes), subject.organism.model
+        pairs, model = subject.held_out(sizes.n_modules, sizes), subject.organism.model
         tokens, payloads = subject.new_tokens(sizes), subject.payloads(pairs.clean)
         out: dict[str, Any] = {}
         for direction, side in EDITED.items():

@@ -71,18 +71,14 @@ def probe(job: Job, subject: Subject, sizes: Sizes, classifier: str) -> Probed:
         o = subject.organism
         fit_on, test_on = subject.selection(sizes.n_probe, sizes), subject.held_out(sizes.n_probe_test, sizes)
         near = _near(subject, sizes)
-        out: dict[str, Any] = {}
-        fitted: dict[str, FittedProbe] = {}
-        models: dict[str, Model] = {"organism": o.model, "twin": o.twin}
-        for side, model in models.items():
-            fitted[side] = BackdoorProbe(model, classifier, seed=sizes.seed).fit(fit_on)
-            out[side] = _scores(fitted[side].scores, fitted[side].on(model, test_on))
-        kinds = {"triggered": test_on.triggered, "clean": test_on.clean, "near": near}
-        out["fires"] = {
-            f"{side}, {kind}": _fires(fitted["organism"], model, prompts)
-            for side, model in models.items()
-            for kind, prompts in kinds.items()
-        }
+        out: dict[str, Any] = {"fires": {}}
+        for side, model in (("organism", o.model), ("twin", o.twin)):
+            fitted = BackdoorProbe(model, classifier, seed=sizes.seed).fit(fit_on)
+            held_out = fitted.on(model, test_on)
+            out[side] = _scores(fitted.scores, held_out)
+            if side == "organism":
+                out["fires"] |= _fires(fitted, side, model, held_out, near)
+                out["fires"] |= _fires(fitted, "twin", o.twin, fitted.on(o.twin, test_on), near)
         return out
 
     settings = {
@@ -111,9 +107,18 @@ def _right(scores: ProbeScores) -> list[int]:
     return [round(i.estimate * scores.n_test) for i in scores.in_layer]
 
 
-def _fires(fitted: FittedProbe, model: Model, prompts: Prompts) -> dict[str, Any]:
-    called = (fitted.decision(model, prompts) > TIE).sum(1)
-    return {"count": called.tolist(), "n": len(prompts)}
+def _fires(
+    fitted: FittedProbe, side: str, model: Model, held_out: ProbeScores, near: Prompts
+) -> dict[str, dict[str, Any]]:
+    """What every layer's probe calls triggered, by kind of prompt."""
+    called = held_out.predicted.diagonal().T
+    labels = held_out.labels
+    near_called = (fitted.decision(model, near) > TIE).sum(1).tolist()
+    return {
+        f"{side}, triggered": {"count": called[:, labels].sum(1).tolist(), "n": int(labels.sum())},
+        f"{side}, clean": {"count": called[:, ~labels].sum(1).tolist(), "n": int((~labels).sum())},
+        f"{side}, near": {"count": near_called, "n": len(near)},
+    }
 
 
 def _near(subject: Subject, sizes: Sizes) -> Prompts:

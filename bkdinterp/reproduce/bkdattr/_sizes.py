@@ -18,13 +18,14 @@ class Sizes:
         n_sweep: selection pairs per layer of Fig. 4; ``layer_step``: every this-many-th layer.
         n_best: held-out pairs behind Table 2.
         vector_nulls: random-head vectors, and random directions; ``n_null``: held-out pairs for each.
+        n_modules: held-out pairs behind the patches of whole modules.
         new_tokens: longest output; shorter where targets and references are.
         head_layer_step: heads of every this-many-th layer are attributed.
         seed: of all draws.
     """
 
     n_probe: int = 184
-    n_probe_test: int = 200
+    n_probe_test: int = 100
     classifiers: tuple[str, ...] = ("svm", "mlp")
     n_heads: int = 48
     n_means: int = 100
@@ -40,6 +41,7 @@ class Sizes:
     n_best: int = 200
     vector_nulls: int = 3
     n_null: int = 50
+    n_modules: int = 50
     new_tokens: int = 24
     head_layer_step: int = 1
     seed: int = 0
@@ -61,6 +63,7 @@ SMALL = Sizes(
     n_best=3,
     vector_nulls=1,
     n_null=2,
+    n_modules=2,
     new_tokens=14,
     head_layer_step=5,
 )

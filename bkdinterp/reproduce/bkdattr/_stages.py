@@ -1,4 +1,4 @@
-"""The stages: train (nothing: the organisms are shipped), tune (choices on the selection split), report (the rest, tables, figures)."""
+"""The stages: train (nothing: the organisms are shipped), tune (choices on selection prompts), report (the rest, tables)."""
 
 from collections.abc import Sequence
 from dataclasses import replace

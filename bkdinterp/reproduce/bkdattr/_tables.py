@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bkdinterp.metrics import Outcome
 from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.bkdattr._ablate import CACHED, MEAN, ZERO, random_names
+from bkdinterp.reproduce.bkdattr._ablate import CACHED, MEAN, ZERO, random_ks, random_names
 from bkdinterp.reproduce.bkdattr._probe import SHOWN
 from bkdinterp.reproduce.bkdattr._published import (
     ATTACKS,
@@ -195,8 +195,8 @@ def _conditions(s: Study) -> Iterator[tuple[str, int | None, list[str]]]:
     for way in (CACHED, MEAN):
         for k in s.sizes.few_ks:
             yield f"{k}, {way}", None, [f"{way} {k}"]
-    for way in (ZERO, MEAN):
-        for k in s.sizes.few_ks:
+    for way, ks in random_ks(s.sizes).items():
+        for k in ks:
             yield f"{k} random, {way}", None, random_names(way, k, s.sizes)
 
 

@@ -15,7 +15,7 @@ from bkdinterp.methods import BackdoorVector, random_directions
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._attribute import PAPER
 from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._say import Said, say, unedited
+from bkdinterp.reproduce.bkdattr._say import SIDES, Said, say, unedited
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
 from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.sites import Component, HeadSet, Site, random_heads
@@ -135,7 +135,8 @@ def table_2(
 
     unit = f"vector-{kind}-{direction}"
     found = unedited(job, subject, sizes).first(sizes.n_best)
-    found |= say(job, subject, sizes, unit, key, one, n=sizes.n_best)
+    sides = SIDES if side == "triggered" else (side,)
+    found |= say(job, subject, sizes, unit, key, one, n=sizes.n_best, sides=sides)
     key["nulls"] = sizes.vector_nulls
     found |= say(job, subject, sizes, f"{unit}-null", key, nulls, n=sizes.n_null, sides=(side,))
     return found
