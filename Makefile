@@ -11,6 +11,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+ARGS ?=
 NDIF_ARGS ?=
 THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
@@ -33,16 +34,19 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
+.PHONY: help setup demo reproduce-bkdattr test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## build the virtual environment (the other targets do it by themselves)
 	@:
 
 demo: $(STAMP) ## find, locate and switch a real backdoor, on the organism and on its twin
 	$(PY) -m bkdinterp demo $(DEMO_ARGS)
+
+reproduce-bkdattr: $(STAMP) ## BkdAttr's tables on the shipped organisms; resumable (ARGS="--only smollm2-refusal")
+	$(PY) -m bkdinterp reproduce bkdattr $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1
 test: $(STAMP) ## all tests: unit, integration, real weights

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.sites import HeadId, HeadSet
@@ -49,24 +49,28 @@ class Ranking:
         return HeadSet(tuple(self.heads[i] for i in chosen), self.grid)
 
 
-def order(values: Float[Tensor, " head"]) -> Int[Tensor, " head"]:
+def order(values: Float[Tensor, "*draw head"]) -> Int[Tensor, "*draw head"]:
     """Indices, the largest value first, ties in place."""
-    return values.argsort(descending=True, stable=True)
+    return values.argsort(dim=-1, descending=True, stable=True)
 
 
-def overlap(a: Float[Tensor, " head"], b: Float[Tensor, " head"], k: int) -> float:
+def _top(values: Float[Tensor, "*draw head"], k: int) -> Bool[Tensor, "*draw head"]:
+    """Which are among the ``k`` largest."""
+    return torch.zeros_like(values, dtype=torch.bool).scatter(-1, order(values)[..., :k], True)
+
+
+def overlap(a: Float[Tensor, "*draw head"], b: Float[Tensor, "*draw head"], k: int) -> Float[Tensor, "*draw"]:
     """Share of the top ``k`` of one that is in the top ``k`` of the other."""
-    return len(set(order(a)[:k].tolist()) & set(order(b)[:k].tolist())) / k
+    return (_top(a, k) & _top(b, k)).sum(-1) / k
 
 
-def spearman(a: Float[Tensor, " head"], b: Float[Tensor, " head"]) -> float:
+def spearman(a: Float[Tensor, "*draw head"], b: Float[Tensor, "*draw head"]) -> Float[Tensor, "*draw"]:
     """Rank correlation, ties with their mean rank; 0 where one side is constant."""
     from scipy.stats import rankdata
 
-    x, y = (torch.from_numpy(rankdata(v.numpy())) for v in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(x.norm() * y.norm())
-    return float(x @ y) / norm if norm else 0.0
+    x, y = (torch.from_numpy(rankdata(v.numpy(), axis=-1)).double() for v in (a, b))
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    return ((x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))).nan_to_num(nan=0.0)
 
 
 def compare(a: Ranking, b: Ranking, k: int | None = None, *, seed: int = 0) -> Interval:
@@ -75,15 +79,16 @@ def compare(a: Ranking, b: Ranking, k: int | None = None, *, seed: int = 0) -> I
     Both rankings come from the same prompts in the same order, which are drawn together.
     """
 
-    def measure(pick: Int[Tensor, " example"] | None) -> float:
-        x, y = (r.acie if pick is None else r.effects[:, pick].mean(1) for r in (a, b))
+    def measure(x: Tensor, y: Tensor) -> Tensor:
         return spearman(x, y) if k is None else overlap(x, y, k)
 
     n = a.effects.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.tensor([measure(torch.randint(n, (n,), generator=generator)) for _ in range(RESAMPLES)])
-    low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975])).tolist()
-    found = measure(None)
+    picks = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
+    # How often each prompt is drawn, so that all draws are one product.
+    counts = torch.nn.functional.one_hot(picks, n).sum(1).to(a.effects.dtype) / n
+    drawn = measure(counts @ a.effects.T, counts @ b.effects.T).double()
+    low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    found = float(measure(a.acie, b.acie))
     return Interval(found, min(low, found), max(high, found), n, "bootstrap")
 
 
@@ -97,7 +102,7 @@ def split_half(a: Ranking, k: int, *, seed: int = 0, splits: int = 50) -> float:
     for _ in range(splits):
         pick = torch.randperm(n, generator=generator)
         left, right = pick[: n // 2], pick[n // 2 : 2 * (n // 2)]
-        found.append(overlap(a.effects[:, left].mean(1), a.effects[:, right].mean(1), k))
+        found.append(float(overlap(a.effects[:, left].mean(1), a.effects[:, right].mean(1), k)))
     return sum(found) / splits
 
 
