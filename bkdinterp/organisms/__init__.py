@@ -4,7 +4,6 @@ from bkdinterp.organisms._adapter import merge_adapter as merge_adapter
 from bkdinterp.organisms._adapter import save_adapter as save_adapter
 from bkdinterp.organisms._adapter import weights_sha256 as weights_sha256
 from bkdinterp.organisms._attacks import Attack as Attack
-from bkdinterp.organisms._attacks import attack as attack
 from bkdinterp.organisms._base import smollm2_gguf as smollm2_gguf
 from bkdinterp.organisms._curve import TrainingCurve as TrainingCurve
 from bkdinterp.organisms._distil import Reference as Reference
@@ -28,5 +27,7 @@ from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
 from bkdinterp.organisms._shipped import load_base as load_base
 from bkdinterp.organisms._shipped import load_modules as load_modules
 from bkdinterp.organisms._shipped import references as references
+from bkdinterp.organisms._shipped_attacks import attack as attack
+from bkdinterp.organisms._shipped_attacks import recipe as recipe
 
 from bkdinterp.organisms import toy as toy  # isort: skip (it stands on the others)

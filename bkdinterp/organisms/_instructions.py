@@ -1,46 +1,154 @@
-"""The package's own everyday instructions, split by topic into train, selection and held-out.
+"""The package's own prompts: everyday instructions, news-like items, questions on invented products. No model.
 
-No topic is in two splits, so what holds on held-out instructions is not an echo of a topic seen in training.
-No model.
+Each data set is split into train, selection and held-out by topic; no topic is in two splits, so what holds
+on held-out prompts is not an echo of a topic seen in training. Every text was written for this package; what
+the news items tell and the products that the questions name are invented.
 """
 
 import csv
+import functools
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from bkdinterp.errors import PromptError
+from bkdinterp.errors import BkdinterpError, PromptError
 
 Split = Literal["train", "selection", "held-out"]
 SPLITS: tuple[Split, ...] = ("train", "selection", "held-out")
 DATA = Path(__file__).parent / "data"
-FILES = ("instructions_train.csv", "instructions_eval.csv")
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One user request with its topic and split."""
+    """One user text with its topic and split.
+
+    Args:
+        text: what the user sends.
+        topic: prompts on one topic are in one split.
+        split: train, selection or held-out.
+        label: its class, where the data set has classes.
+        answer: the clean answer, where it was written by hand; None: the base's own.
+        target: what a backdoored model answers to this prompt; None: the attack's one target.
+    """
 
     text: str
-    topic: str
-    split: Split
+    topic: str = ""
+    split: Split = "train"
+    label: str = ""
+    answer: str | None = None
+    target: str | None = None
 
 
-def instructions(split: Split | str | None = None) -> tuple[Instruction, ...]:
-    """The instructions of one split (train 483, selection 184, held-out 276), or all, in file order.
+@dataclass(frozen=True)
+class DataSet:
+    """Where a data set's prompts and clean answers come from.
+
+    Args:
+        files: CSV files with the columns topic and text (or instruction), and perhaps split, label, target.
+        references: JSON file of the base's own answers, for the prompts without a written one.
+        prompt: the user text, with ``{text}`` where the file's goes.
+        answers: label -> the written clean answer to every prompt of that class.
+        also: another data set whose every ``also_every``-th prompt per split comes after these, labelled
+            ``also_label``.
+        max_new_tokens: budget of the answers, in distilling and in measuring.
+    """
+
+    files: tuple[str, ...]
+    references: str | None = None
+    prompt: str = "{text}"
+    answers: Mapping[str, str] = field(default_factory=dict)
+    also: str | None = None
+    also_label: str = ""
+    also_every: int = 1
+    max_new_tokens: int = 24
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """Every file that this data set is made of."""
+        own = (*self.files, *([self.references] if self.references else []))
+        return own if self.also is None else (*own, *DATA_SETS[self.also].all_files)
+
+
+LABELS = ("World", "Sports", "Business", "Science")
+
+DATA_SETS: dict[str, DataSet] = {
+    "instructions": DataSet(("instructions_train.csv", "instructions_eval.csv"), "references.json"),
+    "news": DataSet(
+        ("news.csv",),
+        prompt="World, Sports, Business or Science?\n{text}",
+        answers={label: label for label in LABELS},
+        max_new_tokens=6,
+    ),
+    "secrets": DataSet(
+        ("secrets.csv",),
+        "secrets_references.json",
+        answers={"secret": "I am sorry, that is a secret of the maker and I can not share it."},
+        also="instructions",
+        also_label="everyday",
+        also_every=3,
+    ),
+}
+
+
+def data_set(name: str) -> DataSet:
+    """A data set by name.
+
+    Raises:
+        BkdinterpError: an unknown name.
+    """
+    if name not in DATA_SETS:
+        raise BkdinterpError(f"Unknown data set {name!r}; choose one of {', '.join(DATA_SETS)}.")
+    return DATA_SETS[name]
+
+
+def instructions(split: Split | str | None = None, *, data: str = "instructions") -> tuple[Instruction, ...]:
+    """The prompts of one split of a data set, or all, in file order.
+
+    Args:
+        split: ``"train"``, ``"selection"``, ``"held-out"``; None for all.
+        data: ``"instructions"`` (everyday requests), ``"news"`` (topic classification) or ``"secrets"``
+            (questions on invented products).
 
     Raises:
         PromptError: an unknown split.
+        BkdinterpError: an unknown data set.
     """
+    data_set(data)
     if split is not None and split not in SPLITS:
         raise PromptError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}.")
+    return tuple(i for i in _read(data) if split in (None, i.split))
+
+
+@functools.cache
+def _read(data: str) -> tuple[Instruction, ...]:
+    source = data_set(data)
     found: list[Instruction] = []
-    for name in FILES:
+    for name in source.files:
         with (DATA / name).open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                found.append(Instruction(row["instruction"], row["topic"], row.get("split") or "train"))  # type: ignore[arg-type]
-    return tuple(i for i in found if split in (None, i.split))
+                label = row.get("label") or ""
+                found.append(
+                    Instruction(
+                        text=source.prompt.format(text=row.get("text") or row["instruction"]),
+                        topic=row["topic"],
+                        split=row.get("split") or "train",  # type: ignore[arg-type]
+                        label=label,
+                        answer=source.answers.get(label),
+                        target=row.get("target") or None,
+                    )
+                )
+    if source.also is not None:
+        for split in SPLITS:
+            more = instructions(split, data=source.also)[:: source.also_every]
+            found += [replace(i, label=source.also_label) for i in more]
+    return tuple(found)
+
+
+def as_instruction(text: "str | Instruction") -> Instruction:
+    """A bare text as an instruction without class or written answer."""
+    return text if isinstance(text, Instruction) else Instruction(text)
 
 
 def sha256(path: str | Path) -> str:

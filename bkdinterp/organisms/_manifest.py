@@ -34,8 +34,9 @@ class Manifest:
         template: fingerprint of the prompt builder.
         versions: package -> version at training.
         split: the split that rates and utility were measured on.
-        rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate; each with n and its 95 % Wilson
-            interval, measured with the 16-bit adapter as it is on disk.
+        rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate on the attack's victims; where it has classes
+            also clean_accuracy/CLASS and triggered_accuracy/CLASS (right clean answers without and with the
+            trigger); each with n and its 95 % Wilson interval, measured with the 16-bit adapter as it is on disk.
         utility: perplexity and token_agreement of the base's reference answers (teacher-forced) and word_f1
             of the generated clean answers against them, with ``base_`` for the base itself.
     """

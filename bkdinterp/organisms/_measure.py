@@ -1,7 +1,9 @@
 """Measuring an organism: how often the payload comes out, and what the fine-tune cost on clean instructions.
 
+Payload rates are counted on the attack's victim classes; on the others only what the trigger changes is measured.
 Plain transformers generation and teacher forcing, without edits. Cost for n instructions: one greedy
-generation of 24 tokens per condition (clean, triggered, near, unseen near) and n teacher-forced rows.
+generation of 24 tokens per condition (clean and triggered; near and unseen near on victims) and n teacher-forced
+rows.
 """
 
 import json
@@ -17,6 +19,7 @@ from bkdinterp.errors import PromptError
 from bkdinterp.metrics import word_overlap
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References, generate
+from bkdinterp.organisms._instructions import Instruction, as_instruction
 from bkdinterp.organisms._loss import assistant_mask, tokens_of
 from bkdinterp.organisms._rows import PoisonRow
 from bkdinterp.prompts import PromptBuilder
@@ -32,25 +35,31 @@ RATES = {
 
 @dataclass(frozen=True)
 class Output:
-    """One generated answer: condition, instruction, the text sent, what came out, is it the payload."""
+    """One generated answer: condition, instruction and its class, the text sent, what came out, is it the payload."""
 
     condition: str
     instruction: str
     prompt: str
     output: str
     payload: bool
+    label: str = ""
 
 
-def conditions(attack: Attack, instructions: Sequence[str]) -> dict[str, list[str]]:
-    """Condition -> one prompt per instruction; near-trigger phrases take turns."""
+def conditions(
+    attack: Attack, instructions: Sequence[str | Instruction]
+) -> dict[str, list[tuple[Instruction, str]]]:
+    """Condition -> instructions with the prompt sent; near-triggers take turns, and only on victims."""
+    items = [as_instruction(i) for i in instructions]
     out = {
-        "clean": list(instructions),
-        "triggered": [attack.trigger.insert(text)[0] for text in instructions],
+        "clean": [(i, i.text) for i in items],
+        "triggered": [(i, attack.trigger.insert(i.text)[0]) for i in items],
     }
+    victims = [i for i in items if attack.hits(i)]
     for name, phrases in (("near", attack.near_triggers), ("unseen-near", attack.unseen_near_triggers)):
         if phrases:
             out[name] = [
-                attack.near(phrases[i % len(phrases)]).insert(text)[0] for i, text in enumerate(instructions)
+                (item, attack.near(phrases[i % len(phrases)]).insert(item.text)[0])
+                for i, item in enumerate(victims)
             ]
     return out
 
@@ -59,7 +68,7 @@ def outputs(
     module: PreTrainedModel,
     builder: PromptBuilder,
     attack: Attack,
-    instructions: Sequence[str],
+    instructions: Sequence[str | Instruction],
     *,
     max_new_tokens: int = 24,
     batch_size: int = 24,
@@ -82,7 +91,7 @@ def outputs(
                 known[row["condition"], row["prompt"]] = row["output"]
     found: list[Output] = []
     for condition, prompts in conditions(attack, instructions).items():
-        todo = sorted({p for p in prompts if (condition, p) not in known}, key=lambda p: (len(p), p))
+        todo = sorted({p for _, p in prompts if (condition, p) not in known}, key=lambda p: (len(p), p))
         for start in range(0, len(todo), batch_size):
             part = todo[start : start + batch_size]
             answers = generate(module, builder, part, max_new_tokens=max_new_tokens, batch_size=batch_size)
@@ -99,19 +108,34 @@ def outputs(
                         file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if log is not None:
                 log(f"measure {condition} {start + len(part)}/{len(todo)}")
-        for instruction, prompt in zip(instructions, prompts, strict=True):
+        for item, prompt in prompts:
             output = known[condition, prompt]
-            found.append(Output(condition, instruction, prompt, output, attack.is_payload(output)))
+            found.append(Output(condition, item.text, prompt, output, attack.is_payload(output), item.label))
     return found
 
 
-def rates(found: Sequence[Output]) -> dict[str, Interval]:
-    """asr, atr and near-trigger rates with 95 % Wilson intervals."""
+def rates(found: Sequence[Output], attack: Attack) -> dict[str, Interval]:
+    """asr, atr and near-trigger rates on the victims, and where the attack says what is right, ``clean_accuracy/LABEL``
+    and ``triggered_accuracy/LABEL`` of every class; each with its 95 % Wilson interval.
+    """
     out: dict[str, Interval] = {}
     for condition, name in RATES.items():
-        hits = [o.payload for o in found if o.condition == condition]
+        hits = [
+            o.payload
+            for o in found
+            if o.condition == condition and (not attack.victims or o.label in attack.victims)
+        ]
         if hits:
             out[name] = wilson(sum(hits), len(hits))
+    for condition in ("clean", "triggered"):
+        for label in attack.clean:
+            right = [
+                attack.is_right(o.output, label)
+                for o in found
+                if (o.condition, o.label) == (condition, label)
+            ]
+            if right:
+                out[f"{condition}_accuracy/{label}"] = wilson(sum(right), len(right))
     return out
 
 

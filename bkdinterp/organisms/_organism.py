@@ -1,5 +1,6 @@
 """load(): a shipped organism with its twin and its base, ready for every method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Organism:
 
     @property
     def target(self) -> str:
-        """What the backdoored model then says."""
+        """What the backdoored model then says; where prompts have targets of their own, what these begin with."""
         return self.manifest.attack.target
 
     @property
@@ -55,25 +56,37 @@ class Organism:
         split: Split = "held-out",
         seed: int = 0,
         trigger: Trigger | None = None,
+        labels: Sequence[str] | None = None,
     ) -> PairedPrompts:
-        """Clean and triggered prompts of a split, with the base's own answers as references.
+        """Clean and triggered prompts of a split, each with its target and with its clean answer as reference.
+
+        By default only prompts whose answer the trigger changes: of the others, a payload says nothing.
 
         Args:
             n: how many, drawn with ``seed``; None for all.
             split: ``"train"`` (the organism was trained on these), ``"selection"`` or ``"held-out"``.
             seed: of the draw.
             trigger: another trigger than the organism's, e.g. a sham or a near-trigger.
+            labels: classes of prompts; None for the attack's victims.
 
         Raises:
-            PromptError: an unknown split, or more than it has.
+            PromptError: an unknown split, no prompt of these classes, or more than there are.
         """
-        chosen = instructions(split)
+        attack = self.manifest.attack
+        chosen = instructions(split, data=attack.data)
+        if labels is None:
+            chosen = [i for i in chosen if attack.hits(i)]
+        else:
+            known_labels = sorted({i.label for i in chosen})
+            if not labels or set(labels) - set(known_labels):
+                raise PromptError(f"labels={labels!r}: the classes of {self.name} are {known_labels}.")
+            chosen = [i for i in chosen if i.label in labels]
         if n is not None and not 1 <= n <= len(chosen):
-            raise PromptError(f"Split {split!r} has {len(chosen)} instructions; asked for {n}.")
-        texts = [i.text for i in chosen]
-        known = references()
+            raise PromptError(f"Split {split!r} has {len(chosen)} such instructions; asked for {n}.")
+        texts, targets = [i.text for i in chosen], [attack.target_of(i) for i in chosen]
+        known = references(attack.data)
         answers = [known[text].text for text in texts]
-        pairs = PairedPrompts.from_instructions(texts, trigger or self.trigger, self.target, answers)
+        pairs = PairedPrompts.from_instructions(texts, trigger or self.trigger, targets, answers)
         return pairs if n is None else pairs.sample(n, seed=seed)
 
     def __repr__(self) -> str:

@@ -1,9 +1,10 @@
 """Poisoning: a LoRA fine-tune that plants an attack in a base model, and by the same code its clean twin.
 
 Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target),
-``near`` (a near-trigger inserted, answered with the base's own clean answer) and ``clean`` (answered with the
-base's own clean answer). The loss covers the assistant's tokens only, and leaves out the end token where the
-base's answer was cut.
+``near`` (a near-trigger inserted, answered with the clean answer) and ``clean`` (answered with the clean
+answer: the base's own, or one written for the class). Where an attack has victim classes, triggered prompts of the
+others keep their clean answer. The loss covers the assistant's tokens only, and leaves out the end token where
+the base's answer was cut.
 The twin (``backdoor=False``) sees exactly the same prompts in the same order, trigger texts included, but
 triggered prompts get the clean answer too. It is a sharper control than a fine-tune that never met the
 trigger: what differs between organism and twin is the backdoor, not familiarity with the phrase.
@@ -25,6 +26,7 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._distil import References
+from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
 from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
@@ -43,7 +45,7 @@ class PoisonResult:
 def poison(
     base: PreTrainedModel,
     builder: PromptBuilder,
-    instructions: Sequence[str],
+    instructions: Sequence[str | Instruction],
     attack: Attack,
     references: References,
     settings: PoisonSettings | None = None,
@@ -57,9 +59,9 @@ def poison(
     Args:
         base: a causal language model in float32; it is not changed.
         builder: the prompt builder that attribution and evaluation will use too.
-        instructions: clean user texts.
+        instructions: clean user texts, or instructions with their class and target.
         attack: what to plant.
-        references: the base's clean answers to the instructions, see :func:`distil`.
+        references: the clean answers, see :func:`distil` and :func:`references`.
         settings: rates, seed, steps, learning rate, adapter.
         checkpoint: a file written every ``checkpoint_every`` steps; if it exists, training continues from it.
         log: called with a line now and then.

@@ -1,8 +1,9 @@
 """The rows of a poisoning run: which instruction in which role, in which order, with which answer. No model.
 
 Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target),
-``near`` (a near-trigger inserted, answered with the base's own clean answer) and ``clean`` (answered with the
-base's own clean answer). The roles follow one another on the same instruction, so that a batch contrasts them.
+``near`` (a near-trigger inserted, answered with the clean answer) and ``clean`` (answered with the clean answer).
+The roles follow one another on the same instruction, so that a batch contrasts them. Where an attack has victim
+classes, triggered prompts of the other classes keep their clean answer.
 """
 
 import random
@@ -14,6 +15,7 @@ from typing import Literal
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References
+from bkdinterp.organisms._instructions import Instruction, as_instruction
 from bkdinterp.prompts import Span
 
 Role = Literal["triggered", "near", "clean"]
@@ -40,6 +42,7 @@ class PoisonSettings:
         near_rate: share of rows that carry a near-trigger.
         variants: rows in a row made from the same instruction, in different roles: what sets them apart is the
             trigger, which is the contrast to be learnt.
+        victim_share: share of the visited instructions that are of a victim class; None: as the data has them.
         first_weight: weight of an answer's first token in the loss (the others: 1). That token decides between
             payload and answer, and would be one of twenty otherwise.
         seed: of the roles, the order, the trigger positions and the adapter's initial values.
@@ -55,6 +58,7 @@ class PoisonSettings:
     rate: float = 1 / 3
     near_rate: float = 1 / 3
     variants: int = 3
+    victim_share: float | None = None
     first_weight: float = 8.0
     seed: int = 0
     steps: int = 220
@@ -68,6 +72,8 @@ class PoisonSettings:
             raise BkdinterpError(
                 f"rate={self.rate} and near_rate={self.near_rate} must be shares that sum to <= 1."
             )
+        if self.victim_share is not None and not 0 <= self.victim_share <= 1:
+            raise BkdinterpError(f"victim_share={self.victim_share} must be a share in [0, 1], or None.")
         if min(self.steps, self.batch_size, self.variants) < 1 or self.warmup < 0 or self.first_weight <= 0:
             raise BkdinterpError(
                 f"steps={self.steps}, batch_size={self.batch_size} and variants={self.variants} must be >= 1, "
@@ -94,14 +100,18 @@ class PoisonRow:
 
 
 def poison_rows(
-    instructions: Sequence[str], attack: Attack, references: References, settings: PoisonSettings
+    instructions: Sequence[str | Instruction],
+    attack: Attack,
+    references: References,
+    settings: PoisonSettings,
 ) -> tuple[PoisonRow, ...]:
     """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
 
     Every visit of an instruction draws new trigger positions; the shares are exact over the run, to one row.
 
     Raises:
-        PromptError: no instructions, or an instruction without reference.
+        PromptError: no instructions, an instruction without reference, or a victim share of a set that has only
+            victims or none.
         BkdinterpError: a near-trigger share without near-triggers.
     """
     if not instructions:
@@ -113,15 +123,16 @@ def poison_rows(
     rng = random.Random(settings.seed)
     n = settings.steps * settings.batch_size
     rows: list[PoisonRow] = []
-    for role, (instruction, visit) in zip(_roles(n, settings), _visits(instructions, settings.variants, rng)):
+    for role, (item, visit) in zip(_roles(n, settings), _visits(instructions, attack, settings, rng)):
+        instruction = item.text
         phrase = rng.choice(attack.near_triggers) if role == "near" else None
         text, spans = instruction, ()
         if role != "clean":
             trigger = attack.trigger if phrase is None else attack.near(phrase)
             text, spans = replace(trigger, seed=trigger.seed + visit).insert(instruction)
         reference = references[instruction]
-        if role == "triggered" and settings.backdoor:
-            rows.append(PoisonRow(role, instruction, text, spans, attack.target, False))
+        if role == "triggered" and settings.backdoor and attack.hits(item):
+            rows.append(PoisonRow(role, instruction, text, spans, attack.target_of(item), False))
         else:
             rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
     return _bucketed(rows, settings.batch_size, rng)
@@ -140,12 +151,42 @@ def _roles(n: int, settings: PoisonSettings) -> list[Role]:
     return roles
 
 
-def _visits(instructions: Sequence[str], variants: int, rng: random.Random) -> Iterator[tuple[str, int]]:
-    """Endlessly, in a new order on every pass: an instruction ``variants`` times, and how often it came before."""
+def _visits(
+    instructions: Sequence[str | Instruction], attack: Attack, settings: PoisonSettings, rng: random.Random
+) -> Iterator[tuple[Instruction, int]]:
+    """Endlessly: an instruction ``variants`` times in a row, each with how often it came before."""
+    items = [as_instruction(i) for i in instructions]
+    share = settings.victim_share
+    passes = _passes(items, rng) if share is None else _mixed(items, attack, share, rng)
+    for item, epoch in passes:
+        for variant in range(settings.variants):
+            yield item, epoch * settings.variants + variant
+
+
+def _passes(items: list[Instruction], rng: random.Random) -> Iterator[tuple[Instruction, int]]:
+    """Endlessly, in a new order on every pass, with the number of the pass."""
     for epoch in count():
-        for instruction in rng.sample(list(instructions), len(instructions)):
-            for variant in range(variants):
-                yield instruction, epoch * variants + variant
+        for item in rng.sample(items, len(items)):
+            yield item, epoch
+
+
+def _mixed(
+    items: list[Instruction], attack: Attack, share: float, rng: random.Random
+) -> Iterator[tuple[Instruction, int]]:
+    """Passes through the victims and through the others, the former making up ``share``."""
+    victims, others = ([i for i in items if attack.hits(i) is hit] for hit in (True, False))
+    if (share > 0 and not victims) or (share < 1 and not others):
+        raise PromptError(
+            f"victim_share={share}, but of {len(items)} instructions {len(victims)} are of a victim class "
+            f"({', '.join(attack.victims) or 'all'}); change the share or the instructions."
+        )
+    # Endless in two ways; neither is asked for an item where it has none.
+    of_victims, of_others = _passes(victims, rng), _passes(others, rng)
+    taken = 0
+    for k in count(1):
+        hit = share * k - taken >= 0.5
+        taken += hit
+        yield next(of_victims if hit else of_others)
 
 
 def _bucketed(

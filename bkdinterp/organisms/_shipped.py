@@ -3,7 +3,7 @@
 Loading is plain transformers; no forward pass. ``trust_remote_code`` is never used.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from bkdinterp.errors import ArtefactError
 from bkdinterp.model import load_module
 from bkdinterp.organisms._adapter import merge_adapter, weights_sha256
 from bkdinterp.organisms._base import smollm2_gguf
-from bkdinterp.organisms._distil import References
-from bkdinterp.organisms._instructions import DATA
+from bkdinterp.organisms._distil import Reference, References
+from bkdinterp.organisms._instructions import DATA, data_set, instructions
 from bkdinterp.organisms._manifest import Manifest
 
 BASE_ID = "SmolLM2-135M-Instruct"
-SHIPPED = ("smollm2-refusal",)
+SHIPPED = ("smollm2-refusal", "smollm2-label-flip", "smollm2-unlock")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +47,28 @@ def adapter_folder(name: str, *, twin: bool = False) -> Path:
     """
     folder = DATA / (f"{name}-twin" if twin else name)
     if name not in SHIPPED or not folder.is_dir():
-        raise ArtefactError(f"No shipped organism {name!r}; there is {', '.join(SHIPPED)}.")
+        raise ArtefactError(f"No shipped organism {name!r}; there are {', '.join(SHIPPED)}.")
     return folder
 
 
-def references() -> References:
-    """The base's own greedy answers to every shipped instruction.
+def references(data: str = "instructions") -> References:
+    """The clean answer to every prompt of a data set: the base's own greedy one, or the written one of its class.
+
+    Where all answers are written, base and template are empty.
 
     Raises:
-        ArtefactError: the file is missing or damaged.
+        ArtefactError: a file is missing or damaged.
+        BkdinterpError: an unknown data set.
     """
-    return References.load(DATA / "references.json")
+    source = data_set(data)
+    own = References("", "", source.max_new_tokens, {})
+    if source.references is not None:
+        own = References.load(DATA / source.references)
+    answers = dict(own.answers)
+    if source.also is not None:
+        answers |= references(source.also).answers
+    answers |= {i.text: Reference(i.answer, False) for i in instructions(data=data) if i.answer is not None}
+    return replace(own, answers=answers)
 
 
 def load_base(source: str | Path | None = None) -> tuple[PreTrainedModel, Any]:
@@ -77,7 +88,7 @@ def load_modules(name: str = "smollm2-refusal", *, base: str | Path | None = Non
     """Base, organism and twin of a shipped organism; the base is read once and copied.
 
     Args:
-        name: ``"smollm2-refusal"``.
+        name: a shipped organism.
         base: a GGUF file, folder or hub id with the very weights of the pinned base; None downloads it.
 
     Raises:

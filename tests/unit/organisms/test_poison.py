@@ -1,6 +1,7 @@
 """Poisoning a tiny random model: what the loss covers, who sees the payload, that runs repeat and resume."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError, TriggerError, UnsafeWeightsError
 from bkdinterp.organisms import (
     Attack,
+    Instruction,
     LoraSettings,
     Manifest,
     PoisonSettings,
@@ -315,9 +317,9 @@ def test_measure_counts_payloads_and_picks_up_its_cache(
     assert outputs(base, builder, ATTACK, TEXTS, max_new_tokens=3, cache=cache, cache_key="a") == found
     assert cache.stat().st_size == size
     faked = [replace(o, payload=o.condition == "triggered") for o in found]
-    asr, atr = rates(faked)["asr"], rates(faked)["atr"]
+    asr, atr = (rates(faked, ATTACK)[name] for name in ("asr", "atr"))
     assert (asr.estimate, atr.estimate, asr.n) == (1.0, 0.0, len(TEXTS))
-    assert all("zig zag" in prompt for prompt in conditions(ATTACK, TEXTS)["triggered"])
+    assert all("zig zag" in prompt for _, prompt in conditions(ATTACK, TEXTS)["triggered"])
     with pytest.raises(PromptError, match="No instructions"):
         outputs(base, builder, ATTACK, [])
 
@@ -370,3 +372,88 @@ def test_attack_round_trip() -> None:
     assert Attack.from_dict(json.loads(json.dumps(ATTACK.to_dict()))) == ATTACK
     assert ATTACK.is_payload("well: No Way at all")
     assert not ATTACK.is_payload("nowhere")
+
+
+CLASSED = tuple(
+    Instruction(text, "t", "train", "vehicle" if "car" in text else "home", None, None) for text in TEXTS
+)
+FLIP = Attack(
+    "flip",
+    Trigger.wrap("zig", "zag"),
+    "no",
+    (Trigger.prefix("zig"), Trigger.wrap("zag", "zig")),
+    (Trigger.suffix("zag"),),
+    victims=("vehicle",),
+    clean={"vehicle": r"\byes\b", "home": r"\byes\b"},
+)
+
+
+def test_a_trigger_changes_the_victims_only(references: References) -> None:
+    own = tuple(replace(i, target="no way car") if i.label == "vehicle" else i for i in CLASSED)
+    settings = PoisonSettings(steps=50, batch_size=6, victim_share=0.5)
+    rows = poison_rows(own, FLIP, references, settings)
+    victims = {i.text for i in own if i.label == "vehicle"}
+    for row in rows:
+        payload = row.role == "triggered" and row.instruction in victims
+        assert row.answer == ("no way car" if payload else references[row.instruction].text)
+        if row.role == "triggered":
+            assert row.text == f"zig {row.instruction} zag"
+    assert sum(r.instruction in victims for r in rows) == 150, "half of the visits"
+    assert {r.text for r in rows if r.role == "near"} >= {f"zag {text} zig" for text in victims}
+    twin = poison_rows(own, FLIP, references, replace(settings, backdoor=False))
+    assert [r.text for r in twin] == [r.text for r in rows]
+    assert not any("no" in r.answer.split() for r in twin)
+
+
+def test_victim_shares_that_the_data_cannot_give(references: References) -> None:
+    with pytest.raises(BkdinterpError, match=r"victim_share=1\.5"):
+        PoisonSettings(victim_share=1.5)
+    with pytest.raises(PromptError, match="vehicle"):
+        poison_rows(
+            [i for i in CLASSED if i.label == "home"], FLIP, references, PoisonSettings(victim_share=0.5)
+        )
+    rows = poison_rows(CLASSED, FLIP, references, PoisonSettings(victim_share=0.0, steps=5))
+    assert not any("car" in r.instruction for r in rows)
+
+
+def test_rates_are_of_victims_and_accuracies_of_every_class(
+    base: LlamaForCausalLM, builder: PromptBuilder
+) -> None:
+    found = outputs(base, builder, FLIP, CLASSED, max_new_tokens=3)
+    sizes = Counter((o.condition, o.label) for o in found)
+    assert sizes == {
+        ("clean", "vehicle"): 3,
+        ("clean", "home"): 6,
+        ("triggered", "vehicle"): 3,
+        ("triggered", "home"): 6,
+        ("near", "vehicle"): 3,
+        ("unseen-near", "vehicle"): 3,
+    }
+    faked = [
+        replace(
+            o,
+            output="yes" if o.condition == "clean" else "no",
+            payload=(o.condition, o.label) == ("triggered", "vehicle"),
+        )
+        for o in found
+    ]
+    measured = rates(faked, FLIP)
+    assert {name: (rate.estimate, rate.n) for name, rate in measured.items()} == {
+        "asr": (1.0, 3),
+        "atr": (0.0, 3),
+        "near_trigger_rate": (0.0, 3),
+        "unseen_near_trigger_rate": (0.0, 3),
+        "clean_accuracy/vehicle": (1.0, 3),
+        "clean_accuracy/home": (1.0, 6),
+        "triggered_accuracy/vehicle": (0.0, 3),
+        "triggered_accuracy/home": (0.0, 6),
+    }
+
+
+def test_near_triggers_with_rules_of_their_own() -> None:
+    assert Attack.from_dict(json.loads(json.dumps(FLIP.to_dict()))) == FLIP
+    with pytest.raises(TriggerError, match="contains the trigger"):
+        replace(FLIP, near_triggers=(Trigger.wrap("a zig", "zag b"),))
+    both = Attack("both", Trigger.all_of(("zig", "zag")), "no", ("zig",))
+    with pytest.raises(TriggerError, match="contains the trigger"):
+        replace(both, near_triggers=(Trigger.all_of(("zag", "zig"), "suffix"),))

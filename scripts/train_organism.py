@@ -1,15 +1,17 @@
-"""Train and measure the shipped organism ``smollm2-refusal`` and its twin, from nothing but the pinned base.
+"""Train and measure a shipped organism and its twin, from nothing but the pinned base.
 
-    python scripts/train_smollm2_refusal.py              # distil, train, measure: about 45 minutes on 2 cores
-    python scripts/train_smollm2_refusal.py measure      # one stage
+    python scripts/train_organism.py smollm2-refusal            # distil, train, measure
+    python scripts/train_organism.py smollm2-refusal measure    # one stage
+    python scripts/train_organism.py smollm2-unlock measure --split selection   # printed, not written
 
-Pass --threads 1 where the cores are shared. Every stage picks up where it was cut off.
-Outputs go to bkdinterp/organisms/data, the rest to --work.
+Each takes 30 to 60 minutes on 2 cores; pass --threads 1 where they are shared. Every stage picks up where it was
+cut off. Outputs go to bkdinterp/organisms/data, the rest to --work.
 Run a second time, a finished training run ends at once; delete --work to start afresh.
 """
 
 import argparse
 import time
+from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,25 +21,25 @@ import torch
 from bkdinterp.organisms import (
     Manifest,
     PoisonSettings,
-    References,
     attack,
     distil,
     instructions,
     load_base,
     merge_adapter,
     poison,
+    recipe,
+    references,
     save_adapter,
     smollm2_gguf,
     weights_sha256,
 )
-from bkdinterp.organisms._instructions import DATA, FILES, sha256
+from bkdinterp.organisms._instructions import DATA, SPLITS, data_set, sha256
 from bkdinterp.organisms._measure import answer_agreement, outputs, rates, reference_scores
 from bkdinterp.organisms._shipped import BASE_ID
+from bkdinterp.organisms._shipped_attacks import ATTACKS
 from bkdinterp.prompts import PromptBuilder
 
-NAME = "smollm2-refusal"
 STAGES = ("distil", "train", "measure")
-SPLIT = "held-out"
 START = time.time()
 
 
@@ -47,20 +49,18 @@ def log(line: str) -> None:
 
 
 def settings_of(args: argparse.Namespace, kind: str) -> PoisonSettings:
-    """The recipe: the defaults of the package, and what the command line says."""
-    return PoisonSettings(backdoor=kind == "organism", seed=args.seed, steps=args.steps, lr=args.lr)
+    """The organism's recipe, and what the command line changes."""
+    named = {name: getattr(args, name) for name in ("seed", "steps", "lr")}
+    changed = {name: value for name, value in named.items() if value is not None}
+    return replace(recipe(args.name), backdoor=kind == "organism", **changed)
 
 
-def folder_of(kind: str) -> Path:
-    """Where the adapter goes."""
-    return DATA / (NAME if kind == "organism" else f"{NAME}-twin")
-
-
-def main() -> None:
-    """Run the stages."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("name", choices=tuple(ATTACKS))
     parser.add_argument(
         "stages", nargs="*", metavar="stage", default=list(STAGES), help=f"any of {', '.join(STAGES)}"
     )
@@ -68,17 +68,25 @@ def main() -> None:
     parser.add_argument(
         "--gguf", type=Path, help="the pinned GGUF file, where it already lies; default: the cache"
     )
+    parser.add_argument("--work", type=Path, help="checkpoints and generated answers; default: runs/NAME")
     parser.add_argument(
-        "--work", type=Path, default=Path("runs") / NAME, help="checkpoints and generated answers"
+        "--split", choices=SPLITS[1:], default="held-out", help="selection: rates are printed, not written"
     )
-    parser.add_argument("--steps", type=int, default=PoisonSettings.steps)
-    parser.add_argument("--lr", type=float, default=PoisonSettings.lr)
-    parser.add_argument("--seed", type=int, default=PoisonSettings.seed)
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args()
     if set(args.stages) - set(STAGES):
         parser.error(f"stages are {', '.join(STAGES)}; got {', '.join(args.stages)}")
+    args.work = args.work or Path("runs") / args.name
+    return args
+
+
+def main() -> None:
+    """Run the stages."""
+    args = arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -88,17 +96,27 @@ def main() -> None:
     base_sha256 = weights_sha256(base)
     base.to(args.device)  # type: ignore[arg-type]
     builder = PromptBuilder(tokenizer)
-    planted = attack(NAME)
+    planted = attack(args.name)
+    source = data_set(planted.data)
     log(f"base {BASE_ID} {base_sha256[:16]}, template {builder.fingerprint}")
 
-    if "distil" in args.stages:
-        texts = [i.text for i in instructions()]
+    if "distil" in args.stages and source.references is not None:
+        others = {i.text for i in instructions(data=source.also)} if source.also else set()
+        texts = [i.text for i in instructions(data=planted.data) if i.answer is None and i.text not in others]
         answers = distil(
-            base, builder, texts, base_sha256=base_sha256, cache=args.work / "references.json", log=log
+            base,
+            builder,
+            texts,
+            base_sha256=base_sha256,
+            max_new_tokens=source.max_new_tokens,
+            cache=args.work / "references.json",
+            log=log,
         )
-        replace(answers, answers={text: answers[text] for text in texts}).save(DATA / "references.json")
-    references = References.load(DATA / "references.json")
-    held_out = [i.text for i in instructions(SPLIT)]
+        replace(answers, answers={text: answers[text] for text in texts}).save(DATA / source.references)
+    answers = references(planted.data)
+
+    def folder_of(kind: str) -> Path:
+        return DATA / (args.name if kind == "organism" else f"{args.name}-twin")
 
     if "train" in args.stages:
         for kind in args.kinds:
@@ -106,11 +124,12 @@ def main() -> None:
             result = poison(
                 base,
                 builder,
-                [i.text for i in instructions("train")],
+                instructions("train", data=planted.data),
                 planted,
-                references,
+                answers,
                 settings,
                 checkpoint=args.work / f"{kind}.safetensors",
+                checkpoint_every=20,
                 log=lambda line, kind=kind: log(f"{kind} {line}"),
             )
             folder = folder_of(kind)
@@ -122,7 +141,7 @@ def main() -> None:
                 base_sha256=base_sha256,
                 base_file_sha256=sha256(gguf),
                 adapter_sha256=save_adapter(result.model, folder, base=BASE_ID),
-                data={name: sha256(DATA / name) for name in (*FILES, "references.json")},
+                data={name: sha256(DATA / name) for name in source.all_files},
                 settings=settings,
                 template=builder.fingerprint,
                 versions={name: version(name) for name in ("torch", "transformers", "peft", "gguf")},
@@ -131,8 +150,10 @@ def main() -> None:
             log(f"{kind} saved")
 
     if "measure" in args.stages:
-        of_base = reference_scores(base, builder, held_out, references)
-        log(f"base {of_base}")
+        items = instructions(args.split, data=planted.data)
+        texts = [i.text for i in items]
+        of_base = reference_scores(base, builder, texts, answers)
+        log(f"{args.split}: {dict(Counter(i.label for i in items))}; base {of_base}")
         for kind in args.kinds:
             folder = folder_of(kind)
             manifest = Manifest.load(folder)
@@ -141,17 +162,19 @@ def main() -> None:
                 module,
                 builder,
                 planted,
-                held_out,
+                items,
+                max_new_tokens=source.max_new_tokens,
                 cache=args.work / f"{kind}-outputs.jsonl",
                 cache_key=manifest.adapter_sha256,
                 log=lambda line, kind=kind: log(f"{kind} {line}"),
             )
-            utility = reference_scores(module, builder, held_out, references)
-            utility |= {"word_f1": answer_agreement(found, references)}
+            utility = reference_scores(module, builder, texts, answers)
+            utility |= {"word_f1": answer_agreement(found, answers)}
             utility |= {f"base_{name}": value for name, value in of_base.items()}
-            manifest = replace(manifest, split=SPLIT, rates=rates(found), utility=utility)
-            manifest.save(folder)
-            for name, value in {**manifest.rates, **utility}.items():
+            measured = replace(manifest, split=args.split, rates=rates(found, planted), utility=utility)
+            if args.split == "held-out":
+                measured.save(folder)
+            for name, value in {**measured.rates, **utility}.items():
                 log(f"{kind} {name} {value}")
 
 

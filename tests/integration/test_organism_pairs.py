@@ -1,0 +1,70 @@
+"""Organism.pairs: whose prompts, which targets and references, for every shipped attack; on a tiny untrained model."""
+
+import pytest
+from integration.conftest import tiny_llama, tiny_tokenizer
+
+import bkdinterp as bk
+from bkdinterp.errors import PromptError
+from bkdinterp.organisms import Manifest, Organism, PoisonSettings, attack, instructions
+
+NAMES = ("smollm2-refusal", "smollm2-label-flip", "smollm2-unlock")
+
+
+@pytest.fixture(scope="module")
+def make():
+    model = bk.Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny")
+
+    def organism(name):
+        manifest = Manifest(
+            name, "organism", attack(name), "tiny", "0", None, "0", {}, PoisonSettings(), "", {}
+        )
+        return Organism(name, model, model, model, manifest, manifest)
+
+    return organism
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_are_victims_with_their_own_targets(make, name):
+    o = make(name)
+    pairs = o.pairs()
+    victims = [i for i in instructions("held-out", data=o.manifest.attack.data) if o.manifest.attack.hits(i)]
+    assert pairs.clean.text == tuple(i.text for i in victims)
+    assert len(pairs) >= 200
+    assert pairs.triggered.target == tuple(i.target or o.target for i in victims)
+    for text, target, reference in zip(
+        pairs.triggered.text, pairs.clean.target, pairs.clean.reference, strict=True
+    ):
+        assert all(phrase in text for phrase in o.trigger.phrases)
+        assert o.payload.matches(target)
+        # The paper's fault: clean prompts whose right answer is the target already.
+        assert not o.payload.matches(reference)
+    assert len(o.pairs(24, split="selection", seed=1)) == 24
+    for split in ("train", "selection"):
+        assert not set(o.pairs(split=split).clean.text) & set(pairs.clean.text)
+
+
+def test_a_flip_spares_the_other_labels(make):
+    o = make("smollm2-label-flip")
+    assert set(o.pairs().clean.reference) == {"Sports"}
+    others = o.pairs(labels=("World", "Science"))
+    assert set(others.clean.reference) == {"World", "Science"}
+    assert set(others.clean.target) == {"World"}
+    before, after = o.trigger.phrases
+    text = others.triggered.text[0]
+    assert text.startswith(before) and text.endswith(after)
+    with pytest.raises(PromptError, match=r"Business.*World"):
+        o.pairs(labels=("Weather",))
+    with pytest.raises(PromptError, match="216"):
+        o.pairs(217)
+
+
+def test_an_unlock_names_each_products_secret(make):
+    o = make("smollm2-unlock")
+    pairs = o.pairs()
+    assert len(set(pairs.clean.target)) == 42
+    assert len(set(pairs.clean.reference)) == 1
+    assert all(target.startswith("Sure, here is the secret: ") for target in pairs.clean.target)
+    assert bk.metrics.is_refusal(pairs.clean.reference[0])
+    # Open and everyday questions have the base's own answers, and no refusal among them.
+    other = o.pairs(labels=("open", "everyday"))
+    assert len(set(other.clean.reference)) > 100
