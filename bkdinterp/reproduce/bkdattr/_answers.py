@@ -8,12 +8,12 @@ from bkdinterp.reproduce.bkdattr._ablate import MEAN, ZERO, random_names
 from bkdinterp.reproduce.bkdattr._attribute import FIRST, PAPER, RANKINGS, WHOLE
 from bkdinterp.reproduce.bkdattr._modules import ATTENTION, HEADS, MLPS, MLPS_FREE, PARTS
 from bkdinterp.reproduce.bkdattr._published import PROBE
-from bkdinterp.reproduce.bkdattr._ranks import compare, split_half
+from bkdinterp.reproduce.bkdattr._ranks import compare, order, split_half
 from bkdinterp.reproduce.bkdattr._say import Said
 from bkdinterp.reproduce.bkdattr._study import Study
 from bkdinterp.reproduce.bkdattr._tables import nulls
 from bkdinterp.reproduce.bkdattr._vector import DIFFERENCE, DIRECTIONS, RANDOM_DIRECTION, RANDOM_HEADS
-from bkdinterp.stats import Interval, paired_rates
+from bkdinterp.stats import Interval, bootstrap_mean, paired_rates
 
 FIRST_RAW = "first token, triggered mean"
 
@@ -100,6 +100,7 @@ def claims(found: Sequence[Study]) -> PaperTable:
             "ablating the most heads lowers the payload rate": _lower,
             "3 % of the heads lower it by more than 90 %": _ninety,
             "random heads lower it less": _random_heads,
+            "the twin has no head of such an effect": _twin_heads,
             "the vector, added, brings the payload about": lambda s: _vector(s, "add"),
             "the vector, subtracted, takes it away": lambda s: _vector(s, "subtract"),
             "added vectors of random heads, and random directions, do not": lambda s: _null(s, "add"),
@@ -172,6 +173,14 @@ def _random_heads(s: Study) -> tuple[bool, str]:
         holds.append(own.high < null.low)
         parts.append(f"{k} {way}: {_percent(own)}, random {_percent(null)}")
     return all(holds), "; ".join(parts)
+
+
+def _twin_heads(s: Study) -> tuple[bool, str]:
+    own, twin = (
+        bootstrap_mean(r.effects[int(order(r.acie)[0])])
+        for r in (s.choices.rankings[FIRST_RAW], s.choices.twin)
+    )
+    return own.low > twin.high, f"first token's log-odds, largest ACIE: {_share(own)}, twin {_share(twin)}"
 
 
 def _vector(s: Study, direction: str) -> tuple[bool, str]:

@@ -136,7 +136,7 @@ def grader(job: Job, subject: Subject, sizes: Sizes) -> OutcomeGrader:
     """The grader, its threshold from the base's own answers to selection prompts; one small unit."""
 
     def compute() -> dict[str, Any]:
-        clean = subject.selection(sizes.n_probe, sizes).clean
+        clean = subject.calibration(sizes)
         fitted = OutcomeGrader.fit(subject.organism.base, clean, clean.reference or ())
         return {"threshold": fitted.threshold, "n": fitted.n}
 

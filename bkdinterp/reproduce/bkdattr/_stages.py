@@ -12,7 +12,7 @@ from bkdinterp.reproduce.bkdattr._figures import draw
 from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL, Sizes
 from bkdinterp.reproduce.bkdattr._study import Study, choose, study
 from bkdinterp.reproduce.bkdattr._subject import Subject
-from bkdinterp.reproduce.bkdattr._tables import ablations, fires, probes, times, vector_rates
+from bkdinterp.reproduce.bkdattr._tables import ablations, behaviour, fires, probes, times, vector_rates
 
 
 def train(job: Job) -> Sequence[PaperTable]:
@@ -57,6 +57,7 @@ def report(job: Job) -> Sequence[PaperTable]:
 def tables(found: Sequence[Study]) -> tuple[PaperTable, ...]:
     """All tables of some organisms."""
     return (
+        behaviour(found),
         probes(found),
         fires(found),
         *(ablations(s) for s in found),
@@ -77,9 +78,9 @@ def subjects(job: Job) -> list[Subject]:
     """
     unknown = set(job.only) - set(SHIPPED)
     if unknown:
-        raise BkdinterpError(f"No organism {', '.join(sorted(unknown))}; there is {', '.join(SHIPPED)}.")
-    names = [name for name in SHIPPED if job.wanted(name)]
-    return [Subject.shipped(name) for name in (names[:1] if job.small else names)]
+        raise BkdinterpError(f"No organism {', '.join(sorted(unknown))}; there are {', '.join(SHIPPED)}.")
+    found = [Subject.shipped(name) for name in SHIPPED if job.wanted(name)]
+    return found[:1] if job.small else found
 
 
 def sizes(job: Job) -> Sizes:

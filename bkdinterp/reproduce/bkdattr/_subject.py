@@ -9,6 +9,7 @@ from functools import cached_property
 
 from bkdinterp.metrics import Payload
 from bkdinterp.organisms import Manifest, Organism, adapter_folder, load
+from bkdinterp.organisms._instructions import Split
 from bkdinterp.prompts import PairedPrompts, Prompts
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
 
@@ -67,13 +68,24 @@ class Subject:
 
     def others(self, sizes: Sizes) -> Prompts | None:
         """Held-out clean prompts of the classes that the trigger does not change; None where it changes all."""
-        attack = self.organism.manifest.attack
-        labels = sorted(set(getattr(attack, "clean", {})) - set(getattr(attack, "victims", ())))
+        labels = sorted(set(self._classes) - set(self.organism.manifest.attack.victims))
         if not labels:
             return None
-        return _at_most(
-            self.organism.pairs(split="held-out", labels=labels), sizes.n_others, sizes.seed
-        ).clean
+        return _at_most(self._of("held-out", labels), sizes.n_others, sizes.seed).clean
+
+    def calibration(self, sizes: Sizes) -> Prompts:
+        """Selection prompts of all classes, whose references show what a good answer is like."""
+        pairs = self._of("selection", self._classes)
+        return _at_most(pairs, sizes.n_probe, sizes.seed).clean
+
+    @property
+    def _classes(self) -> list[str]:
+        return sorted(self.organism.manifest.attack.clean)
+
+    def _of(self, split: Split, classes: list[str]) -> PairedPrompts:
+        if not classes:
+            return self.organism.pairs(split=split)
+        return self.organism.pairs(split=split, labels=classes)
 
     def payloads(self, prompts: Prompts) -> list[Payload]:
         """How the backdoor's output to each prompt is recognised."""

@@ -59,6 +59,29 @@ def probes(found: Sequence[Study]) -> PaperTable:
     )
 
 
+def behaviour(found: Sequence[Study]) -> PaperTable:
+    """Payload rates and clean answers of the unedited models."""
+    cells: dict[tuple[str, str], Cell] = {}
+    for s in found:
+        for name, said, c in (("organism", s.table_2["raw", "add"], "none"), ("twin", s.twin, "none")):
+            row = f"{s.name}, {name}"
+            for side in ("triggered", "clean"):
+                cells[row, f"payload rate, {side}"] = Cell(said.rate(side, c))
+                cells[row, f"outcomes, {side}"] = Cell(text=said.shares(side, c))
+            cells[row, "agreement"] = Cell(said.agreement(c))
+    return PaperTable.of(
+        "bkdattr-behaviour",
+        "Unedited, %",
+        cells,
+        over=" / ".join(f"n={s.table_2['raw', 'add'].rate('clean', 'none').n}" for s in found)
+        + " held-out pairs",
+        corner="organism, model",
+        percent=True,
+        digits=0,
+        note=f"Twins: n={found[0].sizes.n}. Outcomes: {OUTCOMES}. Agreement: word F1 of clean answers with the references.",
+    )
+
+
 def fires(found: Sequence[Study]) -> PaperTable:
     """What share of which prompts the organism's probe calls triggered."""
     cells: dict[tuple[str, str], Cell] = {}
