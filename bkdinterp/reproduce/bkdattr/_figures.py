@@ -40,7 +40,7 @@ def draw(s: Study, folder: Path) -> list[Path]:
 
 
 def _probe_curves(s: Study) -> "matplotlib.figure.Figure":
-    series = {}
+    series, layers = {}, range(0)
     for kind, p in s.choices.probes.items():
         layers = range(len(p.unit["organism"]["right"]))
         for side in ("organism", "twin"):
