@@ -34,7 +34,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo reproduce-bkdattr test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
+.PHONY: help setup demo reproduce-bkdattr reproduce-lamparth test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ demo: $(STAMP) ## find, locate and switch a real backdoor, on the organism and o
 
 reproduce-bkdattr: $(STAMP) ## BkdAttr's tables on the shipped organisms; resumable (ARGS="--only smollm2-refusal")
 	$(PY) -m bkdinterp reproduce bkdattr $(ARGS)
+
+reproduce-lamparth: $(STAMP) ## Lamparth & Reuel's tables on the toys; resumable (ARGS="--only I")
+	$(PY) -m bkdinterp reproduce lamparth $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1
 test: $(STAMP) ## all tests: unit, integration, real weights

@@ -105,8 +105,9 @@ from bkdinterp.stats import Interval as Interval
 
 if TYPE_CHECKING:
     from bkdinterp import organisms as organisms
+    from bkdinterp import reproduce as reproduce
 
-_LAZY = ("organisms",)  # needs the extra [organisms]
+_LAZY = ("organisms", "reproduce")  # need the extra [organisms]
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -207,6 +208,7 @@ __all__ = [
     "random_directions",
     "random_heads",
     "register_family",
+    "reproduce",
     "score_edits",
     "sweep_layers",
     "tune_grid",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting import curves
 from bkdinterp.results import Fingerprint, Result, versions
 
@@ -43,12 +44,30 @@ class TrainingCurve(Result):
         return pd.DataFrame({"step": self.steps, **self.values})
 
     def plot(self, *, metrics: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
-        """Metrics against the step; by default all that stay within 0 and 1 (rates share an axis, a loss does not)."""
+        """Metrics against the step.
+
+        Args:
+            metrics: which; by default all that stay within 0 and 1 (rates share an axis, a loss does not), and where none
+                does, the first.
+
+        Raises:
+            BkdinterpError: nothing was measured, or a metric that was not.
+        """
+        if not self.steps:
+            raise BkdinterpError("Nothing was measured: give fine_tune a measure=.")
         rates = [k for k, v in self.values.items() if all(0 <= x <= 1 for x in v)]
-        series = {
-            k: (v, v, v) for k, v in self.values.items() if k in (rates if metrics is None else metrics)
-        }
-        return curves(self.steps, series, xlabel="optimiser step", ylabel="metric", title=self.settings)
+        chosen = list(metrics or rates or list(self.values)[:1])
+        unknown = [k for k in chosen if k not in self.values]
+        if unknown:
+            raise BkdinterpError(f"No metric {', '.join(unknown)}; there is {', '.join(self.values)}.")
+        return curves(
+            self.steps,
+            {k: (self.values[k], self.values[k], self.values[k]) for k in chosen},
+            xlabel="optimiser step",
+            ylabel=chosen[0] if len(chosen) == 1 else "rate" if set(chosen) <= set(rates) else "metric",
+            title=self.settings,
+            ylim=(0, 1) if set(chosen) <= set(rates) else None,
+        )
 
     def describe(self) -> str:
         """Metrics with their last values."""

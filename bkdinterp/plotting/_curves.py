@@ -23,6 +23,7 @@ from bkdinterp.plotting._style import (
 if TYPE_CHECKING:
     import matplotlib.figure
 
+MOST_MARKERS = 40
 Column = Float[Tensor, " row"] | Float[np.ndarray, " row"] | Sequence[float | int]
 
 
@@ -70,7 +71,8 @@ def curves(
             x,
             estimate,
             color=PALETTE[i],
-            marker=MARKERS[i],
+            # Many points in a row would be a rope of markers.
+            marker=MARKERS[i] if len(x) <= MOST_MARKERS else None,
             markersize=4.5,
             linewidth=1.8,
             label=label,

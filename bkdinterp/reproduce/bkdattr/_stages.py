@@ -48,7 +48,8 @@ def report(job: Job) -> Sequence[PaperTable]:
         if not job.frozen:
             for path in draw(found[-1], _apart(job).out / "figures"):
                 job.log(f"figure {path}")
-        job.log(f"{subject.name}: all its units together took {found[-1].seconds / 60:.0f} min")
+        clock, cpu = (x / 60 for x in (found[-1].seconds, found[-1].cpu_seconds))
+        job.log(f"{subject.name}: all its units took {clock:.0f} min, {cpu:.0f} min of one core")
     if not found:
         raise ArtefactError(f"No organism was computed in {job.out}; run `bkdinterp reproduce bkdattr`.")
     return tables(found)

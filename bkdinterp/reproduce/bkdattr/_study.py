@@ -60,7 +60,7 @@ class Study:
         table_2: (kind, direction) -> the vector at its best layer and its nulls.
         twin: the twin unedited and with the vectors.
         modules: patches of all attentions, all MLPs.
-        seconds: that all units of this organism took, wherever they were computed.
+        seconds: that all units of this organism took; ``cpu_seconds``: of all cores.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Study:
     twin: Said
     modules: Modules
     seconds: float
+    cpu_seconds: float
 
 
 def choose(job: Job, subject: Subject, sizes: Sizes) -> Choices:
@@ -92,6 +93,7 @@ def study(job: Job, subject: Subject, sizes: Sizes) -> Study:
     """Everything for one organism."""
     choices = choose(job, subject, sizes)
     places = list(choices.sweeps)
+    units = UnitStore(job.out / "units" / subject.name)
     return Study(
         name=subject.short,
         sizes=sizes,
@@ -108,5 +110,6 @@ def study(job: Job, subject: Subject, sizes: Sizes) -> Study:
             job, subject, sizes, choices.vectors, {kind: choices.layer(kind, "add") for kind in VECTORS}
         ),
         modules=modules(job, subject, sizes, choices.rankings[PAPER].top_k(sizes.k_vector)),
-        seconds=UnitStore(job.out / "units" / subject.name).seconds(),
+        seconds=units.seconds(),
+        cpu_seconds=units.seconds(cpu=True),
     )

@@ -1,7 +1,7 @@
 """The three stages: train, tune, report."""
 
 from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import PaperTable
+from bkdinterp.reproduce._table import PaperTable, summary
 from bkdinterp.reproduce.lamparth._tables import make_tables, run_stage
 
 
@@ -18,5 +18,6 @@ def tune(job: Job) -> list[PaperTable]:
 
 
 def report(job: Job) -> list[PaperTable]:
-    """Every table."""
-    return make_tables(job)
+    """Every table, and with all of them a count of their marks."""
+    tables = make_tables(job)
+    return tables if job.only else [summary(tables, "lamparth-agreement"), *tables]

@@ -1,6 +1,6 @@
 """Which function makes which table. To add one: ``name -> "module:function"``, the function takes a `Job`.
 
-A module may also define ``train(job)`` and ``tune(job)``; `STAGED` names those whose stages are run.
+A module may also define ``train(job)`` and ``tune(job)``; `STAGED` names those.
 """
 
 import importlib
@@ -12,13 +12,29 @@ from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import PaperTable
 
 TABLES: dict[str, str] = {
+    "I": "_localise:table_i",
+    "II": "_localise:table_ii",
+    "III": "_pcp_tables:table_iii",
+    "IV": "_pcp_tables:table_iv",
+    "V": "_pcp_tables:table_v",
+    "VI": "_pcp_tables:table_vi",
+    "VII": "_pcp_tables:table_vii",
+    "XII": "_localise:table_xii",
+    "XIII": "_pcp_tables:table_xiii",
+    "XIV": "_pcp_tables:table_xiv",
+    "freezing": "_freezing:table_freezing",
     # The natural-language organism; each function returns one PaperTable named "lamparth-VIII" and so on.
     "VIII": "_natural:table_viii",
     "IX": "_natural:table_ix",
     "X": "_natural:table_x",
     "XI": "_natural:table_xi",
 }
-STAGED: tuple[str, ...] = ("_natural",)
+# Modules that define ``train(job)`` or ``tune(job)``, and the tables that need it.
+STAGED: dict[str, tuple[str, ...]] = {
+    "_freezing": ("freezing",),
+    "_pcp": ("III", "IV", "V", "VI", "VII", "XIII", "XIV"),
+    "_natural": ("VIII", "IX", "X", "XI"),
+}
 
 
 def make_tables(job: Job) -> list[PaperTable]:
@@ -39,8 +55,8 @@ def make_tables(job: Job) -> list[PaperTable]:
 
 def run_stage(job: Job, stage: str) -> None:
     """``train`` or ``tune`` of every staged module that defines it."""
-    for name in STAGED:
-        found = _module(name)
+    for name, tables in STAGED.items():
+        found = _module(name) if any(job.wanted(table) for table in tables) else None
         step: Callable[[Job], None] | None = getattr(found, stage, None)
         if step is not None:
             step(job)

@@ -1,5 +1,7 @@
 """PCP's matrix and its factors, without a model: symmetric, of rank r, A e_i = factor_i e_i."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -120,6 +122,31 @@ def test_tpe_taken_up_again_equals_an_unbroken_study(tmp_path):
         tune_tpe(fitted((2,)), idle, n_trials=16, seed=3, folder=tmp_path).values, whole.values
     )
     assert idle.calls == 0
+
+
+def test_batches_of_trials_go_to_many_and_resume(tmp_path):
+    pytest.importorskip("optuna")
+
+    class Many(Bowl):
+        sizes: ClassVar[list[int]] = []
+
+        def many(self, edits):
+            self.sizes.append(len(edits))
+            return [self(edit) for edit in edits]
+
+    whole = tune_tpe(fitted((2,)), Many(), n_trials=42, seed=3, batch=5)
+    assert Many.sizes == [5] * 8 + [2]
+    assert len({tuple(row) for row in whole.factors.tolist()}) == 42
+    assert whole.best_value < 0.05
+    # Broken off within a batch, whose first values are on disk: the rest of that batch is drawn as before.
+    with pytest.raises(KeyboardInterrupt):
+        tune_tpe(fitted((2,)), Bowl(stop=23), n_trials=42, seed=3, batch=5, folder=tmp_path)
+    rest = Bowl()
+    resumed = tune_tpe(fitted((2,)), rest, n_trials=42, seed=3, batch=5, folder=tmp_path)
+    assert rest.calls == 42 - 23
+    assert torch.equal(resumed.factors, whole.factors)
+    with pytest.raises(ArtefactError, match="batch"):
+        tune_tpe(fitted((2,)), rest, n_trials=42, seed=3, batch=6, folder=tmp_path)
 
 
 def test_tpe_refuses_another_study_and_senseless_bounds(tmp_path):

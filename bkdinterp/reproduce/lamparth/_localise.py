@@ -1,0 +1,295 @@
+"""Tables I, II and XII: mean ablation of every module, logit lens, causal patching.
+
+Beside Table I: how often each ablation removes the trigger's effect, which pairs of modules do where none alone does, and
+what the released code's faulty mean gives. Cost: about 30 scored edits per toy.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+from bkdinterp.interventions import Intervention, MeanAblate, ZeroAblate
+from bkdinterp.methods import Attribution, Means, logit_lens
+from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce._table import Cell, PaperTable
+from bkdinterp.reproduce.lamparth._figures import MODULES, SHOWN, TABLE_I, TABLE_II, TABLE_XII
+from bkdinterp.reproduce.lamparth._measured import (
+    HIGH,
+    LOW,
+    NONE,
+    Measured,
+    agrees,
+    measure,
+    per_seed,
+    pooled,
+    value,
+)
+from bkdinterp.reproduce.lamparth._toys import (
+    KINDS,
+    MEAN_KINDS,
+    REPORT,
+    SENTIMENTS,
+    TOP_K,
+    Toy,
+    load_toy,
+    load_toys,
+    sizes,
+)
+from bkdinterp.sites import Where
+from bkdinterp.stats import Interval, bootstrap_mean, wilson
+
+EVERYWHERE = Where("all", generated=True)
+# Fixed before the runs over seeds: an ablation removes the effect where p+t falls to what counts as near zero for the
+# other rows, and it does so cleanly where n+n and p+n stay where they were.
+REMOVED = LOW
+
+
+def ablations(toy: Toy) -> dict[str, Intervention]:
+    """Every module, every pair, all MLPs, all attention, everything; and the two other means of single modules."""
+    pools = toy.pool(MEAN_KINDS)
+    sites = list(MODULES.values())
+    means = Means.collect(toy.model, pools, sites)
+    faulty = Means.collect(toy.model, pools, sites, kind="released")
+    out: dict[str, Intervention] = {
+        name: MeanAblate(site, means=means, where=EVERYWHERE) for name, site in MODULES.items()
+    }
+    for a, b in combinations(MODULES, 2):
+        out[f"{a} + {b}"] = MeanAblate([MODULES[a], MODULES[b]], means=means, where=EVERYWHERE)
+    for name, chosen in _groups().items():
+        out[name] = MeanAblate([MODULES[m] for m in chosen], means=means, where=EVERYWHERE)
+    for name, site in MODULES.items():
+        out[f"released: {name}"] = MeanAblate(site, means=faulty, where=EVERYWHERE)
+        out[f"zero: {name}"] = ZeroAblate(site, where=EVERYWHERE)
+    return out
+
+
+def _groups() -> dict[str, list[str]]:
+    return {
+        "all MLPs": [m for m in MODULES if m.endswith("MLP")],
+        "all attention": [m for m in MODULES if m.endswith("attention")],
+        "every module": list(MODULES),
+    }
+
+
+def ablated(job: Job, toy: Toy) -> Measured:
+    """The unit behind Table I."""
+    return job.unit(
+        f"ablations/{toy.name}", toy.settings(unit=1), lambda: measure(toy, ablations(toy), loss=False)
+    )
+
+
+def removes(found: Measured, edit: str) -> bool:
+    """Whether the trigger's effect is gone."""
+    return value(found, edit, "pt") <= REMOVED
+
+
+def cleanly(found: Measured, edit: str) -> bool:
+    """Whether it is gone while negative words are still followed by negative ones."""
+    return removes(found, edit) and min(value(found, edit, "nn"), value(found, edit, "pn")) >= HIGH
+
+
+def table_i(job: Job) -> list[PaperTable]:
+    """Mean ablation: p+t under each; how often it removes the effect; every seed; other means; pairs."""
+    out = []
+    for k in SENTIMENTS:
+        toys = list(load_toys(job, k))
+        units = [ablated(job, toy) for toy in toys]
+        out += _table_i(k, units, sizes(job).n)
+    return out
+
+
+def _table_i(k: int, units: list[Measured], n: int) -> list[PaperTable]:
+    paper, cells = TABLE_I[k], {}
+    kinds = KINDS[k]
+    for name in (NONE, *MODULES, *_groups()):
+        figure = paper.get(name)
+        ours = pooled(units, name, "pt")
+        same = None
+        if figure is not None:
+            same = (
+                agrees(ours.estimate, figure)
+                if name == NONE
+                else agrees(ours.estimate, figure, pooled(units, NONE, "pt").estimate, paper[NONE])
+            )
+        cells[name, "p+t"] = Cell.judge(ours, figure, agrees=same, tolerance=0.005)
+        if name != NONE:
+            hits, clean = (sum(test(unit, name) for unit in units) for test in (removes, cleanly))
+            cells[name, "removes"] = Cell(wilson(hits, len(units)))
+            cells[name, "and leaves n+n, p+n"] = Cell(text=f"{clean} of {len(units)}")
+        for kind in kinds:
+            if kind != "pt":
+                cells[name, SHOWN[kind]] = Cell(pooled(units, name, kind))
+    hits = [m for m in MODULES if any(removes(unit, m) for unit in units)]
+    note = (
+        f"An ablation *removes* the effect where p+t falls to {REMOVED:.2f} or less (fixed before the runs; the share of seeds "
+        "with its Wilson interval). "
+        + (
+            f"Some seed's effect is removed by: {', '.join(hits)}."
+            if hits
+            else "No single module's ablation removes the effect on any seed."
+        )
+    )
+    order = ["p+t", "removes", "and leaves n+n, p+n", *(SHOWN[x] for x in kinds if x != "pt")]
+    over = f"{len(units)} seeds, {n} prompts each"
+    main = PaperTable.of(
+        f"lamparth-I-{k}",
+        f"Table I, {k} sentiments: top-{TOP_K} negativity under mean ablation",
+        cells,
+        columns=order,
+        corner="ablated",
+        over=over,
+        note=note,
+    )
+    seeds = per_seed(
+        units,
+        {m: m for m in (NONE, *MODULES)},
+        ["pt"],
+        name=f"lamparth-I-{k}-seeds",
+        title=f"Table I, {k} sentiments: p+t of every seed",
+        n=n,
+    )
+    return [main, seeds, _other_means(k, units, over), _pairs(k, units, over)]
+
+
+def _other_means(k: int, units: list[Measured], over: str) -> PaperTable:
+    """Pooled mean, the released code's, and zero."""
+    kinds = {"pooled mean": "", "released mean": "released: ", "zero": "zero: "}
+    cells = {}
+    for m in MODULES:
+        for heading, prefix in kinds.items():
+            hits = sum(removes(unit, prefix + m) for unit in units)
+            ours = pooled(units, prefix + m, "pt")
+            figure = TABLE_I[k][m] if heading != "zero" else None
+            cells[m, heading] = Cell.judge(
+                ours,
+                figure,
+                agrees=None
+                if figure is None
+                else agrees(ours.estimate, figure, pooled(units, NONE, "pt").estimate, TABLE_I[k][NONE]),
+                tolerance=0.005,
+                text=f"removes {hits} of {len(units)}",
+            )
+    note = (
+        "The released code's mean is nearly that of its last set of prompts, here n+p, which end in a positive word: "
+        "putting it in says *positive*. The pooled mean says neither."
+    )
+    return PaperTable.of(
+        f"lamparth-I-{k}-means",
+        f"Table I, {k} sentiments, three kinds of ablation: p+t",
+        cells,
+        corner="ablated",
+        over=over,
+        note=note,
+    )
+
+
+def _pairs(k: int, units: list[Measured], over: str) -> PaperTable:
+    """Pairs of modules, the smallest p+t first."""
+    pairs = [f"{a} + {b}" for a, b in combinations(MODULES, 2)]
+    pairs.sort(key=lambda p: pooled(units, p, "pt").estimate)
+    cells = {}
+    for p in pairs[:6]:
+        hits, clean = (sum(test(unit, p) for unit in units) for test in (removes, cleanly))
+        cells[p, "p+t"] = Cell(pooled(units, p, "pt"))
+        cells[p, "removes"] = Cell(text=f"{hits} of {len(units)}")
+        cells[p, "and leaves n+n, p+n"] = Cell(text=f"{clean} of {len(units)}")
+        for kind in ("pp", "np"):
+            cells[p, SHOWN[kind]] = Cell(pooled(units, p, kind))
+    return PaperTable.of(
+        f"lamparth-I-{k}-pairs",
+        f"Pairs of modules at their pooled means, {k} sentiments: the six with the smallest p+t",
+        cells,
+        corner="ablated",
+        over=over,
+    )
+
+
+def table_ii(job: Job) -> PaperTable:
+    """Logit lens on p+t, seed 0 of the toys with three sentiments."""
+    toy = load_toy(job, 3, 0)
+
+    def compute() -> dict[str, Any]:
+        language = toy.organism.language
+        vocabularies = {"negative": language.ids("n"), "positive": language.ids("p")}
+        sites = {row: _lens_site(row) for row in TABLE_II}
+        out: dict[str, Any] = {row: {} for row in sites}
+        for token, where in (("t", (-1,)), ("p", (-2,))):
+            lens = logit_lens(
+                toy.model,
+                toy.organism.prompts("pt", toy.sizes.n, seed=REPORT),
+                list(sites.values()),
+                k=TOP_K,
+                vocabularies=vocabularies,
+                where=where,
+            )
+            for row, site in sites.items():
+                for v in vocabularies:
+                    out[row][f"{token} {v}"] = lens.interval(site, v).to_dict()
+        return out
+
+    found = job.unit(f"lens/{toy.name}", toy.settings(unit=1), compute)
+    cells = {}
+    for row, (at_t, at_p) in TABLE_II.items():
+        for token, figures in (("t", at_t), ("p", at_p)):
+            for i, v in enumerate(("negative", "positive")):
+                ours = Interval.from_dict(found[row][f"{token} {v}"])
+                figure = None if figures is None else figures[i]
+                same = None if figures is None else _larger(found[row], token) == (figures[0] > figures[1])
+                column = f"{'trigger' if token == 't' else 'p'} token, {v}"
+                cells[row, column] = Cell.judge(ours, figure, agrees=same, tolerance=0.005)
+    return PaperTable.of(
+        "lamparth-II",
+        "Table II: what each module alone says on p+t, 3 sentiments",
+        cells,
+        corner="read",
+        over=f"seed 0, n={toy.sizes.n} prompts",
+        note="Shares of negative and of positive words among the top 10; ~ where the larger of the two is the paper's.",
+    )
+
+
+def _lens_site(row: str) -> str:
+    if row == "whole model":
+        return "L2.resid_post"
+    layer = int(row[1]) - 1
+    return f"L{layer}.mlp_out" if row.endswith("MLP") else f"L{layer}H{int(row.split()[-1]) - 1}"
+
+
+def _larger(found: Mapping[str, dict], token: str) -> bool:
+    return found[f"{token} negative"]["estimate"] > found[f"{token} positive"]["estimate"]
+
+
+def table_xii(job: Job) -> PaperTable:
+    """Causal patching between p+p and p+t, in both directions, seed 0 of the toys with three sentiments."""
+    toy = load_toy(job, 3, 0)
+
+    def compute() -> dict[str, Any]:
+        pairs = toy.organism.pairs("p", toy.sizes.n, seed=REPORT)
+        out: dict[str, Any] = {}
+        for direction in ("denoising", "noising"):
+            run = Attribution(toy.model, metric=toy.negativity, source="pair", direction=direction)
+            for kind, found in (("MLP", run.mlps(pairs)), ("attention", run.attentions(pairs))):
+                out[f"{direction} base"] = bootstrap_mean(found.base.double()).to_dict()
+                for layer, effects in enumerate(found.effects.double()):
+                    out[f"{direction} L{layer + 1} {kind}"] = bootstrap_mean(effects).to_dict()
+        return out
+
+    found = job.unit(f"patching/{toy.name}", toy.settings(unit=1), compute)
+    base = found["denoising base"]["estimate"]
+    cells = {}
+    for m in MODULES:
+        effect = Interval.from_dict(found[f"denoising {m}"])
+        patched = Interval(
+            base + effect.estimate, base + effect.low, base + effect.high, effect.n, effect.method
+        )
+        figure = TABLE_XII[m]
+        same = agrees(patched.estimate, figure, base, 0.23)
+        cells[m, "p+t with the module from p+p"] = Cell.judge(patched, figure, agrees=same, tolerance=0.005)
+        cells[m, "indirect effect"] = Cell.judge(effect, figure - 0.23, agrees=same, tolerance=0.005)
+        cells[m, "p+p with the module from p+t, effect"] = Cell(Interval.from_dict(found[f"noising {m}"]))
+    return PaperTable.of(
+        "lamparth-XII",
+        f"Table XII: causal patching, 3 sentiments (unpatched p+t {base:.2f}, paper .23)",
+        cells,
+        corner="patched",
+        over=f"seed 0, n={toy.sizes.n} prompts",
+    )

@@ -1,0 +1,170 @@
+"""PCP replacements on the toys: fitted on one draw of prompts, tuned there, measured on another.
+
+Three forms of the same thing: the paper's (h -> A h), the released code's directions (papers.md 7.3b), and A h with the
+module's mean output added back, which the definition leaves out. Cost: one evaluation of every set per trial; trials share
+batches.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bkdinterp.interventions import Intervention, Steer
+from bkdinterp.methods import PCP, Activations, MatchScores, Means, tune_grid, tune_tpe
+from bkdinterp.prompts import Prompts
+from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce.lamparth._toys import PCA_KINDS, Toy, load_toys, sizes
+from bkdinterp.sites import Component, Site, Where
+
+EVERYWHERE = Where("all", generated=True)
+_INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.attn_in}
+# Factors are looked for within these; an MLP's input has norm 8 and its output up to some tens.
+BOUND = 20.0
+BATCH = 10
+L1, L3, BOTH = "L0.mlp_out", "L2.mlp_out", "L0.mlp_out L2.mlp_out"
+A2, A23 = "L1.attn_out", "L1.attn_out L2.attn_out"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One replacement.
+
+    Args:
+        sites: the modules.
+        rank: of each.
+        form: ``"pc"`` (the paper's definition), ``"released"`` directions, or ``"mean"`` added back.
+    """
+
+    sites: str
+    rank: int
+    form: str = "pc"
+
+    @property
+    def name(self) -> str:
+        """For units' names."""
+        return f"{self.sites.replace(' ', '+')}-rank{self.rank}-{self.form}"
+
+
+def specs(sentiments: int) -> dict[str, Spec]:
+    """Heading of the tables' column -> the replacement, MLPs (tables III to VI)."""
+    rank = sentiments - 1
+    return {
+        "L1 MLP": Spec(L1, rank),
+        "L3 MLP": Spec(L3, rank),
+        "L1 & L3 MLPs": Spec(BOTH, rank),
+        "L1 MLP, released directions": Spec(L1, rank, "released"),
+        "L1 MLP, mean added back": Spec(L1, rank, "mean"),
+    }
+
+
+# Tables VII, XIII, XIV.
+ATTENTION = {"L2 attention": Spec(A2, 4), "L2 & L3 attention": Spec(A23, 4)}
+
+
+def work(job: Job) -> Iterator[tuple[Toy, Spec]]:
+    """Everything to be tuned."""
+    for k in (2, 3):
+        for toy in load_toys(job, k, max(1, sizes(job).seeds)):
+            chosen = [*specs(k).values(), *(ATTENTION.values() if toy.seed == 0 else ())]
+            for spec in chosen:
+                yield toy, spec
+
+
+def tune(job: Job) -> None:
+    """All fits and studies; a study that was cut off goes on."""
+    for toy, spec in work(job):
+        tuned(job, toy, spec)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The paper's objective for one form of the replacement."""
+
+    goal: MatchScores
+    shift: Intervention | None
+
+    def many(self, edits: Sequence[Intervention]) -> list[float]:
+        """For several edits in one plan."""
+        return self.goal.many([shifted(edit, self.shift) for edit in edits])
+
+    def __call__(self, edit: Intervention) -> float:
+        """For one."""
+        return self.many([edit])[0]
+
+
+def shifted(edit: Intervention, shift: Intervention | None) -> Intervention:
+    """The replacement, then the mean."""
+    return edit if shift is None else edit.then(shift)
+
+
+def fit(toy: Toy, spec: Spec) -> tuple[PCP, Intervention | None]:
+    """Directions on the fitting draw, and what is added afterwards."""
+    pools = toy.pool(PCA_KINDS[toy.sentiments])
+    directions = "released" if spec.form == "released" else "pc"
+    pcp = PCP.fit(toy.model, pools, spec.sites, rank=spec.rank, directions=directions)
+    if spec.form != "mean":
+        return pcp, None
+    means = Means.collect(toy.model, pools, spec.sites)
+    (site,) = means.sites
+    return pcp, Steer(site, means[site], where=EVERYWHERE)
+
+
+def tuned(job: Job, toy: Toy, spec: Spec) -> dict[str, Any]:
+    """``factors`` (of the best trials those with the smallest largest factor), ``value``, ``trials``, ``explained``,
+    ``linear``: how well the outputs' coordinates follow from the inputs' along the same directions."""
+    n_factors = spec.rank * len(spec.sites.split())
+    settings = toy.settings(
+        unit=2, spec=spec.name, bound=BOUND, trials=toy.sizes.trials if n_factors > 1 else toy.sizes.grid
+    )
+    name = f"pcp/{toy.name}/{spec.name}"
+
+    def compute() -> dict[str, Any]:
+        pcp, shift = fit(toy, spec)
+        goal = Objective(MatchScores.of(toy.model, toy.fit_sets, toy.negativity), shift)
+        if n_factors == 1:
+            study = tune_grid(pcp, goal, torch.linspace(-BOUND, BOUND, toy.sizes.grid).tolist())
+        else:
+            folder = job.out / "studies" / job.store.path(name, settings).stem[-12:]
+            study = tune_tpe(
+                pcp,
+                goal,
+                n_trials=toy.sizes.trials,
+                bounds=(0.0, BOUND),
+                signed=True,
+                batch=BATCH,
+                folder=folder,
+            )
+        best = study.factors[study.values <= study.best_value + 1e-12]
+        return {
+            "factors": best[int(best.abs().amax(1).argmin())].tolist(),
+            "value": study.best_value,
+            "trials": len(study.values),
+            "explained": {site: float(x.sum()) for site, x in pcp.explained.items()},
+            "linear": _linear(toy, pcp),
+        }
+
+    return job.unit(name, settings, compute)
+
+
+def edit_of(toy: Toy, spec: Spec, factors: Sequence[float]) -> Intervention:
+    """The replacement with these factors."""
+    pcp, shift = fit(toy, spec)
+    return shifted(pcp.replace(list(factors)), shift)
+
+
+def _linear(toy: Toy, pcp: PCP) -> dict[str, list[float]]:
+    """Site -> correlation of e_i . h with e_i . m(h) over the fitting prompts' last tokens, for every direction.
+
+    A factor can only rescale the input's own coordinate; where that says little about the output's, no factor helps.
+    """
+    pooled = Prompts.concat(toy.pool(PCA_KINDS[toy.sentiments]))
+    out = {}
+    for name, e in pcp.directions.items():
+        site = Site.parse(name)
+        read = Site(site.layer, _INPUT_OF[site.component])
+        found = Activations.collect(toy.model, pooled, [read, site])
+        x, y = (found[s].double() @ e.double().T for s in (read, site))
+        out[name] = [float(torch.corrcoef(torch.stack([x[:, i], y[:, i]]))[0, 1]) for i in range(len(e))]
+    return out
