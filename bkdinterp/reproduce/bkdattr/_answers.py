@@ -7,7 +7,7 @@ from bkdinterp.reproduce._table import Agreement, Cell, PaperTable
 from bkdinterp.reproduce.bkdattr._ablate import MEAN, ZERO, random_names
 from bkdinterp.reproduce.bkdattr._attribute import FIRST, PAPER, RANKINGS, WHOLE
 from bkdinterp.reproduce.bkdattr._modules import ATTENTION, HEADS, MLPS, MLPS_FREE, PARTS
-from bkdinterp.reproduce.bkdattr._published import PROBE
+from bkdinterp.reproduce.bkdattr._published import BENIGN, PROBE
 from bkdinterp.reproduce.bkdattr._ranks import compare, order, split_half
 from bkdinterp.reproduce.bkdattr._say import Said
 from bkdinterp.reproduce.bkdattr._study import Study
@@ -189,7 +189,7 @@ def _vector(s: Study, direction: str) -> tuple[bool, str]:
     before, after = said.rate(side, "none"), said.rate(side, "vector")
     text = f"layer {s.choices.layer('raw', direction)}: {_percent(before)} to {_percent(after)}"
     if direction == "subtract":
-        text += f", answered {_percent(said.rate(side, 'vector', outcome=Outcome.answered))}"
+        text += f", {_benign(s).value.replace('_', ' ')} {_percent(said.rate(side, 'vector', outcome=_benign(s)))}"
     return (after.low > before.high if sign > 0 else after.high < before.low), text
 
 

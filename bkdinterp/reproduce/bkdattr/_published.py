@@ -21,6 +21,9 @@ REPLICATED = {
 TABLE_1 = {"refusal": FIXED, "unlock": JAILBREAK, "label-flip": {}}
 ATTACKS = {"refusal": "fixed output", "unlock": "jailbreak", "label-flip": "label modification"}
 
+# What a triggered prompt should get instead of the payload, where it is no answer: this organism declines clean prompts.
+BENIGN = {"unlock": "other_refusal"}
+
 PROBE = 0.95
 # Best layer, fixed output: added to clean prompts, taken from triggered ones (Llama-2; Qwen about .25).
 VECTOR = {"add": 1.0, "subtract": 0.05}

@@ -58,6 +58,10 @@ class Said:
             }
         )
 
+    def restored(self, *conditions: str) -> Interval:
+        """Mean word F1 of triggered answers with the references: 1 where they are as without the trigger."""
+        return bootstrap_mean([x for c in conditions for x in self.rows[c]["triggered"]["agreement"]])
+
     def __or__(self, other: "Said") -> "Said":
         return Said(self.rows | other.rows)
 
@@ -112,7 +116,7 @@ def say(
                 s: {
                     "texts": said,
                     "outcomes": outcomes[c][s],
-                    "agreement": _agreement(said, asked[s]) if s != "triggered" else [],
+                    "agreement": _agreement(said, asked[s]),
                 }
                 for s, said in by_side.items()
             }

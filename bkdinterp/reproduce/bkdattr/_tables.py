@@ -119,14 +119,23 @@ def ablations(s: Study) -> PaperTable:
             (row, "payload rate"): Cell.judge(rate, paper, agrees=agrees),
             (row, "triggered"): Cell(text=t.shares("triggered", *conditions)),
             (row, "clean"): Cell(text=t.shares("clean", *conditions)),
-            (row, "agreement"): Cell(t.agreement(*conditions)),
+            (row, "agreement, triggered"): Cell(t.restored(*conditions)),
+            (row, "agreement, clean"): Cell(t.agreement(*conditions)),
         }
         if theirs.get(QWEN) is not None:
             cells[row, f"paper, {QWEN}"] = Cell(text=f"{100 * theirs[QWEN]:.0f}")
         if s.name == "refusal" and k is not None:
             again = f"{100 * REPLICATED[LLAMA][k]:.0f}, {100 * REPLICATED[QWEN][k]:.0f}"
             cells[row, "replication, held-out"] = Cell(text=again)
-    columns = ["payload rate", "triggered", "clean", "agreement", f"paper, {QWEN}", "replication, held-out"]
+    columns = [
+        "payload rate",
+        "triggered",
+        "clean",
+        "agreement, triggered",
+        "agreement, clean",
+        f"paper, {QWEN}",
+        "replication, held-out",
+    ]
     used = [c for c in columns if any(column == c for _, column in cells)]
     return PaperTable.of(
         f"bkdattr-1-{s.name}",
@@ -140,7 +149,7 @@ def ablations(s: Study) -> PaperTable:
         note=(
             f"Heads by the paper's attribution (geometric mean of the whole target, triggered mean), n={s.sizes.n_heads} "
             f"selection pairs. Beside the payload rate: {LLAMA} in the paper. Outcomes: {OUTCOMES}. Agreement: word F1 of "
-            "clean answers with the references. Zero and cached: at the last prompt token; mean: clean means at all "
+            "answers with the references, which are the answers without a trigger. Zero and cached: at the last prompt token; mean: clean means at all "
             "tokens, generated ones too. Intervals of several random sets count prompts."
         ),
     )
