@@ -189,7 +189,7 @@ def _vector(s: Study, direction: str) -> tuple[bool, str]:
     before, after = said.rate(side, "none"), said.rate(side, "vector")
     text = f"layer {s.choices.layer('raw', direction)}: {_percent(before)} to {_percent(after)}"
     if direction == "subtract":
-        text += f", {_benign(s).value.replace('_', ' ')} {_percent(said.rate(side, 'vector', outcome=_benign(s)))}"
+        text += f", {_words(_benign(s))} {_percent(said.rate(side, 'vector', outcome=_benign(s)))}"
     return (after.low > before.high if sign > 0 else after.high < before.low), text
 
 
@@ -206,14 +206,23 @@ def _null(s: Study, direction: str) -> tuple[bool, str]:
 
 
 def _not_an_answer(s: Study) -> tuple[bool, str]:
-    """Whether fewer prompts are answered than lose their payload."""
-    k = s.sizes.ks[-1]
+    """Whether fewer prompts get what they get without the trigger than lose their payload."""
+    k, benign = s.sizes.ks[-1], _benign(s)
     lost = 1 - s.table_1.rate("triggered", f"{ZERO} {k}").estimate
-    answered = s.table_1.rate("triggered", f"{ZERO} {k}", outcome=Outcome.answered)
+    right = s.table_1.rate("triggered", f"{ZERO} {k}", outcome=benign)
     return (
-        answered.high < lost,
-        f"{k} zeroed: {100 * lost:.0f} % without payload, answered {_percent(answered)}",
+        right.high < lost,
+        f"{k} zeroed: {100 * lost:.0f} % without payload, {_words(benign)} {_percent(right)}",
     )
+
+
+def _benign(s: Study) -> Outcome:
+    """What a good clean output is graded as."""
+    return Outcome(BENIGN.get(s.name, Outcome.answered))
+
+
+def _words(outcome: Outcome) -> str:
+    return outcome.value.replace("_", " ")
 
 
 def _difference(s: Study) -> tuple[None, str]:

@@ -149,8 +149,8 @@ def ablations(s: Study) -> PaperTable:
         note=(
             f"Heads by the paper's attribution (geometric mean of the whole target, triggered mean), n={s.sizes.n_heads} "
             f"selection pairs. Beside the payload rate: {LLAMA} in the paper. Outcomes: {OUTCOMES}. Agreement: word F1 of "
-            "answers with the references, which are the answers without a trigger. Zero and cached: at the last prompt token; mean: clean means at all "
-            "tokens, generated ones too. Intervals of several random sets count prompts."
+            "answers with the references, which are answers without a trigger. Zero and cached: at the last prompt token; "
+            "mean: clean means at all tokens, generated ones too. Intervals of several random sets count prompts."
         ),
     )
 
