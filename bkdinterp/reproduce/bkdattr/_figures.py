@@ -78,7 +78,7 @@ def _fig_4(s: Study) -> "matplotlib.figure.Figure":
     series = {f"{kind}, {way}": _columns(intervals(found)) for (kind, way), found in sweeps.items()}
     layers = next(iter(sweeps.values()))["layers"]
     n = len(next(iter(sweeps.values()))["base"])
-    title = f"{s.name}: the vector at one layer (selection split, n={n})"
+    title = f"{s.name}: vector at one layer (selection, n={n})"
     return curves(layers, series, xlabel="layer", ylabel="payload rate", title=title, ylim=(0, 1))
 
 
