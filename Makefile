@@ -35,7 +35,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo reproduce-lamparth test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
+.PHONY: help setup demo reproduce-bkdattr reproduce-lamparth test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ setup: $(STAMP) ## build the virtual environment (the other targets do it by the
 
 demo: $(STAMP) ## find, locate and switch a real backdoor, on the organism and on its twin
 	$(PY) -m bkdinterp demo $(DEMO_ARGS)
+
+reproduce-bkdattr: $(STAMP) ## BkdAttr's tables on the shipped organisms; resumable (ARGS="--only smollm2-refusal")
+	$(PY) -m bkdinterp reproduce bkdattr $(ARGS)
 
 reproduce-lamparth: $(STAMP) ## Lamparth & Reuel's tables on the toys; resumable (ARGS="--only I")
 	$(PY) -m bkdinterp reproduce lamparth $(ARGS)

@@ -52,7 +52,7 @@ class UnitStore:
             raise ArtefactError(
                 f"{name} with these settings was not computed yet ({path} is missing); run the reproduction first."
             )
-        start = time.monotonic()
+        start, cpu = time.monotonic(), time.process_time()
         value = compute()
         seconds = round(time.monotonic() - start, 2)
         document = {
@@ -60,6 +60,7 @@ class UnitStore:
             "name": name,
             "settings": dict(settings),
             "seconds": seconds,
+            "cpu_seconds": round(time.process_time() - cpu, 2),
             "value": value,
         }
         try:
@@ -79,10 +80,11 @@ class UnitStore:
         """Whether the unit is finished."""
         return self._read(self.path(name, settings)) is not None
 
-    def seconds(self) -> float:
-        """What all finished units together took to compute."""
+    def seconds(self, *, cpu: bool = False) -> float:
+        """What all finished units together took to compute: on the clock, or of all cores (a paused run's clock goes on)."""
         found = (self._read(path) for path in self.folder.rglob("*.json"))
-        return sum(unit["seconds"] for unit in found if unit is not None)
+        key = "cpu_seconds" if cpu else "seconds"
+        return sum(unit.get(key, 0.0) for unit in found if unit is not None)
 
     def path(self, name: str, settings: Mapping[str, Any]) -> Path:
         """Where the unit lies, finished or not."""

@@ -1,0 +1,94 @@
+"""The stages: train (nothing: the organisms are shipped), tune (choices on selection prompts), report (the rest, tables)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.organisms._shipped import SHIPPED
+from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce._table import PaperTable
+from bkdinterp.reproduce.bkdattr._answers import answers, claims, localise, module_shares
+from bkdinterp.reproduce.bkdattr._figures import draw
+from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL, Sizes
+from bkdinterp.reproduce.bkdattr._study import Study, choose, study
+from bkdinterp.reproduce.bkdattr._subject import Subject
+from bkdinterp.reproduce.bkdattr._tables import ablations, behaviour, fires, probes, times, vector_rates
+
+
+def train(job: Job) -> Sequence[PaperTable]:
+    """Nothing: the organisms' adapters come with the package."""
+    job.log("the organisms are shipped trained; scripts/ holds their training")
+    return ()
+
+
+def tune(job: Job) -> Sequence[PaperTable]:
+    """Heads, vectors and layers, from the selection split."""
+    for subject in subjects(job):
+        job.log(f"{subject.name}: choices on the selection split")
+        choose(_apart(job), subject, sizes(job))
+    return ()
+
+
+def report(job: Job) -> Sequence[PaperTable]:
+    """Held-out measurements, tables and figures; a frozen job leaves out organisms that were not computed.
+
+    Raises:
+        ArtefactError: a frozen job without any organism.
+    """
+    found: list[Study] = []
+    for subject in subjects(job):
+        job.log(f"{subject.name}: measurements on held-out prompts")
+        try:
+            found.append(study(_apart(job), subject, sizes(job)))
+        except ArtefactError as error:
+            if not job.frozen:
+                raise
+            job.log(f"left out: {error}")
+            continue
+        if not job.frozen:
+            for path in draw(found[-1], _apart(job).out / "figures"):
+                job.log(f"figure {path}")
+        clock, cpu = (x / 60 for x in (found[-1].seconds, found[-1].cpu_seconds))
+        job.log(f"{subject.name}: all its units took {clock:.0f} min, {cpu:.0f} min of one core")
+    if not found:
+        raise ArtefactError(f"No organism was computed in {job.out}; run `bkdinterp reproduce bkdattr`.")
+    return tables(found)
+
+
+def tables(found: Sequence[Study]) -> tuple[PaperTable, ...]:
+    """All tables of some organisms."""
+    return (
+        behaviour(found),
+        probes(found),
+        fires(found),
+        *(ablations(s) for s in found),
+        vector_rates(found),
+        localise(found),
+        module_shares(found),
+        claims(found),
+        answers(found),
+        times(found),
+    )
+
+
+def subjects(job: Job) -> list[Subject]:
+    """The shipped organisms that are wanted; CI takes the first.
+
+    Raises:
+        BkdinterpError: no such organism.
+    """
+    unknown = set(job.only) - set(SHIPPED)
+    if unknown:
+        raise BkdinterpError(f"No organism {', '.join(sorted(unknown))}; there are {', '.join(SHIPPED)}.")
+    found = [Subject.shipped(name) for name in SHIPPED if job.wanted(name)]
+    return found[:1] if job.small else found
+
+
+def sizes(job: Job) -> Sizes:
+    """Full or small."""
+    return SMALL if job.small else FULL
+
+
+def _apart(job: Job) -> Job:
+    """Small runs in a folder of their own, so that times and figures are not mixed."""
+    return replace(job, out=job.out / "small") if job.small else job

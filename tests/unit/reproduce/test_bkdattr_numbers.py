@@ -1,0 +1,104 @@
+"""The arithmetic of the BkdAttr tables: rankings and their likeness, shares, pooled rates, chosen layers."""
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from bkdinterp.metrics import Outcome
+from bkdinterp.reproduce.bkdattr._ranks import Ranking, compare, order, overlap, ratio, spearman, split_half
+from bkdinterp.reproduce.bkdattr._say import Said
+from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL
+from bkdinterp.reproduce.bkdattr._vector import best_layer
+from bkdinterp.sites import HeadId
+from bkdinterp.stats import wilson
+
+
+def ranking(effects):
+    effects = torch.tensor(effects, dtype=torch.float64)
+    heads = tuple(HeadId(i // 2, i % 2) for i in range(len(effects)))
+    return Ranking(heads, effects, (-(-len(effects) // 2), 2))
+
+
+def test_geometric_effects_are_differences_of_exponentials():
+    unit = {
+        "heads": ["L0H0", "L0H1"],
+        "effects": [[1.0, 0.0], [-0.5, 2.0]],
+        "base": [-2.0, -3.0],
+        "grid": [1, 2],
+    }
+    found = Ranking.of(unit, geometric=True).effects
+    base, patched = torch.tensor([-2.0, -3.0]).double(), torch.tensor([[-1.0, -3.0], [-2.5, -1.0]]).double()
+    torch.testing.assert_close(found, patched.exp() - base.exp())
+    assert Ranking.of(unit).acie.tolist() == [0.5, 0.75]
+
+
+def test_top_k_is_signed_and_keeps_the_order_of_equals():
+    found = ranking([[1.0], [-5.0], [3.0], [1.0]])
+    assert [str(h) for h in found.top_k(3)] == ["L1H0", "L0H0", "L1H1"]
+    assert order(torch.tensor([1.0, 1.0, 2.0])).tolist() == [2, 0, 1]
+
+
+def test_overlap_and_rank_correlation():
+    a, b = torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([3.0, 4.0, 1.0, 2.0])
+    assert overlap(a, b, 2) == 1.0
+    assert overlap(a, b, 1) == 0.0
+    assert overlap(a, -a, 2) == 0.0
+    torch.manual_seed(0)
+    x, y = torch.randn(30).round(decimals=1), torch.randn(30)
+    assert float(spearman(x, y)) == pytest.approx(spearmanr(x, y).statistic)
+    assert float(spearman(a, -a)) == pytest.approx(-1)
+    assert spearman(a, torch.ones(4)) == 0
+
+
+def test_a_ranking_is_like_itself_and_unlike_noise():
+    torch.manual_seed(1)
+    strong = torch.arange(20.0).double()[:, None] + 0.01 * torch.randn(20, 12).double()
+    noise = torch.randn(20, 12).double()
+    a, b = ranking(strong.tolist()), ranking(noise.tolist())
+    assert compare(a, a).estimate == pytest.approx(1)
+    assert compare(a, a).low > 0.99
+    assert split_half(a, 5) == 1
+    assert split_half(b, 5) < 0.7
+    assert compare(a, b).low < compare(a, b).estimate < 0.6
+    assert compare(a, b, 5).n == 12
+
+
+def test_shares_are_ratios_of_sums():
+    part, whole = torch.tensor([1.0, 2.0, 0.0]).double(), torch.tensor([2.0, 2.0, 2.0]).double()
+    found = ratio(part, whole)
+    assert found.estimate == pytest.approx(0.5)
+    assert found.low < 0.5 < found.high
+    assert ratio(whole, whole).low == ratio(whole, whole).high == 1
+
+
+def said(**outcomes):
+    return Said(
+        {
+            c: {"triggered": {"outcomes": list(x), "texts": list(x), "agreement": []}}
+            for c, x in outcomes.items()
+        }
+    )
+
+
+def test_pooled_rates_count_prompts():
+    p, a = Outcome.payload.value, Outcome.answered.value
+    found = said(one=[p, p, a, a], two=[p, a, a, a])
+    pooled = found.rate("triggered", "one", "two")
+    assert (pooled.estimate, pooled.n) == (3 / 8, 4)
+    assert pooled.high - pooled.low >= 0.9 * (wilson(2, 4).high - wilson(2, 4).low)
+    assert found.rate("triggered", "one") == wilson(2, 4)
+    assert found.rate("triggered", "two", outcome=Outcome.answered).estimate == 0.75
+    assert found.shares("triggered", "one") == "50 / 0 / 0 / 50"
+    assert found.first(2).rate("triggered", "one").estimate == 1
+
+
+def test_the_best_layer_is_the_highest_when_adding_and_the_lowest_when_subtracting():
+    sweep = {"layers": [0, 3, 6, 9], "hits": [[0, 1], [1, 1], [1, 1], [0, 0]]}
+    assert best_layer(sweep, "add") == 3
+    assert best_layer(sweep, "subtract") == 9
+
+
+def test_what_is_ablated_in_every_way_is_in_the_table_too():
+    for sizes in (FULL, SMALL):
+        assert set(sizes.few_ks) <= set(sizes.ks)
+        assert max(sizes.n, sizes.n_random, sizes.n_null) <= max(sizes.n, sizes.n_best)
