@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
+UNEDITED = "unedited"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EditScores(Result):
@@ -75,7 +77,7 @@ class EditScores(Result):
                 i = self.interval(name, edit)
                 change = i.estimate - self.mean(name)
                 rows.append(
-                    {"prompts": name, "edit": edit or "unedited", self.metric: i.estimate, "low": i.low}
+                    {"prompts": name, "edit": edit or UNEDITED, self.metric: i.estimate, "low": i.low}
                     | {"high": i.high, "change": change, "n": i.n}
                 )
         return pd.DataFrame(rows)
@@ -84,7 +86,7 @@ class EditScores(Result):
         """The paper's form: a row per set, a column per edit, means."""
         frame = self.to_frame()
         wide = frame.pivot(index="prompts", columns="edit", values=self.metric)
-        return wide.loc[list(self.base), ["unedited", *self.edits]]
+        return wide.loc[list(self.base), [UNEDITED, *self.edits]]
 
     def plot(self, prompts: str | None = None) -> "matplotlib.figure.Figure":
         """The edits of one set (default: the last) as bars, the unedited model as a line."""
@@ -98,7 +100,7 @@ class EditScores(Result):
             xlabel=f"{self.metric} on {name}",
             title=f"Edits on {name} (n={len(self.base[name])})",
             reference=self.mean(name),
-            reference_label="unedited",
+            reference_label=UNEDITED,
         )
 
     def describe(self) -> str:
@@ -125,10 +127,12 @@ def score_edits(
         budget: bytes for one batch.
 
     Raises:
-        PlanError: no set, or prompts without targets.
+        PlanError: no set, prompts without targets, or an edit that is called "unedited".
     """
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")
+    if UNEDITED in edits:
+        raise PlanError(f"No edit may be called {UNEDITED!r}: the unedited model is always there by that name.")
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]

@@ -5,7 +5,7 @@ import torch
 from integration.conftest import tiny_gpt2, tiny_llama, tiny_tokenizer
 
 from bkdinterp.engine import Local, Run, plan
-from bkdinterp.errors import SiteError, UnsupportedArchitectureError
+from bkdinterp.errors import PlanError, SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import MeanAblate, PCPReplace, Stack, ZeroAblate
 from bkdinterp.methods import PCP, Activations, MatchScores, Means, export_weights, score_edits, tune_grid
 from bkdinterp.metrics import vocabulary_score
@@ -124,6 +124,11 @@ def test_match_scores_is_zero_for_no_edit_and_finds_a_planted_factor(model, pair
     # One at a time gives the same as all in one plan.
     alone = [goal(pcp.replace(row)) for row in study.factors]
     assert alone == pytest.approx(study.values.tolist(), abs=1e-12)
+
+
+def test_an_edit_cannot_take_the_name_of_the_unedited_model(model, pairs):
+    with pytest.raises(PlanError, match="'unedited'"):
+        score_edits(model, {"clean": pairs.clean}, {"unedited": Stack()}, "logprob")
 
 
 def test_score_edits_is_each_run_by_itself(model, pairs):
