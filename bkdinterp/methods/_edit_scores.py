@@ -132,7 +132,9 @@ def score_edits(
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")
     if UNEDITED in edits:
-        raise PlanError(f"No edit may be called {UNEDITED!r}: the unedited model is always there by that name.")
+        raise PlanError(
+            f"No edit may be called {UNEDITED!r}: the unedited model is always there by that name."
+        )
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
