@@ -166,8 +166,6 @@ def reproduce(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
 ) -> None:
     """A paper's tables, ours beside its figures; resumable: what is finished is not done again."""
-    # A hundred loads of toys take milliseconds each and would print as many bars; read when transformers is imported.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from bkdinterp.reproduce import STAGES, Job, load_paper, write_tables
     from bkdinterp.reproduce._table import LEGEND
 

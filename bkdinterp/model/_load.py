@@ -1,17 +1,22 @@
 """Plain Hugging Face modules from a hub id, a folder or a GGUF file, without ever running a suspect model's code."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnsight.modeling.transformers import TransformersModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError, UnsupportedArchitectureError
 from bkdinterp.model._families import family_of, known_types
 from bkdinterp.model._gguf import read_once
 
+BAR_FROM = 50_000_000
+"""Bytes of weights from which a folder's loading takes long enough for a progress bar."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -55,7 +60,7 @@ def load_module(
         )
     where |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        with read_once():
+        with read_once(), _bar_only_if_long(path):
             tokenizer = AutoTokenizer.from_pretrained(**where)
             if "gguf_file" not in where:
                 where["use_safetensors"] = True
@@ -117,6 +122,20 @@ def load_skeleton(
             f"Cannot read configuration and tokenizer of {str(source)!r}: {_first_line(error)}"
         ) from error
     return nn_model, tokenizer
+
+
+@contextmanager
+def _bar_only_if_long(path: Path) -> Iterator[None]:
+    """No progress bar for a small folder: a script that loads ten toys would print ten of them."""
+    small = path.is_dir() and sum(f.stat().st_size for f in path.glob("*.safetensors")) < BAR_FROM
+    if not small or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
 
 
 def _check_folder(path: Path, trust_remote_code: bool) -> None:

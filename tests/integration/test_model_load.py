@@ -18,6 +18,7 @@ from transformers import (
     OPTConfig,
     OPTForCausalLM,
 )
+from transformers.utils import logging as transformers_logging
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import (
@@ -61,6 +62,13 @@ def logprob(model, *edits):
 
 
 # --- roads in -------------------------------------------------------------------------------------------------
+
+
+def test_a_small_folder_prints_no_bar_and_leaves_bars_as_they_were(folder, capfd):
+    assert transformers_logging.is_progress_bar_enabled()
+    load_module(folder)
+    assert "Loading weights" not in capfd.readouterr().err
+    assert transformers_logging.is_progress_bar_enabled()
 
 
 def test_a_saved_folder(kind, folder):
