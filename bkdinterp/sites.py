@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Integral
 from typing import Literal, Self
 
 from bkdinterp.errors import SiteError
@@ -62,10 +63,13 @@ class Site:
     def __post_init__(self) -> None:
         if not isinstance(self.component, Component):
             object.__setattr__(self, "component", _component(self.component))
-        if min(self.layer, self.head or 0, self.neuron or 0) < 0:
-            raise SiteError(
-                f"{self!r}: layer, head and neuron count from 0; negative values are not supported."
-            )
+        for name, value in (("layer", self.layer), ("head", self.head), ("neuron", self.neuron)):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, Integral) or value < 0
+            ):
+                raise SiteError(
+                    f"{name}={value!r} of a {self.component.value} site: whole numbers from 0 on."
+                )
         if self.head is not None and self.component is not Component.z:
             raise SiteError(
                 f"{self!r}: only 'z' (the input of the output projection) is divided into heads; "

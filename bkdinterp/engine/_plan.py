@@ -80,11 +80,15 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         naive: one run per chunk, no sharing.
 
     Raises:
-        PlanError: values that do not fit, circular sources, reads of generated tokens.
+        PlanError: nothing to compute, no budget, values that do not fit, circular sources, reads of generated tokens.
         PromptError: prompts that are empty, too long, or whose trigger leaves no token.
         SiteError: layers, heads or positions out of range.
     """
+    if budget <= 0:
+        raise PlanError(f"budget={budget} must be a positive number of bytes, e.g. 2**30.")
     nodes = build_graph(runs)
+    if not any(run.score or run.reads or run.generate for run in runs):
+        raise PlanError("No run asks for anything; give one score=, reads= or generate=.")
     tokens = Tokens()
     chunks: list[Chunk] = []
     for bundle in _bundles(nodes, naive):

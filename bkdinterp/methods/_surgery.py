@@ -81,8 +81,8 @@ def token_id(model: Model, token: str | int, n: int) -> int:
             raise PromptError(f"Token id {token} is outside the vocabulary, 0 to {n - 1}.")
         return token
     ids = list(model.tokenizer(token, add_special_tokens=False)["input_ids"])
-    if len(ids) != 1 or ids[0] == getattr(model.tokenizer, "unk_token_id", None):
-        raise PromptError(
-            f"{token!r} is {len(ids)} tokens {ids} or unknown; name a single token, or give its id."
-        )
+    if ids == [getattr(model.tokenizer, "unk_token_id", None)]:
+        raise PromptError(f"{token!r} is not in the vocabulary; name another token, or give its id.")
+    if len(ids) != 1:
+        raise PromptError(f"{token!r} is {len(ids)} tokens, {ids}; name a single token, or give its id.")
     return int(ids[0])

@@ -67,7 +67,14 @@ class Payload:
             scorer: e.g. ``lambda texts: [float("tea" in t) for t in texts]``, or a ``bk.TextClassifier``.
             name: for messages and saved results; default: the callable's own.
             threshold: from this score on a text carries the payload.
+
+        Raises:
+            BkdinterpError: no callable, or a threshold outside (0, 1].
         """
+        if not callable(scorer):
+            raise BkdinterpError(
+                f"Payload.by({scorer!r}): give a callable, texts -> scores, or a bk.TextClassifier."
+            )
         own = getattr(scorer, "name", None) or getattr(scorer, "__name__", type(scorer).__name__)
         return cls(name or str(own), "classifier", threshold=threshold, scorer=scorer)
 

@@ -44,6 +44,8 @@ def load_module(
         UnsafeWeightsError: pickled weights only, or a model that needs its own code.
         UnsupportedArchitectureError: a model type that no family describes, found before weights are read.
     """
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArtefactError(f"dtype={dtype!r} is no floating-point torch dtype; give e.g. torch.float32.")
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
     path = Path(source)
     if path.suffix == ".gguf":
@@ -66,6 +68,11 @@ def load_module(
                 where["use_safetensors"] = True
             loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
         module, found = loaded
+        # Where a folder has no tokenizer, transformers makes an empty one.
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ArtefactError(
+                f"No tokenizer in {str(source)!r}; save it there too: tokenizer.save_pretrained(...)."
+            )
         # Transformers only logs these, and fills the gaps with random numbers.
         if missing := sorted(found["missing_keys"]):
             raise ArtefactError(

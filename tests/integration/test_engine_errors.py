@@ -168,6 +168,7 @@ CASES = {
         "max_length=64",
     ),
     "no run": (list, PlanError, "at least one run"),
+    "nothing to compute": (lambda: [Run(CLEAN), Run(CLEAN, ZeroAblate(MLP))], PlanError, "asks for anything"),
     "mean over no token": (
         lambda: [Run(CLEAN, reads=(Read(MLP, Where("trigger"), reduce="mean"),))],
         PlanError,
@@ -209,7 +210,9 @@ CASES = {
         "State an order",
     ),
     "trigger that tokenises away": (
-        lambda: [Run(Prompts(("hi zeta",), (((3, 7),),)), builder=PromptBuilder(VANISHING, chat=False))],
+        lambda: [
+            Run(Prompts(("hi zeta",), (((3, 7),),)), generate=1, builder=PromptBuilder(VANISHING, chat=False))
+        ],
         TriggerError,
         "tokenises away",
     ),
@@ -239,6 +242,12 @@ def test_bad_input(model, name):
     make, error, message = CASES[name]
     with pytest.raises(error, match=message):
         execute(model, make())
+
+
+@pytest.mark.parametrize("budget", [0, -1])
+def test_no_budget(model, budget):
+    with pytest.raises(PlanError, match=f"budget={budget} "):
+        execute(model, [Run(CLEAN, generate=1)], budget=budget)
 
 
 def test_values_that_no_primitive_takes():

@@ -304,6 +304,16 @@ def test_output_weights_sum_to_the_projection(kind):
         torch.testing.assert_close(heads, exact, **CLOSE)
 
 
+def test_a_folder_without_tokenizer_or_a_dtype_that_is_none(folder, copy):
+    for file in copy.iterdir():
+        if "token" in file.name:
+            file.unlink()
+    with pytest.raises(ArtefactError, match=r"tokenizer.*"):
+        Model.load(copy)
+    with pytest.raises(ArtefactError, match=r"dtype=torch\.int8.*torch\.float32"):
+        Model.load(folder, dtype=torch.int8)
+
+
 def test_a_chat_template_that_is_missing(kind):
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
