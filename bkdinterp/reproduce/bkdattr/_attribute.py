@@ -27,15 +27,15 @@ def attribute(
     job: Job, subject: Subject, sizes: Sizes, metric: str, source: str, *, twin: bool = False
 ) -> Ranking:
     """Effects of all heads. Of the whole target they are those on the paper's geometric mean."""
-    settings = {
-        "weights": subject.digest,
-        "n": sizes.n_heads,
-        "metric": metric,
-        "source": source,
-        "step": sizes.head_layer_step,
-        "seed": sizes.seed,
-        "twin": twin,
-    }
+    settings = subject.settings(
+        1,
+        n=sizes.n_heads,
+        metric=metric,
+        source=source,
+        step=sizes.head_layer_step,
+        seed=sizes.seed,
+        twin=twin,
+    )
     name = f"{subject.name}/heads-{metric}-{source}{'-twin' if twin else ''}"
     folder = job.out / "sweeps" / job.store.path(name, settings).stem
 

@@ -123,16 +123,16 @@ def say(
             for c, by_side in texts.items()
         }
 
-    settings = {
-        "weights": subject.digest,
-        "n": n,
-        "n_others": sizes.n_others,
-        "tokens": sizes.new_tokens,
-        "sides": list(sides),
-        "seed": sizes.seed,
-        "n_probe": sizes.n_probe,
+    settings = subject.settings(
+        1,
+        n=n,
+        n_others=sizes.n_others,
+        tokens=sizes.new_tokens,
+        sides=list(sides),
+        seed=sizes.seed,
+        n_probe=sizes.n_probe,
         **key,
-    }
+    )
     return Said(job.unit(f"{subject.name}/{name}", settings, compute))
 
 
@@ -144,7 +144,7 @@ def grader(job: Job, subject: Subject, sizes: Sizes) -> OutcomeGrader:
         fitted = OutcomeGrader.fit(subject.organism.base, clean, clean.reference or ())
         return {"threshold": fitted.threshold, "n": fitted.n}
 
-    settings = {"weights": subject.digest, "n": sizes.n_probe, "seed": sizes.seed}
+    settings = subject.settings(1, n=sizes.n_probe, seed=sizes.seed)
     found = job.unit(f"{subject.name}/grader", settings, compute)
     return OutcomeGrader(subject.organism.base, found["threshold"], found["n"])
 
