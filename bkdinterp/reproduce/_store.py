@@ -110,7 +110,9 @@ class UnitStore:
 
     def _serve(self, path: Path, document: Mapping[str, Any]) -> None:
         if not self._open:
-            self._served[path] = {k: v for k, v in document.items() if k in ("name", "seconds", "cpu_seconds")}
+            self._served[path] = {
+                k: v for k, v in document.items() if k in ("name", "seconds", "cpu_seconds")
+            }
 
     @staticmethod
     def _read(path: Path) -> dict[str, Any] | None:

@@ -14,11 +14,12 @@ from bkdinterp.reproduce.bkdattr._subject import Subject
 
 WHOLE, FIRST = "logprob", "first_token_logodds"
 PAPER = "whole target, triggered mean"
+FIRST_RAW = "first token, triggered mean"
 # name -> (score, what is patched in)
 RANKINGS = {
     PAPER: (WHOLE, "triggered"),
     "whole target, difference": (WHOLE, "difference"),
-    "first token, triggered mean": (FIRST, "triggered"),
+    FIRST_RAW: (FIRST, "triggered"),
     "first token, difference": (FIRST, "difference"),
 }
 

@@ -7,13 +7,15 @@ from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.organisms._shipped import SHIPPED
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import PaperTable
-from bkdinterp.reproduce.bkdattr._answers import answers, claims, localise, module_shares
+from bkdinterp.reproduce.bkdattr._answers import answers, localise, module_shares
+from bkdinterp.reproduce.bkdattr._claims import claims
 from bkdinterp.reproduce.bkdattr._figures import draw
 from bkdinterp.reproduce.bkdattr._published import ATTACKS
 from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL, Sizes
 from bkdinterp.reproduce.bkdattr._study import Study, choose, study
 from bkdinterp.reproduce.bkdattr._subject import Subject, short
-from bkdinterp.reproduce.bkdattr._tables import ablations, behaviour, fires, probes, times, vector_rates
+from bkdinterp.reproduce.bkdattr._table_1 import ablations
+from bkdinterp.reproduce.bkdattr._tables import behaviour, fires, probes, times, vector_rates
 
 
 def train(job: Job) -> Sequence[PaperTable]:

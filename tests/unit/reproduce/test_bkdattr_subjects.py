@@ -37,7 +37,7 @@ def only_refusal(monkeypatch, tmp_path):
 
 
 def test_a_missing_twin_says_which_folder_is_missing(only_refusal):
-    with pytest.raises(ArtefactError, match="no folder .*smollm2-unlock-twin") as error:
+    with pytest.raises(ArtefactError, match=r"no folder .*smollm2-unlock-twin") as error:
         adapter_folder("smollm2-unlock", twin=True)
     assert "No shipped organism" not in str(error.value)
     with pytest.raises(ArtefactError, match="No shipped organism 'llama-9000'"):
@@ -81,7 +81,9 @@ def manifests():
 def test_what_decides_values_decides_the_key(manifests, change, monkeypatch):
     own, twin = manifests
     monkeypatch.setitem(DATA_SETS, "news2", replace(DATA_SETS["news"], prompt="{text}"))
-    other = replace(own, attack=replace(own.attack, near_triggers=(), unseen_near_triggers=(), **change(own.attack)))
+    other = replace(
+        own, attack=replace(own.attack, near_triggers=(), unseen_near_triggers=(), **change(own.attack))
+    )
     assert decisive(other, twin) != decisive(own, twin)
 
 
