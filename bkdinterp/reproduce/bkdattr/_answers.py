@@ -49,8 +49,8 @@ def localise(found: Sequence[Study]) -> PaperTable:
         note=(
             "Shared: share of the top heads that the paper's ranking (whole target, triggered mean) has too; intervals over "
             f'prompts drawn anew for both. "Own halves": share of the top {few} that random halves of the prompts have in '
-            "common. Zero: at the last prompt token; mean: clean means at all tokens. Agreement, as in Table 1, of clean answers under "
-            f"mean ablation of {few}."
+            "common. Zero: at the last prompt token; mean: clean means at all tokens. Agreement, as in Table 1, of clean "
+            f"answers under mean ablation of {few}."
         ),
     )
 

@@ -118,7 +118,7 @@ def test_vectors_are_judged_by_the_null_that_does_the_most(kind):
     assert "30 %" in text
     assert "highest of 2 55 %" in text
     # Subtracted, the lowest null counts.
-    rest = {k: 95 for k in none}
+    rest = dict.fromkeys(none, 95)
     assert _null(study(table_2=rest | {"vector": 20}), "subtract")[0]
     holds, text = _null(study(table_2=rest | {"vector": 20, f"{kind}_#0": 25}), "subtract")
     assert not holds
