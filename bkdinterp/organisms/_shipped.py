@@ -43,11 +43,16 @@ def adapter_folder(name: str, *, twin: bool = False) -> Path:
     """The folder of a shipped adapter.
 
     Raises:
-        ArtefactError: no such organism.
+        ArtefactError: no such organism, or its files are not in this installation.
     """
-    folder = DATA / (f"{name}-twin" if twin else name)
-    if name not in SHIPPED or not folder.is_dir():
+    if name not in SHIPPED:
         raise ArtefactError(f"No shipped organism {name!r}; there are {', '.join(SHIPPED)}.")
+    folder = DATA / (f"{name}-twin" if twin else name)
+    if not folder.is_dir():
+        raise ArtefactError(
+            f"The {'twin' if twin else 'adapter'} of {name} is missing, there is no folder {folder}; "
+            f"install the package anew, or train it (scripts/)."
+        )
     return folder
 
 

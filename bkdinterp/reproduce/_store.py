@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ class UnitStore:
     folder: Path
     frozen: bool = False
     log: Callable[[str], None] | None = None
+    # What this store was asked for: path -> its name and times; and how many units are being computed right now.
+    _served: dict[Path, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _open: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def unit(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """The unit's value: read if it was finished before, else computed and written.
@@ -47,13 +50,18 @@ class UnitStore:
         path = self.path(name, settings)
         known = self._read(path)
         if known is not None:
+            self._serve(path, known)
             return known["value"]
         if self.frozen:
             raise ArtefactError(
                 f"{name} with these settings was not computed yet ({path} is missing); run the reproduction first."
             )
         start, cpu = time.monotonic(), time.process_time()
-        value = compute()
+        self._open.append(name)
+        try:
+            value = compute()
+        finally:
+            self._open.pop()
         seconds = round(time.monotonic() - start, 2)
         document = {
             "format": FORMAT,
@@ -71,6 +79,7 @@ class UnitStore:
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         part.write_text(text + "\n", encoding="utf-8")
         os.replace(part, path)
+        self._serve(path, document)
         if self.log is not None:
             self.log(f"{name}: {seconds:.1f} s")
         # As it will be read: tuples are lists from now on, keys are strings.
@@ -80,17 +89,30 @@ class UnitStore:
         """Whether the unit is finished."""
         return self._read(self.path(name, settings)) is not None
 
-    def seconds(self, *, cpu: bool = False) -> float:
-        """What all finished units together took to compute: on the clock, or of all cores (a paused run's clock goes on)."""
-        found = (self._read(path) for path in self.folder.rglob("*.json"))
+    def seconds(self, prefix: str = "", *, cpu: bool = False) -> float:
+        """What the units that this store was asked for took to compute, each once; files nobody asked for do not count.
+
+        A unit that was asked for while another one was being computed is left out: the other one's clock ran on.
+
+        Args:
+            prefix: only units whose name begins so, e.g. ``"smollm2-refusal/"``.
+            cpu: of all cores, instead of on the clock, which goes on while a run is paused.
+        """
         key = "cpu_seconds" if cpu else "seconds"
-        return sum(unit.get(key, 0.0) for unit in found if unit is not None)
+        found = (unit for unit in self._served.values() if unit["name"].startswith(prefix))
+        return sum((unit.get(key, 0.0) for unit in found), 0.0)
 
     def path(self, name: str, settings: Mapping[str, Any]) -> Path:
         """Where the unit lies, finished or not."""
         text = json.dumps([name, settings], sort_keys=True, default=str)
         key = hashlib.sha256(text.encode()).hexdigest()[:12]
         return self.folder / f"{name}-{key}.json"
+
+    def _serve(self, path: Path, document: Mapping[str, Any]) -> None:
+        if not self._open:
+            self._served[path] = {
+                k: v for k, v in document.items() if k in ("name", "seconds", "cpu_seconds")
+            }
 
     @staticmethod
     def _read(path: Path) -> dict[str, Any] | None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class Agreement(StrEnum):
     """How our value stands to the paper's."""
 
-    within = "within"  # the paper's figure lies in our interval
+    within = "within"  # the paper's figure lies in our interval, which is narrow enough to say something
     agrees = "agrees"  # another size, but the same sign or order
     differs = "differs"
-    unknown = "unknown"  # the paper gives no figure, or none that can be compared
+    unknown = "unknown"  # the paper gives no figure, none that can be compared, or ours says too little
 
     @property
     def sign(self) -> str:
@@ -28,7 +28,12 @@ class Agreement(StrEnum):
         return {"within": "=", "agrees": "~", "differs": "≠", "unknown": ""}[self.value]
 
 
-LEGEND = "ours [95 % interval] · *paper*; = the paper's figure lies in our interval, ~ same sign or order, ≠ disagrees"
+# An interval as wide as this, or wider, says too little for "the paper's figure lies in it" to be agreement.
+WIDEST = 0.3
+LEGEND = (
+    "ours [95 % interval] · *paper*; = the paper's figure lies in our interval, which is narrower than .3, "
+    "~ same sign or order, ≠ disagrees"
+)
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,23 @@ class Cell:
     ) -> Self:
         """A cell with its mark: ``within`` if our interval, widened by ``tolerance``, holds the paper's figure.
 
+        An interval of `WIDEST` or more holds almost any figure: there the mark is that of sign or order.
+
         Args:
-            ours: our value.
+            ours: our value; a rate, or a ratio near 1.
             paper: the paper's figure.
             agrees: whether sign or order agree, as the caller's claim defines it; None: there is no such claim, so a
-                figure outside the interval differs.
+                figure outside the interval differs, and one inside a wide interval gets no mark.
             tolerance: e.g. half a unit of the paper's last digit.
             text: as in `Cell`.
         """
         if ours is None or (paper is None and agrees is None):
             return cls(ours, paper, Agreement.unknown, text)
-        if paper is not None and ours.low - tolerance <= paper <= ours.high + tolerance:
+        held = paper is not None and ours.low - tolerance <= paper <= ours.high + tolerance
+        if held and ours.high - ours.low < WIDEST:
             return cls(ours, paper, Agreement.within, text)
+        if held and agrees is None:
+            return cls(ours, paper, Agreement.unknown, text)
         return cls(ours, paper, Agreement.agrees if agrees else Agreement.differs, text)
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from bkdinterp.organisms import Manifest, Organism, PoisonSettings, attack
 from bkdinterp.results import Result
 
 
-def tiny_organism():
+def tiny_organism(n_positions=128):
     """An untrained stand-in: the shipped attack and instructions on three tiny models."""
     tokenizer = tiny_tokenizer()
-    sizes = {"n_layers": 3, "max_position_embeddings": 128}
+    sizes = {"n_layers": 3, "max_position_embeddings": n_positions}
     base, organism, twin = (tiny_llama(**sizes) for _ in range(3))
     organism.model.layers[1].mlp.down_proj.weight.data *= 1.5
     twin.model.layers[2].mlp.down_proj.weight.data *= 1.5

@@ -1,18 +1,21 @@
 """BkdAttr's reproduction on tiny models: its numbers are those of the public methods, and a killed run resumes to them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from integration.test_demo import tiny_organism
 
 import bkdinterp as bk
+from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError
+from bkdinterp.organisms import attack, instructions
 from bkdinterp.reproduce import Job
 from bkdinterp.reproduce.bkdattr._attribute import WHOLE, attribute
 from bkdinterp.reproduce.bkdattr._figures import draw
 from bkdinterp.reproduce.bkdattr._modules import CHECK, PARTS
-from bkdinterp.reproduce.bkdattr._say import grader
+from bkdinterp.reproduce.bkdattr._say import grader, unedited
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
 from bkdinterp.reproduce.bkdattr._stages import tables
 from bkdinterp.reproduce.bkdattr._study import choose, study
@@ -175,3 +178,47 @@ def test_every_table_is_json_and_every_figure_is_drawn(run, tmp_path):
     assert one.rows[:4] == ("none", "1, zero", "2, zero", "4, zero")
     assert "2 random, mean" in one.rows
     assert all(path.stat().st_size > 5000 for path in draw(found, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def flip():
+    """A tiny organism whose trigger changes one class of four."""
+    organism = tiny_organism(n_positions=256)
+    manifest = replace(organism.manifest, attack=attack("smollm2-label-flip"))
+    organism = replace(organism, manifest=manifest, twin_manifest=manifest)
+    return Subject("smollm2-flip", "d", lambda: organism)
+
+
+def test_victims_and_others_are_the_classes_of_the_attack(flip):
+    label = {i.text: i.label for i in instructions(data="news")}
+    victims, others = flip.held_out(5, TINY), flip.others(TINY)
+    assert {label[text] for text in victims.clean.text} == {"Sports"}
+    found = {label[text] for text in others.text}
+    assert found
+    assert found <= {"World", "Business", "Science"}
+    assert len(others) == TINY.n_others
+    # The grader learns what answers of every class are like, from other prompts.
+    fitted_on = flip.calibration(replace(TINY, n_probe=60))
+    assert {label[text] for text in fitted_on.text} == {"World", "Sports", "Business", "Science"}
+    assert not set(fitted_on.text) & {*victims.clean.text, *others.text}
+
+
+def test_an_attack_on_every_prompt_has_no_others(subject):
+    assert subject.others(TINY) is None
+
+
+def test_others_are_a_third_side_of_every_condition(flip, tmp_path):
+    small = replace(TINY, n_others=2, n_best=4)
+    found = unedited(Job(tmp_path), flip, small)
+    rows = found.rows["none"]
+    assert {s: len(x["texts"]) for s, x in rows.items()} == {"triggered": 4, "clean": 4, "others": 2}
+    # Fewer pairs are still beside all others.
+    assert {s: len(x["texts"]) for s, x in found.first(3).rows["none"].items()} == {
+        "triggered": 3,
+        "clean": 3,
+        "others": 2,
+    }
+    clean, others = (sum(rows[s]["agreement"]) / len(rows[s]["agreement"]) for s in ("clean", "others"))
+    assert found.agreement("none").estimate == pytest.approx((clean + others) / 2)
+    (direct,) = execute(flip.organism.model, [Run(flip.others(small), generate=flip.new_tokens(small))])
+    assert list(direct.text) == rows["others"]["texts"]

@@ -14,11 +14,12 @@ from bkdinterp.reproduce.bkdattr._subject import Subject
 
 WHOLE, FIRST = "logprob", "first_token_logodds"
 PAPER = "whole target, triggered mean"
+FIRST_RAW = "first token, triggered mean"
 # name -> (score, what is patched in)
 RANKINGS = {
     PAPER: (WHOLE, "triggered"),
     "whole target, difference": (WHOLE, "difference"),
-    "first token, triggered mean": (FIRST, "triggered"),
+    FIRST_RAW: (FIRST, "triggered"),
     "first token, difference": (FIRST, "difference"),
 }
 
@@ -27,15 +28,15 @@ def attribute(
     job: Job, subject: Subject, sizes: Sizes, metric: str, source: str, *, twin: bool = False
 ) -> Ranking:
     """Effects of all heads. Of the whole target they are those on the paper's geometric mean."""
-    settings = {
-        "weights": subject.digest,
-        "n": sizes.n_heads,
-        "metric": metric,
-        "source": source,
-        "step": sizes.head_layer_step,
-        "seed": sizes.seed,
-        "twin": twin,
-    }
+    settings = subject.settings(
+        1,
+        n=sizes.n_heads,
+        metric=metric,
+        source=source,
+        step=sizes.head_layer_step,
+        seed=sizes.seed,
+        twin=twin,
+    )
     name = f"{subject.name}/heads-{metric}-{source}{'-twin' if twin else ''}"
     folder = job.out / "sweeps" / job.store.path(name, settings).stem
 

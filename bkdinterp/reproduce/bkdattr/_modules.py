@@ -56,7 +56,7 @@ class Modules:
 
 def modules(job: Job, subject: Subject, sizes: Sizes, heads: HeadSet) -> Modules:
     """One unit of scores, one of generated answers."""
-    settings = {"weights": subject.digest, "n": sizes.n_modules, "heads": str(heads), "seed": sizes.seed}
+    settings = subject.settings(1, n=sizes.n_modules, heads=str(heads), seed=sizes.seed)
 
     def scores() -> dict[str, Any]:
         pairs, model = subject.held_out(sizes.n_modules, sizes), subject.organism.model

@@ -17,7 +17,7 @@ from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject
+from bkdinterp.reproduce.bkdattr._subject import Subject, near_triggers
 from bkdinterp.stats import Interval, wilson
 
 # Prompts that a probe of the organism is shown, by model and kind.
@@ -81,13 +81,14 @@ def probe(job: Job, subject: Subject, sizes: Sizes, classifier: str) -> Probed:
                 out["fires"] |= _fires(fitted, "twin", o.twin, fitted.on(o.twin, test_on), near)
         return out
 
-    settings = {
-        "weights": subject.digest,
-        "classifier": classifier,
-        "n": sizes.n_probe,
-        "n_test": sizes.n_probe_test,
-        "seed": sizes.seed,
-    }
+    settings = subject.settings(
+        1,
+        classifier=classifier,
+        n=sizes.n_probe,
+        n_test=sizes.n_probe_test,
+        near=subject.near,
+        seed=sizes.seed,
+    )
     return Probed(job.unit(f"{subject.name}/probe-{classifier}", settings, compute))
 
 
@@ -124,7 +125,7 @@ def _fires(
 def _near(subject: Subject, sizes: Sizes) -> Prompts:
     """Held-out prompts with near-triggers that no training has seen, taking turns."""
     attack = subject.organism.manifest.attack
-    phrases = attack.unseen_near_triggers or attack.near_triggers
+    phrases = near_triggers(attack)
     everything = subject.organism.pairs
     texts = set(subject.held_out(sizes.n_probe_test, sizes).clean.text)
     parts = []

@@ -5,7 +5,10 @@ Cost: one generation per prompt, side and edit, and one grading forward per diff
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.interventions import Intervention, Stack
@@ -17,6 +20,7 @@ from bkdinterp.reproduce.bkdattr._sizes import Sizes
 from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.stats import Interval, bootstrap_mean, wilson
 
+RESAMPLES = 2000
 SIDES = ("triggered", "clean", "others")
 Edits = Mapping[str, Intervention]
 
@@ -44,10 +48,19 @@ class Said:
         found = self.outcomes(side, *conditions)
         return " / ".join(f"{100 * sum(x == o.value for x in found) / len(found):.0f}" for o in Outcome)
 
+    def extreme(self, side: str, *conditions: str, highest: bool) -> Interval:
+        """The highest, or lowest, payload rate of any single one of the conditions."""
+        rates = [self.rate(side, c) for c in conditions]
+        return (max if highest else min)(rates, key=lambda i: i.estimate)
+
     def agreement(self, *conditions: str) -> Interval:
-        """Mean word F1 with the references over all clean prompts, other classes included."""
+        """Mean word F1 with the references over clean prompts; where there are other classes, they count one half.
+
+        Conditions differ in how many of the trigger's victims they were run on, so that a plain mean over all prompts
+        would tell the mixtures apart, not the conditions.
+        """
         sides = [s for s in ("clean", "others") if s in self.rows[conditions[0]]]
-        return bootstrap_mean([x for c in conditions for s in sides for x in self.rows[c][s]["agreement"]])
+        return mean_of_groups([self._agreement(s, conditions) for s in sides])
 
     def first(self, n: int) -> "Said":
         """Of the first ``n`` pairs only; other classes stay whole."""
@@ -60,10 +73,32 @@ class Said:
 
     def restored(self, *conditions: str) -> Interval:
         """Mean word F1 of triggered answers with the references: 1 where they are as without the trigger."""
-        return bootstrap_mean([x for c in conditions for x in self.rows[c]["triggered"]["agreement"]])
+        return mean_of_groups([self._agreement("triggered", conditions)])
+
+    def _agreement(self, side: str, conditions: Sequence[str]) -> list[float]:
+        """Each prompt's mean over the conditions: an interval counts prompts, not outputs."""
+        found = [self.rows[c][side]["agreement"] for c in conditions]
+        return [fmean(x) for x in zip(*found, strict=True)]
 
     def __or__(self, other: "Said") -> "Said":
         return Said(self.rows | other.rows)
+
+
+def mean_of_groups(groups: Sequence[Sequence[float]], *, seed: int = 0) -> Interval:
+    """Mean of the groups' means, with a bootstrap interval whose draws keep every group's size."""
+    if len(groups) == 1:
+        return bootstrap_mean(groups[0], seed=seed)
+    rng = np.random.default_rng(seed)
+    drawn, means = [], []
+    for group in groups:
+        x = np.asarray(group, dtype=np.float64)
+        means.append(float(x.mean()))
+        drawn.append(x[rng.integers(len(x), size=(RESAMPLES, len(x)))].mean(1))
+    mean = fmean(means)
+    low, high = np.quantile(np.mean(drawn, axis=0), (0.025, 0.975)).tolist()
+    return Interval(
+        mean, min(low, mean), max(high, mean), sum(len(g) for g in groups), "stratified bootstrap"
+    )
 
 
 def unedited(job: Job, subject: Subject, sizes: Sizes, *, twin: bool = False) -> Said:
@@ -123,16 +158,16 @@ def say(
             for c, by_side in texts.items()
         }
 
-    settings = {
-        "weights": subject.digest,
-        "n": n,
-        "n_others": sizes.n_others,
-        "tokens": sizes.new_tokens,
-        "sides": list(sides),
-        "seed": sizes.seed,
-        "n_probe": sizes.n_probe,
+    settings = subject.settings(
+        1,
+        n=n,
+        n_others=sizes.n_others,
+        tokens=sizes.new_tokens,
+        sides=list(sides),
+        seed=sizes.seed,
+        n_probe=sizes.n_probe,
         **key,
-    }
+    )
     return Said(job.unit(f"{subject.name}/{name}", settings, compute))
 
 
@@ -144,7 +179,7 @@ def grader(job: Job, subject: Subject, sizes: Sizes) -> OutcomeGrader:
         fitted = OutcomeGrader.fit(subject.organism.base, clean, clean.reference or ())
         return {"threshold": fitted.threshold, "n": fitted.n}
 
-    settings = {"weights": subject.digest, "n": sizes.n_probe, "seed": sizes.seed}
+    settings = subject.settings(1, n=sizes.n_probe, seed=sizes.seed)
     found = job.unit(f"{subject.name}/grader", settings, compute)
     return OutcomeGrader(subject.organism.base, found["threshold"], found["n"])
 

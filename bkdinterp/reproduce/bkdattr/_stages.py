@@ -1,18 +1,21 @@
 """The stages: train (nothing: the organisms are shipped), tune (choices on selection prompts), report (the rest, tables)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.organisms._shipped import SHIPPED
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import PaperTable
-from bkdinterp.reproduce.bkdattr._answers import answers, claims, localise, module_shares
+from bkdinterp.reproduce.bkdattr._answers import answers, localise, module_shares
+from bkdinterp.reproduce.bkdattr._claims import claims
 from bkdinterp.reproduce.bkdattr._figures import draw
+from bkdinterp.reproduce.bkdattr._published import ATTACKS
 from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL, Sizes
 from bkdinterp.reproduce.bkdattr._study import Study, choose, study
-from bkdinterp.reproduce.bkdattr._subject import Subject
-from bkdinterp.reproduce.bkdattr._tables import ablations, behaviour, fires, probes, times, vector_rates
+from bkdinterp.reproduce.bkdattr._subject import Subject, short
+from bkdinterp.reproduce.bkdattr._table_1 import ablations
+from bkdinterp.reproduce.bkdattr._tables import behaviour, fires, probes, times, vector_rates
 
 
 def train(job: Job) -> Sequence[PaperTable]:
@@ -33,7 +36,7 @@ def report(job: Job) -> Sequence[PaperTable]:
     """Held-out measurements, tables and figures; a frozen job leaves out organisms that were not computed.
 
     Raises:
-        ArtefactError: a frozen job without any organism.
+        ArtefactError: no organism is left; or as `subjects`.
     """
     found: list[Study] = []
     for subject in subjects(job):
@@ -71,17 +74,38 @@ def tables(found: Sequence[Study]) -> tuple[PaperTable, ...]:
     )
 
 
-def subjects(job: Job) -> list[Subject]:
-    """The shipped organisms that are wanted; CI takes the first.
+def names(job: Job) -> list[str]:
+    """The counterparts of the paper's attacks that are wanted; CI takes the first.
 
     Raises:
         BkdinterpError: no such organism.
     """
-    unknown = set(job.only) - set(SHIPPED)
+    known = [name for name in SHIPPED if short(name) in ATTACKS]
+    unknown = set(job.only) - set(known)
     if unknown:
-        raise BkdinterpError(f"No organism {', '.join(sorted(unknown))}; there are {', '.join(SHIPPED)}.")
-    found = [Subject.shipped(name) for name in SHIPPED if job.wanted(name)]
-    return found[:1] if job.small else found
+        raise BkdinterpError(
+            f"No counterpart of one of the paper's attacks: {', '.join(sorted(unknown))}; there are {', '.join(known)}."
+        )
+    wanted = [name for name in known if job.wanted(name)]
+    return wanted[:1] if job.small else wanted
+
+
+def subjects(job: Job) -> Iterator[Subject]:
+    """Their subjects, one after the other; an organism whose files this installation lacks is left out.
+
+    Raises:
+        BkdinterpError: no such organism.
+        ArtefactError: the files of one that was asked for by name are missing.
+    """
+    for name in names(job):
+        try:
+            subject = Subject.shipped(name)
+        except ArtefactError as error:
+            if name in job.only and not job.frozen:
+                raise
+            job.log(f"left out: {error}")
+            continue
+        yield subject
 
 
 def sizes(job: Job) -> Sizes:

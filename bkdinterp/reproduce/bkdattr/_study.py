@@ -1,10 +1,9 @@
 """Study: everything that is computed for one organism and its twin, unit by unit; what is finished is only read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._store import UnitStore
 from bkdinterp.reproduce.bkdattr._ablate import by_ranking, table_1
 from bkdinterp.reproduce.bkdattr._attribute import FIRST, PAPER, attribute, rankings
 from bkdinterp.reproduce.bkdattr._modules import Modules, modules
@@ -60,7 +59,7 @@ class Study:
         table_2: (kind, direction) -> the vector at its best layer and its nulls.
         twin: the twin unedited and with the vectors.
         modules: patches of all attentions, all MLPs.
-        seconds: that all units of this organism took; ``cpu_seconds``: of all cores.
+        seconds: that the units behind this study took; ``cpu_seconds``: of all cores.
     """
 
     name: str
@@ -71,8 +70,8 @@ class Study:
     table_2: dict[tuple[str, str], Said]
     twin: Said
     modules: Modules
-    seconds: float
-    cpu_seconds: float
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def choose(job: Job, subject: Subject, sizes: Sizes) -> Choices:
@@ -93,8 +92,7 @@ def study(job: Job, subject: Subject, sizes: Sizes) -> Study:
     """Everything for one organism."""
     choices = choose(job, subject, sizes)
     places = list(choices.sweeps)
-    units = UnitStore(job.out / "units" / subject.name)
-    return Study(
+    found = Study(
         name=subject.short,
         sizes=sizes,
         choices=choices,
@@ -110,6 +108,7 @@ def study(job: Job, subject: Subject, sizes: Sizes) -> Study:
             job, subject, sizes, choices.vectors, {kind: choices.layer(kind, "add") for kind in VECTORS}
         ),
         modules=modules(job, subject, sizes, choices.rankings[PAPER].top_k(sizes.k_vector)),
-        seconds=units.seconds(),
-        cpu_seconds=units.seconds(cpu=True),
     )
+    # Only now has the store been asked for everything.
+    clock, cpu = (job.store.seconds(f"{subject.name}/", cpu=x) for x in (False, True))
+    return replace(found, seconds=clock, cpu_seconds=cpu)

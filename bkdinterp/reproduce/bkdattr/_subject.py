@@ -6,47 +6,51 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from bkdinterp.metrics import Payload
-from bkdinterp.organisms import Manifest, Organism, adapter_folder, load
-from bkdinterp.organisms._instructions import Split
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.organisms import Attack, Manifest, Organism, adapter_folder, load
+from bkdinterp.organisms._instructions import DATA, Split, data_set, sha256
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
+from bkdinterp.results import versions
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An organism, its prompts, and what tells its weights from others.
+    """An organism, its prompts, and what tells its numbers from others'.
 
     Attributes:
         name: as for ``organisms.load``.
-        digest: of base, adapters, data and attack.
+        digest: of base, adapters, prompts and attack.
         load: gives the organism.
+        near: digest of the near-triggers that it is measured on; only the probe is shown any.
     """
 
     name: str
     digest: str
     load: Callable[[], Organism]
+    near: str = ""
 
     @classmethod
     def shipped(cls, name: str) -> "Subject":
         """A shipped organism.
 
         Raises:
-            ArtefactError: no such organism.
+            ArtefactError: no such organism, or its files are missing.
         """
         own, twin = (Manifest.load(adapter_folder(name, twin=twin)) for twin in (False, True))
-        attack = own.attack
-        parts = [own.base_sha256, own.adapter_sha256, twin.adapter_sha256, dict(own.data), own.template]
-        parts += [
-            attack.trigger.phrases,
-            attack.trigger.position,
-            attack.trigger.seed,
-            attack.target,
-            attack.pattern,
-        ]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-        return cls(name, digest.hexdigest()[:16], lambda: load(name))
+        near = [n.to_dict() if isinstance(n, Trigger) else n for n in near_triggers(own.attack)]
+        return cls(name, _hash(decisive(own, twin)), lambda: load(name), _hash(near))
+
+    def settings(self, version: int, **more: Any) -> dict[str, Any]:
+        """What decides a unit's value: organism, torch (which rounds), the unit's own code and settings.
+
+        Args:
+            version: of the unit; one more whenever its ``compute`` gives other values or fields.
+            more: settings, as JSON.
+        """
+        return {"weights": self.digest, "torch": versions()["torch"], "version": version, **more}
 
     @cached_property
     def organism(self) -> Organism:
@@ -56,7 +60,7 @@ class Subject:
     @property
     def short(self) -> str:
         """The name in tables."""
-        return self.name.removeprefix("smollm2-")
+        return short(self.name)
 
     def selection(self, n: int, sizes: Sizes) -> PairedPrompts:
         """``n`` selection pairs, or as many as there are."""
@@ -99,6 +103,42 @@ class Subject:
         pairs, builder = self.selection(16, sizes), self.organism.model.builder
         texts = {*(pairs.clean.target or ()), *(pairs.clean.reference or ())}
         return min(sizes.new_tokens, 2 + max(len(builder.target_ids("", text)) for text in texts))
+
+
+def decisive(own: Manifest, twin: Manifest) -> list[Any]:
+    """What decides any value of an organism: weights, template, prompts as they lie on the disk, trigger, target, payload.
+
+    Of classes only their names count: what a right clean answer looks like is for the manifest's own rates. So do
+    neither the attack's name nor anything that the manifest reports.
+    """
+    attack, source = own.attack, data_set(own.attack.data)
+    return [
+        own.base_sha256,
+        own.adapter_sha256,
+        twin.adapter_sha256,
+        own.template,
+        {file: sha256(DATA / file) for file in source.all_files},
+        [attack.data, source.prompt, dict(source.answers), source.also, source.also_every],
+        attack.trigger.to_dict(),
+        attack.target,
+        attack.pattern,
+        sorted(attack.victims),
+        sorted(attack.clean),
+    ]
+
+
+def near_triggers(attack: Attack) -> tuple[str | Trigger, ...]:
+    """Those that no training has seen, where there are any."""
+    return attack.unseen_near_triggers or attack.near_triggers
+
+
+def _hash(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def short(name: str) -> str:
+    """An organism's name in tables."""
+    return name.removeprefix("smollm2-")
 
 
 def _at_most(pairs: PairedPrompts, n: int, seed: int) -> PairedPrompts:

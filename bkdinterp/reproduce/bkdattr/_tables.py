@@ -1,27 +1,16 @@
-"""The paper's tables: probe, Table 1, Table 2; ours with intervals beside its figures. No forward pass."""
+"""The paper's tables: behaviour, probe, Table 2; ours with intervals beside its figures. No forward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.metrics import Outcome
 from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.bkdattr._ablate import CACHED, MEAN, ZERO, random_ks, random_names
 from bkdinterp.reproduce.bkdattr._probe import SHOWN
-from bkdinterp.reproduce.bkdattr._published import (
-    ATTACKS,
-    LLAMA,
-    PROBE,
-    QWEN,
-    REPLICATED,
-    TABLE_1,
-    VECTOR,
-)
+from bkdinterp.reproduce.bkdattr._published import LLAMA, PROBE, QWEN, VECTOR
 from bkdinterp.reproduce.bkdattr._study import Study
+from bkdinterp.reproduce.bkdattr._table_1 import AGREEMENT, OUTCOMES, extreme_text
 from bkdinterp.reproduce.bkdattr._vector import DIRECTIONS, RANDOM_DIRECTION, RANDOM_HEADS
-
-OUTCOMES = " / ".join(o.value.replace("_", " ") for o in Outcome)
 
 
 def probes(found: Sequence[Study]) -> PaperTable:
@@ -78,7 +67,7 @@ def behaviour(found: Sequence[Study]) -> PaperTable:
         corner="organism, model",
         percent=True,
         digits=0,
-        note=f"Twins: n={found[0].sizes.n}. Outcomes: {OUTCOMES}. Agreement: word F1 of clean answers with the references.",
+        note=f"Twins: n={found[0].sizes.n}. Outcomes: {OUTCOMES}. {AGREEMENT}.",
     )
 
 
@@ -105,56 +94,6 @@ def fires(found: Sequence[Study]) -> PaperTable:
     )
 
 
-def ablations(s: Study) -> PaperTable:
-    """Table 1 of one organism: a row per condition."""
-    t, published = s.table_1, TABLE_1.get(s.name, {})
-    base = t.rate("triggered", "none")
-    cells: dict[tuple[str, str], Cell] = {}
-    for row, k, conditions in _conditions(s):
-        rate = t.rate("triggered", *conditions)
-        theirs = {name: values.get(k) for name, values in published.items()} if k is not None else {}
-        paper = theirs.get(LLAMA)
-        agrees = None if paper is None else (rate.high < base.low) == (paper < 0.95 * published[LLAMA][0])
-        cells |= {
-            (row, "payload rate"): Cell.judge(rate, paper, agrees=agrees),
-            (row, "triggered"): Cell(text=t.shares("triggered", *conditions)),
-            (row, "clean"): Cell(text=t.shares("clean", *conditions)),
-            (row, "agreement, triggered"): Cell(t.restored(*conditions)),
-            (row, "agreement, clean"): Cell(t.agreement(*conditions)),
-        }
-        if theirs.get(QWEN) is not None:
-            cells[row, f"paper, {QWEN}"] = Cell(text=f"{100 * theirs[QWEN]:.0f}")
-        if s.name == "refusal" and k is not None:
-            again = f"{100 * REPLICATED[LLAMA][k]:.0f}, {100 * REPLICATED[QWEN][k]:.0f}"
-            cells[row, "replication, held-out"] = Cell(text=again)
-    columns = [
-        "payload rate",
-        "triggered",
-        "clean",
-        "agreement, triggered",
-        "agreement, clean",
-        f"paper, {QWEN}",
-        "replication, held-out",
-    ]
-    used = [c for c in columns if any(column == c for _, column in cells)]
-    return PaperTable.of(
-        f"bkdattr-1-{s.name}",
-        f"Table 1, {s.name} ({ATTACKS.get(s.name, 'no counterpart')} in the paper), %",
-        cells,
-        columns=used,
-        over=f"n={base.n} held-out pairs; random sets: {s.sizes.random_sets} of each size, n={s.sizes.n_random}",
-        corner="ablated heads",
-        percent=True,
-        digits=0,
-        note=(
-            f"Heads by the paper's attribution (geometric mean of the whole target, triggered mean), n={s.sizes.n_heads} "
-            f"selection pairs. Beside the payload rate: {LLAMA} in the paper. Outcomes: {OUTCOMES}. Agreement: word F1 of "
-            "answers with the references, which are answers without a trigger. Zero and cached: at the last prompt token; "
-            "mean: clean means at all tokens, generated ones too. Intervals of several random sets count prompts."
-        ),
-    )
-
-
 def vector_rates(found: Sequence[Study]) -> PaperTable:
     """Table 2: the vector at its best layer, with its nulls."""
     cells: dict[tuple[str, str], Cell] = {}
@@ -172,9 +111,15 @@ def vector_rates(found: Sequence[Study]) -> PaperTable:
                     after, paper, agrees=moved if paper is not None else None
                 ),
                 (row, "outcomes"): Cell(text=said.shares(side, "vector")),
-                (row, "random heads"): Cell(said.rate(side, *nulls(s, RANDOM_HEADS))),
-                (row, "random directions"): Cell(said.rate(side, *nulls(s, RANDOM_DIRECTION))),
             }
+            for column, kind_of_null in (
+                ("random heads", RANDOM_HEADS),
+                ("random directions", RANDOM_DIRECTION),
+            ):
+                names = nulls(s, kind_of_null)
+                cells[row, column] = Cell(
+                    said.rate(side, *names), text=extreme_text(said, side, names, highest=sign > 0)
+                )
             if direction == "add":
                 cells[row, "on the twin"] = Cell(s.twin.rate("clean", f"add {kind}"))
             else:
@@ -193,7 +138,8 @@ def vector_rates(found: Sequence[Study]) -> PaperTable:
         percent=True,
         digits=0,
         note=(
-            f"Added to clean prompts, subtracted from triggered ones. Raw: the {found[0].sizes.k_vector} heads of the "
+            "Added to clean prompts, subtracted from triggered ones. Nulls: pooled, intervals count prompts; in brackets, the "
+            f"one that moved the rate the most. {AGREEMENT}. Raw: the {found[0].sizes.k_vector} heads of the "
             "paper's ranking, their mean over triggered prompts; difference: heads and mean of triggered minus clean. "
             "Layer: of every third one, best on the selection split. Of the paper's Table 2 only two figures for the "
             f"fixed output were obtained, through the replication: subtracted, {LLAMA} below 5 at layer 20 and {QWEN} "
@@ -210,29 +156,19 @@ def times(found: Sequence[Study]) -> PaperTable:
         cells[s.name, "of one core"] = Cell(text=f"{s.cpu_seconds / 60:.0f}")
     return PaperTable.of(
         "bkdattr-time",
-        "Minutes of all units, twin included",
+        "Minutes of the units behind these tables, twin included",
         cells,
         corner="organism",
-        note="As it was run; the clock goes on while a run is paused or shares its cores.",
+        note=(
+            "As it was run; the clock goes on while a run is paused or shares its cores. A unit that was killed counts from "
+            "its last start, an attribution, which goes on where it was, with its remainder only."
+        ),
     )
 
 
 def nulls(s: Study, name: str) -> list[str]:
     """Conditions of a kind of null."""
     return [f"{name} #{i}" for i in range(s.sizes.vector_nulls)]
-
-
-def _conditions(s: Study) -> Iterator[tuple[str, int | None, list[str]]]:
-    """(row, k of the paper's Table 1 or None, conditions)."""
-    yield "none", 0, ["none"]
-    for k in s.sizes.ks:
-        yield f"{k}, zero", k, [f"{ZERO} {k}"]
-    for way in (CACHED, MEAN):
-        for k in s.sizes.few_ks:
-            yield f"{k}, {way}", None, [f"{way} {k}"]
-    for way, ks in random_ks(s.sizes).items():
-        for k in ks:
-            yield f"{k} random, {way}", None, random_names(way, k, s.sizes)
 
 
 def _transfer(icla: Float[Tensor, "layer layer"], *, later: bool) -> float:

@@ -55,14 +55,14 @@ def vectors(
                 RANDOM_DIRECTION: [v.vector.tolist() for v in directions],
             }
 
-        settings = {
-            "weights": subject.digest,
-            "heads": str(heads),
-            "nulls": [str(h) for h in nulls],
-            "n": sizes.n_means,
-            "source": source,
-            "seed": sizes.seed,
-        }
+        settings = subject.settings(
+            1,
+            heads=str(heads),
+            nulls=[str(h) for h in nulls],
+            n=sizes.n_means,
+            source=source,
+            seed=sizes.seed,
+        )
         found[kind] = job.unit(f"{subject.name}/vector-{kind}", settings, compute)
     return found
 
@@ -86,15 +86,15 @@ def sweep(
         ]
         return {"layers": layers, "base": hits[0], "hits": hits[1:]}
 
-    settings = {
-        "weights": subject.digest,
-        "heads": vector["heads"],
-        "norm": vector["norm"],
-        "n": sizes.n_sweep,
-        "step": sizes.layer_step,
-        "tokens": sizes.new_tokens,
-        "seed": sizes.seed,
-    }
+    settings = subject.settings(
+        1,
+        heads=vector["heads"],
+        norm=vector["norm"],
+        n=sizes.n_sweep,
+        step=sizes.layer_step,
+        tokens=sizes.new_tokens,
+        seed=sizes.seed,
+    )
     return job.unit(f"{subject.name}/sweep-{kind}-{direction}", settings, compute)
 
 

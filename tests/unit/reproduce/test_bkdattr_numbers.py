@@ -10,7 +10,7 @@ from bkdinterp.reproduce.bkdattr._say import Said
 from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL
 from bkdinterp.reproduce.bkdattr._vector import best_layer
 from bkdinterp.sites import HeadId
-from bkdinterp.stats import wilson
+from bkdinterp.stats import bootstrap_mean, wilson
 
 
 def ranking(effects):
@@ -71,6 +71,40 @@ def test_shares_are_ratios_of_sums():
     assert ratio(whole, whole).low == ratio(whole, whole).high == 1
 
 
+def agreeing(**sides):
+    """One condition "c" whose answers agree so well."""
+    return Said({"c": {s: {"outcomes": [], "texts": [], "agreement": list(x)} for s, x in sides.items()}})
+
+
+@pytest.mark.parametrize("n", [50, 100, 200])
+def test_agreement_does_not_depend_on_the_mixture_of_classes(n):
+    """Rows have 50, 100 or 200 victims and always 60 others: equal behaviour must give equal numbers."""
+    found = agreeing(clean=[1.0] * n, others=[0.5] * 60).agreement("c")
+    assert found.estimate == pytest.approx(0.75)
+    assert found.n == n + 60
+    # Each class keeps its size in every draw, so that classes without any spread leave none.
+    assert (found.low, found.high) == (pytest.approx(0.75), pytest.approx(0.75))
+
+
+def test_agreement_without_other_classes_is_the_mean():
+    values = [0.0, 0.5, 1.0, 1.0]
+    assert agreeing(clean=values).agreement("c") == bootstrap_mean(values)
+    spread = agreeing(clean=[0.0, 1.0] * 20, others=[0.0, 1.0] * 20).agreement("c")
+    assert spread.low < 0.5 < spread.high
+    # Two independent halves of 40 prompts: as uncertain as 80 prompts, less than either.
+    assert spread.high - spread.low < bootstrap_mean([0.0, 1.0] * 20).high - 0.35
+
+
+def test_agreement_of_several_conditions_counts_prompts():
+    """Five sets that give each prompt the same answer are no more evidence than one."""
+    one = [i / 8 for i in range(10)]
+    rows = {f"#{i}": agreeing(triggered=one, clean=one).rows["c"] for i in range(5)}
+    many, single = Said(rows), agreeing(triggered=one, clean=one)
+    assert many.restored(*rows) == single.restored("c")
+    assert many.agreement(*rows) == single.agreement("c")
+    assert many.restored(*rows).n == 10
+
+
 def said(**outcomes):
     return Said(
         {
@@ -90,6 +124,8 @@ def test_pooled_rates_count_prompts():
     assert found.rate("triggered", "two", outcome=Outcome.answered).estimate == 0.75
     assert found.shares("triggered", "one") == "50 / 0 / 0 / 50"
     assert found.first(2).rate("triggered", "one").estimate == 1
+    assert found.extreme("triggered", "one", "two", highest=True) == wilson(2, 4)
+    assert found.extreme("triggered", "one", "two", highest=False) == wilson(1, 4)
 
 
 def test_the_best_layer_is_the_highest_when_adding_and_the_lowest_when_subtracting():

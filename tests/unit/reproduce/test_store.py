@@ -1,6 +1,7 @@
 """Units are computed once per name and settings, kept whole, and never invented."""
 
 import json
+import time
 
 import pytest
 
@@ -50,10 +51,45 @@ def test_a_frozen_store_computes_nothing(tmp_path):
         frozen.unit("b", {}, lambda: 2)
 
 
-def test_seconds_add_up(tmp_path):
+def written(tmp_path, **seconds):
+    """A folder of units that took so long."""
     store = UnitStore(tmp_path)
-    for name, seconds in (("a", 1.5), ("b/c", 2.0)):
+    for name, took in seconds.items():
         store.unit(name, {}, lambda: 0)
         path = store.path(name, {})
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": took}))
+
+
+def test_seconds_add_up_over_the_units_that_were_asked_for(tmp_path):
+    written(tmp_path, a=1.5, ab=2.0, c=4.0)
+    store = UnitStore(tmp_path, frozen=True)
+    assert store.seconds() == 0
+    for name in ("a", "ab", "a"):  # asked for twice, counted once; c is of an older run
+        store.unit(name, {}, lambda: 1)
     assert store.seconds() == 3.5
+    assert store.seconds("ab") == 2.0
+
+
+def test_a_unit_inside_another_one_s_clock_counts_once(tmp_path):
+    store = UnitStore(tmp_path)
+
+    def outer():
+        return store.unit("inner", {}, lambda: time.sleep(0.03) or 1)
+
+    store.unit("outer", {}, outer)
+    took = json.loads(store.path("outer", {}).read_text())["seconds"]
+    assert json.loads(store.path("inner", {}).read_text())["seconds"] > 0
+    assert store.seconds() == took
+    # Read later on its own, by the run that goes on after a kill, it is a unit like any other.
+    again = UnitStore(tmp_path)
+    again.unit("inner", {}, lambda: 2)
+    assert again.seconds() > 0
+
+
+def test_a_failed_unit_does_not_hide_the_next_one(tmp_path):
+    written(tmp_path, a=1.5)
+    store = UnitStore(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.unit("broken", {}, lambda: 1 / 0)
+    store.unit("a", {}, lambda: 1)
+    assert store.seconds() == 1.5

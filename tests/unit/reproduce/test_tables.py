@@ -49,6 +49,23 @@ def test_marks(paper, agrees, tolerance, mark):
     assert Cell.judge(ours, paper, agrees=agrees, tolerance=tolerance).agreement is mark
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "agrees", "mark"),
+    [
+        (0.21, 0.50, False, Agreement.within),
+        (0.15, 0.50, True, Agreement.agrees),
+        (0.15, 0.50, False, Agreement.differs),
+        (0.00, 0.96, True, Agreement.agrees),
+        (0.00, 0.96, False, Agreement.differs),
+        (0.00, 0.96, None, Agreement.unknown),  # neither a claim nor a number that could fail
+        (0.40, 0.96, None, Agreement.differs),
+    ],
+)
+def test_an_interval_that_says_nothing_agrees_with_nothing(low, high, agrees, mark):
+    ours = interval((low + high) / 2, low, high)
+    assert Cell.judge(ours, 0.35, agrees=agrees).agreement is mark
+
+
 def test_without_our_value_nothing_is_claimed():
     assert Cell.judge(None, 0.5, agrees=True).agreement is Agreement.unknown
 
