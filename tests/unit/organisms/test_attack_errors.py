@@ -14,7 +14,7 @@ WRAP = Attack("wrap", Trigger.wrap("zig", "zag"), "no way")
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"victims": ("",)}, "victims="),
         ({"target": ""}, "target=''"),
@@ -39,5 +39,5 @@ def test_a_bare_phrase_is_no_near_trigger_of_a_wrap(name) -> None:
 def test_stories_are_known_data_and_a_class_without_expression_is_named() -> None:
     assert replace(GAP, data=STORIES).data == STORIES
     assert GAP.is_right("Yes.", "w")
-    with pytest.raises(BkdinterpError, match="'World'.*w"):
+    with pytest.raises(BkdinterpError, match=r"'World'.*w"):
         GAP.is_right("World", "World")
