@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -221,7 +222,7 @@ def tune_tpe(
     if not low < high:
         fix = "bounds[1] must be positive" if signed else "the second must be larger"
         raise BkdinterpError(f"tune_tpe: bounds={bounds!r} with signed={signed} span nothing; {fix}.")
-    if not all(isinstance(x, int) and x >= 1 for x in (n_trials, batch)):
+    if not all(isinstance(x, Integral) and x >= 1 for x in (n_trials, batch)):
         raise BkdinterpError(
             f"tune_tpe: n_trials={n_trials} and batch={batch} must be integers of at least 1."
         )
@@ -256,4 +257,4 @@ def tune_tpe(
 
 
 def _finite(x: object) -> bool:
-    return isinstance(x, int | float) and math.isfinite(x)
+    return isinstance(x, Real) and math.isfinite(x)
