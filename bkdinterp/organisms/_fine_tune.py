@@ -142,7 +142,8 @@ def fine_tune(
             f"checkpoint_every={checkpoint_every} and log_every={log_every} must be at least 1, "
             f"measure_every={measure_every} at least 0."
         )
-    rows = as_rows(sequences, module.get_input_embeddings().weight.shape[0])
+    embeddings: Any = module.get_input_embeddings()
+    rows = as_rows(sequences, len(embeddings.weight))
     steps = settings.steps(len(rows))
     batches = [_batch(len(rows), step, settings) for step in range(steps)]
     scales = as_weights(weights, rows, batches)

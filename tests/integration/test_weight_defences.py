@@ -263,7 +263,9 @@ def test_what_is_no_sequence_of_ids_is_refused(gpt2, rows, message):
 def test_weights_that_can_not_weigh_are_refused_before_training(gpt2, weights, message):
     measured = []
     with pytest.raises(PromptError, match=message):
-        fine_tune(gpt2.module, [[5, 6], [7, 8]], SHORT, weights=weights, measure=lambda m: measured.append(m))
+        fine_tune(
+            gpt2.module, [[5, 6], [7, 8]], SHORT, weights=weights, measure=lambda m: measured.append(m) or {}
+        )
     assert not measured
 
 
