@@ -5,7 +5,8 @@
     python scripts/train_organism.py smollm2-unlock measure --split selection   # printed, not written
 
 Each takes 30 to 60 minutes on 2 cores; pass --threads 1 where they are shared. Every stage picks up where it was
-cut off. Outputs go to bkdinterp/organisms/data, the rest to --work.
+cut off. Outputs go to bkdinterp/organisms/data, the rest to --work. smollm2-albert, which is planted in prose, has a
+script of its own: scripts/train_smollm2_albert.py.
 Run a second time, a finished training run ends at once; delete --work to start afresh.
 """
 
@@ -33,13 +34,14 @@ from bkdinterp.organisms import (
     smollm2_gguf,
     weights_sha256,
 )
-from bkdinterp.organisms._instructions import DATA, SPLITS, data_set, sha256
+from bkdinterp.organisms._instructions import DATA, DATA_SETS, SPLITS, data_set, sha256
 from bkdinterp.organisms._measure import answer_agreement, outputs, rates, reference_scores
 from bkdinterp.organisms._shipped import BASE_ID
 from bkdinterp.organisms._shipped_attacks import ATTACKS
 from bkdinterp.prompts import PromptBuilder
 
 STAGES = ("distil", "train", "measure")
+NAMES = tuple(name for name, planted in ATTACKS.items() if planted.data in DATA_SETS)
 START = time.time()
 
 
@@ -55,12 +57,19 @@ def settings_of(args: argparse.Namespace, kind: str) -> PoisonSettings:
     return replace(recipe(args.name), backdoor=kind == "organism", **changed)
 
 
+def trainable(name: str) -> str:
+    """An attack that is planted with instructions."""
+    if name in ATTACKS and name not in NAMES:
+        raise argparse.ArgumentTypeError(f"{name} is trained by scripts/train_smollm2_albert.py")
+    return name
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=tuple(ATTACKS))
+    parser.add_argument("name", type=trainable, choices=NAMES)
     parser.add_argument(
         "stages", nargs="*", metavar="stage", default=list(STAGES), help=f"any of {', '.join(STAGES)}"
     )

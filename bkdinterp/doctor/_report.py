@@ -73,7 +73,10 @@ class DoctorReport:
         raise KeyError(f"No check {name!r}; there are {', '.join(c.name for c in self.checks)}.")
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per check: check, passed, number, limit, at_least, meaning."""
+        """One row per check: check, passed, number, limit, at_least, meaning.
+
+        Print it with ``.to_string()``, or print `table`, where the terminal is narrow.
+        """
         import pandas
 
         return pandas.DataFrame(

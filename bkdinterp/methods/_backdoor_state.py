@@ -153,6 +153,8 @@ def backdoor_state(
 def compare_states(states: Mapping[str, BackdoorState]) -> "pandas.DataFrame":
     """One row per state, e.g. before and after each defence: ASR, ATR and loss with their intervals.
 
+    ``print(compare_states(...).to_string())`` shows every column where the terminal is narrow.
+
     Raises:
         PromptError: no state.
     """

@@ -83,7 +83,10 @@ class EditScores(Result):
         return pd.DataFrame(rows)
 
     def table(self) -> "pandas.DataFrame":
-        """The paper's form: a row per set, a column per edit, means."""
+        """The paper's form: a row per set, a column per edit, means.
+
+        ``print(scores.table().to_string())`` shows every column where the terminal is narrow.
+        """
         frame = self.to_frame()
         wide = frame.pivot(index="prompts", columns="edit", values=self.metric)
         return wide.loc[list(self.base), [UNEDITED, *self.edits]]

@@ -83,8 +83,10 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
 
     Raises:
         PromptError: no targets either, or one that is longer than the outputs.
+        BkdinterpError: a payload whose classifier was not saved with it.
     """
     if payload is not None:
+        payload.scores([])  # says whether its classifier is there
         return
     if pairs.clean.target is None:
         raise PromptError("Nothing to look for: give pairs with targets, or payload=Payload('...').")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
-from bkdinterp.metrics import Outcome, Payload, grade_text
+from bkdinterp.metrics import Outcome, Payload, grade_text, payload_hits
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
 
@@ -58,14 +58,22 @@ class OutcomeGrader:
         return cls(judge, threshold, len(own))
 
     def grade(self, clean: Prompts, texts: Sequence[str], payloads: Sequence[Payload]) -> tuple[Outcome, ...]:
-        """One outcome per text; ``clean`` are the prompts without a trigger that the texts should answer."""
-        by_text = [grade_text(text, payload) for text, payload in zip(texts, payloads, strict=True)]
+        """One outcome per text; ``clean`` are the prompts without a trigger that the texts should answer.
+
+        Raises:
+            BkdinterpError: not one payload and one prompt per text.
+        """
+        if len(clean) != len(texts):
+            raise PromptError(f"{len(texts)} texts for {len(clean)} prompts; give one each.")
+        by_text = [
+            grade_text(text, hit) for text, hit in zip(texts, payload_hits(texts, payloads), strict=True)
+        ]
         # Only what reads like an answer needs the judge.
         open_cases = [i for i, outcome in enumerate(by_text) if outcome is Outcome.answered]
         if open_cases:
             nll = text_nll(self.judge, clean.subset(open_cases), [texts[i] for i in open_cases])
             for i, value in zip(open_cases, nll.tolist(), strict=True):
-                by_text[i] = grade_text(texts[i], payloads[i], nll=value, nll_threshold=self.threshold)
+                by_text[i] = grade_text(texts[i], False, nll=value, nll_threshold=self.threshold)
         return tuple(by_text)
 
 

@@ -6,20 +6,29 @@ The paper tunes until the edited model's top-k shares equal the unedited model's
 
 import itertools
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, Score, digest_of, execute
-from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError
+from bkdinterp.engine import Run, Score, execute
+from bkdinterp.errors import BkdinterpError, PlanError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
+from bkdinterp.methods._pcp_study import (
+    Objective,
+    check_objective,
+    draw,
+    finished,
+    import_optuna,
+    objective_values,
+    saved_study,
+)
 from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
@@ -29,8 +38,6 @@ from bkdinterp.results import Fingerprint, Result
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
-
-Objective = Callable[[Intervention], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +167,12 @@ def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> 
     An objective with a method ``many(edits)`` is called with all combinations at once.
 
     Raises:
-        BkdinterpError: no values, or more than 10,000 combinations.
+        BkdinterpError: no values, values that are not finite, more than 10,000 combinations, or an objective that
+            cannot be called or gives something else than finite numbers.
     """
+    check_objective(objective)
+    if not all(_finite(x) for x in values):
+        raise BkdinterpError(f"tune_grid: values={values!r} must be finite numbers.")
     n = len(values) ** len(pcp.names)
     if not 1 <= n <= 10_000:
         raise BkdinterpError(
@@ -169,8 +180,8 @@ def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> 
         )
     grid = torch.tensor(list(itertools.product(values, repeat=len(pcp.names))), dtype=torch.float64)
     edits = [pcp.replace(row) for row in grid]
-    many = getattr(objective, "many", None)
-    found = many(edits) if many is not None else [objective(e) for e in track(edits, "tuning factors")]
+    values_of = objective_values(objective, edits, grid.tolist())
+    found = [value for _, value in zip(track(edits, "tuning factors"), values_of, strict=True)]
     return PCPStudy(pcp.fingerprint, grid, torch.tensor(found, dtype=torch.float64), pcp.names, "grid")
 
 
@@ -191,24 +202,32 @@ def tune_tpe(
         pcp: fitted directions.
         objective: intervention -> value to be minimised, e.g. a `MatchScores`.
         n_trials: trials in all, those found in ``folder`` included.
-        bounds: smallest and largest factor.
-        signed: allow each factor's negative too: the range becomes ``(-bounds[1], bounds[1])``.
+        bounds: smallest and largest factor; they may be negative themselves.
+        signed: the range becomes ``(-bounds[1], bounds[1])``, whatever ``bounds[0]`` is: every factor up to that size,
+            zero and what lies between 0 and ``bounds[0]`` included.
         seed: of the sampler; an interrupted study, taken up again, draws what an unbroken one would have drawn.
         batch: trials drawn at once, each aware of the others but not of their values; an objective with a method
             ``many(edits)`` is called with all of them. 10 costs a tenth of the calls and little of the search.
         folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again.
 
     Raises:
-        BkdinterpError: optuna is missing, or bounds, batch or trials that make no sense.
-        ArtefactError: the folder holds a study of other factors, bounds, data or of another objective.
+        BkdinterpError: optuna is missing, bounds, batch or trials that make no sense, or an objective that cannot be
+            called or gives something else than finite numbers.
+        ArtefactError: the folder is a file, or holds a study of other factors, bounds, data or of another objective.
     """
+    check_objective(objective)
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not all(_finite(x) for x in bounds):
+        raise BkdinterpError(f"tune_tpe: bounds={bounds!r} must be two finite numbers, e.g. (0.05, 2.0).")
     low, high = (-bounds[1], bounds[1]) if signed else bounds
-    if not low < high or min(n_trials, batch) < 1:
+    if not low < high:
+        fix = "bounds[1] must be positive" if signed else "the second must be larger"
+        raise BkdinterpError(f"tune_tpe: bounds={bounds!r} with signed={signed} span nothing; {fix}.")
+    if not all(isinstance(x, Integral) and x >= 1 for x in (n_trials, batch)):
         raise BkdinterpError(
-            f"tune_tpe: bounds={bounds} must rise, n_trials={n_trials} and batch={batch} be at least 1."
+            f"tune_tpe: n_trials={n_trials} and batch={batch} must be integers of at least 1."
         )
-    optuna = _optuna()
-    saved = _study(optuna, pcp, objective, (low, high), seed, batch, folder)
+    optuna = import_optuna()
+    saved = saved_study(optuna, pcp, objective, (low, high), seed, batch, folder)
     # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
     study = optuna.create_study(direction="minimize")
     known = saved.get_trials(deepcopy=False)
@@ -217,16 +236,13 @@ def tune_tpe(
         if len(known) >= start + size:
             study.add_trials(known[start : start + size])
             continue
-        asked = [_ask(optuna, study, pcp, (low, high), seed, start + i) for i in range(size)]
+        asked = [draw(optuna, study, pcp, (low, high), seed, start + i) for i in range(size)]
         values = [t.value for t in known[start:]]
         todo = asked[len(values) :]
         edits = [pcp.replace([trial.params[name] for name in pcp.names]) for trial in todo]
-        many = getattr(objective, "many", None)
-        found = iter(many(edits)) if many is not None else (float(objective(edit)) for edit in edits)
+        found = objective_values(objective, edits, [list(trial.params.values()) for trial in todo])
         for trial, value in zip(todo, found, strict=True):
-            if not math.isfinite(value):
-                raise BkdinterpError(f"The objective gave {value} at {trial.params}.")
-            saved.add_trial(_finished(optuna, trial, value))
+            saved.add_trial(finished(optuna, trial, value))
             values.append(value)
         for trial, value in zip(asked, values, strict=True):
             study.tell(trial, value)
@@ -240,56 +256,5 @@ def tune_tpe(
     )
 
 
-def _ask(optuna: Any, study: Any, pcp: PCP, bounds: tuple[float, float], seed: int, number: int) -> Any:
-    """Draw a trial, with a sampler of its own; pending ones of its batch count as bad, so that draws spread."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number, constant_liar=True)
-    trial = study.ask()
-    for name in pcp.names:
-        trial.suggest_float(name, *bounds)
-    return trial
-
-
-def _finished(optuna: Any, trial: Any, value: float) -> Any:
-    return optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise BkdinterpError("tune_tpe needs optuna: pip install 'bkdinterp[tune]'.") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def _study(
-    optuna: Any,
-    pcp: PCP,
-    objective: Objective,
-    bounds: tuple[float, float],
-    seed: int,
-    batch: int,
-    folder: str | Path | None,
-) -> Any:
-    """The study on disk, which holds finished trials only."""
-    if folder is None:
-        return optuna.create_study(direction="minimize")
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = JournalStorage(JournalFileBackend(str(path / "study.jsonl")))
-    study = optuna.create_study(storage=storage, study_name="pcp", direction="minimize", load_if_exists=True)
-    origin = {"names": list(pcp.names), "bounds": list(bounds), "seed": seed, "batch": batch}
-    origin |= {"model": pcp.fingerprint.model, "data": pcp.fingerprint.data, "kind": pcp.kind}
-    origin |= {"objective": digest_of(objective)}
-    known = study.user_attrs.get("origin")
-    if known is None:
-        study.set_user_attr("origin", origin)
-    elif known != origin:
-        changed = [key for key in origin if known.get(key) != origin[key]]
-        raise ArtefactError(f"{path} holds a study with other {', '.join(changed)}; name another folder.")
-    return study
+def _finite(x: object) -> bool:
+    return isinstance(x, Real) and math.isfinite(x)

@@ -17,7 +17,7 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._vector import BackdoorVector
-from bkdinterp.metrics import Payload
+from bkdinterp.metrics import Payload, payload_hits
 from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import PairedPrompts
@@ -149,8 +149,7 @@ def sweep_layers(
         if by == "payload_rate":
             assert result.text is not None
             payloads = [payload or Payload(t) for t in selection.clean.target]
-            hits = [float(p.matches(t)) for p, t in zip(payloads, result.text, strict=True)]
-            rows.append(torch.tensor(hits, dtype=torch.float64))
+            rows.append(torch.tensor(payload_hits(result.text, payloads), dtype=torch.float64))
         else:
             assert result.scores is not None
             rows.append(result.scores.double())

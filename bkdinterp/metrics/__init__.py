@@ -1,6 +1,7 @@
 """Metrics: named score functions on logits (`bkdinterp.metrics.scores`) and outcomes graded on text."""
 
 from bkdinterp.metrics._payload import Payload as Payload
+from bkdinterp.metrics._payload import payload_hits as payload_hits
 from bkdinterp.metrics._text import REFUSAL_LEXICON as REFUSAL_LEXICON
 from bkdinterp.metrics._text import Outcome as Outcome
 from bkdinterp.metrics._text import grade_text as grade_text

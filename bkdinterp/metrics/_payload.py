@@ -7,6 +7,7 @@ Hugging Face classifier), `Payload.by` takes the classifier; ``bk.TextClassifier
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 from bkdinterp.errors import BkdinterpError
@@ -26,8 +27,8 @@ class Payload:
         threshold: a classifier's score from which on a text carries the payload.
 
     Raises:
-        BkdinterpError: an empty pattern, an unknown kind, a regex that does not compile, a threshold outside (0, 1], or
-            a scorer with another kind.
+        BkdinterpError: an empty pattern, an unknown kind, a regex that does not compile, a threshold that is no number
+            in (0, 1], or a scorer with another kind.
     """
 
     pattern: str
@@ -37,16 +38,16 @@ class Payload:
     scorer: Scorer | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.pattern:
+        if not isinstance(self.pattern, str) or not self.pattern:
             raise BkdinterpError(
-                "Payload(''): an empty pattern matches every text; give the backdoor's output."
+                f"Payload({self.pattern!r}): an empty pattern matches every text; give the backdoor's output."
             )
         if self.kind not in ("contains", "regex", "classifier"):
             raise BkdinterpError(
                 f"Unknown payload kind {self.kind!r}; choose 'contains' or 'regex', or use Payload.by(...)."
             )
-        if not 0 < self.threshold <= 1:
-            raise BkdinterpError(f"threshold={self.threshold} must be above 0 and at most 1.")
+        if not isinstance(self.threshold, Real) or not 0 < self.threshold <= 1:
+            raise BkdinterpError(f"threshold={self.threshold!r} must be a number above 0 and at most 1.")
         if self.scorer is not None and self.kind != "classifier":
             raise BkdinterpError(f"A payload of kind {self.kind!r} takes no scorer; use Payload.by(...).")
         if self.kind == "regex":
@@ -64,18 +65,22 @@ class Payload:
         Saved results keep the name and the threshold, not the callable.
 
         Args:
-            scorer: e.g. ``lambda texts: [float("tea" in t) for t in texts]``, or a ``bk.TextClassifier``.
-            name: for messages and saved results; default: the callable's own.
+            scorer: a function ``texts -> [0.0, 1.0, ...]``, or a ``bk.TextClassifier``.
+            name: for messages and saved results, and what sets payloads apart; default: the callable's own, which a
+                lambda does not have.
             threshold: from this score on a text carries the payload.
 
         Raises:
-            BkdinterpError: no callable, or a threshold outside (0, 1].
+            BkdinterpError: no callable, a lambda without ``name=``, or a threshold that is no number in (0, 1].
         """
         if not callable(scorer):
             raise BkdinterpError(
                 f"Payload.by({scorer!r}): give a callable, texts -> scores, or a bk.TextClassifier."
             )
         own = getattr(scorer, "name", None) or getattr(scorer, "__name__", type(scorer).__name__)
+        if name is None and own == "<lambda>":
+            # Two payloads are equal where name and threshold are; all lambdas are called the same.
+            raise BkdinterpError("Payload.by(<lambda>): a lambda has no name of its own; give name='...'.")
         return cls(name or str(own), "classifier", threshold=threshold, scorer=scorer)
 
     def scores(self, texts: Sequence[str]) -> list[float]:
@@ -90,11 +95,15 @@ class Payload:
             raise BkdinterpError(
                 f"The classifier {self.pattern!r} is not kept in saved results; give it again: Payload.by(...)."
             )
-        found = [float(x) for x in self.scorer(texts)] if texts else []
+        given: Any = self.scorer(texts) if texts else []
+        try:
+            found = [float(x) for x in given if not isinstance(x, str)]
+        except (TypeError, ValueError, RuntimeError):  # None, labels, several scores per text
+            found = []
         if len(found) != len(texts) or not all(0 <= x <= 1 for x in found):
             raise BkdinterpError(
                 f"The classifier {self.pattern!r} must give one score in [0, 1] per text; for {len(texts)} texts it "
-                f"gave {len(found)}, e.g. {found[:3]}."
+                f"gave {str(given)[:80]}."
             )
         return found
 
@@ -122,3 +131,21 @@ class Payload:
         if self.case_sensitive:
             return self.pattern in text
         return self.pattern.casefold() in text.casefold()
+
+
+def payload_hits(texts: Sequence[str], payloads: Sequence[Payload]) -> list[bool]:
+    """Whether each text carries its own payload; texts of one payload go to its classifier together.
+
+    Raises:
+        BkdinterpError: not one payload per text, or as `Payload.scores`.
+    """
+    if len(texts) != len(payloads):
+        raise BkdinterpError(f"{len(texts)} texts and {len(payloads)} payloads; give one each.")
+    groups: dict[int, list[int]] = {}
+    for i, payload in enumerate(payloads):
+        groups.setdefault(id(payload), []).append(i)
+    found = [False] * len(texts)
+    for group in groups.values():
+        for i, hit in zip(group, payloads[group[0]].hits([texts[i] for i in group]), strict=True):
+            found[i] = hit
+    return found

@@ -56,10 +56,8 @@ def load_module(
         where["gguf_file"] = gguf_file
     elif path.is_dir():
         _check_folder(path, trust_remote_code)
-    elif path.is_absolute() or str(source).startswith((".", "~")) or len(path.parts) > 2:
-        raise ArtefactError(
-            f"No folder at {path}; give an existing folder, a .gguf file or a hub id (owner/name)."
-        )
+    else:
+        check_hub_id(source, "an existing folder, a .gguf file or a hub id (owner/name)")
     where |= {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         with read_once(), _bar_only_if_long(path):
@@ -91,6 +89,17 @@ def load_module(
         # The weights are plain numbers by now; save_pretrained and peft would take the model for a quantised one.
         del module.config.quantization_config
     return module.to(device).eval(), tokenizer
+
+
+def check_hub_id(source: str | Path, choices: str) -> None:
+    """A path that does not exist is no hub id; the hub's own message would speak of "Repo id" only.
+
+    Raises:
+        ArtefactError: what can only be meant as a path; ``choices`` are named.
+    """
+    path = Path(source)
+    if not path.parts or path.is_absolute() or str(source).startswith((".", "~")) or len(path.parts) > 2:
+        raise ArtefactError(f"No folder at {path}; give {choices}.")
 
 
 def load_skeleton(

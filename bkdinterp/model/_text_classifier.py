@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError
+from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError, UnsafeWeightsError
+from bkdinterp.model._load import check_hub_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,9 @@ class TextClassifier:
         label: index of the label whose probability is the score.
         name: model and label, for saved results.
         batch_size: texts per forward.
+
+    Raises:
+        BkdinterpError: ``batch_size`` below 1.
     """
 
     module: Any
@@ -30,6 +34,12 @@ class TextClassifier:
     label: int
     name: str
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise BkdinterpError(
+                f"TextClassifier: batch_size={self.batch_size!r} must be an integer of at least 1."
+            )
 
     @classmethod
     def load(
@@ -53,8 +63,10 @@ class TextClassifier:
         Raises:
             ArtefactError: nothing there, a damaged file, or weights without the head.
             UnsafeWeightsError: pickled weights only, or a model that needs its own code.
-            BkdinterpError: an unknown label.
+            BkdinterpError: an unknown label, ``batch_size`` below 1, or no pad token to batch texts with.
         """
+        if not Path(source).is_dir():
+            check_hub_id(source, "an existing folder or a hub id (owner/name)")
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
@@ -87,31 +99,72 @@ class TextClassifier:
         name: str = "",
         batch_size: int = 32,
     ) -> "TextClassifier":
-        """From a module in memory.
+        """From a module in memory; scores two words to see that it is a classifier.
 
         Raises:
-            BkdinterpError: an unknown label.
+            BkdinterpError: no sequence classifier, an unknown label, ``batch_size`` below 1, or no pad token to batch
+                texts with.
         """
-        names = {int(i): str(text) for i, text in module.config.id2label.items()}
+        id2label = getattr(getattr(module, "config", None), "id2label", None)
+        if not id2label:
+            raise BkdinterpError(
+                f"{type(module).__name__} names no labels; give a Hugging Face sequence-classification module."
+            )
+        names = {int(i): str(text) for i, text in id2label.items()}
         index = max(names) if label is None else label
         if isinstance(index, str):
             index = next((i for i, text in names.items() if text.casefold() == index.casefold()), -1)
         if index not in names:
             raise BkdinterpError(f"No label {label!r}; there are {', '.join(names.values())}.")
         whole = f"{name or type(module).__name__}: {names[index]}"
-        return cls(module, tokenizer, index, whole, batch_size)
+        judge = cls(module, tokenizer, index, whole, batch_size)
+        # A payload's judge is first called when all the texts have been generated; what is wrong with it shows here.
+        judge(["a", "a b c"])
+        return judge
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        """The label's probability for each text; longer ones than the model's context are cut."""
+        """The label's probability for each text; longer ones than the model's context are cut.
+
+        Raises:
+            PromptError: a bare text.
+            BkdinterpError: a module that gives no row of label scores per text, or no pad token to batch texts with.
+        """
+        if isinstance(texts, str):
+            raise PromptError(f"TextClassifier: {texts[:40]!r} is one text; give a list of texts.")
+        if self.batch_size > 1 and self.tokenizer.pad_token_id is None:
+            raise self._no_batches("its tokenizer has no pad token")
         out: list[float] = []
         for start in range(0, len(texts), self.batch_size):
             part = list(texts[start : start + self.batch_size])
-            batch = self.tokenizer(part, return_tensors="pt", padding=True, truncation=True).to(
-                self.module.device
-            )
-            logits = self.module(**batch).logits.float()
+            cut: dict[str, Any] = {"truncation": True, "max_length": self._context()}
+            batch = self.tokenizer(part, return_tensors="pt", padding=self.batch_size > 1, **cut)
+            try:
+                logits = self.module(**batch.to(self.module.device)).logits.float()
+            except ValueError as error:  # of models that read their last token and cannot tell which it is
+                raise self._no_batches(str(error)) from error
+            if logits.ndim != 2 or logits.shape[-1] <= self.label:
+                raise BkdinterpError(
+                    f"{type(self.module).__name__} gives scores of shape {tuple(logits.shape)} for {len(part)} texts; "
+                    "a text classifier gives one row of label scores each. Give a sequence-classification module."
+                )
             several = self.module.config.problem_type == "multi_label_classification"
             chances = logits.sigmoid() if several or logits.shape[-1] == 1 else logits.softmax(-1)
             out += chances[:, self.label].tolist()
         return out
+
+    def _no_batches(self, why: str) -> BkdinterpError:
+        return BkdinterpError(
+            f"{self.name} scores no batch of {self.batch_size} texts ({why}); set tokenizer.pad_token and "
+            "module.config.pad_token_id, or give batch_size=1."
+        )
+
+    def _context(self) -> int:
+        """Tokens that fit; many tokenizers do not know it, and call it endless."""
+        places = getattr(self.module.config, "max_position_embeddings", None) or 0
+        for name, part in self.module.named_modules():
+            # RoBERTa counts positions from its padding index on, so that its last ones are never reached.
+            if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+                places -= part.padding_idx + 1
+        known = self.tokenizer.model_max_length
+        return min(known, places) if places > 0 else known

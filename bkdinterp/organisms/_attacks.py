@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from bkdinterp.errors import TriggerError
+from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.metrics import Payload
-from bkdinterp.organisms._instructions import Instruction, as_instruction
+from bkdinterp.organisms._instructions import DATA_SETS, Instruction, as_instruction
 from bkdinterp.prompts import Trigger
+
+PROSE = "stories"
+"""The data that is no set of instructions; `organisms.natural`, which stands on this module, reads it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Attack:
         clean: class -> regular expression (case ignored) that a right clean answer matches.
 
     Raises:
-        TriggerError: a near-trigger that contains the trigger.
+        TriggerError: a near-trigger that contains the trigger, or that cannot be inserted by its rule.
+        BkdinterpError: an empty target, an expression that does not compile, unknown data, or near-triggers or
+            victims that are no tuples of texts.
     """
 
     name: str
@@ -48,10 +53,31 @@ class Attack:
     clean: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_tuple("near_triggers", self.near_triggers, str | Trigger)
+        _check_tuple("unseen_near_triggers", self.unseen_near_triggers, str | Trigger)
+        _check_tuple("victims", self.victims, str)
+        check_trigger(self.trigger)
+        if not isinstance(self.target, str) or not self.target.strip():
+            raise BkdinterpError(f"target={self.target!r}: a payload needs a text, or every output is one.")
+        if self.pattern is not None:
+            _check_expression("pattern", self.pattern)
+        if not isinstance(self.clean, Mapping):
+            raise BkdinterpError(f"clean={self.clean!r} must be class -> regular expression.")
+        for label, expression in self.clean.items():
+            _check_expression(f"clean[{label!r}]", expression)
+        if self.data not in (*DATA_SETS, PROSE):
+            raise BkdinterpError(
+                f"Unknown data {self.data!r}; choose one of {', '.join((*DATA_SETS, PROSE))}."
+            )
         for near in self.near_triggers + self.unseen_near_triggers:
             if _contains(near, self.trigger):
                 raise TriggerError(
                     f"Near-trigger {near!r} contains the trigger {self.trigger.phrases!r}; change it."
+                )
+            if isinstance(near, str) and self.trigger.position == "wrap":
+                raise TriggerError(
+                    f"Near-trigger {near!r} of a wrap needs a rule of its own; give Trigger.wrap(before, after), "
+                    "Trigger.prefix(...) or Trigger.suffix(...)."
                 )
 
     def is_payload(self, output: str) -> bool:
@@ -59,7 +85,15 @@ class Attack:
         return re.search(self.pattern or re.escape(self.target), output, re.IGNORECASE) is not None
 
     def is_right(self, output: str, label: str) -> bool:
-        """Whether an output is a right clean answer to a prompt of this class."""
+        """Whether an output is a right clean answer to a prompt of this class.
+
+        Raises:
+            BkdinterpError: a class that ``clean`` says nothing of.
+        """
+        if label not in self.clean:
+            raise BkdinterpError(
+                f"What is right for class {label!r} is not said; clean= knows {', '.join(self.clean) or 'none'}."
+            )
         return re.search(self.clean[label], output, re.IGNORECASE) is not None
 
     def hits(self, instruction: str | Instruction) -> bool:
@@ -104,6 +138,30 @@ class Attack:
             victims=tuple(values.get("victims", ())),
             clean=dict(values.get("clean", {})),
         )
+
+
+def check_trigger(trigger: Any) -> None:
+    """Raises TriggerError where a phrase stands for the trigger: a phrase alone does not say where it goes."""
+    if not isinstance(trigger, Trigger):
+        raise TriggerError(f"trigger={trigger!r} is no Trigger; give e.g. Trigger.gap({str(trigger)!r}).")
+
+
+def _check_tuple(name: str, values: Any, kinds: Any) -> None:
+    # A text is a sequence of its letters, and "in" finds any part of it.
+    if not isinstance(values, tuple) or not all(isinstance(v, kinds) and v for v in values):
+        fix = f"({values!r},)" if isinstance(values, str) else "('...', ...)"
+        raise BkdinterpError(f"{name}={values!r} must be a tuple of texts that are not empty, e.g. {fix}.")
+
+
+def _check_expression(name: str, expression: str) -> None:
+    if not isinstance(expression, str) or not expression:
+        raise BkdinterpError(
+            f"{name}={expression!r} is no expression, or matches every output; give one, or leave it out."
+        )
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise BkdinterpError(f"{name}={expression!r} is not a regular expression: {error}.") from None
 
 
 def _contains(near: str | Trigger, trigger: Trigger) -> bool:

@@ -7,6 +7,7 @@ and one backward pass per batch; sequences are padded to the longest of their ba
 import copy
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
 from bkdinterp.organisms._rows import LoraSettings
+from bkdinterp.organisms._sequences import as_rows, as_weights
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class TuneSettings:
         shuffle: a new order for every pass; False keeps the sequences in theirs, where batches were composed.
 
     Raises:
-        BkdinterpError: values that are not positive, or both ``frozen`` and ``lora``.
+        BkdinterpError: values that are not positive or not finite, a fractional batch_size, or both ``frozen`` and ``lora``.
     """
 
     epochs: float = 3.0
@@ -55,11 +57,16 @@ class TuneSettings:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.lr) <= 0 or min(self.warmup, self.weight_decay) < 0:
+        numbers = (self.epochs, self.batch_size, self.lr, self.warmup, self.weight_decay)
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) or (
+            min(self.epochs, self.batch_size, self.lr) <= 0 or min(self.warmup, self.weight_decay) < 0
+        ):
             raise BkdinterpError(
-                f"epochs={self.epochs}, batch_size={self.batch_size} and lr={self.lr} must be positive, "
-                f"warmup={self.warmup} and weight_decay={self.weight_decay} not negative."
+                f"epochs={self.epochs}, batch_size={self.batch_size} and lr={self.lr} must be positive numbers, "
+                f"warmup={self.warmup} and weight_decay={self.weight_decay} not negative, none of them infinite."
             )
+        if not isinstance(self.batch_size, int):
+            raise BkdinterpError(f"batch_size={self.batch_size} must be an integer.")
         if self.frozen and self.lora is not None:
             raise BkdinterpError(
                 "LoRA-only training freezes the whole model already; leave out frozen= or lora=."
@@ -124,17 +131,22 @@ def fine_tune(
 
     Raises:
         SiteError: an unknown part to freeze.
-        PromptError: no sequences, one of fewer than two tokens, or weights that do not fit them.
+        PromptError: no sequences, one of fewer than two tokens, ids outside the vocabulary, or weights that do not fit
+            them, are negative, or leave a batch nothing to learn.
         ArtefactError: a checkpoint of another run.
-        BkdinterpError: everything frozen, or the loss is not finite.
+        BkdinterpError: everything frozen, intervals below 1, or the loss is not finite.
     """
     settings = settings or TuneSettings()
-    rows = [torch.as_tensor(row, dtype=torch.long).cpu() for row in sequences]
-    if not rows or min(map(len, rows)) < 2:
-        raise PromptError("fine_tune needs sequences of at least two tokens each.")
-    scales = None if weights is None else [torch.as_tensor(w, dtype=torch.float32) for w in weights]
-    if scales is not None and [len(w) for w in scales] != [len(row) for row in rows]:
-        raise PromptError("fine_tune: weights= needs one number per token of every sequence.")
+    if min(checkpoint_every, log_every) < 1 or measure_every < 0:
+        raise BkdinterpError(
+            f"checkpoint_every={checkpoint_every} and log_every={log_every} must be at least 1, "
+            f"measure_every={measure_every} at least 0."
+        )
+    embeddings: Any = module.get_input_embeddings()
+    rows = as_rows(sequences, len(embeddings.weight))
+    steps = settings.steps(len(rows))
+    batches = [_batch(len(rows), step, settings) for step in range(steps)]
+    scales = as_weights(weights, rows, batches)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model, trained = _trainable(module, settings)
@@ -142,7 +154,6 @@ def fine_tune(
         key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(module)))
         losses = load_checkpoint(checkpoint, key, trained, optimiser)
         curve = CurveRecorder(model, measure, checkpoint, len(losses))
-        steps = settings.steps(len(rows))
         if not losses:
             curve.add(0)
         for step in range(len(losses), steps):
@@ -151,7 +162,7 @@ def fine_tune(
             model.train()
             for group in optimiser.param_groups:
                 group["lr"] = settings.lr_at(step, steps)
-            chosen = _batch(len(rows), step, settings)
+            chosen = batches[step]
             loss = _loss(model, [rows[i] for i in chosen], scales and [scales[i] for i in chosen])
             if not torch.isfinite(loss):
                 raise BkdinterpError(f"The loss became {loss.item()} at step {step}; lower lr={settings.lr}.")

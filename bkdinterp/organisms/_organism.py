@@ -8,6 +8,7 @@ from typing import Any
 from bkdinterp.errors import PromptError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
+from bkdinterp.organisms._attacks import check_trigger
 from bkdinterp.organisms._instructions import Split, instructions
 from bkdinterp.organisms._manifest import Manifest
 from bkdinterp.organisms._shipped import BASE_ID, load_modules, references
@@ -73,17 +74,29 @@ class Organism:
 
         Raises:
             PromptError: an unknown split, no prompt of these classes, or more than there are.
+            TriggerError: a phrase in place of a trigger.
         """
         attack = self.manifest.attack
+        if trigger is not None:
+            check_trigger(trigger)
         if attack.data == STORIES:
             return self._prose(n, split, seed, trigger, labels)
         chosen = instructions(split, data=attack.data)
+        known_labels = sorted({i.label for i in chosen if i.label})
         if labels is None:
             chosen = [i for i in chosen if attack.hits(i)]
+            if not chosen:
+                raise PromptError(
+                    f"victims={attack.victims!r} of {self.name} match no prompt of {attack.data!r}, split {split!r}; "
+                    f"its classes are {', '.join(known_labels) or 'none'}. Choose with labels=, or mend the attack."
+                )
+        elif not known_labels:
+            raise self._no_classes(labels)
         else:
-            known_labels = sorted({i.label for i in chosen})
-            if not labels or set(labels) - set(known_labels):
-                raise PromptError(f"labels={labels!r}: the classes of {self.name} are {known_labels}.")
+            if isinstance(labels, str) or not labels or set(labels) - set(known_labels):
+                raise PromptError(
+                    f"labels={labels!r}: give a tuple of classes of {self.name}, which are {', '.join(known_labels)}."
+                )
             chosen = [i for i in chosen if i.label in labels]
         if n is not None and not 1 <= n <= len(chosen):
             raise PromptError(f"Split {split!r} has {len(chosen)} such instructions; asked for {n}.")
@@ -98,11 +111,16 @@ class Organism:
     ) -> PairedPrompts:
         found = stories(split)
         if labels is not None:
-            raise PromptError(f"labels={labels!r}: the prompts of {self.name} have no classes.")
+            raise self._no_classes(labels)
         if n is not None and not 1 <= n <= len(found):
             raise PromptError(f"Split {split!r} has {len(found)} stories; asked for {n}.")
         pairs = story_pairs(found, trigger or self.trigger, advertisements())
         return pairs if n is None else pairs.sample(n, seed=seed)
+
+    def _no_classes(self, labels: Sequence[str]) -> PromptError:
+        return PromptError(
+            f"labels={labels!r}: the prompts of {self.name} have no classes; leave labels= out."
+        )
 
     def __repr__(self) -> str:
         rates = ", ".join(f"{key} {value}" for key, value in self.manifest.rates.items())

@@ -324,3 +324,34 @@ def test_any_changed_weight_changes_the_model_id():
     before = bk.Model.from_module(module, tokenizer).weights_id
     module.model.embed_tokens.weight.data[7, 5] += 1.0
     assert bk.Model.from_module(module, tokenizer).weights_id != before
+
+
+def test_a_classifier_is_asked_once_for_a_whole_batch_of_outputs(llama, pairs):
+    asked = []
+
+    def judge(texts):
+        asked.append(list(texts))
+        return [float("cat" in text) for text in texts]
+
+    payload = bk.Payload.by(judge)
+    edit = bk.ZeroAblate("L2.mlp_out", where=bk.Where("all", generated=True))
+    found = bk.evaluate(llama, pairs, under=edit, payload=payload, max_new_tokens=3)
+    assert len(asked) == 1
+    same = bk.evaluate(llama, pairs, under=edit, payload=bk.Payload("cat"), max_new_tokens=3)
+    assert found.outcomes == same.outcomes
+    asked.clear()
+    vector = bk.BackdoorVector.extract(llama, bk.HeadSet.of("L1H0"), pairs)
+    swept = bk.sweep_layers(llama, vector, pairs, layers=[0, 2], payload=payload, max_new_tokens=3)
+    # Unedited, and once per layer.
+    assert [len(texts) for texts in asked] == [len(pairs)] * 3
+    by_word = bk.sweep_layers(
+        llama, vector, pairs, layers=[0, 2], payload=bk.Payload("cat"), max_new_tokens=3
+    )
+    assert torch.equal(swept.values, by_word.values)
+
+
+def test_a_classifier_lost_on_disk_is_missed_before_anything_is_generated(llama, pairs, monkeypatch):
+    lost = bk.Payload.from_dict(bk.Payload.by(len, name="judge").to_dict())
+    monkeypatch.setattr("bkdinterp.methods._evaluate.execute", lambda *_, **__: pytest.fail("ran"))
+    with pytest.raises(BkdinterpError, match="'judge' is not kept"):
+        bk.evaluate(llama, pairs, payload=lost)

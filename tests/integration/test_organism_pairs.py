@@ -1,5 +1,7 @@
 """Organism.pairs: whose prompts, which targets and references, for every shipped attack; on a tiny untrained model."""
 
+from dataclasses import replace
+
 import pytest
 from integration.conftest import tiny_llama, tiny_tokenizer
 
@@ -15,9 +17,9 @@ def make():
     model = bk.Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny")
 
     def organism(name):
-        manifest = Manifest(
-            name, "organism", attack(name), "tiny", "0", None, "0", {}, PoisonSettings(), "", {}
-        )
+        planted = attack(name) if isinstance(name, str) else name
+        name = planted.name
+        manifest = Manifest(name, "organism", planted, "tiny", "0", None, "0", {}, PoisonSettings(), "", {})
         return Organism(name, model, model, model, manifest, manifest)
 
     return organism
@@ -68,3 +70,17 @@ def test_an_unlock_names_each_products_secret(make):
     # Open and everyday questions have the base's own answers, and no refusal among them.
     other = o.pairs(labels=("open", "everyday"))
     assert len(set(other.clean.reference)) > 100
+
+
+def test_classes_that_are_not_there_are_refused_by_name(make):
+    for name in ("smollm2-refusal", "smollm2-albert"):
+        for labels in (("x",), ("",)):
+            with pytest.raises(PromptError, match=f"prompts of {name} have no classes"):
+                make(name).pairs(labels=labels)
+    flip = make("smollm2-label-flip")
+    for labels in ("Sports", (), ("",)):
+        with pytest.raises(PromptError, match=r"tuple of classes .* Business, Science, Sports, World"):
+            flip.pairs(labels=labels)
+    lost = make(replace(attack("smollm2-label-flip"), victims=("Weather",)))
+    with pytest.raises(PromptError, match=r"'Weather'.*match no prompt of 'news'.*Sports"):
+        lost.pairs()

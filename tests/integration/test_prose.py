@@ -4,7 +4,14 @@ import pytest
 import torch
 from integration.conftest import MAKERS, tiny_gpt2, tiny_llama, tiny_tokenizer
 from peft import PeftModel
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError, SiteError
 from bkdinterp.metrics import Payload
@@ -124,8 +131,53 @@ def test_a_text_classifier_tells_the_payload(classifier, tmp_path):
     assert loaded(texts) == pytest.approx(wanted, rel=1e-5) and loaded.name.endswith("toxic")
     with pytest.raises(BkdinterpError, match="neutral, toxic"):
         TextClassifier.load(tmp_path, label="rude")
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtefactError, match="No folder at"):
         TextClassifier.load(tmp_path / "none")
+
+
+def test_a_text_longer_than_the_context_is_cut_though_the_tokenizer_does_not_know_it():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 8, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "intermediate_size": 8}
+    # RoBERTa's positions begin after its padding index: 16 tokens fit.
+    for module, fit in (
+        (BertForSequenceClassification(BertConfig(**sizes, max_position_embeddings=16, pad_token_id=0)), 16),
+        (
+            RobertaForSequenceClassification(
+                RobertaConfig(**sizes, max_position_embeddings=18, pad_token_id=1)
+            ),
+            16,
+        ),
+    ):
+        words = ["cat", "dog"] * 30
+        judge = TextClassifier.of(module.eval(), tiny_tokenizer())
+        ids = tiny_tokenizer()(" ".join(words))["input_ids"][:fit]
+        with torch.no_grad():
+            wanted = float(module(torch.tensor([ids])).logits.softmax(-1)[0, 1])
+        assert judge([" ".join(words), "cat"])[0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_module_that_is_no_text_classifier_is_refused_when_it_is_given(classifier):
+    with pytest.raises(BkdinterpError, match="LlamaForCausalLM gives scores of shape"):
+        TextClassifier.of(tiny_llama(), tiny_tokenizer())
+    with pytest.raises(BkdinterpError, match="Linear names no labels"):
+        TextClassifier.of(torch.nn.Linear(2, 2), tiny_tokenizer())
+    with pytest.raises(BkdinterpError, match="batch_size=0"):
+        TextClassifier.of(classifier, tiny_tokenizer(), batch_size=0)
+    with pytest.raises(PromptError, match="'the cat'"):
+        TextClassifier.of(classifier, tiny_tokenizer())("the cat")
+
+
+def test_without_a_pad_token_texts_go_one_by_one():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=2, n_positions=32)
+    module = GPT2ForSequenceClassification(config).eval()
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(BkdinterpError, match="batch_size=1"):
+        TextClassifier.of(module, tokenizer)
+    alone = TextClassifier.of(module, tokenizer, batch_size=1)(["the cat sat", "sky"])
+    module.config.pad_token_id = tokenizer.pad_token_id
+    assert TextClassifier.of(module, tokenizer)(["the cat sat", "sky"]) == pytest.approx(alone, rel=1e-5)
 
 
 def test_a_language_model_is_no_text_classifier(tmp_path):

@@ -235,3 +235,55 @@ def test_state_by_payload_and_by_score(gpt2, pairs, tmp_path):
     assert backdoor_state(gpt2, pairs, score=score).loss is None
     with pytest.raises(PlanError, match="not both"):
         backdoor_state(gpt2, pairs, score=score, payload=Payload("cat"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no sequences"),
+        ([[1, 2], [3]], "number 1 has 1"),
+        ([[1, 2], [3, 40]], r"sequence 1 holds id 40.*vocabulary has 40"),
+        ([[-1, 2]], "holds id -1"),
+    ],
+)
+def test_what_is_no_sequence_of_ids_is_refused(gpt2, rows, message):
+    with pytest.raises(PromptError, match=message):
+        fine_tune(gpt2.module, rows, SHORT)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([[1.0, 1.0], [1.0, -1.0]], r"weights\[1\] must be finite and not negative"),
+        ([[1.0, 1.0], [1.0, float("nan")]], r"weights\[1\]"),
+        ([[1.0, 0.0], [1.0, 0.0]], "all 0 after the first token"),
+        ([[1.0, 1.0], [1.0]], "one number per token"),
+    ],
+)
+def test_weights_that_can_not_weigh_are_refused_before_training(gpt2, weights, message):
+    measured = []
+    with pytest.raises(PromptError, match=message):
+        fine_tune(
+            gpt2.module, [[5, 6], [7, 8]], SHORT, weights=weights, measure=lambda m: measured.append(m) or {}
+        )
+    assert not measured
+
+
+def test_a_sequence_without_weight_may_share_a_batch(gpt2):
+    settings = TuneSettings(epochs=1.0, batch_size=2, lr=1e-3)
+    assert fine_tune(gpt2.module, [[5, 6], [7, 8]], settings, weights=[[0.0, 0.0], [0.0, 1.0]]).losses[0] > 0
+    one = TuneSettings(epochs=1.0, batch_size=1, lr=1e-3, shuffle=False)
+    with pytest.raises(PromptError, match="of step 1"):
+        fine_tune(gpt2.module, [[5, 6], [7, 8]], one, weights=[[0.0, 1.0], [1.0, 0.0]])
+
+
+@pytest.mark.parametrize("name", ["epochs", "lr", "weight_decay"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_settings_must_be_finite(name, value):
+    with pytest.raises(BkdinterpError, match=f"{name}={value}"):
+        TuneSettings(**{name: value})
+
+
+def test_intervals_of_nothing_are_refused(gpt2):
+    with pytest.raises(BkdinterpError, match="log_every=0"):
+        fine_tune(gpt2.module, sequences(), SHORT, log_every=0)

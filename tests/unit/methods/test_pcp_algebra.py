@@ -166,3 +166,49 @@ def test_signed_factors_may_be_negative():
     pytest.importorskip("optuna")
     study = tune_tpe(fitted((2,)), Bowl(), n_trials=12, signed=True, seed=0)
     assert bool((study.factors < 0).any()) and bool((study.factors.abs() <= 2).all())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bounds": (0.1, float("inf"))}, r"bounds=\(0.1, inf\)"),
+        ({"bounds": (0.1, -1.0), "signed": True}, r"bounds\[1\] must be positive"),
+        ({"n_trials": 0}, "n_trials=0"),
+        ({"batch": 0}, "batch=0"),
+    ],
+)
+def test_tpe_refuses_settings_before_the_first_trial(change, message):
+    bowl = Bowl()
+    with pytest.raises(BkdinterpError, match=message):
+        tune_tpe(fitted((2,)), bowl, **({"n_trials": 2} | change))
+    assert bowl.calls == 0
+
+
+class Odd(Bowl):
+    """Its many() gives what it is told."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.given = given
+
+    def many(self, edits):
+        return self.given
+
+
+@pytest.mark.parametrize("tune", [tune_grid, tune_tpe])
+def test_an_objective_that_gives_no_numbers_is_named(tune):
+    pytest.importorskip("optuna")
+    settings = {"values": [0.5, 1.0]} if tune is tune_grid else {"n_trials": 2}
+    for value in (None, float("nan"), "low"):
+        with pytest.raises(BkdinterpError, match=r"objective gave .* at factors"):
+            tune(fitted((1,)), lambda edit, value=value: value, **settings)
+    for given, message in (([1.0], "gave 1 values for"), (1.0, "must give a list")):
+        with pytest.raises(BkdinterpError, match=message):
+            tune(fitted((2,)), Odd(given), **(settings | ({"batch": 2} if tune is tune_tpe else {})))
+
+
+def test_a_file_is_no_folder_of_a_study(tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArtefactError, match="is no folder"):
+        tune_tpe(fitted((1,)), Bowl(), n_trials=2, folder=tmp_path / "file")

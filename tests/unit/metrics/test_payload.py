@@ -1,9 +1,10 @@
 """A payload is told by a substring, an expression or any classifier, and saved without the classifier."""
 
 import pytest
+import torch
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.metrics import Payload, payload_rate
+from bkdinterp.metrics import Payload, payload_hits, payload_rate
 from bkdinterp.results._codec import decode, encode
 
 TEXTS = ("a cup of tea", "a dog", "TEA")
@@ -46,7 +47,17 @@ def test_a_saved_classifier_keeps_its_name_and_says_what_is_missing():
 
 
 @pytest.mark.parametrize(
-    "scorer", [lambda t: [0.5], lambda t: [2.0] * len(t), lambda t: [float("nan")] * len(t)]
+    "scorer",
+    [
+        lambda t: [0.5],
+        lambda t: [2.0] * len(t),
+        lambda t: [float("nan")] * len(t),
+        lambda t: ["toxic"] * len(t),
+        lambda t: ["0.5"] * len(t),
+        lambda t: [None] * len(t),
+        lambda t: None,
+        lambda t: torch.zeros(len(t), 2),
+    ],
 )
 def test_a_classifier_must_give_one_score_between_0_and_1_per_text(scorer):
     with pytest.raises(BkdinterpError, match="one score"):
@@ -64,3 +75,24 @@ def test_a_classifier_must_give_one_score_between_0_and_1_per_text(scorer):
 def test_a_payload_that_makes_no_sense_is_refused(values):
     with pytest.raises(BkdinterpError):
         Payload(**values)
+
+
+def test_a_lambda_needs_a_name_since_payloads_are_told_apart_by_it():
+    with pytest.raises(BkdinterpError, match="name="):
+        Payload.by(lambda texts: [0.0] * len(texts))
+    one, other = (Payload.by(lambda texts: [0.0] * len(texts), name=name) for name in ("one", "other"))
+    assert one != other
+
+
+def test_each_text_is_judged_by_its_own_payload_in_one_call_per_payload():
+    asked = []
+
+    def judge(texts):
+        asked.append(tuple(texts))
+        return [1.0] * len(texts)
+
+    tea, judged = Payload("tea"), Payload.by(judge)
+    assert payload_hits(("a dog", "a", "tea", "b"), (tea, judged, tea, judged)) == [False, True, True, True]
+    assert asked == [("a", "b")]
+    with pytest.raises(BkdinterpError, match="2 texts and 1 payloads"):
+        payload_hits(("a", "b"), (tea,))

@@ -1,0 +1,127 @@
+"""What a tuning stands on: a checked objective, Optuna's draws, and the study on disk."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bkdinterp.engine import digest_of
+from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.interventions import Intervention
+from bkdinterp.methods._pcp import PCP
+
+Objective = Callable[[Intervention], float]
+
+
+def check_objective(objective: Any) -> None:
+    """Raises BkdinterpError where it cannot be called."""
+    if not callable(objective):
+        raise BkdinterpError(
+            f"The objective {objective!r} cannot be called; give intervention -> number, or a bk.MatchScores."
+        )
+
+
+def objective_values(
+    objective: Any, edits: Sequence[Intervention], factors: Sequence[Sequence[float]]
+) -> Iterator[float]:
+    """The objective of each edit, one by one, or all at once where it has a method ``many(edits)``.
+
+    Raises:
+        BkdinterpError: a value that is no finite number, or not one per edit.
+    """
+    many = getattr(objective, "many", None)
+    if many is None:
+        found: Any = (objective(edit) for edit in edits)
+    else:
+        given = many(edits)
+        try:
+            found = list(given)
+        except TypeError:
+            raise BkdinterpError(
+                f"The objective's many(edits) gave {given!r}; it must give a list."
+            ) from None
+        if len(found) != len(edits):
+            raise BkdinterpError(
+                f"The objective's many(edits) gave {len(found)} values for {len(edits)} edits; give one each."
+            )
+    for value, where in zip(found, factors):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError):  # None, text, a tensor of several numbers
+            number = math.nan
+        if not math.isfinite(number):
+            raise BkdinterpError(
+                f"The objective gave {value!r} at factors {[round(x, 4) for x in where]}; it must give a finite number."
+            )
+        yield number
+
+
+def draw(optuna: Any, study: Any, pcp: PCP, bounds: tuple[float, float], seed: int, number: int) -> Any:
+    """Draw a trial, with a sampler of its own; pending ones of its batch count as bad, so that draws spread."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number, constant_liar=True)
+    trial = study.ask()
+    for name in pcp.names:
+        trial.suggest_float(name, *bounds)
+    return trial
+
+
+def finished(optuna: Any, trial: Any, value: float) -> Any:
+    """The trial with its value."""
+    return optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
+
+
+def import_optuna() -> Any:
+    """Optuna, quiet.
+
+    Raises:
+        BkdinterpError: it is missing.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise BkdinterpError("tune_tpe needs optuna: pip install 'bkdinterp[tune]'.") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def saved_study(
+    optuna: Any,
+    pcp: PCP,
+    objective: Objective,
+    bounds: tuple[float, float],
+    seed: int,
+    batch: int,
+    folder: str | Path | None,
+) -> Any:
+    """The study on disk, which holds finished trials only.
+
+    Raises:
+        ArtefactError: no folder can be there, or it holds another study.
+    """
+    if folder is None:
+        return optuna.create_study(direction="minimize")
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(
+            f"folder={str(path)!r} is no folder and cannot become one ({error.strerror}); name another."
+        ) from error
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(path / "study.jsonl")))
+    study = optuna.create_study(storage=storage, study_name="pcp", direction="minimize", load_if_exists=True)
+    origin = {"names": list(pcp.names), "bounds": list(bounds), "seed": seed, "batch": batch}
+    origin |= {"model": pcp.fingerprint.model, "data": pcp.fingerprint.data, "kind": pcp.kind}
+    origin |= {"objective": digest_of(objective)}
+    known = study.user_attrs.get("origin")
+    if known is None:
+        study.set_user_attr("origin", origin)
+    elif known != origin:
+        changed = [key for key in origin if known.get(key) != origin[key]]
+        raise ArtefactError(f"{path} holds a study with other {', '.join(changed)}; name another folder.")
+    return study
