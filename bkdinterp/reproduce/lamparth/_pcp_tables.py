@@ -36,7 +36,7 @@ Row = Sequence[float]
 def replaced(job: Job, toy: Toy, chosen: Mapping[str, Spec]) -> Measured:
     """Every replacement with its tuned factors, measured on the other draw of prompts."""
     factors = {column: tuned(job, toy, spec)["factors"] for column, spec in chosen.items()}
-    settings = toy.settings(unit=2, n_loss=toy.sizes.n_loss, specs=[s.name for s in chosen.values()])
+    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, specs=[s.name for s in chosen.values()])
     return job.unit(
         f"replaced/{toy.name}/{next(iter(chosen.values())).name}",
         settings | {"factors": factors},
@@ -124,7 +124,7 @@ def _why(
 def varied(job: Job, toy: Toy, spec: Spec, multiples: Mapping[str, Row | float]) -> Measured:
     """The tuned factors times something."""
     factors = torch.tensor(tuned(job, toy, spec)["factors"], dtype=torch.float64)
-    settings = toy.settings(unit=2, n_loss=toy.sizes.n_loss, spec=spec.name, factors=factors.tolist())
+    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, spec=spec.name, factors=factors.tolist())
 
     def compute() -> Measured:
         pcp, shift = fit(toy, spec)
