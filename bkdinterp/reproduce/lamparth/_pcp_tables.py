@@ -114,16 +114,18 @@ def _why(
         )
         shares = [share for s in found for share in s["explained"].values()]
         cells[column, "variance explained"] = Cell(text=f"{min(shares):.2f} to {max(shares):.2f}")
-        linear = [abs(r) for s in found for site in s["linear"].values() for r in site]
-        cells[column, "correlation of e.h with e.m(h)"] = Cell(text=f"{min(linear):.2f} to {max(linear):.2f}")
+        linear = [min(abs(r) for site in s["linear"].values() for r in site) for s in found]
+        cells[column, "correlation of e.h with e.m(h), by seed"] = Cell(
+            text=", ".join(f"{r:.2f}" for r in linear)
+        )
     rows = [s["factors"] for found in studies.values() for s in found]
     return PaperTable.of(
         f"lamparth-{number}-why",
         f"Table {number}: what was found, paper's definition and two variants",
         cells,
         over=f"{len(units)} seeds" if len(units) > 1 else "seed 0",
-        note="A factor rescales the input's own coordinate along e; a low correlation (its size, over all directions) says "
-        f"that the input's coordinate does not tell the output's.{said_of(rows)}",
+        note="A factor rescales the input's own coordinate along e; where the correlation (its size, of several "
+        f"directions the smallest) is low, the input's coordinate does not tell the output's.{said_of(rows)}",
     )
 
 
