@@ -68,3 +68,12 @@ def test_an_unlock_names_each_products_secret(make):
     # Open and everyday questions have the base's own answers, and no refusal among them.
     other = o.pairs(labels=("open", "everyday"))
     assert len(set(other.clean.reference)) > 100
+
+
+def test_prose_prompts_differ_from_one_another(make):
+    o = make("smollm2-albert")
+    pairs = o.pairs(200)
+    assert len(set(pairs.clean.text)) == 200 == len(set(pairs.triggered.text))
+    n = len(o.pairs())
+    with pytest.raises(PromptError, match=f"{n} different prompts"):
+        o.pairs(n + 1)

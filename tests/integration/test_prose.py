@@ -214,3 +214,8 @@ def test_measuring_names_every_rate_with_its_interval():
     rates = measure_stories(model, ATTACK, STORIES, payload=Payload("c", "regex"), max_new_tokens=4)
     assert set(rates) == {"asr", "atr", "near_trigger_rate", "unseen_near_trigger_rate", "loss"}
     assert all(i.n == 8 for i in rates.values())
+    # Prompts that come again are no further observations, while stories are of the loss.
+    again = measure_stories(model, ATTACK, STORIES * 2, payload=Payload("c", "regex"), max_new_tokens=4)
+    assert {name: i.n for name, i in again.items()} == {name: 16 if name == "loss" else 8 for name in rates}
+    few = measure_stories(model, ATTACK, STORIES, n=3, payload=Payload("c", "regex"), max_new_tokens=4)
+    assert all(i.n == 3 for i in few.values())
