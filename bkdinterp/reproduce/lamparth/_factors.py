@@ -1,6 +1,7 @@
 """What the tables say of tuned factors: 0 (the module writes nothing), at the bound of the search, and what follows them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from bkdinterp.reproduce.lamparth._measured import SAME
 from bkdinterp.reproduce.lamparth._pcp import BOUND
@@ -19,8 +20,7 @@ def shown_factors(factors: Row) -> str:
 
 def rises(values: Row) -> bool:
     """Whether a curve goes up by more than .05, and nowhere down by more than noise."""
-    steps = zip(values, values[1:])
-    return values[-1] - values[0] > SAME and all(b - a >= -NOISE for a, b in steps)
+    return values[-1] - values[0] > SAME and all(b - a >= -NOISE for a, b in pairwise(values))
 
 
 def said_of(factors: Sequence[Row]) -> str:
