@@ -170,7 +170,9 @@ def reproduce(
     from bkdinterp.reproduce._table import LEGEND
 
     if small and docs is not None:
-        raise BkdinterpError("--small values are not meant to be read, so --docs does not write them into a page.")
+        raise BkdinterpError(
+            "--small values are not meant to be read, so --docs does not write them into a page."
+        )
     if threads is not None:
         import torch
 

@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="the pinned GGUF file; default: the cache")
     parser.add_argument("--work", type=Path, default=Path("runs") / NAME)
     parser.add_argument("--data", type=Path, default=DATA, help="where adapters go")
-    parser.add_argument("--n", type=int, default=200, help="different held-out prompts of each kind, and stories for the loss")
+    parser.add_argument(
+        "--n", type=int, default=200, help="different held-out prompts of each kind, and stories for the loss"
+    )
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
     parser.add_argument("--lr", type=float, default=RECIPE.lr)
     parser.add_argument("--seed", type=int, default=RECIPE.seed)

@@ -86,7 +86,9 @@ class Paper:
         """
         unknown = [name for name in job.only if self.names and name not in self.names]
         if unknown:
-            raise BkdinterpError(f"{self.name} has no {', '.join(unknown)}; only= takes {', '.join(self.names)}.")
+            raise BkdinterpError(
+                f"{self.name} has no {', '.join(unknown)}; only= takes {', '.join(self.names)}."
+            )
         given = {"seeds": job.seeds is not None, "retrain": job.retrain}
         ignored = [name for name, on in given.items() if on and name not in self.options]
         if ignored:
