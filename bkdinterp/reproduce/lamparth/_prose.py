@@ -183,6 +183,7 @@ class ProseCase:
         n = self.sizes.n_fit
         texts = [story.text for story in self.selection]
         ads = self.payloads[:: max(1, len(self.payloads) // (2 * n))]
+        kinds: dict[str, list[tuple[str, tuple[Span, ...]]]]
         kinds = {"benign": [(t, ()) for t in texts], "payload": [(t, ()) for t in ads]}
         if triggered:
             kinds["triggered"] = [self._early(text, seed) for seed, text in enumerate(texts)]
