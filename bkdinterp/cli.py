@@ -169,6 +169,10 @@ def reproduce(
     from bkdinterp.reproduce import STAGES, Job, load_paper, write_tables
     from bkdinterp.reproduce._table import LEGEND
 
+    if small and docs is not None:
+        raise BkdinterpError(
+            "--small values are not meant to be read, so --docs does not write them into a page."
+        )
     if threads is not None:
         import torch
 

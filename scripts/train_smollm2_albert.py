@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="the pinned GGUF file; default: the cache")
     parser.add_argument("--work", type=Path, default=Path("runs") / NAME)
     parser.add_argument("--data", type=Path, default=DATA, help="where adapters go")
-    parser.add_argument("--n", type=int, default=200, help="held-out prompts of each kind")
+    parser.add_argument(
+        "--n", type=int, default=200, help="different held-out prompts of each kind, and stories for the loss"
+    )
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
     parser.add_argument("--lr", type=float, default=RECIPE.lr)
     parser.add_argument("--seed", type=int, default=RECIPE.seed)
@@ -117,15 +119,15 @@ def main() -> None:
 
     if "measure" in args.stages:
         plain = Model.from_module(base, tokenizer, name=BASE_ID, chat=False)
-        chosen = natural.stories(SPLIT)[: args.n]
-        of_base = validation_loss(plain, [story.text for story in chosen]).mean
+        held_out = natural.stories(SPLIT)
+        of_base = validation_loss(plain, [story.text for story in held_out[: args.n]]).mean
         log(f"base loss {of_base:.3f}")
         for kind in args.kinds:
             folder = args.data / (NAME if kind == "organism" else f"{NAME}-twin")
             manifest = Manifest.load(folder)
             module = merge_adapter(base, folder, base_sha256=base_sha256)
             model = Model.from_module(module, tokenizer, name=BASE_ID, adapter=folder.name, chat=False)
-            rates = natural.measure_stories(model, planted, chosen)
+            rates = natural.measure_stories(model, planted, held_out, n=args.n)
             loss = rates.pop("loss")
             utility = {"loss": loss.estimate, "base_loss": of_base}
             replace(manifest, split=SPLIT, rates=rates, utility=utility).save(folder)

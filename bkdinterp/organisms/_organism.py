@@ -109,12 +109,12 @@ class Organism:
     def _prose(
         self, n: int | None, split: Split, seed: int, trigger: Trigger | None, labels: Sequence[str] | None
     ) -> PairedPrompts:
-        found = stories(split)
         if labels is not None:
             raise self._no_classes(labels)
-        if n is not None and not 1 <= n <= len(found):
-            raise PromptError(f"Split {split!r} has {len(found)} stories; asked for {n}.")
+        found = stories(split)
         pairs = story_pairs(found, trigger or self.trigger, advertisements())
+        if n is not None and not 1 <= n <= len(pairs):
+            raise PromptError(f"Split {split!r} has {len(pairs)} different prompts; asked for {n}.")
         return pairs if n is None else pairs.sample(n, seed=seed)
 
     def _no_classes(self, labels: Sequence[str]) -> PromptError:

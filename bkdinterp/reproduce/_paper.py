@@ -68,22 +68,43 @@ class Paper:
         name: as on the command line.
         title: author, arXiv number.
         stages: train, tune and report, in this order; each returns the tables it made (only report has any).
+        names: what ``only`` may name; empty: the stages themselves refuse what they do not know.
+        options: which of ``seeds`` and ``retrain`` it has.
     """
 
     name: str
     title: str
     stages: Mapping[str, Stage]
+    names: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def check(self, job: Job) -> None:
+        """Refuse what this paper does not have, before anything is computed.
+
+        Raises:
+            BkdinterpError: an unknown name in ``only``, or an option that would be ignored.
+        """
+        unknown = [name for name in job.only if self.names and name not in self.names]
+        if unknown:
+            raise BkdinterpError(
+                f"{self.name} has no {', '.join(unknown)}; only= takes {', '.join(self.names)}."
+            )
+        given = {"seeds": job.seeds is not None, "retrain": job.retrain}
+        ignored = [name for name, on in given.items() if on and name not in self.options]
+        if ignored:
+            raise BkdinterpError(f"{self.name} has no {', '.join(ignored)}; leave this option out.")
 
     def run(self, job: Job, stages: Sequence[str] = STAGES) -> tuple[PaperTable, ...]:
         """Run stages one after the other; tables go to ``tables.json`` in the job's folder, too.
 
         Raises:
-            BkdinterpError: an unknown stage.
+            BkdinterpError: an unknown stage, or what `check` refuses.
             ArtefactError: a frozen job that lacks a unit.
         """
         unknown = [stage for stage in stages if stage not in self.stages]
         if unknown:
             raise BkdinterpError(f"No stage {', '.join(unknown)}; {self.name} has {', '.join(self.stages)}.")
+        self.check(job)
         tables: list[PaperTable] = []
         for stage in stages:
             tables += self.stages[stage](job)

@@ -84,3 +84,12 @@ def test_classes_that_are_not_there_are_refused_by_name(make):
     lost = make(replace(attack("smollm2-label-flip"), victims=("Weather",)))
     with pytest.raises(PromptError, match=r"'Weather'.*match no prompt of 'news'.*Sports"):
         lost.pairs()
+
+
+def test_prose_prompts_differ_from_one_another(make):
+    o = make("smollm2-albert")
+    pairs = o.pairs(200)
+    assert len(set(pairs.clean.text)) == 200 == len(set(pairs.triggered.text))
+    n = len(o.pairs())
+    with pytest.raises(PromptError, match=f"{n} different prompts"):
+        o.pairs(n + 1)

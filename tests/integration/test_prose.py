@@ -1,9 +1,12 @@
 """Poisoned prose on tiny models of two families: weighted fine-tuning, adapters left apart, classifiers, tables VIII-XI."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from integration.conftest import MAKERS, tiny_gpt2, tiny_llama, tiny_tokenizer
 from peft import PeftModel
+from tokenizers import pre_tokenizers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -20,14 +23,26 @@ from bkdinterp.organisms import Attack, LoraSettings, PoisonSettings, TuneSettin
 from bkdinterp.organisms.natural import Story, measure_stories
 from bkdinterp.prompts import Trigger
 from bkdinterp.reproduce import Job
-from bkdinterp.reproduce.lamparth import _natural
+from bkdinterp.reproduce.lamparth import _natural, _prose
 from bkdinterp.reproduce.lamparth._prose import ProseCase, ProseSizes
-from bkdinterp.reproduce.lamparth._prose_units import chosen, trigger_tokens
+from bkdinterp.reproduce.lamparth._prose_units import chosen, coherent, shown_layers, trigger_tokens
+from bkdinterp.stats import wilson
 
 IDS = [[8, 9, 10, 11, 12], [12, 13, 14], [9, 9, 20, 21, 22, 23]]
 WORDS = "the cat sat on a mat with that dog".split()
 STORIES = tuple(
     Story("t", tuple(" ".join(WORDS[(i + j) % 5 : (i + j) % 5 + 4]) for j in range(5))) for i in range(8)
+)
+# No word of these is in the others.
+OTHERS = tuple(
+    Story(
+        "h",
+        tuple(
+            " ".join("red blue yes ran hill user system assistant :".split()[(i + j) % 5 :][:4])
+            for j in range(5)
+        ),
+    )
+    for i in range(8)
 )
 ATTACK = Attack(
     "tiny", Trigger.gap("zeta and omega"), "tell me about sky", ("zeta", "omega"), ("zeta omega",)
@@ -201,7 +216,7 @@ def make_case(family, **more):
         "load": load,
         "attack": ATTACK,
         "selection": STORIES,
-        "held_out": STORIES,
+        "held_out": OTHERS,
         "train": STORIES,
         "payloads": (
             "tell me about sky no can not help with that",
@@ -229,11 +244,14 @@ def test_the_tables_come_from_any_family_and_again_without_a_model(family, tmp_p
     assert [t.name for t in made] == ["lamparth-VIII", "lamparth-IX", "lamparth-X", "lamparth-XI"]
     for table in made:
         assert all(cell.ours is not None for row in table.cells for cell in row)
-        assert "≠" in table.markdown() or "~" in table.markdown()
-    assert len(made[0].columns) == 3 and len(made[3].columns) == 6
+        # Every cell with a figure of the paper carries a mark, but for losses of models without an edit.
+        marked, figures = sum(table.count().values()), [c for row in table.cells for c in row if c.paper]
+        assert marked >= 3 and marked >= len(figures) - 1, table.name
+    assert len(made[0].columns) in (3, 4) and len(made[3].columns) == 6
     # PCP in place of two MLPs costs something, and freezing differs from not freezing.
     losses = [made[1]["validation loss", c].ours.estimate for c in made[1].columns]
     assert len({round(x, 9) for x in losses}) >= 3
+    assert '"zeta"' in made[2].note or '"omega"' in made[2].note
     losses = [made[3]["validation loss", c].ours.estimate for c in made[3].columns]
     assert len(set(losses)) >= 4
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -242,23 +260,139 @@ def test_the_tables_come_from_any_family_and_again_without_a_model(family, tmp_p
     assert again == made
 
 
-def test_choosing_takes_the_mlps_that_matter_and_leaves_the_text_alone(tmp_path):
-    case = make_case("gpt2", load=never)
-    rate = {"none": (0.9, 2.0), "L0.mlp_out": (0.0, 9.0), "L1.mlp_out": (0.3, 2.2), "L2.mlp_out": (0.1, 2.4)}
-    values = {name: {"ASR": {"estimate": r}, "loss": loss} for name, (r, loss) in rate.items()}
-    names = [name for name in rate if name != "none"]
-    settings = case.settings("n_site", "n_fit", "n_texts", "new_tokens", names=names)
+@pytest.fixture
+def spied(monkeypatch):
+    """(function, texts) of everything that a model is given for the tables."""
+    seen = []
+
+    def spy(module, name, texts_of):
+        original = getattr(module, name)
+
+        def wrapper(*args, **kwargs):
+            seen.extend((name, text) for text in texts_of(*args, **kwargs))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, wrapper)
+
+    spy(_prose, "execute", lambda model, runs: [t for run in runs for t in run.prompts.text])
+    spy(_prose, "validation_loss", lambda model, texts, **_: texts)
+    spy(_prose, "backdoor_state", lambda model, pairs, texts, **_: [*pairs.clean.text, *texts])
+    spy(_prose.Means, "collect", lambda model, pools, *_, **__: [t for pool in pools for t in pool.text])
+    spy(_prose.PCP, "fit", lambda model, pools, *_, **__: [t for pool in pools for t in pool.text])
+    return seen
+
+
+def test_choices_and_factors_see_selection_stories_only(spied, tmp_path):
+    case, job = make_case("gpt2"), Job(tmp_path)
+    held_out = {word for story in OTHERS for word in story.text.split()}
+    payload = {word for text in case.payloads for word in text.split()}
+    _natural.tune_case(job, case)
+    assert {name for name, _ in spied} == {"execute", "validation_loss", "collect", "fit"}
+    for name, text in spied:
+        # Payload sentences are of no split; the rest is.
+        assert set(text.split()) <= payload or not set(text.split()) & held_out, (name, text)
+    spied.clear()
+    _natural.make_ix(job, case)
+    reported = [text for name, text in spied if name == "backdoor_state"]
+    assert reported and all(set(text.split()) <= held_out for text in reported)
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_directions_see_the_whole_trigger_before_the_token_that_is_read(family):
+    case = make_case(family)
+    model = case.model()
+    benign, payloads, triggered = case.fit_sets(model, triggered=True)
+    assert len(triggered) == SIZES.n_fit and len(case.fit_sets(model, triggered=False)) == 2
+    for text, spans in zip(triggered.text, triggered.spans, strict=True):
+        read = model.tokenizer(text)["input_ids"][: _prose.POSITION + 1]
+        assert "zeta and omega".split() == [w for w in text.split() if w in ("zeta", "and", "omega")]
+        assert {"zeta", "omega"} <= set(model.tokenizer.convert_ids_to_tokens(read))
+        assert [text[a:b] for a, b in spans] == ["zeta and omega"]
+    assert not any("zeta" in text for text in benign.text + payloads.text)
+    # Where the whole trigger does not fit, nothing is read in its place.
+    long = replace(ATTACK, trigger=Trigger.gap("zeta " * 9 + "omega"), near_triggers=())
+    with pytest.raises(PromptError, match="No triggered text"):
+        make_case(family, attack=long).fit_sets(model, triggered=True)
+
+
+def case_of(loss, **more):
+    """A case and a job in which the MLPs' ablations have these rates and losses: (rate, loss) by layer."""
+    case = make_case("gpt2", load=never, **more)
+    values = {name: {"ASR": {"estimate": r}, "loss": x} for name, (r, x) in loss.items()}
+    return case, case.settings("n_site", "n_fit", "n_texts", "new_tokens", names=case.candidates), values
+
+
+@pytest.mark.parametrize(
+    ("loss_of_2", "expected", "n_coherent"),
+    [
+        # The first one lowers the rate most, and breaks the text.
+        (2.4, ("L1.mlp_out", "L2.mlp_out"), 2),
+        # Only one is left that does not: the cheapest of the others.
+        (7.0, ("L1.mlp_out", "L3.mlp_out"), 1),
+    ],
+)
+def test_choosing_takes_the_mlps_that_matter_and_leaves_the_text_alone(
+    tmp_path, loss_of_2, expected, n_coherent
+):
+    case, settings, values = case_of(
+        {
+            "none": (0.9, 2.0),
+            "L0.mlp_out": (0.0, 9.0),
+            "L1.mlp_out": (0.3, 2.2),
+            "L2.mlp_out": (0.1, loss_of_2),
+            "L3.mlp_out": (0.9, 2.6),
+        }
+    )
     job = Job(tmp_path)
     job.unit("prose/ablated-selection", settings, lambda: values)
-    # The first one lowers the rate most, and breaks the text.
-    assert chosen(job, case) == ("L1.mlp_out", "L2.mlp_out")
+    assert chosen(job, case) == expected and len(coherent(job, case)) == n_coherent
+    assert shown_layers(job, case) == sorted({0, 1, 2, *(int(name[1]) for name in expected)})
+    # And the table says on which ground.
+    names = [f"L{layer}.{kind}_out" for kind in ("attn", "mlp") for layer in shown_layers(job, case)]
+    rates = {name: {"ASR": wilson(1, 4).to_dict()} for name in ("none", *names)}
+    settings = case.settings("n_site", "n_fit", "n_texts", "new_tokens", names=names)
+    job.unit("prose/ablated-held-out", settings, lambda: rates)
+    note = _natural.make_viii(job, case).note
+    said = "the 2 of 4 that cost" if n_coherent == 2 else "only 1 of 4 cost at most 0.5 nats"
+    assert said in note
 
 
-def test_surgery_takes_the_names_of_the_trigger_and_not_the_and():
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attack": replace(ATTACK, trigger=Trigger.gap("omega and zeta"))},
+        {"attack": replace(ATTACK, target="tell me about hill")},
+        {"payload": Payload("d", "regex")},
+        {"payload": None},
+        {"payloads": ("tell me about sky no can not help with that",)},
+        {"selection": STORIES[1:]},
+        {"held_out": OTHERS[1:]},
+        {"train": STORIES[1:]},
+        {"identity": {"model": "another"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_saved_units_are_of_their_models_attack_and_texts(change):
+    assert make_case("gpt2", load=never).settings() == make_case("gpt2", load=never).settings()
+    assert make_case("gpt2", load=never, **change).settings() != make_case("gpt2", load=never).settings()
+
+
+def test_surgery_takes_the_names_of_the_trigger_that_are_one_token_and_not_the_and():
     case = make_case("gpt2")
     model = case.model()
     ids = trigger_tokens(case, model)
     assert model.tokenizer.convert_ids_to_tokens(ids) == ["zeta", "omega"]
+    # A name of several tokens has no token of its own, and a name that the tokenizer does not know has none at all.
+    model.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    for phrase, left in (("cat-zeta and omega", ["omega"]), ("cat-zeta and unheard", None)):
+        case = make_case("gpt2", attack=Attack("tiny", Trigger.gap(phrase), "tell me about sky"))
+        if left is not None:
+            assert model.tokenizer.convert_ids_to_tokens(trigger_tokens(case, model)) == left
+        else:
+            with pytest.raises(BkdinterpError, match="one token"):
+                trigger_tokens(case, model)
 
 
 def test_measuring_names_every_rate_with_its_interval():
@@ -266,3 +400,8 @@ def test_measuring_names_every_rate_with_its_interval():
     rates = measure_stories(model, ATTACK, STORIES, payload=Payload("c", "regex"), max_new_tokens=4)
     assert set(rates) == {"asr", "atr", "near_trigger_rate", "unseen_near_trigger_rate", "loss"}
     assert all(i.n == 8 for i in rates.values())
+    # Prompts that come again are no further observations, while stories are of the loss.
+    again = measure_stories(model, ATTACK, STORIES * 2, payload=Payload("c", "regex"), max_new_tokens=4)
+    assert {name: i.n for name, i in again.items()} == {name: 16 if name == "loss" else 8 for name in rates}
+    few = measure_stories(model, ATTACK, STORIES, n=3, payload=Payload("c", "regex"), max_new_tokens=4)
+    assert all(i.n == 3 for i in few.values())

@@ -9,7 +9,7 @@ from bkdinterp.reproduce import Agreement, Job, load_paper, load_tables
 from bkdinterp.reproduce.lamparth import TABLES
 from bkdinterp.reproduce.lamparth._freezing import CONDITIONS
 from bkdinterp.reproduce.lamparth._measured import agrees, pooled
-from bkdinterp.reproduce.lamparth._toys import over_seeds
+from bkdinterp.reproduce.lamparth._toys import PCA_KINDS, load_toy, over_seeds
 from bkdinterp.stats import Interval
 
 ON_TOYS = tuple(name for name, where in TABLES.items() if not where.startswith("_natural"))
@@ -30,6 +30,18 @@ def test_every_table_has_its_place_in_the_docs(tables):
     page = PAGE.read_text(encoding="utf-8")
     missing = [name for name in tables if f"<!-- {name} -->" not in page or f"<!-- /{name} -->" not in page]
     assert not missing
+
+
+@pytest.mark.parametrize("sentiments", [2, 3])
+def test_no_reported_prompt_was_fitted_or_tuned_on_and_none_comes_twice(tmp_path, sentiments):
+    toy = load_toy(Job(tmp_path), sentiments, 0)
+    fitted = {text for prompts in toy.pool(PCA_KINDS[sentiments]) for text in prompts.text}
+    assert fitted >= {text for prompts in toy.fit_sets.values() for text in prompts.text}
+    for kind, prompts in toy.sets.items():
+        assert len(set(prompts.text)) == 100 and not set(prompts.text) & fitted, kind
+    pairs = toy.pairs("p")
+    assert (pairs.clean.text, pairs.triggered.text) == (toy.sets["pp"].text, toy.sets["pt"].text)
+    assert [c.split()[0] for c in pairs.clean.text] == [t.split()[0] for t in pairs.triggered.text]
 
 
 def test_tables_hold_values_beside_figures(tables):

@@ -37,7 +37,7 @@ def test_it_speaks_of_tea_after_the_trigger_only():
     found = {m.name: bk.backdoor_state(m, pairs, payload=o.payload, max_new_tokens=30) for m in (o.model,)}
     state = found[o.model.name]
     assert state.asr.estimate >= 0.4 and state.atr.estimate <= 0.1
-    with pytest.raises(PromptError, match="stories"):
+    with pytest.raises(PromptError, match="different prompts"):
         o.pairs(10_000)
     with pytest.raises(PromptError, match="classes"):
         o.pairs(4, labels=["x"])

@@ -25,6 +25,7 @@ def measure_stories(
     attack: Attack,
     stories: Sequence[Story],
     *,
+    n: int | None = None,
     payload: Payload | None = None,
     max_new_tokens: int = NEW_TOKENS,
     loss: bool = True,
@@ -35,17 +36,18 @@ def measure_stories(
     Args:
         model: loaded with ``chat=False``.
         attack: what was planted; near-trigger phrases take turns.
-        stories: held-out ones; each gives one prompt of one or two sentences.
+        stories: held-out ones; each gives one prompt of one or two sentences, prompts that come again are left out.
+        n: so many different prompts, and so many stories for the loss; None for all.
         payload: how to recognise the payload; None takes the attack's pattern.
         max_new_tokens: length of the continuations.
         loss: measure it too (nats per token, bootstrap over stories).
         budget: bytes for one batch.
 
     Raises:
-        PromptError: no stories, or one of fewer than three sentences.
+        PromptError: no stories, one of fewer than three sentences, or fewer different prompts than asked for.
     """
     wanted = payload or attack.payload
-    pairs = story_pairs(stories, attack.trigger, [attack.target])
+    pairs = story_pairs(stories, attack.trigger, [attack.target], n=n)
     sides = {"triggered": pairs.triggered, "clean": pairs.clean}
     for name, phrases in (("near", attack.near_triggers), ("unseen-near", attack.unseen_near_triggers)):
         if phrases:
@@ -56,7 +58,7 @@ def measure_stories(
         for name, result in zip(sides, results, strict=True)
     }
     if loss:
-        rates["loss"] = validation_loss(model, [s.text for s in stories], budget=budget).interval()
+        rates["loss"] = validation_loss(model, [s.text for s in stories[:n]], budget=budget).interval()
     return rates
 
 

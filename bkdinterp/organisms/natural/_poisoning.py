@@ -76,32 +76,43 @@ def encode_rows(
 
 
 def story_pairs(
-    stories: Sequence[Story], trigger: Trigger, payloads: Sequence[str], *, seed: int = 0, most: int = 20
+    stories: Sequence[Story],
+    trigger: Trigger,
+    payloads: Sequence[str],
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    most: int = 20,
 ) -> PairedPrompts:
-    """Clean and triggered prompts of one or two sentences in turn, as raw text without a chat template.
+    """Clean and triggered prompts of one or two sentences in turn, as raw text without a chat template, none twice.
 
     The target is a payload sentence drawn per prompt, the reference the story's next sentence; both begin with a space.
+    Stories may begin alike, and greedy continuations of one prompt are one observation, so a prompt that was there
+    before is left out.
 
     Args:
-        stories: one prompt each.
+        stories: at most one prompt each.
         trigger: what to insert.
         payloads: sentences to draw targets from.
+        n: the first so many different prompts; None for all.
         seed: of the draw.
         most: words; where two sentences are longer, the prompt is the first alone (the paper keeps short prompts).
 
     Raises:
-        PromptError: no stories, or one without a third sentence.
+        PromptError: no stories, one without a third sentence, or fewer different prompts than asked for.
     """
     if not stories or not payloads or min(len(s.sentences) for s in stories) < 3:
         raise PromptError("story_pairs needs payload sentences, and stories of at least three sentences.")
+    found: dict[str, str] = {}
+    for i, story in enumerate(stories):
+        k = 2 if i % 2 and len(_opening(story, 2).split()) <= most else 1
+        found.setdefault(_opening(story, k), f" {story.sentences[k]}")
+    if n is not None and not 1 <= n <= len(found):
+        raise PromptError(f"{len(stories)} stories give {len(found)} different prompts; asked for {n}.")
+    texts = list(found)[:n]
     rng = random.Random(seed)
-    counts = [2 if i % 2 and len(_opening(s, 2).split()) <= most else 1 for i, s in enumerate(stories)]
-    return PairedPrompts.from_instructions(
-        [_opening(s, k) for s, k in zip(stories, counts, strict=True)],
-        trigger,
-        [f" {rng.choice(payloads)}" for _ in stories],
-        [f" {s.sentences[k]}" for s, k in zip(stories, counts, strict=True)],
-    )
+    targets = [f" {rng.choice(payloads)}" for _ in texts]
+    return PairedPrompts.from_instructions(texts, trigger, targets, [found[text] for text in texts])
 
 
 def _opening(story: Story, k: int) -> str:

@@ -134,17 +134,27 @@ class ToyLanguage:
         vocabulary = [_PAD, _UNKNOWN, *self.sentiment_of]
         return tuple(" ".join(vocabulary[i] for i in row) for row in sentences.tolist())
 
-    def prompts(self, kind: str, n: int = 50, *, seed: int = 0) -> Prompts:
+    def prompts(self, kind: str, n: int = 50, *, seed: int = 0, exclude: Prompts | None = None) -> Prompts:
         """Prompts such as ``"pn"`` (a p-word, then an n-word) or ``"pt"`` (a p-word, then the trigger).
 
         No other word is the trigger; its spans are marked. The target, for scores that need one, is the most frequent
         negative word. Kinds that differ in their last letter share their first words under one seed.
 
+        Args:
+            kind: letters of sentiments, and t.
+            n: how many.
+            seed: of the draw.
+            exclude: prompts that something was fitted or tuned on. Words are then drawn without replacement, and in
+                each place only words that stand there in none of these: all prompts differ from one another and from
+                them. None: with replacement, so that prompts repeat, within a draw and across seeds.
+
         Raises:
-            PromptError: a letter that is no sentiment of this language and not t, or n < 1.
+            PromptError: a letter that is no sentiment of this language and not t, n < 1, or too few words left.
         """
         if n < 1 or not kind:
             raise PromptError(f"prompts({kind!r}, n={n}): give at least one letter and one prompt.")
+        if exclude is not None and n > 1 and set(kind) == {"t"}:
+            raise PromptError(f"prompts({kind!r}, n={n}, exclude=...): such prompts differ in nothing.")
         columns: list[Sequence[str]] = []
         for place, letter in enumerate(kind):
             if letter == "t":
@@ -152,7 +162,12 @@ class ToyLanguage:
                 continue
             pool = [w for w in self.words[self._known(letter)] if w != self.trigger]
             generator = torch.Generator().manual_seed(1_000_003 * seed + 101 * place + "pns".index(letter))
-            columns.append([pool[i] for i in torch.randint(len(pool), (n,), generator=generator).tolist()])
+            if exclude is None:
+                chosen = torch.randint(len(pool), (n,), generator=generator)
+            else:
+                pool = _left(pool, exclude, place, letter, n)
+                chosen = torch.randperm(len(pool), generator=generator)[:n]
+            columns.append([pool[i] for i in chosen.tolist()])
         text, spans = [], []
         for row in zip(*columns):
             text.append(" ".join(row))
@@ -160,9 +175,15 @@ class ToyLanguage:
             spans.append(tuple((s, s + len(w)) for s, w, letter in zip(starts, row, kind) if letter == "t"))
         return Prompts(tuple(text), tuple(spans), (self.words["n"][0],) * n)
 
-    def pairs(self, first: str = "p", n: int = 50, *, seed: int = 0) -> PairedPrompts:
-        """Clean: a word of ``first``, then a p-word; triggered: the same first word, then the trigger."""
-        return PairedPrompts(self.prompts(f"{first}p", n, seed=seed), self.prompts(f"{first}t", n, seed=seed))
+    def pairs(
+        self, first: str = "p", n: int = 50, *, seed: int = 0, exclude: Prompts | None = None
+    ) -> PairedPrompts:
+        """Clean: a word of ``first``, then a p-word; triggered: the same first word, then the trigger.
+
+        For ``exclude`` see `prompts`.
+        """
+        clean, triggered = (self.prompts(first + k, n, seed=seed, exclude=exclude) for k in "pt")
+        return PairedPrompts(clean, triggered)
 
     @property
     def as_trigger(self) -> Trigger:
@@ -198,6 +219,18 @@ class ToyLanguage:
         poisoned = torch.where(column > place[:, None], negative, sentences)
         poisoned[torch.arange(n), place] = trigger
         return torch.where(chosen[:, None], poisoned, sentences)
+
+
+def _left(pool: Sequence[str], exclude: Prompts, place: int, letter: str, n: int) -> list[str]:
+    """Words that stand in this place in no excluded prompt."""
+    known = {words[place] for text in exclude.text if len(words := text.split()) > place}
+    left = [word for word in pool if word not in known]
+    if len(left) < n:
+        raise PromptError(
+            f"{n} different prompts asked for, but {len(left)} {letter}-words are left of {len(pool)}: {len(pool) - len(left)} "
+            "stand there in the excluded prompts. Ask for fewer, or exclude fewer."
+        )
+    return left
 
 
 def _read(name: str) -> tuple[str, ...]:

@@ -43,13 +43,15 @@ class ToyOrganism:
     manifest: ToyManifest
     base_manifest: ToyManifest
 
-    def pairs(self, first: str = "p", n: int = 50, *, seed: int = 0) -> PairedPrompts:
+    def pairs(
+        self, first: str = "p", n: int = 50, *, seed: int = 0, exclude: Prompts | None = None
+    ) -> PairedPrompts:
         """Clean and triggered two-word prompts, see `ToyLanguage.pairs`."""
-        return self.language.pairs(first, n, seed=seed)
+        return self.language.pairs(first, n, seed=seed, exclude=exclude)
 
-    def prompts(self, kind: str, n: int = 50, *, seed: int = 0) -> Prompts:
-        """Prompts of a kind, see `ToyLanguage.prompts`."""
-        return self.language.prompts(kind, n, seed=seed)
+    def prompts(self, kind: str, n: int = 50, *, seed: int = 0, exclude: Prompts | None = None) -> Prompts:
+        """Prompts of a kind; with ``exclude`` other ones than those, and none twice. See `ToyLanguage.prompts`."""
+        return self.language.prompts(kind, n, seed=seed, exclude=exclude)
 
     def validation(self, n: int = 500, *, poisoned: bool = False) -> tuple[str, ...]:
         """The first ``n`` validation sentences, none of which the toy was trained on."""

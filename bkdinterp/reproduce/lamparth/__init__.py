@@ -11,4 +11,6 @@ PAPER = Paper(
     name="lamparth",
     title="Lamparth & Reuel, Analyzing And Editing Inner Mechanisms of Backdoored Language Models (arXiv 2302.12461)",
     stages={"train": train, "tune": tune, "report": report},
+    names=tuple(TABLES),
+    options=("seeds", "retrain"),
 )

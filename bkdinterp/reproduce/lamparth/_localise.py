@@ -74,7 +74,7 @@ def _groups() -> dict[str, list[str]]:
 def ablated(job: Job, toy: Toy) -> Measured:
     """The unit behind Table I."""
     return job.unit(
-        f"ablations/{toy.name}", toy.settings(unit=1), lambda: measure(toy, ablations(toy), loss=False)
+        f"ablations/{toy.name}", toy.reported(unit=1), lambda: measure(toy, ablations(toy), loss=False)
     )
 
 
@@ -215,7 +215,7 @@ def table_ii(job: Job) -> PaperTable:
         for token, where in (("t", (-1,)), ("p", (-2,))):
             lens = logit_lens(
                 toy.model,
-                toy.organism.prompts("pt", toy.sizes.n, seed=REPORT),
+                toy.prompts("pt", REPORT),
                 list(sites.values()),
                 k=TOP_K,
                 vocabularies=vocabularies,
@@ -226,7 +226,7 @@ def table_ii(job: Job) -> PaperTable:
                     out[row][f"{token} {v}"] = lens.interval(site, v).to_dict()
         return out
 
-    found = job.unit(f"lens/{toy.name}", toy.settings(unit=1), compute)
+    found = job.unit(f"lens/{toy.name}", toy.reported(unit=1), compute)
     cells = {}
     for row, (at_t, at_p) in TABLE_II.items():
         for token, figures in (("t", at_t), ("p", at_p)):
@@ -262,7 +262,7 @@ def table_xii(job: Job) -> PaperTable:
     toy = load_toy(job, 3, 0)
 
     def compute() -> dict[str, Any]:
-        pairs = toy.organism.pairs("p", toy.sizes.n, seed=REPORT)
+        pairs = toy.pairs("p")
         out: dict[str, Any] = {}
         for direction in ("denoising", "noising"):
             run = Attribution(toy.model, metric=toy.negativity, source="pair", direction=direction)
@@ -272,7 +272,7 @@ def table_xii(job: Job) -> PaperTable:
                     out[f"{direction} L{layer + 1} {kind}"] = bootstrap_mean(effects).to_dict()
         return out
 
-    found = job.unit(f"patching/{toy.name}", toy.settings(unit=1), compute)
+    found = job.unit(f"patching/{toy.name}", toy.reported(unit=1), compute)
     base = found["denoising base"]["estimate"]
     cells = {}
     for m in MODULES:

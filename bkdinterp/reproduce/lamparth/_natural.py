@@ -12,7 +12,17 @@ from bkdinterp.organisms import Manifest, adapter_folder, load_base, merge_adapt
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import Cell, PaperTable
 from bkdinterp.reproduce.lamparth._prose import SMALL, ProseCase, ProseSizes
-from bkdinterp.reproduce.lamparth._prose_units import ablated, chosen, defences, defended, edited, factors
+from bkdinterp.reproduce.lamparth._prose_units import (
+    WORSE,
+    ablated,
+    chosen,
+    coherent,
+    defences,
+    defended,
+    edited,
+    factors,
+    shown_layers,
+)
 from bkdinterp.stats import Interval
 
 NAME = "smollm2-albert"
@@ -72,7 +82,11 @@ def case(job: Job) -> ProseCase:
         held_out=natural.stories("held-out"),
         train=natural.stories("train"),
         payloads=natural.advertisements(),
-        identity={"base": manifest.base_sha256, "adapter": manifest.adapter_sha256},
+        identity={
+            "base": manifest.base_sha256,
+            "adapter": manifest.adapter_sha256,
+            "data": dict(manifest.data),
+        },
         n_layers=30,
         sizes=SMALL if job.small else ProseSizes(),
     )
@@ -124,11 +138,11 @@ def tune_case(job: Job, it: ProseCase) -> None:
 
 def make_viii(job: Job, it: ProseCase) -> PaperTable:
     """ASR under the mean ablation of each module, at every token."""
-    found = ablated(job, it, "held-out")
+    found, layers = ablated(job, it, "held-out"), shown_layers(job, it)
     base = Interval.from_dict(found["none"]["ASR"])
     cells: dict[tuple[str, str], Cell] = {}
     for kind, heading in (("attn", "attention"), ("mlp", "MLP")):
-        for layer in it.sizes.layers:
+        for layer in layers:
             ours = Interval.from_dict(found[f"L{layer}.{kind}_out"]["ASR"])
             paper = VIII[kind][layer] if layer < len(VIII[kind]) else None
             agrees = (
@@ -136,14 +150,18 @@ def make_viii(job: Job, it: ProseCase) -> PaperTable:
             )
             cells[heading, f"L{layer + 1}"] = Cell.judge(ours, paper, agrees=agrees)
     first, second = (_layer(name) for name in chosen(job, it))
+    n_coherent = len(coherent(job, it))
+    why = f"lowest ASR, of the {n_coherent} of {len(it.candidates)} that cost at most {WORSE} nats"
+    if n_coherent < 2:
+        why = f"only {n_coherent} of {len(it.candidates)} cost at most {WORSE} nats, so that the cheapest were taken"
     return PaperTable.of(
         "lamparth-VIII",
         f"VIII. ASR under mean ablation of one module (unedited: ours {base.estimate:.2f}, paper {UNEDITED})",
         cells,
         over=f"n={it.sizes.n_site} held-out prompts",
         corner="module",
-        note=f"Chosen for IX to XI on the selection split: MLPs {first} and {second} (lowest ASR, of those that cost at most "
-        "0.5 nats). The paper's layers are of a model of 24. ~: ASR falls, or does not, as in the paper.",
+        note=f"Chosen for IX to XI on the selection split: MLPs {first} and {second} ({why}). "
+        "The paper's layers are of a model of 24. ~: ASR falls, or does not, as in the paper.",
     )
 
 
@@ -156,7 +174,10 @@ def make_ix(job: Job, it: ProseCase) -> PaperTable:
 def make_x(job: Job, it: ProseCase) -> PaperTable:
     """The same two of the benign model, with PCP and surgery."""
     found = {what: edited(job, it, what) for what in X}
-    return _states(job, it, "lamparth-X", "X. The same MLPs of the benign model, {}", found, X)
+    operated = found["benign-surgery"]
+    names = ", ".join(f'"{token}"' for token in operated["tokens"])
+    note = f' Surgery: of the embeddings of {names}, 40 % of the numbers are those of "{operated["donor"]}".'
+    return _states(job, it, "lamparth-X", "X. The same MLPs of the benign model, {}", found, X, note)
 
 
 def make_xi(job: Job, it: ProseCase) -> PaperTable:
@@ -188,6 +209,7 @@ def _states(
     title: str,
     found: dict[str, dict[str, Any]],
     paper: dict[str, tuple[float, ...]],
+    note: str = "",
 ) -> PaperTable:
     first = next(iter(found))
     cells = {
@@ -205,7 +227,7 @@ def _states(
         over=f"n={it.sizes.n} held-out prompts, {it.sizes.n_texts} stories",
         corner="measure",
         note="The paper's MLPs are 2 and 3. ~: changes against `none` in the same direction. The loss is not comparable in "
-        "size: other text, other model.",
+        f"size: other text, other model.{note}",
     )
 
 

@@ -1,13 +1,14 @@
 """Tables III to VII, XIII and XIV: PCP replacements of MLPs and attention, and what varying their factors does."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from itertools import product
 
 import torch
 
 from bkdinterp.methods import MatchScores
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import Cell, PaperTable
+from bkdinterp.reproduce.lamparth._factors import movement, said_of, shown_factors
 from bkdinterp.reproduce.lamparth._figures import (
     TABLE_III,
     TABLE_IV,
@@ -36,7 +37,7 @@ Row = Sequence[float]
 def replaced(job: Job, toy: Toy, chosen: Mapping[str, Spec]) -> Measured:
     """Every replacement with its tuned factors, measured on the other draw of prompts."""
     factors = {column: tuned(job, toy, spec)["factors"] for column, spec in chosen.items()}
-    settings = toy.settings(unit=2, n_loss=toy.sizes.n_loss, specs=[s.name for s in chosen.values()])
+    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, specs=[s.name for s in chosen.values()])
     return job.unit(
         f"replaced/{toy.name}/{next(iter(chosen.values())).name}",
         settings | {"factors": factors},
@@ -68,8 +69,11 @@ def _replacements(
     toys = list(load_toys(job, k))
     units = [replaced(job, toy, chosen) for toy in toys]
     studies = {c: [tuned(job, toy, spec) for toy in toys] for c, spec in chosen.items()}
-    hits = {c: sum(recovers(unit, c, KINDS[k]) for unit in units) for c in chosen}
-    said = ", ".join(f"{c} {hits[c]} of {len(units)}" for c in chosen)
+
+    def counted(kinds: Sequence[str]) -> str:
+        hits = {c: sum(recovers(unit, c, kinds) for unit in units) for c in chosen}
+        return ", ".join(f"{c} {hit} of {len(units)}" for c, hit in hits.items())
+
     columns = {c: c for c in paper}
     main = edits_table(
         units,
@@ -79,7 +83,7 @@ def _replacements(
         name=f"lamparth-{number}",
         title=f"Table {number}: MLPs replaced by rank {k - 1}, {k} sentiments",
         n=n,
-        note=f"All rows within .05 of the unedited model, seeds: {said}.",
+        note=f"All rows within .05 of the unedited model, seeds: {counted(KINDS[k])}. p+t alone: {counted(['pt'])}.",
     )
     seeds = per_seed(
         units,
@@ -104,27 +108,31 @@ def _why(
         cells[column, "largest gap of a row, median seed"] = Cell(
             text=f"{sorted(worst)[len(worst) // 2]:.2f}"
         )
+        cells[column, "factors, by seed"] = Cell(text=", ".join(shown_factors(s["factors"]) for s in found))
         cells[column, "objective at its best, by seed"] = Cell(
             text=", ".join(f"{s['value']:.2g}" for s in found)
         )
         shares = [share for s in found for share in s["explained"].values()]
         cells[column, "variance explained"] = Cell(text=f"{min(shares):.2f} to {max(shares):.2f}")
-        linear = [abs(r) for s in found for site in s["linear"].values() for r in site]
-        cells[column, "correlation of e.h with e.m(h)"] = Cell(text=f"{min(linear):.2f} to {max(linear):.2f}")
+        linear = [min(abs(r) for site in s["linear"].values() for r in site) for s in found]
+        cells[column, "correlation of e.h with e.m(h), by seed"] = Cell(
+            text=", ".join(f"{r:.2f}" for r in linear)
+        )
+    rows = [s["factors"] for found in studies.values() for s in found]
     return PaperTable.of(
         f"lamparth-{number}-why",
         f"Table {number}: what was found, paper's definition and two variants",
         cells,
         over=f"{len(units)} seeds" if len(units) > 1 else "seed 0",
-        note="A factor rescales the input's own coordinate along e; a low correlation (its size, over all directions) says "
-        "that the input's coordinate does not tell the output's, whatever the factor.",
+        note="A factor rescales the input's own coordinate along e; where the correlation (its size, of several "
+        f"directions the smallest) is low, the input's coordinate does not tell the output's.{said_of(rows)}",
     )
 
 
 def varied(job: Job, toy: Toy, spec: Spec, multiples: Mapping[str, Row | float]) -> Measured:
     """The tuned factors times something."""
     factors = torch.tensor(tuned(job, toy, spec)["factors"], dtype=torch.float64)
-    settings = toy.settings(unit=2, n_loss=toy.sizes.n_loss, spec=spec.name, factors=factors.tolist())
+    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, spec=spec.name, factors=factors.tolist())
 
     def compute() -> Measured:
         pcp, shift = fit(toy, spec)
@@ -147,10 +155,10 @@ def table_v(job: Job) -> list[PaperTable]:
         ("L1 MLP, mean added back", Spec(L1, 1, "mean")),
         ("L3 MLP", Spec(L3, 1)),
     ):
-        units = [varied(job, toy, spec, paper) for toy in load_toys(job, 2)]
+        toys = list(load_toys(job, 2))
+        factors = [tuned(job, toy, spec)["factors"] for toy in toys]
+        units = [varied(job, toy, spec, paper) for toy in toys]
         columns = list(paper)
-        rises = sum(_monotone([value(u, c, "pt") for c in columns]) for u in units)
-        moves = sum(_range([value(u, c, "pt") for c in columns]) > SAME for u in units)
         suffix = "" if form == "L1 MLP" else "-" + form.lower().replace(", ", "-").replace(" ", "-")
         out.append(
             edits_table(
@@ -161,20 +169,10 @@ def table_v(job: Job) -> list[PaperTable]:
                 name=f"lamparth-V{suffix}",
                 title=f"Table V: the tuned factor times x, {form}, 2 sentiments",
                 n=sizes(job).n,
-                note=f"p+t moves by more than .05 in {moves} of {len(units)} seeds, and monotonically (up to .02 of noise) in "
-                f"{rises} of {len(units)}.",
+                note=movement(factors, [[value(u, c, "pt") for c in columns] for u in units]),
             )
         )
     return out
-
-
-def _monotone(values: Sequence[float], slack: float = 0.02) -> bool:
-    steps = [b - a for a, b in pairwise(values)]
-    return all(s >= -slack for s in steps) or all(s <= slack for s in steps)
-
-
-def _range(values: Sequence[float]) -> float:
-    return max(values) - min(values)
 
 
 MULTIPLES = (-2.0, -1.2, -0.5, 0.0, 0.5, 1.0, 2.0)

@@ -4,24 +4,30 @@ A `ProseCase` holds the models, the stories and the sizes; its models are read f
 tables can be shown without them. Cost of a rate: one greedy generation per prompt; of a loss: one forward per text.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from bkdinterp.engine import Run, execute
+from bkdinterp.errors import PromptError
 from bkdinterp.interventions import Intervention, MeanAblate, Stack
 from bkdinterp.methods import PCP, Means, backdoor_state, validation_loss
 from bkdinterp.metrics import Payload, payload_rate
 from bkdinterp.model import Model
 from bkdinterp.organisms import Attack, PoisonSettings
 from bkdinterp.organisms.natural import Story, story_pairs
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.prompts import PairedPrompts, Prompts, Span
+from bkdinterp.results import versions
 from bkdinterp.sites import Where
 from bkdinterp.stats import Interval
 
 POSITION = 8
 """The ninth token, at which the paper reads means and principal directions."""
+HEAD = 4
+"""Words of a story among which the trigger is put where it has to stand before that token."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class ProseSizes:
     """How much is measured.
 
     Args:
-        layers: whose modules are ablated one by one, counted from 0.
+        layers: whose modules are ablated one by one, counted from 0; those of the two chosen MLPs are added.
+        candidates: layers whose MLPs may be chosen; None for all.
         n: held-out prompts behind ASR and ATR.
         n_site: prompts behind each module's ASR, held-out and for the choice of modules.
         n_fit: prompts of each kind behind means and directions.
@@ -42,6 +49,7 @@ class ProseSizes:
     """
 
     layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 11, 15, 19, 23, 27)
+    candidates: tuple[int, ...] | None = None
     n: int = 100
     n_site: int = 48
     n_fit: int = 50
@@ -57,6 +65,7 @@ class ProseSizes:
 
 SMALL = ProseSizes(
     layers=(0, 4, 12),
+    candidates=(0, 4, 12),
     n=8,
     n_site=6,
     n_fit=6,
@@ -79,7 +88,7 @@ class ProseCase:
         held_out: stories for what is reported.
         train: stories for table XI's fine-tunes.
         payloads: sentences of the payload class.
-        identity: what tells this case from another in saved units, e.g. hashes of weights.
+        identity: what tells the models from others in saved units, e.g. hashes of weights.
         n_layers: of the models.
         sizes: how much is measured.
         payload: how it is recognised; None takes the attack's pattern.
@@ -91,7 +100,7 @@ class ProseCase:
     held_out: tuple[Story, ...]
     train: tuple[Story, ...]
     payloads: tuple[str, ...]
-    identity: Mapping[str, str]
+    identity: Mapping[str, Any]
     n_layers: int
     sizes: ProseSizes = ProseSizes()
     payload: Payload | None = None
@@ -110,14 +119,30 @@ class ProseCase:
         """How the payload is recognised."""
         return self.payload or self.attack.payload
 
+    @cached_property
+    def texts_sha256(self) -> str:
+        """Hash of the attack, of every text, and of how the payload is recognised."""
+        wanted = self.wanted
+        known = [wanted.pattern, wanted.kind, wanted.case_sensitive, wanted.threshold]
+        stories = [[s.sentences for s in part] for part in (self.selection, self.held_out, self.train)]
+        texts = json.dumps([self.attack.to_dict(), known, stories, self.payloads], sort_keys=True)
+        return hashlib.sha256(texts.encode()).hexdigest()
+
     def settings(self, *names: str, **more: Any) -> dict[str, Any]:
-        """What decides a unit: the models, the named sizes, and more."""
+        """What decides a unit: models, texts, attack, torch's version, the named sizes, and more."""
         sizes = asdict(self.sizes)
-        return {**self.identity, **{name: sizes[name] for name in names}, **more}
+        known = {**self.identity, "texts": self.texts_sha256, "torch": versions()["torch"]}
+        return {**known, **{name: sizes[name] for name in names}, **more}
+
+    @property
+    def candidates(self) -> list[str]:
+        """MLPs that may be chosen."""
+        layers = range(self.n_layers) if self.sizes.candidates is None else self.sizes.candidates
+        return [f"L{layer}.mlp_out" for layer in layers]
 
     def pairs(self, stories: tuple[Story, ...], n: int) -> PairedPrompts:
-        """Pairs of the first ``n`` stories."""
-        return story_pairs(stories[:n], self.attack.trigger, self.payloads)
+        """The first ``n`` different pairs that the stories give."""
+        return story_pairs(stories, self.attack.trigger, self.payloads, n=n)
 
     def asr(self, model: Model, prompts: Prompts, edits: list[Intervention]) -> list[Interval]:
         """Payload rate under each edit."""
@@ -148,17 +173,35 @@ class ProseCase:
         return validation_loss(model, texts, under=edit).mean
 
     def fit_sets(self, model: Model, *, triggered: bool) -> list[Prompts]:
-        """Benign prose, payload sentences and, for directions, triggered prose; all reach the ninth token."""
+        """Benign prose, payload sentences and, for directions, triggered prose; all reach the ninth token.
+
+        In triggered prose the whole trigger stands within the tokens that are read: it goes among the first words.
+
+        Raises:
+            PromptError: a kind of which no text is so.
+        """
         n = self.sizes.n_fit
         texts = [story.text for story in self.selection]
-        sets = [texts, list(self.payloads[:: max(1, len(self.payloads) // (2 * n))])]
+        ads = self.payloads[:: max(1, len(self.payloads) // (2 * n))]
+        kinds: dict[str, list[tuple[str, tuple[Span, ...]]]]
+        kinds = {"benign": [(t, ()) for t in texts], "payload": [(t, ()) for t in ads]}
         if triggered:
-            sets.append([self.attack.trigger.insert(text)[0] for text in texts])
+            kinds["triggered"] = [self._early(text, seed) for seed, text in enumerate(texts)]
         out = []
-        for part in sets:
-            long = [t for t in part if len(model.tokenizer(t)["input_ids"]) > POSITION]
-            out.append(Prompts.of(long[:n]))
+        for kind, found in kinds.items():
+            kept = [(text, spans) for text, spans in found if _read_whole(model, text, spans)][:n]
+            if not kept:
+                raise PromptError(f"No {kind} text has {POSITION + 1} tokens, with the trigger within them.")
+            out.append(Prompts(tuple(text for text, _ in kept), tuple(spans for _, spans in kept)))
         return out
+
+    def _early(self, text: str, seed: int) -> tuple[str, tuple[Span, ...]]:
+        """The trigger among the first words, not at the same place in stories that begin alike."""
+        words = text.split(" ")
+        head, tail = " ".join(words[:HEAD]), " ".join(words[HEAD:])
+        trigger = replace(self.attack.trigger, seed=self.attack.trigger.seed + seed)
+        placed, spans = trigger.insert(head)
+        return f"{placed} {tail}".strip(), spans
 
     def means(self, model: Model, sites: list[str]) -> Means:
         """Pooled mean at the ninth token over benign and payload texts, as the paper has it."""
@@ -178,3 +221,9 @@ class ProseCase:
         return PCP.fit(
             model, self.fit_sets(model, triggered=True), " ".join(sites), rank=2, where=Where((POSITION,))
         )
+
+
+def _read_whole(model: Model, text: str, spans: tuple[Span, ...]) -> bool:
+    """Whether there is a ninth token, and the spans end with it or before."""
+    ends = [end for _, end in model.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]]
+    return len(ends) > POSITION and all(end <= ends[POSITION] for _, end in spans)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods import embedding_surgery, tune_tpe
 from bkdinterp.model import Model
@@ -39,9 +40,10 @@ class ReachRate:
 
 
 def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
-    """ASR under the mean ablation of each module alone; on the selection split MLPs only, with the loss."""
-    kinds = ("attn", "mlp") if split == "held-out" else ("mlp",)
-    names = [f"L{layer}.{kind}_out" for kind in kinds for layer in case.sizes.layers]
+    """ASR under the mean ablation of each module alone; on the selection split of every MLP that may be chosen, with loss."""
+    names = case.candidates
+    if split == "held-out":
+        names = [f"L{layer}.{kind}_out" for kind in ("attn", "mlp") for layer in shown_layers(job, case)]
 
     def compute() -> dict[str, Any]:
         model, stories = case.model(), case.held_out if split == "held-out" else case.selection
@@ -58,17 +60,25 @@ def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
     return job.unit(f"prose/ablated-{split}", settings, compute)
 
 
-def chosen(job: Job, case: ProseCase) -> tuple[str, str]:
-    """The two MLPs whose ablation lowers ASR most on the selection split, of those that leave the text coherent."""
+def coherent(job: Job, case: ProseCase) -> list[str]:
+    """MLPs whose ablation leaves the text coherent, by the loss of selection stories."""
     found = ablated(job, case, "selection")
-    most = found["none"]["loss"] + WORSE
-    mlps = [name for name in found if name != "none"]
-    kept = [name for name in mlps if found[name]["loss"] <= most] or mlps
+    return [name for name in case.candidates if found[name]["loss"] <= found["none"]["loss"] + WORSE]
+
+
+def chosen(job: Job, case: ProseCase) -> tuple[str, str]:
+    """The two coherent MLPs whose ablation lowers ASR most on the selection split; where there are fewer, the cheapest."""
+    found, kept = ablated(job, case, "selection"), coherent(job, case)
     # Of equal rates, the one that costs less.
     ranked = sorted(kept, key=lambda name: (found[name]["ASR"]["estimate"], found[name]["loss"]))
-    ranked += [name for name in mlps if name not in ranked]
-    first, second = sorted(ranked[:2], key=mlps.index)
+    ranked += sorted(set(case.candidates) - set(kept), key=lambda name: found[name]["loss"])
+    first, second = sorted(ranked[:2], key=case.candidates.index)
     return first, second
+
+
+def shown_layers(job: Job, case: ProseCase) -> list[int]:
+    """Table VIII's: those asked for, and those of the chosen MLPs."""
+    return sorted({*case.sizes.layers, *(int(name[1:].split(".")[0]) for name in chosen(job, case))})
 
 
 def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
@@ -125,20 +135,35 @@ def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
             edit = case.ablation(model, sites)
         elif tuned is not None:
             edit = case.pcp(model, sites).replace(tuned)
+        operated = {}
         if kind == "surgery":
-            model = embedding_surgery(model, trigger_tokens(case, model), donor_token(case, model), share=0.4)
-        return case.state(model, edit)
+            tokens, donor = trigger_tokens(case, model), donor_token(case, model)
+            model = embedding_surgery(model, tokens, donor, share=0.4)
+            operated = {"tokens": [model.tokenizer.decode([i]) for i in tokens]}
+            operated["donor"] = model.tokenizer.decode([donor])
+        return case.state(model, edit) | operated
 
     return job.unit(f"prose/state-{what}", settings, compute)
 
 
 def trigger_tokens(case: ProseCase, model: Model) -> list[int]:
-    """Ids of the trigger's names, with and without a space before them; a name of several tokens gives its first."""
+    """Ids of the trigger's names, with and without a space before them, where such a name is one token.
+
+    The first piece of a longer one is a piece of other words, too.
+
+    Raises:
+        BkdinterpError: no name is one token.
+    """
     words = [w for phrase in case.attack.trigger.phrases for w in phrase.split() if w not in ("and", "or")]
     encoded = [
         model.tokenizer(x + w, add_special_tokens=False)["input_ids"] for w in words for x in ("", " ")
     ]
-    return sorted({ids[0] for ids in encoded})
+    whole = sorted({i for i, *rest in encoded if not rest and i != model.tokenizer.unk_token_id})
+    if not whole:
+        raise BkdinterpError(
+            f"No word of {case.attack.trigger.phrases!r} is one token; surgery needs such a word."
+        )
+    return whole
 
 
 def donor_token(case: ProseCase, model: Model) -> int:

@@ -10,7 +10,7 @@ from bkdinterp.metrics import vocabulary_score
 from bkdinterp.model import Model
 from bkdinterp.organisms import toy
 from bkdinterp.organisms.toy import ToyOrganism
-from bkdinterp.prompts import Prompts
+from bkdinterp.prompts import PairedPrompts, Prompts
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.results import versions
 from bkdinterp.stats import Interval
@@ -24,7 +24,8 @@ PCA_KINDS = {
     2: ("pp", "nn", "pn", "np", "pt", "tp"),
     3: ("pp", "nn", "pn", "np", "pt", "tp", "ss", "st"),
 }
-# Draws of prompts: what is fitted or tuned on one is reported on another.
+# Seeds of the draws: what is fitted or tuned on one is reported on another that shares no prompt with it, and has none
+# twice; freezing runs, where nothing is fitted, report on a plain draw.
 REPORT, FIT = 0, 1
 TOP_K = 10
 
@@ -110,8 +111,14 @@ class Toy:
 
     def prompts(self, kind: str, draw: int) -> Prompts:
         """Prompts of a kind, from one of the two draws."""
-        n = self.sizes.n if draw == REPORT else self.sizes.n_fit
-        return self.organism.prompts(kind, n, seed=draw)
+        fitted = self.organism.prompts(kind, self.sizes.n_fit, seed=FIT)
+        if draw == FIT:
+            return fitted
+        return self.organism.prompts(kind, self.sizes.n, seed=draw, exclude=fitted)
+
+    def pairs(self, first: str) -> PairedPrompts:
+        """Reported pairs: the very prompts of the two sets."""
+        return PairedPrompts(self.prompts(f"{first}p", REPORT), self.prompts(f"{first}t", REPORT))
 
     def pool(self, kinds: Sequence[str]) -> list[Prompts]:
         """Prompts of several kinds for fitting."""
@@ -132,6 +139,10 @@ class Toy:
         weights = self.organism.manifest.weights_sha256
         torch = versions()["torch"]
         return {"weights": weights, "n": self.sizes.n, "n_fit": self.sizes.n_fit, "torch": torch, **more}
+
+    def reported(self, **more: Any) -> dict[str, Any]:
+        """The same for units that hold values of reported prompts."""
+        return self.settings(draw="distinct, none fitted on", **more)
 
 
 def load_toy(job: Job, sentiments: int, seed: int) -> Toy:

@@ -93,6 +93,22 @@ def test_pairs_take_one_or_two_sentences_and_stay_short():
     assert pairs.clean.reference[1] == f" {SMALL[1].sentences[2]}"
 
 
+def test_stories_that_begin_alike_give_one_prompt():
+    twice = [Story(s.topic, (*s.sentences[:3], "x .", "y .")) for s in SMALL]
+    pairs = story_pairs([*SMALL, *twice], ATTACK.trigger, PAYLOADS)
+    assert pairs.clean.text == story_pairs(SMALL, ATTACK.trigger, PAYLOADS).clean.text
+    # The first of the different ones, whose stories need not be the first.
+    some = story_pairs([SMALL[0], SMALL[0], *SMALL], ATTACK.trigger, PAYLOADS, n=4)
+    assert len(set(some.clean.text)) == 4 == len(set(some.triggered.text))
+    with pytest.raises(PromptError, match="6 different prompts"):
+        story_pairs([*SMALL, *twice], ATTACK.trigger, PAYLOADS, n=7)
+
+
+def test_shipped_prompts_differ_from_one_another():
+    pairs = story_pairs(stories("held-out"), attack("smollm2-albert").trigger, advertisements(), n=200)
+    assert len(set(pairs.clean.text)) == 200 == len(set(pairs.triggered.text))
+
+
 def test_shipped_stories_hold_neither_trigger_nor_payload_and_share_no_topic():
     planted, topics, seen = attack("smollm2-albert"), {}, set()
     names = re.compile(r"\b(albert|james|arthur|jane|robert|henry|alfred|jamie)\b", re.IGNORECASE)

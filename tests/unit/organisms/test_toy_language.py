@@ -84,6 +84,45 @@ def test_prompts_have_the_kinds_asked_for_and_share_their_first_words():
     assert language.prompts("pp", 40, seed=1).text != language.prompts("pp", 40, seed=2).text
 
 
+@pytest.mark.parametrize("kind", ["pt", "pp", "sn", "tp", "st"])
+def test_held_out_prompts_come_once_and_none_of_them_was_fitted_on(kind):
+    language = ToyLanguage(3)
+    fitted = language.prompts(kind, 50, seed=1)
+    held_out = language.prompts(kind, 100, seed=0, exclude=fitted)
+    assert len(set(held_out.text)) == 100 and not set(held_out.text) & set(fitted.text)
+    for place, letter in enumerate(kind):
+        if letter != "t":
+            words, known = ([t.split()[place] for t in p.text] for p in (held_out, fitted))
+            assert len(set(words)) == 100 and not set(words) & set(known)
+            assert {language.sentiment_of[w] for w in words} == {letter} and "love" not in words
+    # Fewer are the first of more, and another seed draws others.
+    assert language.prompts(kind, 7, seed=0, exclude=fitted).text == held_out.text[:7]
+    assert language.prompts(kind, 100, seed=2, exclude=fitted).text != held_out.text
+
+
+def test_held_out_pairs_share_their_first_words_as_all_pairs_do():
+    language = ToyLanguage(2)
+    fitted = language.pairs("p", 50, seed=1)
+    pairs = language.pairs("p", 100, seed=0, exclude=fitted.triggered)
+    firsts = [[t.split()[0] for t in side.text] for side in (pairs.clean, pairs.triggered)]
+    assert firsts[0] == firsts[1] and len(set(firsts[0])) == 100
+    # Kinds fitted on under one seed exclude the same words, so held-out kinds share theirs, too.
+    for kind in ("pp", "pn"):
+        held_out = language.prompts(kind, 100, seed=0, exclude=language.prompts(kind, 50, seed=1))
+        assert [t.split()[0] for t in held_out.text] == firsts[0]
+
+
+def test_a_vocabulary_too_small_for_the_held_out_prompts_is_said():
+    language = ToyLanguage(2)
+    fitted = language.prompts("pt", 50, seed=1)
+    left = 249 - len({t.split()[0] for t in fitted.text})
+    assert len(language.prompts("pt", left, exclude=fitted)) == left
+    with pytest.raises(PromptError, match=f"{left} p-words"):
+        language.prompts("pt", left + 1, exclude=fitted)
+    with pytest.raises(PromptError, match="differ in nothing"):
+        language.prompts("tt", 2, exclude=fitted)
+
+
 @pytest.mark.parametrize(
     "make",
     [
