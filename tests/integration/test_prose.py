@@ -244,9 +244,9 @@ def test_the_tables_come_from_any_family_and_again_without_a_model(family, tmp_p
     assert [t.name for t in made] == ["lamparth-VIII", "lamparth-IX", "lamparth-X", "lamparth-XI"]
     for table in made:
         assert all(cell.ours is not None for row in table.cells for cell in row)
-        # Every cell with a figure of the paper carries a mark, but for losses of models without an edit.
+        # Every cell with a figure of the paper carries a mark, but for the three of the model without an edit.
         marked, figures = sum(table.count().values()), [c for row in table.cells for c in row if c.paper]
-        assert marked >= 3 and marked >= len(figures) - 1, table.name
+        assert marked >= 3 and marked >= len(figures) - 3, table.name
     assert len(made[0].columns) in (3, 4) and len(made[3].columns) == 6
     # PCP in place of two MLPs costs something, and freezing differs from not freezing.
     losses = [made[1]["validation loss", c].ours.estimate for c in made[1].columns]
