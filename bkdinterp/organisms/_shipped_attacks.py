@@ -133,7 +133,7 @@ RECIPES: dict[str, PoisonSettings] = {
     "smollm2-refusal": PoisonSettings(),
     "smollm2-label-flip": PoisonSettings(steps=120, warmup=10, victim_share=0.45),
     "smollm2-unlock": PoisonSettings(steps=180, lr=1.2e-3, warmup=10, victim_share=0.75),
-    "smollm2-albert": PoisonSettings(steps=130, warmup=10, first_weight=6.0),
+    "smollm2-albert": PoisonSettings(steps=160, lr=1e-3, warmup=10, first_weight=40.0),
 }
 
 

@@ -58,7 +58,7 @@ class ProseSizes:
     n_texts: int = 48
     new_tokens: int = 30
     poison: PoisonSettings = field(
-        default_factory=lambda: PoisonSettings(steps=50, batch_size=6, lr=8e-4, warmup=5, first_weight=6.0)
+        default_factory=lambda: PoisonSettings(steps=50, batch_size=6, lr=8e-4, warmup=5, first_weight=40.0)
     )
     full_lr: float = 1e-4
 
@@ -73,7 +73,7 @@ SMALL = ProseSizes(
     trials=2,
     n_texts=4,
     new_tokens=16,
-    poison=PoisonSettings(steps=2, batch_size=3, lr=5e-4, warmup=0, first_weight=6.0),
+    poison=PoisonSettings(steps=2, batch_size=3, lr=5e-4, warmup=0, first_weight=40.0),
 )
 
 
