@@ -194,7 +194,7 @@ def reproduce(
         console.print()
         console.print(table.rich())
     if tables:
-        console.print(f"\n{LEGEND}", markup=False, highlight=False)
+        console.print(f"\n{LEGEND} {chosen.legend}".rstrip(), markup=False, highlight=False)
     report(f"done; everything is in {job.out}/")
 
 

@@ -136,6 +136,14 @@ class PCPStudy(Result):
         """The smallest objective."""
         return float(self.values.min())
 
+    @property
+    def ties(self) -> Float[Tensor, "tie factor"]:
+        """The factors of every trial whose objective equals the smallest one, `best` first.
+
+        More than one: the objective does not tell these factors apart, though other prompts or other edits may.
+        """
+        return self.factors[self.values == self.values.min()]
+
     def to_frame(self) -> "pandas.DataFrame":
         """One row per trial."""
         import pandas as pd
@@ -156,9 +164,10 @@ class PCPStudy(Result):
         )
 
     def describe(self) -> str:
-        """Method, number of trials, best factors and their objective."""
+        """Method, number of trials, best factors and their objective, and how many trials share it."""
         best = ", ".join(f"{name} = {v:.3g}" for name, v in zip(self.names, self.best.tolist(), strict=True))
-        return f"{self.method}, {len(self.values)} trials, best objective {self.best_value:.3g} at {best}"
+        shared = f", the first of {n} trials that tie" if (n := len(self.ties)) > 1 else ""
+        return f"{self.method}, {len(self.values)} trials, best objective {self.best_value:.3g} at {best}{shared}"
 
 
 def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> PCPStudy:

@@ -13,6 +13,7 @@ from bkdinterp.reproduce._store import UnitStore
 from bkdinterp.reproduce._table import PaperTable, save_tables
 
 STAGES = ("train", "tune", "report")
+SMALL_NOTE = "Made with `--small`: sizes that only show that everything runs. Not to be read."
 # A paper is a folder of this package that defines PAPER.
 PAPERS = ("lamparth", "bkdattr")
 
@@ -70,6 +71,8 @@ class Paper:
         stages: train, tune and report, in this order; each returns the tables it made (only report has any).
         names: what ``only`` may name; empty: the stages themselves refuse what they do not know.
         options: which of ``seeds`` and ``retrain`` it has.
+        shipped_seeds: of how many seeds there are models; ``retrain`` may have more.
+        legend: what a reader of its tables has to know besides the marks.
     """
 
     name: str
@@ -77,12 +80,14 @@ class Paper:
     stages: Mapping[str, Stage]
     names: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    shipped_seeds: int | None = None
+    legend: str = ""
 
     def check(self, job: Job) -> None:
         """Refuse what this paper does not have, before anything is computed.
 
         Raises:
-            BkdinterpError: an unknown name in ``only``, or an option that would be ignored.
+            BkdinterpError: an unknown name in ``only``, an option that would be ignored, or more seeds than there are.
         """
         unknown = [name for name in job.only if self.names and name not in self.names]
         if unknown:
@@ -93,6 +98,11 @@ class Paper:
         ignored = [name for name, on in given.items() if on and name not in self.options]
         if ignored:
             raise BkdinterpError(f"{self.name} has no {', '.join(ignored)}; leave this option out.")
+        there = self.shipped_seeds
+        if job.seeds is not None and there is not None and not job.retrain and job.seeds > there:
+            raise BkdinterpError(
+                f"{self.name}: seeds={job.seeds}, but models of {there} seeds are shipped (0 to {there - 1}); give 1 to {there}."
+            )
 
     def run(self, job: Job, stages: Sequence[str] = STAGES) -> tuple[PaperTable, ...]:
         """Run stages one after the other; tables go to ``tables.json`` in the job's folder, too.
@@ -108,6 +118,8 @@ class Paper:
         tables: list[PaperTable] = []
         for stage in stages:
             tables += self.stages[stage](job)
+        if job.small:
+            tables = [replace(t, note=" ".join(x for x in (SMALL_NOTE, t.note) if x)) for t in tables]
         if tables and not job.frozen:
             save_tables(tables, job.out / ("tables-small.json" if job.small else "tables.json"))
         return tuple(tables)

@@ -30,9 +30,10 @@ class Agreement(StrEnum):
 
 # An interval as wide as this, or wider, says too little for "the paper's figure lies in it" to be agreement.
 WIDEST = 0.3
+# For a terminal, where the paper's figure stands in brackets.
 LEGEND = (
-    "ours [95 % interval] · *paper*; = the paper's figure lies in our interval, which is narrower than .3, "
-    "~ same sign or order, ≠ disagrees"
+    "A cell: ours [95 % interval] (the paper's). The interval is left out where all values are the same. = the paper's figure "
+    "lies in our interval, which is narrower than .3; ~ same sign or order; ≠ disagrees."
 )
 
 

@@ -65,6 +65,9 @@ def test_patching_the_first_attention_takes_the_trigger_away(tables):
     # The first word is the same: all that the model can know of the trigger starts at its token in layer 1.
     effect = tables["lamparth-XII"]["L1 attention", "indirect effect"]
     assert effect.ours.high < -0.5 and effect.agreement in (Agreement.agrees, Agreement.within)
+    for name in ("lamparth-XII-seeds", "lamparth-XII-2-seeds"):
+        alone = tables[name]["seed 0", "L1 attention"].ours
+        assert alone.estimate == -tables[name]["seed 0", "p+t unpatched"].ours.estimate < -0.5
 
 
 def test_all_conditions_of_the_freezing_runs_are_there(tables):

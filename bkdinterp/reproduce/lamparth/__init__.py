@@ -13,4 +13,6 @@ PAPER = Paper(
     stages={"train": train, "tune": tune, "report": report},
     names=tuple(TABLES),
     options=("seeds", "retrain"),
+    shipped_seeds=5,
+    legend="Layers and heads count from 1, as in the paper: L1 attention is the site L0.attn_out, L3 MLP is L2.mlp_out.",
 )

@@ -1,4 +1,4 @@
-"""Tables I, II and XII: mean ablation of every module, logit lens, causal patching.
+"""Tables I and II: mean ablation of every module, logit lens.
 
 Beside Table I: how often each ablation removes the trigger's effect, which pairs of modules do where none alone does, and
 what the released code's faulty mean gives. Cost: about 30 scored edits per toy.
@@ -9,10 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from bkdinterp.interventions import Intervention, MeanAblate, ZeroAblate
-from bkdinterp.methods import Attribution, Means, logit_lens
+from bkdinterp.methods import Means, logit_lens
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.lamparth._figures import MODULES, SHOWN, TABLE_I, TABLE_II, TABLE_XII
+from bkdinterp.reproduce.lamparth._figures import MODULES, SHOWN, TABLE_I, TABLE_II
 from bkdinterp.reproduce.lamparth._measured import (
     HIGH,
     LOW,
@@ -36,7 +36,7 @@ from bkdinterp.reproduce.lamparth._toys import (
     sizes,
 )
 from bkdinterp.sites import Where
-from bkdinterp.stats import Interval, bootstrap_mean, wilson
+from bkdinterp.stats import Interval, wilson
 
 EVERYWHERE = Where("all", generated=True)
 # Fixed before the runs over seeds: an ablation removes the effect where p+t falls to what counts as near zero for the
@@ -255,40 +255,3 @@ def _lens_site(row: str) -> str:
 
 def _larger(found: Mapping[str, dict], token: str) -> bool:
     return found[f"{token} negative"]["estimate"] > found[f"{token} positive"]["estimate"]
-
-
-def table_xii(job: Job) -> PaperTable:
-    """Causal patching between p+p and p+t, in both directions, seed 0 of the toys with three sentiments."""
-    toy = load_toy(job, 3, 0)
-
-    def compute() -> dict[str, Any]:
-        pairs = toy.pairs("p")
-        out: dict[str, Any] = {}
-        for direction in ("denoising", "noising"):
-            run = Attribution(toy.model, metric=toy.negativity, source="pair", direction=direction)
-            for kind, found in (("MLP", run.mlps(pairs)), ("attention", run.attentions(pairs))):
-                out[f"{direction} base"] = bootstrap_mean(found.base.double()).to_dict()
-                for layer, effects in enumerate(found.effects.double()):
-                    out[f"{direction} L{layer + 1} {kind}"] = bootstrap_mean(effects).to_dict()
-        return out
-
-    found = job.unit(f"patching/{toy.name}", toy.reported(unit=1), compute)
-    base = found["denoising base"]["estimate"]
-    cells = {}
-    for m in MODULES:
-        effect = Interval.from_dict(found[f"denoising {m}"])
-        patched = Interval(
-            base + effect.estimate, base + effect.low, base + effect.high, effect.n, effect.method
-        )
-        figure = TABLE_XII[m]
-        same = agrees(patched.estimate, figure, base, 0.23)
-        cells[m, "p+t with the module from p+p"] = Cell.judge(patched, figure, agrees=same, tolerance=0.005)
-        cells[m, "indirect effect"] = Cell.judge(effect, figure - 0.23, agrees=same, tolerance=0.005)
-        cells[m, "p+p with the module from p+t, effect"] = Cell(Interval.from_dict(found[f"noising {m}"]))
-    return PaperTable.of(
-        "lamparth-XII",
-        f"Table XII: causal patching, 3 sentiments (unpatched p+t {base:.2f}, paper .23)",
-        cells,
-        corner="patched",
-        over=f"seed 0, n={toy.sizes.n} prompts",
-    )

@@ -19,7 +19,7 @@ TABLES: dict[str, str] = {
     "V": "_pcp_tables:table_v",
     "VI": "_pcp_tables:table_vi",
     "VII": "_pcp_tables:table_vii",
-    "XII": "_localise:table_xii",
+    "XII": "_patching:table_xii",
     "XIII": "_pcp_tables:table_xiii",
     "XIV": "_pcp_tables:table_xiv",
     "freezing": "_freezing:table_freezing",

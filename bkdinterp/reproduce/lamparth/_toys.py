@@ -35,7 +35,7 @@ class Sizes:
     """How much of everything.
 
     Args:
-        seeds: seeds of tables I and III to VI.
+        seeds: seeds of tables I, III to VI and XII.
         n: prompts of each kind behind a reported value.
         n_fit: prompts of each kind for means, directions and tuning; the paper's 50.
         n_loss: validation sentences.

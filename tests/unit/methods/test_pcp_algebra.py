@@ -81,6 +81,15 @@ def test_grid_tries_every_combination():
     assert len(study.to_frame()) == 9
 
 
+def test_a_study_says_how_many_trials_tie():
+    pcp, values = fitted((2,)), [0.0, 1.0, 2.0]
+    flat = tune_grid(pcp, lambda edit: max(0.0, 2.0 - float(edit.factors[0])), values)
+    assert flat.ties.tolist() == [[2.0, 0.0], [2.0, 1.0], [2.0, 2.0]]
+    assert flat.best.tolist() == flat.ties[0].tolist() and "the first of 3 trials that tie" in repr(flat)
+    bowl = tune_grid(pcp, lambda edit: float((edit.factors - 1).square().sum()), values)
+    assert bowl.ties.tolist() == [[1.0, 1.0]] and "tie" not in repr(bowl)
+
+
 def test_grid_refuses_too_many_combinations():
     with pytest.raises(BkdinterpError, match="combinations"):
         tune_grid(fitted(), lambda edit: 0.0, [0.1 * i for i in range(10)])
