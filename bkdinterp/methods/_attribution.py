@@ -22,6 +22,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, RunResult, Score, execute
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._effects import Effects
+from bkdinterp.methods._guards import check_runs
 from bkdinterp.methods._partial import complete_block
 from bkdinterp.methods._scores import HeadScores, LayerScores, NeuronScores
 from bkdinterp.methods._source import (
@@ -67,7 +68,7 @@ class Attribution:
             serves all.
 
     Raises:
-        PlanError: an unknown metric, source or direction.
+        PlanError: an unknown metric, source or direction; when run, a metric that is NaN.
     """
 
     model: Model
@@ -239,6 +240,7 @@ class Attribution:
             stop.partial = scores(stop.results)
             raise
         found = _scores(results, len(pairs))
+        check_runs(found, sites, runs[0].score_name)
         return result(found[1:] - found[0], self._common(pairs, found[0], origin))
 
     def _origin(self, pairs: PairedPrompts, source_pairs: PairedPrompts | None) -> Origin:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.model import Model
 from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
@@ -101,7 +102,7 @@ class FineTuned:
 
 
 def fine_tune(
-    module: PreTrainedModel,
+    module: PreTrainedModel | Model,
     sequences: Sequence[Sequence[int]] | Int[Tensor, "example pos"],
     settings: TuneSettings | None = None,
     *,
@@ -117,7 +118,7 @@ def fine_tune(
     """Train a copy of ``module`` to predict every token of the sequences; ``module`` is not changed.
 
     Args:
-        module: where training starts.
+        module: where training starts; of a ``Model`` its module.
         sequences: token ids, without padding.
         settings: the recipe.
         weights: of each token in the loss, as long as its sequence; None weighs all tokens the same.
@@ -137,6 +138,8 @@ def fine_tune(
         BkdinterpError: everything frozen, intervals below 1, or the loss is not finite.
     """
     settings = settings or TuneSettings()
+    if isinstance(module, Model):
+        module = module.module  # type: ignore[assignment]
     if min(checkpoint_every, log_every) < 1 or measure_every < 0:
         raise BkdinterpError(
             f"checkpoint_every={checkpoint_every} and log_every={log_every} must be at least 1, "
