@@ -1,6 +1,6 @@
 """What methods refuse: scores that are no numbers, and edits that were made from another model. No forwards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -66,8 +66,9 @@ def as_prompt_sets(prompts: Any, who: str) -> list[Prompts]:
     """
     if isinstance(prompts, Prompts):
         return [prompts]
-    values = getattr(prompts, "values", None)
-    found = list(values() if callable(values) else prompts) if hasattr(prompts, "__iter__") else [prompts]
+    if isinstance(prompts, Mapping):
+        prompts = prompts.values()
+    found: list[Any] = list(prompts) if isinstance(prompts, Iterable) else [prompts]
     for one in found:
         if not isinstance(one, Prompts):
             raise PlanError(
@@ -79,7 +80,7 @@ def as_prompt_sets(prompts: Any, who: str) -> list[Prompts]:
 
 def check_sets(sets: Any, who: str) -> None:
     """Raises PlanError unless it is a mapping, name -> Prompts."""
-    if not hasattr(sets, "items"):
+    if not isinstance(sets, Mapping):
         raise PlanError(
             f'{who} takes a mapping, name -> Prompts, e.g. {{"pt": prompts}}; got {type(sets).__name__}.'
         )

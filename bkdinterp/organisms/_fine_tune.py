@@ -138,23 +138,22 @@ def fine_tune(
         BkdinterpError: everything frozen, intervals below 1, or the loss is not finite.
     """
     settings = settings or TuneSettings()
-    if isinstance(module, Model):
-        module = module.module  # type: ignore[assignment]
+    base: Any = module.module if isinstance(module, Model) else module
     if min(checkpoint_every, log_every) < 1 or measure_every < 0:
         raise BkdinterpError(
             f"checkpoint_every={checkpoint_every} and log_every={log_every} must be at least 1, "
             f"measure_every={measure_every} at least 0."
         )
-    embeddings: Any = module.get_input_embeddings()
+    embeddings: Any = base.get_input_embeddings()
     rows = as_rows(sequences, len(embeddings.weight))
     steps = settings.steps(len(rows))
     batches = [_batch(len(rows), step, settings) for step in range(steps)]
     scales = as_weights(weights, rows, batches)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model, trained = _trainable(module, settings)
+        model, trained = _trainable(base, settings)
         optimiser = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-        key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(module)))
+        key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(base)))
         losses = load_checkpoint(checkpoint, key, trained, optimiser)
         curve = CurveRecorder(model, measure, checkpoint, len(losses))
         if not losses:
@@ -188,7 +187,7 @@ def fine_tune(
     if merge or settings.lora is None:
         model.requires_grad_(True)
     model.eval()
-    return FineTuned(model, tuple(losses), curve.result(module, settings.what, settings.seed))
+    return FineTuned(model, tuple(losses), curve.result(base, settings.what, settings.seed))
 
 
 def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, dict[str, Tensor]]:
