@@ -81,6 +81,8 @@ class MeanAblate(_OnSites):
             value = _lookup(self.means, site)
             if value.ndim != 1:
                 raise SiteError(f"MeanAblate needs a mean of shape [d] for {site}; got {tuple(value.shape)}.")
+            if not bool(value.isfinite().all()):
+                raise SiteError(f"MeanAblate at {site}: the mean holds NaN or infinity.")
             out.append(Edit(site, Where.of(self.where), keep=0, value=value))
         return tuple(out)
 
@@ -150,6 +152,9 @@ class Patch(_OnSites):
         return tuple(Edit(s, Where.of(self.where), keep=0, value=_lookup(values, s)) for s in self._each())
 
 
+_LARGEST_FACTOR = (
+    1e6  # drowns the rest of a float32 stream; by 1e19 the next norm overflows and every prompt reads alike
+)
 _INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.attn_in}
 
 
@@ -163,13 +168,15 @@ class PCPReplace(Intervention):
     Args:
         site: an ``mlp_out`` or ``attn_out`` site.
         directions: orthonormal principal directions ``[rank d_model]``.
-        factors: scaling factors ``[rank]``, signs allowed.
+        factors: scaling factors ``[rank]``, signs allowed, at most 1e6 in size.
+        fitted_on: the ``Fingerprint.model`` of the directions; methods refuse the edit on another. None: on any model.
     """
 
     site: Site | str
     directions: Float[Tensor, "rank d_model"]
     factors: Float[Tensor, " rank"]
     where: WhereLike = field(default=Where("all", generated=True), kw_only=True)
+    fitted_on: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
@@ -180,6 +187,13 @@ class PCPReplace(Intervention):
             raise SiteError(
                 "PCPReplace needs directions [rank d_model] and factors [rank]; "
                 f"got {tuple(self.directions.shape)} and {tuple(self.factors.shape)}."
+            )
+        if not bool(self.directions.isfinite().all()):
+            raise SiteError(f"PCPReplace at {self.site}: the directions hold NaN or infinity.")
+        if not bool((self.factors.abs() <= _LARGEST_FACTOR).all()):  # NaN is not smaller either
+            raise SiteError(
+                f"PCPReplace at {self.site}: factors {self.factors.tolist()} must be finite and at most "
+                f"{_LARGEST_FACTOR:g} in size."
             )
 
     @property

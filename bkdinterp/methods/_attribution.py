@@ -22,6 +22,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, RunResult, Score, execute
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._effects import Effects
+from bkdinterp.methods._guards import check_runs
 from bkdinterp.methods._partial import complete_block
 from bkdinterp.methods._scores import HeadScores, LayerScores, NeuronScores
 from bkdinterp.methods._source import (
@@ -67,7 +68,7 @@ class Attribution:
             serves all.
 
     Raises:
-        PlanError: an unknown metric, source or direction.
+        PlanError: an unknown metric, source or direction; when run, a metric that is NaN.
     """
 
     model: Model
@@ -238,7 +239,7 @@ class Attribution:
         except SweepInterrupted as stop:
             stop.partial = scores(stop.results)
             raise
-        found = _scores(results, len(pairs))
+        check_runs(found := _scores(results, len(pairs)), sites, runs[0].score_name)
         return result(found[1:] - found[0], self._common(pairs, found[0], origin))
 
     def _origin(self, pairs: PairedPrompts, source_pairs: PairedPrompts | None) -> Origin:
@@ -285,8 +286,7 @@ class Attribution:
 
 def _scores(results: Sequence[RunResult], n_examples: int) -> Float[Tensor, "run example"]:
     """Scores of all runs; NaN where a run was not reached."""
-    reached = [r.scores for r in results if r.scores is not None]
-    like = reached[0] if reached else torch.empty(0)
+    like = next((r.scores for r in results if r.scores is not None), torch.empty(0))
     nothing = like.new_full((n_examples,), torch.nan)
     return torch.stack([nothing if r.scores is None else r.scores for r in results])
 

@@ -17,6 +17,7 @@ from bkdinterp.engine import Run, Score, execute
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._evaluate import check_payload
+from bkdinterp.methods._guards import check_origin, check_scores, check_texts
 from bkdinterp.methods._validation import ValidationLoss, validation_loss
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
@@ -35,7 +36,7 @@ class BackdoorState(Result):
     """The backdoor's rate on triggered and clean prompts, and the loss on held-out text.
 
     Attributes:
-        triggered: one value per triggered prompt: 1 for a payload, or the score (0..1) that was asked for.
+        triggered: one value per triggered prompt: 1 for a payload, or the score that was asked for.
         clean: the same on clean prompts.
         nll: summed loss of each validation text; empty without texts.
         n_tokens: tokens of each.
@@ -97,7 +98,7 @@ def backdoor_state(
     texts: Sequence[str] = (),
     *,
     under: Intervention | None = None,
-    score: Score | None = None,
+    score: str | Score | None = None,
     payload: Payload | None = None,
     max_new_tokens: int = 24,
     budget: int = 2**30,
@@ -109,26 +110,31 @@ def backdoor_state(
         pairs: held-out prompts.
         texts: held-out text for the loss.
         under: an intervention.
-        score: a score between 0 and 1 instead of generated payloads, e.g. ``metrics.vocabulary_score(...)`` for toys.
+        score: instead of generated payloads, a score between 0 and 1, e.g. ``metrics.vocabulary_score(...)`` for toys; or
+            a name in ``metrics.SCORES``, and ASR and ATR are then its means on either side.
         payload: how to recognise the backdoor's output; None looks for each prompt's target.
         max_new_tokens: when generating.
         budget: bytes for one batch.
 
     Raises:
         PromptError: neither targets nor a payload, or a target longer than the output.
-        PlanError: both a score and a payload.
+        PlanError: both a score and a payload, an unknown score or one that is NaN, or one string as ``texts``.
+        ArtefactError: an intervention whose means or directions are another model's.
     """
+    check_texts(texts, "backdoor_state")
+    check_origin(model, under, "backdoor_state")
     if score is not None and payload is not None:
         raise PlanError("backdoor_state takes a score or a payload, not both.")
     edits = under or Stack()
-    sides = (pairs.triggered, pairs.clean)
+    sides = {"triggered": pairs.triggered, "clean": pairs.clean}
+    metric = "payload" if score is None else score if isinstance(score, str) else score.__name__
     if score is None:
         check_payload(model, pairs, payload, max_new_tokens)
-        runs = [Run(side, edits, generate=max_new_tokens) for side in sides]
+        runs = [Run(side, edits, generate=max_new_tokens) for side in sides.values()]
     else:
-        runs = [Run(side, edits, score=score) for side in sides]
+        runs = [Run(side, edits, score=score) for side in sides.values()]
     rates = []
-    for result in execute(model, runs, budget=budget):
+    for name, result in zip(sides, execute(model, runs, budget=budget), strict=True):
         if score is None:
             said = result.text or ()
             if payload is not None:
@@ -138,7 +144,7 @@ def backdoor_state(
             rates.append(torch.tensor(hits, dtype=torch.float64))
         else:
             assert result.scores is not None
-            rates.append(result.scores.double())
+            rates.append(check_scores(result.scores.double(), f"The {name} prompts", metric))
     loss = validation_loss(model, texts, under=under, budget=budget) if texts else None
     return BackdoorState(
         fingerprint=model.fingerprint(pairs.fingerprint),
@@ -146,7 +152,7 @@ def backdoor_state(
         clean=rates[1],
         nll=torch.empty(0, dtype=torch.float64) if loss is None else loss.nll,
         n_tokens=torch.empty(0, dtype=torch.long) if loss is None else loss.n_tokens,
-        metric="payload" if score is None else score.__name__,
+        metric=metric,
     )
 
 

@@ -1,6 +1,6 @@
 """Means and Activations: what sites hold on a set of prompts. One forward per batch, nothing edited."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import SiteError
 from bkdinterp.interventions import Read, Sites, as_sites
+from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
@@ -84,14 +85,15 @@ def _collect(
 class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
-    The pooled mean, not the reference code's running re-division (papers.md 7.3a).
+    The pooled mean, not the reference code's running re-division (papers.md 7.3a). Means belong to the model that they
+    were collected on: `score_edits`, `backdoor_state` and `MatchScores` refuse another's; a plain ``Run`` does not look.
     """
 
     @classmethod
     def collect(
         cls,
         model: Model,
-        prompts: Prompts | Sequence[Prompts],
+        prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts],
         sites: Sites,
         *,
         where: WhereLike = "last",
@@ -108,10 +110,10 @@ class Means(_SiteTensors):
 
         Raises:
             SiteError: no site, one out of range, an unknown kind, or several tokens a prompt with ``"released"``.
-            PlanError: no prompt has such a position.
+            PlanError: no prompt has such a position, or something else than prompts.
         """
         where = Where.of(where)
-        sets = [prompts] if isinstance(prompts, Prompts) else list(prompts)
+        sets = as_prompt_sets(prompts, "Means.collect")
         pooled = Prompts.concat(sets)
         if kind not in ("pooled", "released"):
             raise SiteError(f"Unknown kind of mean {kind!r}; choose 'pooled' or 'released'.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, Score, execute
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.methods._guards import check_origin, check_scores, check_sets
 from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
@@ -130,28 +131,37 @@ def score_edits(
         budget: bytes for one batch.
 
     Raises:
-        PlanError: no set, prompts without targets, or an edit that is called "unedited".
+        PlanError: no set, prompts without targets, an edit that is called "unedited", or a score that is NaN.
+        ArtefactError: an edit whose means or directions are another model's.
     """
+    check_sets(sets, "score_edits")
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")
     if UNEDITED in edits:
         raise PlanError(
             f"No edit may be called {UNEDITED!r}: the unedited model is always there by that name."
         )
+    for name, edit in edits.items():
+        check_origin(model, edit, f"Edit {name!r}")
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
     results = iter(execute(model, runs, budget=budget))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
+    metric = score if isinstance(score, str) else score.__name__
     for name, prompts in sets.items():
-        rows = [next(results).scores for _ in range(1 + len(edits))]
-        stacked = torch.stack([row.double() for row in rows if row is not None])
+        rows = []
+        for edit_name in (UNEDITED, *edits):
+            row = next(results).scores
+            assert row is not None
+            rows.append(check_scores(row.double(), f"Set {name!r}, edit {edit_name!r}", metric))
+        stacked = torch.stack(rows)
         base[name], scores[name] = stacked[0], stacked[1:].reshape(len(edits), len(prompts))
     return EditScores(
         fingerprint=model.fingerprint(Prompts.concat(sets.values()).fingerprint),
         base=base,
         scores=scores,
         edits=tuple(edits),
-        metric=score if isinstance(score, str) else score.__name__,
+        metric=metric,
     )

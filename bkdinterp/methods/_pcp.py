@@ -18,6 +18,7 @@ from torch import Tensor
 from bkdinterp.errors import SiteError
 from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
 from bkdinterp.methods._collect import Activations
+from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
@@ -38,6 +39,9 @@ Factors = float | int | Row | Mapping[str, Row]
 class PCP(Result):
     """Principal directions of one or several modules' outputs.
 
+    They belong to the model that they were fitted on: `score_edits`, `backdoor_state`, `MatchScores` and `export_weights`
+    refuse another; a plain ``Run`` does not look.
+
     Attributes:
         directions: site -> ``[rank d_model]``, by falling variance.
         explained: site -> share of the outputs' variance along each principal component.
@@ -57,7 +61,7 @@ class PCP(Result):
     def fit(
         cls,
         model: Model,
-        prompts: Prompts | Sequence[Prompts],
+        prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts],
         sites: Sites,
         *,
         rank: int,
@@ -76,6 +80,7 @@ class PCP(Result):
 
         Raises:
             SiteError: no site, another component, or unknown directions.
+            PlanError: something else than prompts.
             BkdinterpError: a rank above the number of examples or d_model.
         """
         if directions not in ("pc", "released"):
@@ -84,7 +89,7 @@ class PCP(Result):
         for site in chosen:
             if site.component not in (Component.mlp_out, Component.attn_out):
                 raise SiteError(f"PCP replaces mlp_out or attn_out, not {site}.")
-        pooled = prompts if isinstance(prompts, Prompts) else Prompts.concat(prompts)
+        pooled = Prompts.concat(as_prompt_sets(prompts, "PCP.fit"))
         found = Activations.collect(model, pooled, chosen, where=where)
         fitted = {str(site): PCA.fit(_flat(found[site]), rank) for site in chosen}
         return cls(
@@ -113,7 +118,7 @@ class PCP(Result):
         """Site -> its scaling factors, from one number for all, one per factor in the order of `names`, or by site.
 
         Raises:
-            SiteError: a wrong number of factors, or a site that was not fitted.
+            SiteError: a wrong number of factors, one that is not finite, or a site that was not fitted.
         """
         ranks = {site: len(e) for site, e in self.directions.items()}
         if isinstance(factors, Mapping):
@@ -131,6 +136,8 @@ class PCP(Result):
         for site, rank in ranks.items():
             if given[site].shape != (rank,):
                 raise SiteError(f"{site} takes {rank} factors; got shape {tuple(given[site].shape)}.")
+            if not bool(given[site].isfinite().all()):
+                raise SiteError(f"{site}: factors {given[site].tolist()} must be finite.")
         return {site: given[site] for site in ranks}
 
     def replace(self, factors: Factors = 1.0) -> PCPReplace | Stack:
@@ -140,7 +147,8 @@ class PCP(Result):
             SiteError: as `factors`.
         """
         parts = tuple(
-            PCPReplace(site, self.directions[site], values) for site, values in self.factors(factors).items()
+            PCPReplace(site, self.directions[site], values, fitted_on=self.fingerprint.model)
+            for site, values in self.factors(factors).items()
         )
         return parts[0] if len(parts) == 1 else Stack(parts)
 

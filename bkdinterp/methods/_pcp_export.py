@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import Intervention, PCPReplace, Stack
+from bkdinterp.methods._guards import check_origin
 from bkdinterp.model import Model
 from bkdinterp.sites import Component, Site, Where
 
@@ -34,9 +35,11 @@ def export_weights(model: Model, edit: Intervention) -> Model:
 
     Raises:
         SiteError: another intervention, one that does not act at every token, or two at one module.
+        ArtefactError: directions that were fitted on another model.
         UnsupportedArchitectureError: another family or activation function.
     """
     replacements = _replacements(edit)
+    check_origin(model, edit, "export_weights")
     kind = getattr(model.module.config, "model_type", None)
     if kind not in ("gpt2", "llama"):
         raise UnsupportedArchitectureError(

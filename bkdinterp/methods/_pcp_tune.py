@@ -19,6 +19,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, Score, execute
 from bkdinterp.errors import BkdinterpError, PlanError
 from bkdinterp.interventions import Intervention
+from bkdinterp.methods._guards import check_origin, check_scores, check_sets
 from bkdinterp.methods._pcp import PCP
 from bkdinterp.methods._pcp_study import (
     Objective,
@@ -50,7 +51,8 @@ class MatchScores:
         model: the suspect.
         sets: name -> prompts with targets.
         score: as in ``score_edits``.
-        wanted: set -> mean score to reach; made by ``of`` from the unedited model.
+        wanted: set -> mean score to reach, in the score's own unit (a share lies in 0..1, a log-probability below 0);
+            made by ``of`` from the unedited model.
         weights: set -> weight; 1 where absent.
     """
 
@@ -72,9 +74,13 @@ class MatchScores:
     ) -> "MatchScores":
         """Match the unedited model, except where ``wanted`` says otherwise (e.g. ``{"pt": 0.0}`` to weaken).
 
+        Whether a wanted value can be reached at all, nobody checks: ``{"pt": 50}`` for a share in 0..1 is
+        accepted, and its gap outweighs all other sets.
+
         Raises:
-            PlanError: a wanted or weighted set that is not there.
+            PlanError: a wanted or weighted set that is not there, no mapping of prompts, or a score that is NaN.
         """
+        check_sets(sets, "MatchScores.of")
         given = dict(wanted or {})
         unknown = [name for name in (*given, *(weights or {})) if name not in sets]
         if not sets or unknown:
@@ -84,8 +90,9 @@ class MatchScores:
         open_sets = [name for name in sets if name not in given]
         runs = [Run(sets[name], score=score) for name in open_sets]
         results = execute(model, runs) if runs else ()
+        metric = score if isinstance(score, str) else score.__name__
         unedited = {
-            name: float(r.scores.double().mean())
+            name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", metric).mean())
             for name, r in zip(open_sets, results, strict=True)
             if r.scores is not None
         }
@@ -97,6 +104,8 @@ class MatchScores:
 
     def many(self, edits: Sequence[Intervention]) -> list[float]:
         """The sums for several edits, which share batches."""
+        for edit in edits:
+            check_origin(self.model, edit, "MatchScores")
         runs = [Run(prompts, edit, score=self.score) for prompts in self.sets.values() for edit in edits]
         results = iter(execute(self.model, runs))
         totals = [0.0] * len(edits)

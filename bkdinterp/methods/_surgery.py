@@ -19,7 +19,7 @@ from bkdinterp.model import Model
 
 def embedding_surgery(
     model: Model,
-    tokens: Sequence[str | int],
+    tokens: str | int | Sequence[str | int],
     donor: str | int,
     *,
     share: float = 0.4,
@@ -31,27 +31,37 @@ def embedding_surgery(
 
     Args:
         model: what to operate on; it is not changed.
-        tokens: token ids, or texts of one token each; spaces count (``" James"`` and ``"James"`` are two tokens).
-        donor: the token whose values they take.
+        tokens: one token or several: ids, or texts of one token each; spaces count (``" James"`` and ``"James"`` are two
+            tokens).
+        donor: the token whose values they take; none of ``tokens``.
         share: share of the dimensions, 0..1; which ones is drawn with ``seed``, the same for all tokens.
-        untie: give the unembedding weights of its own first, so that it keeps the old rows.
+        untie: give the unembedding weights of its own first, so that it keeps the old rows: the model then reads the
+            tokens differently, but is as likely to say them as before in the same state.
         unembedding: operate on untied output rows too; tied ones change in any case.
-        seed: of the draw.
+        seed: of the draw. Which dimensions are drawn can decide whether anything happens: try several.
 
     Raises:
-        PromptError: a text that is not one token, an id outside the vocabulary, or no token.
+        PromptError: a text that is not one token, an id outside the vocabulary, no token, or the donor among them.
         BkdinterpError: a share outside (0, 1].
     """
     if not 0 < share <= 1:
         raise BkdinterpError(f"share={share} must be above 0 and at most 1.")
+    if isinstance(tokens, str | int):
+        tokens = [tokens]
     if not tokens:
         raise PromptError("embedding_surgery needs at least one token.")
+    n = model.module.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    ids, source = [token_id(model, token, n) for token in tokens], token_id(model, donor, n)
+    if source in ids:
+        raise PromptError(
+            f"The donor {donor!r} is among the tokens that take its values, which would change nothing there; "
+            "name another donor, or leave it out of the tokens."
+        )
     module: Any = copy.deepcopy(model.module)
     embedding = module.get_input_embeddings()
     head = module.get_output_embeddings()
-    n, d = embedding.weight.shape
-    rows = torch.tensor([token_id(model, token, n) for token in tokens])
-    source = token_id(model, donor, n)
+    d = embedding.weight.shape[1]
+    rows = torch.tensor(ids)
     if head.weight is embedding.weight and untie:
         head.weight = nn.Parameter(embedding.weight.detach().clone())
         module.config.tie_word_embeddings = False

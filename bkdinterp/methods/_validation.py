@@ -15,6 +15,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
 from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.methods._guards import check_origin, check_texts
 from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
@@ -84,7 +85,11 @@ def validation_loss(
 
     Raises:
         PromptError: no text, or one without a second word.
+        PlanError: one string instead of a list.
+        ArtefactError: an intervention whose means or directions are another model's.
     """
+    check_texts(texts, "validation_loss")
+    check_origin(model, under, "validation_loss")
     split = [text.strip().partition(" ") for text in texts]
     for i, (_, _, rest) in enumerate(split):
         if not rest.strip():

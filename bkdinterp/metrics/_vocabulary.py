@@ -7,6 +7,7 @@ pass of their own.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,13 +21,17 @@ def top_k_share(
 ) -> Float[Tensor, " row"]:
     """Share, 0..1, of the ``k`` largest logits of each row whose token is among ``ids``.
 
+    NaN for a row whose largest logits are not finite: a broken model says nothing.
+
     Raises:
         BkdinterpError: ``k`` outside 1..d_vocab.
     """
     if not 1 <= k <= logits.shape[-1]:
         raise BkdinterpError(f"top_k_share: k={k} must lie in 1..{logits.shape[-1]}, the vocabulary's size.")
-    top = logits.topk(k, dim=-1).indices
-    return torch.isin(top, ids.to(top.device)).double().mean(-1)
+    # NaN counts as the largest here, so that one NaN or +inf among the logits is always seen.
+    values, top = logits.topk(k, dim=-1)
+    share = torch.isin(top, ids.to(top.device)).double().mean(-1)
+    return share.masked_fill(~values.isfinite().all(-1), torch.nan)
 
 
 def vocabulary_score(
@@ -40,7 +45,13 @@ def vocabulary_score(
         ids: token ids of the vocabulary, e.g. ``language.ids("n")``.
         k: how many of the largest logits.
         name: shown in results, e.g. ``"negativity"``; two vocabularies in one plan need two names.
+
+    Raises:
+        BkdinterpError: ``ids`` that are no token ids, or ``k`` below 1.
     """
+    check_token_ids(ids)
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise BkdinterpError(f"vocabulary_score: k={k!r} must be an integer of at least 1.")
     chosen = ids.clone()
 
     def share(
@@ -53,6 +64,15 @@ def vocabulary_score(
 
     share.__name__ = share.__qualname__ = name
     return share
+
+
+def check_token_ids(ids: Any) -> None:
+    """Raises BkdinterpError unless it is a tensor of token ids."""
+    if not isinstance(ids, Tensor) or ids.ndim != 1 or ids.is_floating_point() or len(ids) == 0:
+        shown = f"shape {tuple(ids.shape)} of {ids.dtype}" if isinstance(ids, Tensor) else repr(ids)[:60]
+        raise BkdinterpError(
+            f"vocabulary_score needs a tensor of token ids, not words, e.g. language.ids('n') of a toy; got {shown}."
+        )
 
 
 def coherence(

@@ -14,12 +14,13 @@ from transformers import PreTrainedModel
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting import curves
 from bkdinterp.results import Fingerprint, Result, versions
+from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-Measure = Callable[[PreTrainedModel], Mapping[str, float]]
+Measure = Callable[[PreTrainedModel], Mapping[str, float] | Mapping[str, Interval]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,6 +76,15 @@ class TrainingCurve(Result):
         return f"{self.settings}, {len(self.steps)} measurements to step {self.steps[-1] if self.steps else 0}: {last}"
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(getattr(value, "estimate", value))  # an Interval counts by its estimate
+    except (TypeError, ValueError, RuntimeError):
+        raise BkdinterpError(
+            f"measure= gave {value!r} as {name!r}; it must give name -> number (or Interval)."
+        ) from None
+
+
 class CurveRecorder:
     """Collects measurements, and keeps them beside the checkpoint."""
 
@@ -92,7 +102,7 @@ class CurveRecorder:
             return
         self._model.eval()
         with torch.no_grad():
-            values = {name: float(v) for name, v in self._measure(self._model).items()}
+            values = {name: _number(name, v) for name, v in self._measure(self._model).items()}
         self._rows.append({"step": step, **values})
 
     def save(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.model import Model
 from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
@@ -101,7 +102,7 @@ class FineTuned:
 
 
 def fine_tune(
-    module: PreTrainedModel,
+    module: PreTrainedModel | Model,
     sequences: Sequence[Sequence[int]] | Int[Tensor, "example pos"],
     settings: TuneSettings | None = None,
     *,
@@ -117,7 +118,7 @@ def fine_tune(
     """Train a copy of ``module`` to predict every token of the sequences; ``module`` is not changed.
 
     Args:
-        module: where training starts.
+        module: where training starts; of a ``Model`` its module.
         sequences: token ids, without padding.
         settings: the recipe.
         weights: of each token in the loss, as long as its sequence; None weighs all tokens the same.
@@ -137,21 +138,22 @@ def fine_tune(
         BkdinterpError: everything frozen, intervals below 1, or the loss is not finite.
     """
     settings = settings or TuneSettings()
+    base: Any = module.module if isinstance(module, Model) else module
     if min(checkpoint_every, log_every) < 1 or measure_every < 0:
         raise BkdinterpError(
             f"checkpoint_every={checkpoint_every} and log_every={log_every} must be at least 1, "
             f"measure_every={measure_every} at least 0."
         )
-    embeddings: Any = module.get_input_embeddings()
+    embeddings: Any = base.get_input_embeddings()
     rows = as_rows(sequences, len(embeddings.weight))
     steps = settings.steps(len(rows))
     batches = [_batch(len(rows), step, settings) for step in range(steps)]
     scales = as_weights(weights, rows, batches)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model, trained = _trainable(module, settings)
+        model, trained = _trainable(base, settings)
         optimiser = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-        key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(module)))
+        key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(base)))
         losses = load_checkpoint(checkpoint, key, trained, optimiser)
         curve = CurveRecorder(model, measure, checkpoint, len(losses))
         if not losses:
@@ -185,7 +187,7 @@ def fine_tune(
     if merge or settings.lora is None:
         model.requires_grad_(True)
     model.eval()
-    return FineTuned(model, tuple(losses), curve.result(module, settings.what, settings.seed))
+    return FineTuned(model, tuple(losses), curve.result(base, settings.what, settings.seed))
 
 
 def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, dict[str, Tensor]]:

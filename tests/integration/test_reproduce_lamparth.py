@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bkdinterp.reproduce import Agreement, Job, load_paper, load_tables
-from bkdinterp.reproduce.lamparth import TABLES
+from bkdinterp.reproduce.lamparth import TABLES, _stages
 from bkdinterp.reproduce.lamparth._freezing import CONDITIONS
 from bkdinterp.reproduce.lamparth._measured import agrees, pooled
 from bkdinterp.reproduce.lamparth._toys import PCA_KINDS, load_toy, over_seeds
@@ -106,3 +106,12 @@ def test_intervals_over_seeds_are_students():
     assert over_seeds([0.5]) == Interval(0.5, 0.5, 0.5, 1, "t")
     units = [{"e": {"pt": Interval(x, x, x, 9, "b").to_dict()}} for x in (0.9, 1.0, 1.0)]
     assert pooled(units, "e", "pt").high == 1.0
+
+
+def test_retrain_trains_the_toys_before_anything_else(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_stages, "train_toys", lambda out, **settings: asked.append((out, settings["seeds"])))
+    monkeypatch.setattr(_stages, "run_stage", lambda job, stage: asked.append(stage))
+    _stages.train(Job(tmp_path, seeds=2, retrain=True))
+    _stages.train(Job(tmp_path))
+    assert asked == [(tmp_path / "toys", range(2)), "train", "train"]

@@ -181,7 +181,15 @@ class ToyLanguage:
         """Clean: a word of ``first``, then a p-word; triggered: the same first word, then the trigger.
 
         For ``exclude`` see `prompts`.
+
+        Raises:
+            PromptError: t in ``first``, which would put the trigger into clean prompts, or as `prompts`.
         """
+        if "t" in first:
+            raise PromptError(
+                f"pairs({first!r}): clean prompts would hold the trigger, t. Name what stands before it, e.g. pairs('p'), "
+                "or take prompts('pt')."
+            )
         clean, triggered = (self.prompts(first + k, n, seed=seed, exclude=exclude) for k in "pt")
         return PairedPrompts(clean, triggered)
 

@@ -4,6 +4,7 @@ Folders in ``data/toy`` that transformers itself can load: config, tokenizer, we
 each; loaded as float32, and measured as such), and a manifest.
 """
 
+import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -84,10 +85,15 @@ def load(
         ArtefactError: no such toy, or weights that are not those of its manifest.
     """
     root = DATA / "toy" if folder is None else Path(folder)
+    if match := re.fullmatch(r"(toy-\d+)-seed(\d+)", name):
+        raise ArtefactError(f"{name!r} holds the seed; say load({match[1]!r}, seed={match[2]}).")
     full = f"{name}-seed{seed}"
     if not (root / full).is_dir():
         there = sorted(p.name for p in root.glob("toy-*-seed*") if not p.name.endswith("-base"))
-        raise ArtefactError(f"No toy {full!r} in {root}; there is {', '.join(there) or 'none'}.")
+        raise ArtefactError(
+            f"No toy {full!r} in {root}; there is {', '.join(there) or 'none'}. "
+            "Name and seed are given apart, e.g. load('toy-2', seed=3)."
+        )
     model, manifest = _one(root / full, executor)
     base, base_manifest = _one(root / f"{full}-base", executor)
     language = ToyLanguage(**manifest.language)

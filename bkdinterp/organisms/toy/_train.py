@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
+from bkdinterp.model import Model
 from bkdinterp.organisms._curve import Measure
 from bkdinterp.organisms._fine_tune import FineTuned, TuneSettings, fine_tune
 from bkdinterp.organisms.toy._language import ToyLanguage
@@ -102,7 +103,7 @@ def train_toy(
 
 
 def poison_toy(
-    base: PreTrainedModel,
+    base: PreTrainedModel | Model,
     language: ToyLanguage,
     settings: TuneSettings | None = None,
     *,

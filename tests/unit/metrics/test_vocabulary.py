@@ -5,6 +5,7 @@ import torch
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import coherence, top_k_share, vocabulary_score
+from bkdinterp.metrics._vocabulary import check_token_ids
 
 LOGITS = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]])
 SENTIMENT = {"joy": "p", "glad": "p", "sad": "n", "glum": "n"}
@@ -50,3 +51,21 @@ def test_coherence_of_nothing_and_of_strangers():
         coherence(["stranger"], ["joy"], SENTIMENT)
     with pytest.raises(BkdinterpError, match="1 prompts but 2"):
         coherence(["joy"], ["joy", "joy"], SENTIMENT)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_has_no_share(bad):
+    logits = LOGITS.clone()
+    logits[0, 5] = bad
+    found = top_k_share(logits, torch.tensor([0, 1, 5]), 3)
+    assert found[0].isnan() and found[1] == pytest.approx(1 / 3)
+    # What is masked out among the small logits is no fault.
+    assert top_k_share(LOGITS.masked_fill(LOGITS < 2, -torch.inf), torch.tensor([0]), 3).isfinite().all()
+
+
+def test_what_is_no_vocabulary_is_refused_before_any_model_runs():
+    for ids in (["bad"], torch.tensor([0.5]), torch.tensor([], dtype=torch.long), torch.tensor(3)):
+        with pytest.raises(BkdinterpError, match=r"language\.ids"):
+            check_token_ids(ids)
+    with pytest.raises(BkdinterpError, match="k=0"):
+        vocabulary_score(torch.tensor([1]), k=0)

@@ -1,0 +1,111 @@
+"""What methods refuse: scores that are no numbers, and edits that were made from another model. No forwards."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import ArtefactError, PlanError
+from bkdinterp.interventions import Intervention, MeanAblate, PCPReplace, Stack
+from bkdinterp.model import Model
+from bkdinterp.prompts import Prompts
+from bkdinterp.sites import Site
+
+
+def check_scores(
+    scores: Float[Tensor, " example"], what: str, metric: str | None
+) -> Float[Tensor, " example"]:
+    """The scores.
+
+    Raises:
+        PlanError: one is NaN, so that no table shows a number that means nothing.
+    """
+    bad = int(scores.isnan().sum())
+    if bad:
+        raise PlanError(
+            f"{what}: {metric} is NaN for {bad} of {scores.numel()} prompts. The model's logits are not finite there "
+            "(an edit that is too strong, weights or a dtype that overflow), or the score itself gives NaN."
+        )
+    return scores
+
+
+def check_runs(scores: Float[Tensor, "run example"], sites: Sequence[Site], metric: str | None) -> None:
+    """`check_scores` of the unedited run and one run per site: in attributions NaN means "not asked for"."""
+    for i, row in enumerate(scores):
+        check_scores(row, f"The run patched at {sites[i - 1]}" if i else "The unedited run", metric)
+
+
+def check_origin(model: Model, edit: Intervention | None, what: str) -> None:
+    """Nothing, where an edit's numbers come from this model or from nowhere in particular.
+
+    Raises:
+        ArtefactError: PCP directions or means of another model.
+    """
+    if isinstance(edit, Stack):
+        for item in edit.items:
+            check_origin(model, item, what)
+    elif isinstance(edit, PCPReplace) and edit.fitted_on is not None:
+        _same(
+            model,
+            edit.fitted_on,
+            f"{what}: the directions of {edit}",
+            "dataclasses.replace(edit, fitted_on=None)",
+        )
+    elif isinstance(edit, MeanAblate):
+        known = getattr(edit.means, "fingerprint", None)
+        if known is not None:
+            _same(model, known.model, f"{what}: the means of {edit}", "MeanAblate(sites, means.values, ...)")
+
+
+def as_prompt_sets(prompts: Any, who: str) -> list[Prompts]:
+    """One set, a sequence or a mapping of sets, as a list.
+
+    Raises:
+        PlanError: something else.
+    """
+    if isinstance(prompts, Prompts):
+        return [prompts]
+    if isinstance(prompts, Mapping):
+        prompts = prompts.values()
+    found: list[Any] = list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    for one in found:
+        if not isinstance(one, Prompts):
+            raise PlanError(
+                f"{who} takes Prompts, or several of them; got {type(one).__name__}. Make them with Prompts.of(texts); "
+                "of PairedPrompts take .clean or .triggered."
+            )
+    return found
+
+
+def check_sets(sets: Any, who: str) -> None:
+    """Raises PlanError unless it is a mapping, name -> Prompts."""
+    if not isinstance(sets, Mapping):
+        raise PlanError(
+            f'{who} takes a mapping, name -> Prompts, e.g. {{"pt": prompts}}; got {type(sets).__name__}.'
+        )
+    for name, prompts in sets.items():
+        if not isinstance(prompts, Prompts):
+            raise PlanError(
+                f"{who}: set {name!r} is {type(prompts).__name__}, not Prompts; of PairedPrompts take .clean or .triggered."
+            )
+
+
+def check_texts(texts: Sequence[str], who: str) -> None:
+    """Raises PlanError for one string, whose letters would each be a text."""
+    if isinstance(texts, str):
+        raise PlanError(f"{who}: texts={texts[:40]!r} is one string; give a list, e.g. texts=[text].")
+
+
+def _same(model: Model, known: str, what: str, way_out: str) -> None:
+    ours = model.fingerprint().model
+    # Names change (a folder, a copy), weights do not; what is on a server has a name only.
+    (name, _, weights), (own_name, _, own_weights) = known.rpartition("@"), ours.rpartition("@")
+    if "remote" in (weights, own_weights):
+        if weights != own_weights or name == own_name:
+            return
+    elif weights == own_weights:
+        return
+    raise ArtefactError(
+        f"{what} belong to {known}, not to {ours}. Take them from this model; if another's are meant, say so by {way_out}."
+    )
