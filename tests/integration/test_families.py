@@ -308,7 +308,10 @@ def test_a_parallel_block_has_no_resid_mid(prompts):
     model = Model.from_module(tiny_neox(), tiny_tokenizer())
     assert Component.resid_mid not in model.architecture.components
     read = Read("L1.resid_mid")
-    for job in (Run(prompts, reads=(read,)), Run(prompts, Steer("L1.resid_mid", torch.zeros(16)))):
+    for job in (
+        Run(prompts, reads=(read,)),
+        Run(prompts, Steer("L1.resid_mid", torch.zeros(16)), generate=1),
+    ):
         with pytest.raises(SiteError, match=r"L1\.resid_mid: GPT-NeoX.*no resid_mid; use resid_pre"):
             run(model, job)
 

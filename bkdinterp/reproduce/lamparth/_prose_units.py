@@ -139,6 +139,9 @@ def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
         if kind == "surgery":
             tokens, donor = trigger_tokens(case, model), donor_token(case, model)
             model = embedding_surgery(model, tokens, donor, share=0.4)
+            # The paper's directions are those of the model before the operation.
+            assert isinstance(edit, Stack)
+            edit = Stack(tuple(replace(item, fitted_on=None) for item in edit.items))  # type: ignore[type-var]
             operated = {"tokens": [model.tokenizer.decode([i]) for i in tokens]}
             operated["donor"] = model.tokenizer.decode([donor])
         return case.state(model, edit) | operated
