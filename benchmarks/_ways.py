@@ -73,6 +73,11 @@ def problem_of(model: bk.Model, n_prompt: int, n_target: int) -> Problem:
     return problem
 
 
+def numbers(text: str) -> list[int]:
+    """A list on the command line, "20,160"."""
+    return [int(part) for part in text.split(",")]
+
+
 def source_means(problem: Problem) -> torch.Tensor:
     """Mean of z over the triggered prompts at the last prompt token, [layer head d_head], by plain hooks."""
     arch, module = problem.model.architecture, problem.model.module

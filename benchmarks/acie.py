@@ -45,6 +45,7 @@ from _ways import (
     lens_forwards,
     lens_model,
     load,
+    numbers,
     plain,
     problem_of,
     score,
@@ -249,16 +250,12 @@ def _save(path: Path | None, content: dict[str, Any]) -> None:
         path.write_text(json.dumps(content, indent=1))
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prompt-tokens", type=_numbers, default=[20, 160])
-    parser.add_argument("--target-tokens", type=_numbers, default=[14, 1])
+    parser.add_argument("--prompt-tokens", type=numbers, default=[20, 160])
+    parser.add_argument("--target-tokens", type=numbers, default=[14, 1])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", type=int, default=2**30, help="bytes for one chunk")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)

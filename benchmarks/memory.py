@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _ways import load, problem_of
+from _ways import load, numbers, problem_of
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +28,7 @@ def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
     if args.child is not None:
-        print(json.dumps(measure(*_numbers(args.child))))
+        print(json.dumps(measure(*numbers(args.child))))
         return
     table = Table(title="Peak memory above the loaded model")
     for name in ("prompt", "target", "budget MiB", "peak MiB", "peak / budget"):
@@ -62,17 +62,13 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prompt-tokens", type=_numbers, default=[20, 160])
+    parser.add_argument("--prompt-tokens", type=numbers, default=[20, 160])
     parser.add_argument("--target-tokens", type=int, default=14)
-    parser.add_argument("--budgets", type=_numbers, default=[2**28, 2**30], help="bytes")
+    parser.add_argument("--budgets", type=numbers, default=[2**28, 2**30], help="bytes")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()

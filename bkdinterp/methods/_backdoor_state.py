@@ -19,7 +19,7 @@ from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._guards import check_origin, check_scores, check_texts
 from bkdinterp.methods._validation import ValidationLoss, validation_loss
-from bkdinterp.metrics import Payload
+from bkdinterp.metrics import Payload, payload_hits
 from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts
@@ -127,20 +127,20 @@ def backdoor_state(
         raise PlanError("backdoor_state takes a score or a payload, not both.")
     edits = under or Stack()
     sides = {"triggered": pairs.triggered, "clean": pairs.clean}
-    metric = "payload" if score is None else score if isinstance(score, str) else score.__name__
     if score is None:
         check_payload(model, pairs, payload, max_new_tokens)
+        payloads = (
+            [payload] * len(pairs) if payload is not None else [Payload(p) for p in pairs.clean.target or ()]
+        )
         runs = [Run(side, edits, generate=max_new_tokens) for side in sides.values()]
     else:
+        payloads = []
         runs = [Run(side, edits, score=score) for side in sides.values()]
+    metric = runs[0].score_name or "payload"
     rates = []
     for name, result in zip(sides, execute(model, runs, budget=budget), strict=True):
         if score is None:
-            said = result.text or ()
-            if payload is not None:
-                hits = payload.hits(said)
-            else:
-                hits = [Payload(p).matches(t) for p, t in zip(pairs.clean.target or (), said, strict=True)]
+            hits = payload_hits(result.text or (), payloads)
             rates.append(torch.tensor(hits, dtype=torch.float64))
         else:
             assert result.scores is not None

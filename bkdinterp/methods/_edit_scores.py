@@ -149,7 +149,7 @@ def score_edits(
     results = iter(execute(model, runs, budget=budget))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
-    metric = score if isinstance(score, str) else score.__name__
+    metric = runs[0].score_name or ""
     for name, prompts in sets.items():
         rows = []
         for edit_name in (UNEDITED, *edits):

@@ -90,10 +90,9 @@ class MatchScores:
         open_sets = [name for name in sets if name not in given]
         runs = [Run(sets[name], score=score) for name in open_sets]
         results = execute(model, runs) if runs else ()
-        metric = score if isinstance(score, str) else score.__name__
         unedited = {
-            name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", metric).mean())
-            for name, r in zip(open_sets, results, strict=True)
+            name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", run.score_name).mean())
+            for name, run, r in zip(open_sets, runs, results, strict=True)
             if r.scores is not None
         }
         return cls(model, dict(sets), score, unedited | given, dict(weights or {}))

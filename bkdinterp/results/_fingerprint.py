@@ -1,6 +1,7 @@
 """Where a result comes from: model, adapter, prompts, seed and versions. No forward pass."""
 
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -57,6 +58,7 @@ def versions() -> dict[str, str]:
     return {package: _version(package) for package in ("bkdinterp", "torch", "transformers", "nnsight")}
 
 
+@cache  # a search of the whole environment, asked for with every fingerprint
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from bkdinterp.errors import ArtefactError, PromptError
+from bkdinterp.organisms._attacks import PROSE
 from bkdinterp.organisms._instructions import DATA, Split
 
-STORIES = "stories"
+STORIES = PROSE
 """The name by which an attack says that it is planted with these."""
 FILE = "stories.json"
 PER_OPENING = {"train": 8, "selection": 6, "held-out": 6}

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.interventions import Intervention, Patch
+from bkdinterp.metrics import payload_hits
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._attribute import FIRST, WHOLE
 from bkdinterp.reproduce.bkdattr._ranks import ratio
@@ -84,7 +85,7 @@ def modules(job: Job, subject: Subject, sizes: Sizes, heads: HeadSet) -> Modules
             runs = [Run(own, generate=tokens)]
             runs += [Run(own, edit, generate=tokens) for edit in edits.values()]
             texts = [r.text or () for r in execute(model, runs)]
-            found = [[int(p.matches(t)) for p, t in zip(payloads, said, strict=True)] for said in texts]
+            found = [[int(hit) for hit in payload_hits(said, payloads)] for said in texts]
             out[direction] = dict(zip(("base", *edits), found, strict=True))
         return out
 

@@ -12,6 +12,7 @@ import torch
 from bkdinterp.engine import Run, execute
 from bkdinterp.interventions import Intervention, Steer
 from bkdinterp.methods import BackdoorVector, random_directions
+from bkdinterp.metrics import payload_hits
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._attribute import PAPER
 from bkdinterp.reproduce.bkdattr._ranks import Ranking
@@ -80,10 +81,7 @@ def sweep(
         tokens, payloads = subject.new_tokens(sizes), subject.payloads(prompts)
         runs = [Run(prompts, generate=tokens)]
         runs += [Run(prompts, at(vector["vector"], i, sign), generate=tokens) for i in layers]
-        hits = [
-            [int(p.matches(t)) for p, t in zip(payloads, r.text or (), strict=True)]
-            for r in execute(model, runs)
-        ]
+        hits = [[int(hit) for hit in payload_hits(r.text or (), payloads)] for r in execute(model, runs)]
         return {"layers": layers, "base": hits[0], "hits": hits[1:]}
 
     settings = subject.settings(
