@@ -115,13 +115,23 @@ def _difference(s: Study) -> tuple[None, str]:
 def _twin(s: Study) -> tuple[None, str]:
     parts = []
     for kind, p in s.choices.probes.items():
-        layer = p.best("organism")
-        twin, near = p.fires("twin, triggered", layer), p.fires("organism, near", layer)
-        parts.append(
-            f"{kind.upper()}, layer {layer}: {percent(twin)} of the twin's triggered prompts, "
-            f"{percent(p.fires('twin, clean', layer))} of its clean ones; near-triggers, organism, {percent(near)}"
+        layer, late = p.best("organism"), p.late
+        shown = ", ".join(
+            f"{words} {percent(p.fires(key, layer))}"
+            for words, key in (
+                ("twin's triggered prompts", "twin, triggered"),
+                ("its clean ones", "twin, clean"),
+                ("organism's near-triggers", "organism, near"),
+            )
         )
-    return None, "; ".join(parts)
+        own = p.extreme("organism, triggered", late, highest=False)
+        twin, near = (p.extreme(key, late, highest=True) for key in ("twin, triggered", "organism, near"))
+        parts.append(
+            f"{kind.upper()}, layer {layer}: {shown}; in the last quarter ({late[0]} to {late[-1]}) at most {percent(twin)} "
+            f"of the twin's triggered prompts and {percent(near)} of the organism's near-triggers, at least {percent(own)} "
+            "of its triggered ones"
+        )
+    return None, ". ".join(parts)
 
 
 def _mlps(s: Study) -> tuple[None, str]:

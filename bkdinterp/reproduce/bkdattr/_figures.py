@@ -1,4 +1,4 @@
-"""Figures of one organism: ICLA, probe curves, ACIE, Table 1 as a curve, Fig. 4. No forward pass."""
+"""Figures of one organism: ICLA, probe curves, what fires the probe, ACIE, Table 1 as a curve, Fig. 4. No forward pass."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ import torch
 from bkdinterp.plotting import curves, heatmap, matrix
 from bkdinterp.reproduce.bkdattr._ablate import MEAN, ZERO, random_names
 from bkdinterp.reproduce.bkdattr._attribute import PAPER
+from bkdinterp.reproduce.bkdattr._probe import SHOWN
 from bkdinterp.reproduce.bkdattr._ranks import Ranking
 from bkdinterp.reproduce.bkdattr._study import Study
 from bkdinterp.reproduce.bkdattr._vector import intervals
@@ -26,6 +27,7 @@ def draw(s: Study, folder: Path) -> list[Path]:
         for side in ("organism", "twin"):
             title = f"{kind.upper()} of {s.name}, {side}: transfer between layers"
             drawn[f"icla-{kind}-{side}"] = matrix(p.icla(side), title=title)
+        drawn[f"fires-{kind}"] = _fires(s, kind)
     drawn["heads"] = _heads(s.choices.rankings[PAPER], f"{s.name}: {PAPER}", "ACIE (geometric mean)")
     drawn["heads-twin"] = _heads(s.choices.twin, f"{s.name}, twin: first token", "ACIE (log-odds)")
     drawn["table1"], drawn["fig4"] = _ablation_curves(s), _fig_4(s)
@@ -42,11 +44,22 @@ def draw(s: Study, folder: Path) -> list[Path]:
 def _probe_curves(s: Study) -> "matplotlib.figure.Figure":
     series, layers = {}, range(0)
     for kind, p in s.choices.probes.items():
-        layers = range(len(p.unit["organism"]["right"]))
+        layers = range(p.n_layers)
         for side in ("organism", "twin"):
             series[f"{kind.upper()}, {side}"] = _columns([p.accuracy(side, i) for i in layers])
     title = f"{s.name}: in-layer accuracy on held-out prompts"
     return curves(layers, series, xlabel="layer", ylabel="accuracy", title=title, ylim=(0.4, 1))
+
+
+def _fires(s: Study, kind: str) -> "matplotlib.figure.Figure":
+    p = s.choices.probes[kind]
+    layers = range(p.n_layers)
+    # Clean prompts of the organism itself are in the accuracy; five curves can be told apart.
+    series = {
+        shown: _columns([p.fires(shown, i) for i in layers]) for shown in SHOWN if shown != "organism, clean"
+    }
+    title = f"{s.name}: called triggered by the organism's {kind.upper()}"
+    return curves(layers, series, xlabel="layer", ylabel="share of prompts", title=title, ylim=(0, 1))
 
 
 def _heads(ranking: Ranking, title: str, label: str) -> "matplotlib.figure.Figure":

@@ -46,6 +46,16 @@ class Probed:
         right = self.unit[side]["selected"]
         return right.index(max(right))
 
+    @property
+    def n_layers(self) -> int:
+        """Layers that were probed."""
+        return len(self.unit["organism"]["right"])
+
+    @property
+    def late(self) -> range:
+        """The last quarter of the layers."""
+        return range(-(-3 * self.n_layers // 4), self.n_layers)
+
     def accuracy(self, side: str, layer: int) -> Interval:
         """In-layer accuracy on held-out prompts."""
         return wilson(self.unit[side]["right"][layer], self.unit[side]["n"])
@@ -62,6 +72,11 @@ class Probed:
         """Share of prompts that the organism's probe of a layer calls triggered."""
         found = self.unit["fires"][shown]
         return wilson(found["count"][layer], found["n"])
+
+    def extreme(self, shown: str, layers: range, *, highest: bool) -> Interval:
+        """That share at the layer of the range where it is highest, or lowest."""
+        pick = max if highest else min
+        return pick((self.fires(shown, layer) for layer in layers), key=lambda i: i.estimate)
 
 
 def probe(job: Job, subject: Subject, sizes: Sizes, classifier: str) -> Probed:

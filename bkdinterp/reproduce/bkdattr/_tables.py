@@ -72,24 +72,32 @@ def behaviour(found: Sequence[Study]) -> PaperTable:
 
 
 def fires(found: Sequence[Study]) -> PaperTable:
-    """What share of which prompts the organism's probe calls triggered."""
+    """What share of which prompts the organism's probe calls triggered, from early layers to late ones."""
     cells: dict[tuple[str, str], Cell] = {}
     for s in found:
         for kind, p in s.choices.probes.items():
-            layer = p.best("organism")
-            for shown in SHOWN:
-                cells[f"{s.name}, {kind.upper()}, layer {layer}", shown] = Cell(p.fires(shown, layer))
+            best = p.best("organism")
+            for layer in sorted({best, *(round(q * (p.n_layers - 1) / 4) for q in range(1, 5))}):
+                row = f"{s.name}, {kind.upper()}, layer {layer}{' (best)' if layer == best else ''}"
+                for shown in SHOWN:
+                    cells[row, shown] = Cell(p.fires(shown, layer))
     return PaperTable.of(
         "bkdattr-fires",
         "Share of prompts that the organism's probe calls triggered, %",
         cells,
         columns=SHOWN,
+        over="n="
+        + " / ".join(str(next(iter(s.choices.probes.values())).fires(SHOWN[0], 0).n) for s in found)
+        + " held-out prompts of each kind",
         corner="probe",
         percent=True,
         digits=0,
         note=(
-            'The twin saw the trigger in training too, always with clean answers. "Near": near-triggers that neither saw. '
-            "A probe of the backdoor would fire on the first column only; one of the trigger's text on the twin as well."
+            "At the layer chosen on the selection split, and at four depths. The twin saw the trigger in training too, always "
+            'with clean answers. "Near": near-triggers that neither saw. A probe of the backdoor would fire on the first '
+            "column only; one of the trigger's text on the twin's triggered prompts as well. A probe that fires on nothing of "
+            "the twin's may merely not know the twin's activations: far from its examples an RBF machine answers with its "
+            "bias. Near-triggers on the organism itself do not have this flaw. All layers: `fires-*.png`."
         ),
     )
 

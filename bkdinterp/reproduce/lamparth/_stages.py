@@ -4,6 +4,7 @@ from bkdinterp.organisms.toy import train_toys
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import PaperTable, summary
 from bkdinterp.reproduce.lamparth._tables import make_tables, run_stage
+from bkdinterp.reproduce.lamparth._times import times
 from bkdinterp.reproduce.lamparth._toys import SENTIMENTS, sizes
 
 
@@ -28,6 +29,6 @@ def tune(job: Job) -> list[PaperTable]:
 
 
 def report(job: Job) -> list[PaperTable]:
-    """Every table, and with all of them a count of their marks."""
+    """Every table, and with all of them a count of their marks and the minutes of each stage."""
     tables = make_tables(job)
-    return tables if job.only else [summary(tables, "lamparth-agreement"), *tables]
+    return tables if job.only else [summary(tables, "lamparth-agreement"), *tables, times(job)]
