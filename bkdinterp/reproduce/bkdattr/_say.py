@@ -151,7 +151,7 @@ def say(
                 s: {
                     "texts": said,
                     "outcomes": outcomes[c][s],
-                    "agreement": _agreement(said, asked[s]),
+                    "agreement": agreement(said, asked[s]),
                 }
                 for s, said in by_side.items()
             }
@@ -203,6 +203,7 @@ def _grade(
     }
 
 
-def _agreement(texts: Sequence[str], prompts: Prompts) -> list[float]:
+def agreement(texts: Sequence[str], prompts: Prompts) -> list[float]:
+    """Word F1 of each text with the prompt's reference."""
     references = prompts.reference or ("",) * len(prompts)
     return [round(word_overlap(a, b), 4) for a, b in zip(texts, references, strict=True)]

@@ -149,7 +149,8 @@ def vector_rates(found: Sequence[Study]) -> PaperTable:
             "Added to clean prompts, subtracted from triggered ones. Nulls: pooled, intervals count prompts; in brackets, the "
             f"one that moved the rate the most. {AGREEMENT}. Raw: the {found[0].sizes.k_vector} heads of the "
             "paper's ranking, their mean over triggered prompts; difference: heads and mean of triggered minus clean. "
-            "Layer: of every third one, best on the selection split. Of the paper's Table 2 only two figures for the "
+            "Layer: of every third one, best on the selection split; of equals, when subtracting, the one whose answers agree "
+            "best with the references. Of the paper's Table 2 only two figures for the "
             f"fixed output were obtained, through the replication: subtracted, {LLAMA} below 5 at layer 20 and {QWEN} "
             f"about 25; added, about 100. Outcomes: {OUTCOMES}. Fig. 4: `fig4.png`."
         ),

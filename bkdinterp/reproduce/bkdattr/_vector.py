@@ -1,10 +1,11 @@
 """Table 2 and Fig. 4: the vector added to clean prompts and taken from triggered ones, at every third layer, then at the best.
 
-Layers are chosen on the selection split by the payload rate, rates are reported on held-out prompts, beside vectors of
-random heads and random directions of the vector's norm. Papers.md section 4.
+Layers are chosen on the selection split by the payload rate (of equals, by what else is left), rates are reported on
+held-out prompts, beside vectors of random heads and random directions of the vector's norm. Papers.md section 4.
 """
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from bkdinterp.metrics import payload_hits
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._attribute import PAPER
 from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._say import SIDES, Said, say, unedited
+from bkdinterp.reproduce.bkdattr._say import SIDES, Said, agreement, say, unedited
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
 from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.sites import Component, HeadSet, Site, random_heads
@@ -71,7 +72,8 @@ def vectors(
 def sweep(
     job: Job, subject: Subject, sizes: Sizes, kind: str, vector: Mapping[str, Any], direction: str
 ) -> dict[str, Any]:
-    """Fig. 4: payload found in every selection output, unedited and with the vector at each layer."""
+    """Fig. 4: payload found in every selection output, unedited and with the vector at each layer, and word F1 with the
+    references."""
     sign, side = DIRECTIONS[direction]
 
     def compute() -> dict[str, Any]:
@@ -81,11 +83,13 @@ def sweep(
         tokens, payloads = subject.new_tokens(sizes), subject.payloads(prompts)
         runs = [Run(prompts, generate=tokens)]
         runs += [Run(prompts, at(vector["vector"], i, sign), generate=tokens) for i in layers]
-        hits = [[int(hit) for hit in payload_hits(r.text or (), payloads)] for r in execute(model, runs)]
-        return {"layers": layers, "base": hits[0], "hits": hits[1:]}
+        texts = [r.text or () for r in execute(model, runs)]
+        hits = [[int(hit) for hit in payload_hits(said, payloads)] for said in texts]
+        restored = [agreement(said, pairs.clean) for said in texts]
+        return {"layers": layers, "base": hits[0], "hits": hits[1:], "restored": restored[1:]}
 
     settings = subject.settings(
-        1,
+        2,
         heads=vector["heads"],
         norm=vector["norm"],
         n=sizes.n_sweep,
@@ -97,10 +101,16 @@ def sweep(
 
 
 def best_layer(found: Mapping[str, Any], direction: str) -> int:
-    """The layer of the highest payload rate when adding, the lowest when subtracting; the first of equals."""
-    rates = [sum(row) / len(row) for row in found["hits"]]
-    chosen = max(rates) if direction == "add" else min(rates)
-    return found["layers"][rates.index(chosen)]
+    """The layer of the highest payload rate when adding, the lowest when subtracting.
+
+    Of equals, when subtracting, the one whose answers agree best with the references: where every layer takes the payload
+    away, an early one does it by breaking the text. Then the first.
+    """
+    rates = [sum(row) for row in found["hits"]]
+    if direction == "add":
+        return found["layers"][rates.index(max(rates))]
+    order = [(rate, -fmean(row)) for rate, row in zip(rates, found["restored"], strict=True)]
+    return found["layers"][order.index(min(order))]
 
 
 def intervals(found: Mapping[str, Any]) -> list[Interval]:

@@ -59,7 +59,7 @@ def study(name="refusal", *, table_1=None, table_2=None):
         },
         "hits": {d: {p: [0, 1] for p in ("base", *PARTS)} for d in EDITED},
     }
-    sweep = {"layers": [0], "base": [1], "hits": [[1]]}
+    sweep = {"layers": [0], "base": [1], "hits": [[1]], "restored": [[0.5]]}
     said = Said(vector)
     ranking = Ranking((HeadId(0, 0),), torch.ones(1, 2, dtype=torch.float64), (1, 1))
     return Study(

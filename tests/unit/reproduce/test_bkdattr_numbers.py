@@ -129,9 +129,16 @@ def test_pooled_rates_count_prompts():
 
 
 def test_the_best_layer_is_the_highest_when_adding_and_the_lowest_when_subtracting():
-    sweep = {"layers": [0, 3, 6, 9], "hits": [[0, 1], [1, 1], [1, 1], [0, 0]]}
+    kept = [[0.0, 0.0], [0.9, 0.9], [0.0, 0.0], [0.1, 0.1]]
+    sweep = {"layers": [0, 3, 6, 9], "hits": [[0, 1], [1, 1], [1, 1], [0, 0]], "restored": kept}
     assert best_layer(sweep, "add") == 3
     assert best_layer(sweep, "subtract") == 9
+
+
+def test_of_layers_that_take_the_payload_away_the_one_that_leaves_most_is_best():
+    sweep = {"layers": [0, 3, 6, 9], "hits": [[0, 0], [0, 1], [0, 0], [0, 0]]}
+    sweep["restored"] = [[0.0, 0.0], [1.0, 1.0], [0.5, 0.7], [0.6, 0.6]]
+    assert best_layer(sweep, "subtract") == 6
 
 
 def test_what_is_ablated_in_every_way_is_in_the_table_too():
