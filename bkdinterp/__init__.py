@@ -74,6 +74,7 @@ from bkdinterp.methods import compare_states as compare_states
 from bkdinterp.methods import embedding_surgery as embedding_surgery
 from bkdinterp.methods import evaluate as evaluate
 from bkdinterp.methods import export_weights as export_weights
+from bkdinterp.methods import factor_scales as factor_scales
 from bkdinterp.methods import logit_lens as logit_lens
 from bkdinterp.methods import random_directions as random_directions
 from bkdinterp.methods import score_edits as score_edits
@@ -203,6 +204,7 @@ __all__ = [
     "evaluate",
     "execute",
     "export_weights",
+    "factor_scales",
     "logit_lens",
     "measure_speed",
     "organisms",

@@ -155,7 +155,7 @@ class Patch(_OnSites):
 _LARGEST_FACTOR = (
     1e6  # drowns the rest of a float32 stream; by 1e19 the next norm overflows and every prompt reads alike
 )
-_INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.attn_in}
+INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.attn_in}
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class PCPReplace(Intervention):
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
         object.__setattr__(self, "where", Where.of(self.where))
-        if self._site.component not in _INPUT_OF:
+        if self._site.component not in INPUT_OF:
             raise SiteError(f"PCPReplace works on mlp_out or attn_out, not on {self._site}.")
         if self.directions.ndim != 2 or self.factors.shape != self.directions.shape[:1]:
             raise SiteError(
@@ -208,7 +208,7 @@ class PCPReplace(Intervention):
                 self._site,
                 Where.of(self.where),
                 keep=0,
-                read=_INPUT_OF[self._site.component],
+                read=INPUT_OF[self._site.component],
                 U=e * self.factors,
                 V=e,
             ),

@@ -17,6 +17,7 @@ from bkdinterp.methods._lens import logit_lens as logit_lens
 from bkdinterp.methods._lens import unembed as unembed
 from bkdinterp.methods._pcp import PCP as PCP
 from bkdinterp.methods._pcp_export import export_weights as export_weights
+from bkdinterp.methods._pcp_scale import factor_scales as factor_scales
 from bkdinterp.methods._pcp_tune import MatchScores as MatchScores
 from bkdinterp.methods._pcp_tune import PCPStudy as PCPStudy
 from bkdinterp.methods._pcp_tune import tune_grid as tune_grid

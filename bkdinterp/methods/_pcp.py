@@ -91,7 +91,7 @@ class PCP(Result):
                 raise SiteError(f"PCP replaces mlp_out or attn_out, not {site}.")
         pooled = Prompts.concat(as_prompt_sets(prompts, "PCP.fit"))
         found = Activations.collect(model, pooled, chosen, where=where)
-        fitted = {str(site): PCA.fit(_flat(found[site]), rank) for site in chosen}
+        fitted = {str(site): PCA.fit(flat_rows(found[site]), rank) for site in chosen}
         return cls(
             fingerprint=found.fingerprint,
             directions={
@@ -201,7 +201,7 @@ def _line(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, x, x
 
 
-def _flat(x: Tensor) -> Float[Tensor, "example d_model"]:
+def flat_rows(x: Tensor) -> Float[Tensor, "example d_model"]:
     """Every selected token's activation; rows beyond a prompt's own tokens are NaN and left out."""
     rows = x.reshape(-1, x.shape[-1])
     return rows[~rows.isnan().all(dim=1)]

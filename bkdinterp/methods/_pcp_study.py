@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
 
 Objective = Callable[[Intervention], float]
+# Factor -> smallest and largest value.
+Ranges = Mapping[str, tuple[float, float]]
 
 
 def check_objective(objective: Any) -> None:
@@ -57,14 +59,14 @@ def objective_values(
         yield number
 
 
-def draw(optuna: Any, study: Any, pcp: PCP, bounds: tuple[float, float], seed: int, number: int) -> Any:
+def draw(optuna: Any, study: Any, ranges: Ranges, seed: int, number: int) -> Any:
     """Draw a trial, with a sampler of its own; pending ones of its batch count as bad, so that draws spread."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number, constant_liar=True)
     trial = study.ask()
-    for name in pcp.names:
-        trial.suggest_float(name, *bounds)
+    for name, (low, high) in ranges.items():
+        trial.suggest_float(name, low, high)
     return trial
 
 
@@ -91,7 +93,7 @@ def saved_study(
     optuna: Any,
     pcp: PCP,
     objective: Objective,
-    bounds: tuple[float, float],
+    ranges: Ranges,
     seed: int,
     batch: int,
     folder: str | Path | None,
@@ -115,7 +117,12 @@ def saved_study(
 
     storage = JournalStorage(JournalFileBackend(str(path / "study.jsonl")))
     study = optuna.create_study(storage=storage, study_name="pcp", direction="minimize", load_if_exists=True)
-    origin = {"names": list(pcp.names), "bounds": list(bounds), "seed": seed, "batch": batch}
+    origin = {
+        "names": list(pcp.names),
+        "bounds": [list(pair) for pair in ranges.values()],
+        "seed": seed,
+        "batch": batch,
+    }
     origin |= {"model": pcp.fingerprint.model, "data": pcp.fingerprint.data, "kind": pcp.kind}
     origin |= {"objective": digest_of(objective)}
     known = study.user_attrs.get("origin")

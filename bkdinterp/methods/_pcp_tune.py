@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,8 @@ from bkdinterp.results import Fingerprint, Result
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
+
+Bounds = tuple[float | int, float | int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +209,7 @@ def tune_tpe(
     objective: Objective,
     *,
     n_trials: int = 200,
-    bounds: tuple[float | int, float | int] = (0.05, 2.0),
+    bounds: Bounds | Mapping[str, Bounds] = (0.05, 2.0),
     signed: bool = False,
     seed: int = 0,
     batch: int = 1,
@@ -219,7 +221,8 @@ def tune_tpe(
         pcp: fitted directions.
         objective: intervention -> value to be minimised, e.g. a `MatchScores`.
         n_trials: trials in all, those found in ``folder`` included.
-        bounds: smallest and largest factor; they may be negative themselves.
+        bounds: smallest and largest factor; they may be negative themselves. Or a mapping of every factor's name
+            (``pcp.names``) to its own two: `factor_scales` says how large a factor has to be.
         signed: the range becomes ``(-bounds[1], bounds[1])``, whatever ``bounds[0]`` is: every factor up to that size,
             zero and what lies between 0 and ``bounds[0]`` included.
         seed: of the sampler; an interrupted study, taken up again, draws what an unbroken one would have drawn.
@@ -233,18 +236,13 @@ def tune_tpe(
         ArtefactError: the folder is a file, or holds a study of other factors, bounds, data or of another objective.
     """
     check_objective(objective)
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not all(_finite(x) for x in bounds):
-        raise BkdinterpError(f"tune_tpe: bounds={bounds!r} must be two finite numbers, e.g. (0.05, 2.0).")
-    low, high = (-bounds[1], bounds[1]) if signed else bounds
-    if not low < high:
-        fix = "bounds[1] must be positive" if signed else "the second must be larger"
-        raise BkdinterpError(f"tune_tpe: bounds={bounds!r} with signed={signed} span nothing; {fix}.")
+    ranges = _ranges(pcp, bounds, signed)
     if not all(isinstance(x, Integral) and x >= 1 for x in (n_trials, batch)):
         raise BkdinterpError(
             f"tune_tpe: n_trials={n_trials} and batch={batch} must be integers of at least 1."
         )
     optuna = import_optuna()
-    saved = saved_study(optuna, pcp, objective, (low, high), seed, batch, folder)
+    saved = saved_study(optuna, pcp, objective, ranges, seed, batch, folder)
     # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
     study = optuna.create_study(direction="minimize")
     known = saved.get_trials(deepcopy=False)
@@ -253,7 +251,7 @@ def tune_tpe(
         if len(known) >= start + size:
             study.add_trials(known[start : start + size])
             continue
-        asked = [draw(optuna, study, pcp, (low, high), seed, start + i) for i in range(size)]
+        asked = [draw(optuna, study, ranges, seed, start + i) for i in range(size)]
         values = [t.value for t in known[start:]]
         todo = asked[len(values) :]
         edits = [pcp.replace([trial.params[name] for name in pcp.names]) for trial in todo]
@@ -271,6 +269,26 @@ def tune_tpe(
         pcp.names,
         "tpe",
     )
+
+
+def _ranges(pcp: PCP, bounds: Any, signed: bool) -> dict[str, tuple[float, float]]:
+    """Factor -> its smallest and largest value."""
+    each = isinstance(bounds, Mapping)
+    if each and set(bounds) != set(pcp.names):
+        raise BkdinterpError(
+            f"tune_tpe: bounds for {', '.join(bounds)}; the factors are {', '.join(pcp.names)}."
+        )
+    found = {}
+    for name in pcp.names:
+        pair, label = bounds[name] if each else bounds, f"bounds[{name!r}]" if each else "bounds"
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_finite(x) for x in pair):
+            raise BkdinterpError(f"tune_tpe: {label}={pair!r} must be two finite numbers, e.g. (0.05, 2.0).")
+        low, high = (-pair[1], pair[1]) if signed else pair
+        if not low < high:
+            fix = f"{label}[1] must be positive" if signed else "the second must be larger"
+            raise BkdinterpError(f"tune_tpe: {label}={pair!r} with signed={signed} span nothing; {fix}.")
+        found[name] = (float(low), float(high))
+    return found
 
 
 def _finite(x: object) -> bool:

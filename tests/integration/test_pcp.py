@@ -7,7 +7,16 @@ from integration.conftest import tiny_gpt2, tiny_llama, tiny_tokenizer
 from bkdinterp.engine import Local, Run, plan
 from bkdinterp.errors import PlanError, SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import MeanAblate, PCPReplace, Stack, ZeroAblate
-from bkdinterp.methods import PCP, Activations, MatchScores, Means, export_weights, score_edits, tune_grid
+from bkdinterp.methods import (
+    PCP,
+    Activations,
+    MatchScores,
+    Means,
+    export_weights,
+    factor_scales,
+    score_edits,
+    tune_grid,
+)
 from bkdinterp.metrics import vocabulary_score
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
@@ -38,6 +47,24 @@ def test_fit_at_every_token_leaves_padding_out(model, pairs):
     rows = Activations.collect(model, pairs.clean, "L1.mlp_out", where="all")["L1.mlp_out"]
     real = rows[~rows.isnan().any(-1)]
     torch.testing.assert_close(pcp.directions["L1.mlp_out"], PCA.fit(real, 2).directions)
+
+
+def test_scales_bound_the_least_squares_factor(model, pairs):
+    both = [pairs.clean, pairs.triggered]
+    pcp = PCP.fit(model, both, SITES, rank=2)
+    scales = factor_scales(model, both, pcp)
+    assert tuple(scales) == pcp.names
+    for site, read in (("L1.mlp_out", "L1.mlp_in"), ("L2.attn_out", "L2.attn_in")):
+        found = Activations.collect(model, Prompts.concat(both), [read, site])
+        for i, e in enumerate(pcp.directions[site]):
+            x, y = found[read] @ e, found[site] @ e
+            x, y = x - x.mean(), y - y.mean()
+            best, scale = float((x * y).sum() / (x * x).sum()), scales[f"{site} {i + 1}"]
+            assert 0 < abs(best) <= scale * (1 + 1e-9)
+            correlation = float((x * y).sum() / (x.norm() * y.norm()))
+            assert best == pytest.approx(correlation * scale, rel=1e-8)
+    with pytest.raises(PlanError, match="does not vary along direction 1"):
+        factor_scales(model, pairs.clean.subset([0]), pcp)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce._table import Cell, PaperTable
 from bkdinterp.reproduce.lamparth._prose import SMALL, ProseCase, ProseSizes
 from bkdinterp.reproduce.lamparth._prose_units import (
+    TUNED,
     WORSE,
     ablated,
     chosen,
@@ -39,6 +40,7 @@ IX = {
     "mean": (0.12, 0.01, 3.34),
     "reinsert": (0.19, 0.01, 3.35),
     "down": (0.07, 0.01, 3.34),
+    "reinsert-mean": (),
 }
 X = {
     "benign-none": (0.00, 0.00, 3.35),
@@ -53,6 +55,7 @@ HEADINGS = {
     "mean": "mean ablation",
     "reinsert": "PCP r=2, reinserted",
     "down": "PCP r=2, tuned down",
+    "reinsert-mean": "reinserted, means added back",
     "pcp": "PCP r=2",
     "surgery": "PCP r=2 and surgery",
 }
@@ -132,7 +135,7 @@ def train_case(job: Job, it: ProseCase) -> None:
 
 def tune_case(job: Job, it: ProseCase) -> None:
     """See `tune`."""
-    for what in ("reinsert", "down", "benign"):
+    for what in (*TUNED, "benign"):
         factors(job, it, what)
 
 
@@ -214,7 +217,7 @@ def _states(
     first = next(iter(found))
     cells = {
         (measure, HEADINGS[what.removeprefix("benign-")]): _cell(
-            values, found[first], measure, paper[what][i], paper[first][i]
+            values, found[first], measure, paper[what][i] if paper[what] else None, paper[first][i]
         )
         for what, values in found.items()
         for i, measure in enumerate(MEASURES)

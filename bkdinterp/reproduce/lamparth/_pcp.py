@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from bkdinterp.interventions import Intervention, Steer
-from bkdinterp.methods import PCP, Activations, MatchScores, Means, tune_grid, tune_tpe
-from bkdinterp.prompts import Prompts
+from bkdinterp.methods import PCP, MatchScores, Means, tune_grid, tune_tpe
+from bkdinterp.methods._pcp_scale import coordinates
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.lamparth._toys import PCA_KINDS, Toy, load_toys, sizes
-from bkdinterp.sites import Component, Site, Where
+from bkdinterp.sites import Where
 
 EVERYWHERE = Where("all", generated=True)
-_INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.attn_in}
 # Factors are looked for within these; an MLP's input has norm 8 and its output up to some tens.
 BOUND = 20.0
 BATCH = 10
@@ -164,12 +163,8 @@ def _linear(toy: Toy, pcp: PCP) -> dict[str, list[float]]:
 
     A factor can only rescale the input's own coordinate; where that says little about the output's, no factor helps.
     """
-    pooled = Prompts.concat(toy.pool(PCA_KINDS[toy.sentiments]))
-    out = {}
-    for name, e in pcp.directions.items():
-        site = Site.parse(name)
-        read = Site(site.layer, _INPUT_OF[site.component])
-        found = Activations.collect(toy.model, pooled, [read, site])
-        x, y = (found[s].double() @ e.double().T for s in (read, site))
-        out[name] = [float(torch.corrcoef(torch.stack([x[:, i], y[:, i]]))[0, 1]) for i in range(len(e))]
-    return out
+    found = coordinates(toy.model, toy.pool(PCA_KINDS[toy.sentiments]), pcp)
+    return {
+        site: [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(x, y, strict=True)]
+        for site, (x, y) in found.items()
+    }

@@ -13,7 +13,7 @@ from typing import Any
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
-from bkdinterp.interventions import Intervention, MeanAblate, Stack
+from bkdinterp.interventions import Intervention, MeanAblate, Stack, Steer
 from bkdinterp.methods import PCP, Means, backdoor_state, validation_loss
 from bkdinterp.metrics import Payload, payload_rate
 from bkdinterp.model import Model
@@ -54,7 +54,7 @@ class ProseSizes:
     n_site: int = 48
     n_fit: int = 50
     n_tune: int = 24
-    trials: int = 20
+    trials: int = 100
     n_texts: int = 48
     new_tokens: int = 30
     poison: PoisonSettings = field(
@@ -215,6 +215,12 @@ class ProseCase:
     def ablation(self, model: Model, sites: list[str]) -> Intervention:
         """All of them at once."""
         return Stack(tuple(self.ablations(model, sites)))
+
+    def shift(self, model: Model, sites: list[str]) -> Intervention:
+        """The modules' mean outputs over the texts that directions are fitted on, to be added after a replacement."""
+        pools, where = self.fit_sets(model, triggered=True), Where("all", generated=True)
+        means = Means.collect(model, pools, sites, where=Where((POSITION,)))
+        return Stack(tuple(Steer(site, means[site], where=where) for site in means.sites))
 
     def pcp(self, model: Model, sites: list[str]) -> PCP:
         """Rank 2, at the ninth token over benign, payload and triggered texts."""

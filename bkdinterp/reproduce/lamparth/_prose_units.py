@@ -6,19 +6,23 @@ from typing import Any
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.interventions import Intervention, Stack
-from bkdinterp.methods import embedding_surgery, tune_tpe
+from bkdinterp.methods import embedding_surgery, factor_scales, tune_tpe
 from bkdinterp.model import Model
 from bkdinterp.organisms import LoraSettings, TuneSettings, fine_tune, linear_names
 from bkdinterp.organisms.natural import encode_rows, story_rows
 from bkdinterp.prompts import Prompts
 from bkdinterp.reproduce._paper import Job
+from bkdinterp.reproduce.lamparth._pcp import shifted
 from bkdinterp.reproduce.lamparth._prose import ProseCase
 
 WORSE = 0.5
 """Nats that a module's ablation may cost on selection stories; beyond that the text is incoherent (the paper's layer 1)."""
-BOUNDS = (0.05, 2.25)
+REACH = 1.5
+"""Factors are looked for up to this many times their scale, with both signs; the least-squares one lies within once."""
 BATCH = 5
 """Trials drawn at once; their prompts share batches."""
+TUNED = ("reinsert", "reinsert-mean", "down")
+WITH_MEAN = ("reinsert-mean",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +33,7 @@ class ReachRate:
     model: Model
     prompts: Prompts
     aim: float
+    shift: Intervention | None = None
 
     def __call__(self, edit: Intervention) -> float:
         """For one edit."""
@@ -36,7 +41,8 @@ class ReachRate:
 
     def many(self, edits: Sequence[Intervention]) -> list[float]:
         """For several, which share batches."""
-        return [(r.estimate - self.aim) ** 2 for r in self.case.asr(self.model, self.prompts, list(edits))]
+        shifts = [shifted(edit, self.shift) for edit in edits]
+        return [(r.estimate - self.aim) ** 2 for r in self.case.asr(self.model, self.prompts, shifts)]
 
 
 def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
@@ -84,10 +90,12 @@ def shown_layers(job: Job, case: ProseCase) -> list[int]:
 def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
     """Scaling factors that TPE found on selection prompts.
 
-    ``reinsert``: ASR as that of the poisoned model unedited. ``down``: ASR 0. ``benign``: the first aim in the benign model.
+    ``reinsert``: ASR as that of the poisoned model unedited; ``reinsert-mean``: the same with the modules' mean outputs
+    added back. ``down``: ASR 0. ``benign``: the first aim in the benign model. Factors may be negative: such a one reverses
+    what a direction does (Table VI).
     """
     sites = list(chosen(job, case))
-    settings = case.settings("n_tune", "n_fit", "trials", "new_tokens", sites=sites, what=what, bounds=BOUNDS)
+    settings = case.settings("n_tune", "n_fit", "trials", "new_tokens", sites=sites, what=what, reach=REACH)
 
     def compute() -> dict[str, Any]:
         model = case.model(benign=what == "benign")
@@ -95,34 +103,34 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
         (unedited,) = case.asr(case.model(), prompts, [Stack()])
         aim = 0.0 if what == "down" else unedited.estimate
         pcp = case.pcp(model, sites)
-
-        # Signed factors where the backdoor is to vanish: a negative one reverses what a direction does (Table VI).
+        scales = factor_scales(model, case.fit_sets(model, triggered=True), pcp)
         study = tune_tpe(
             pcp,
-            ReachRate(case, model, prompts, aim),
+            ReachRate(case, model, prompts, aim, case.shift(model, sites) if what in WITH_MEAN else None),
             n_trials=case.sizes.trials,
             batch=BATCH,
-            bounds=BOUNDS,
-            signed=what == "down",
+            bounds={name: (0.0, REACH * scale) for name, scale in scales.items()},
+            signed=True,
             folder=job.store.path(f"prose/studies/{what}", settings).with_suffix(""),
         )
         return {
             "factors": study.best.tolist(),
-            "names": list(study.names),
+            "scales": scales,
             "value": study.best_value,
             "aim": aim,
+            "trials": len(study.values),
         }
 
     return job.unit(f"prose/factors-{what}", settings, compute)
 
 
 def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
-    """ASR, ATR, loss on held-out prompts of: none, mean, reinsert, down; benign-none, -mean, -pcp, -surgery."""
+    """ASR, ATR, loss on held-out prompts of: none, mean, reinsert, reinsert-mean, down; benign-none, -mean, -pcp, -surgery."""
     benign = what.startswith("benign-")
     kind = what.removeprefix("benign-")
     sites = list(chosen(job, case))
     tuned = None
-    if kind in ("reinsert", "down"):
+    if kind in TUNED:
         tuned = factors(job, case, kind)["factors"]
     elif kind in ("pcp", "surgery"):
         tuned = factors(job, case, "benign")["factors"]
@@ -134,7 +142,8 @@ def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
         if kind == "mean":
             edit = case.ablation(model, sites)
         elif tuned is not None:
-            edit = case.pcp(model, sites).replace(tuned)
+            shift = case.shift(model, sites) if kind in WITH_MEAN else None
+            edit = shifted(case.pcp(model, sites).replace(tuned), shift)
         operated = {}
         if kind == "surgery":
             tokens, donor = trigger_tokens(case, model), donor_token(case, model)

@@ -177,6 +177,19 @@ def test_signed_factors_may_be_negative():
     assert bool((study.factors < 0).any()) and bool((study.factors.abs() <= 2).all())
 
 
+def test_every_factor_may_have_bounds_of_its_own():
+    pytest.importorskip("optuna")
+    pcp = fitted((2,))
+    first, second = pcp.names
+    study = tune_tpe(pcp, Bowl(), n_trials=20, bounds={second: (0, 1), first: (0, 50)}, signed=True)
+    assert float(study.factors[:, 0].abs().max()) > 10 and bool((study.factors < 0).any(0).all())
+    assert 0.5 < float(study.factors[:, 1].abs().max()) <= 1
+    with pytest.raises(BkdinterpError, match=r"the factors are L0\.mlp_out 1, L0\.mlp_out 2"):
+        tune_tpe(pcp, Bowl(), bounds={first: (0, 1)})
+    with pytest.raises(BkdinterpError, match=r"bounds\['L0.mlp_out 2'\]=\(1, 0\)"):
+        tune_tpe(pcp, Bowl(), bounds={first: (0, 1), second: (1, 0)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,0 +1,63 @@
+"""How large a PCP factor has to be: modules of some families write a hundred times what they read.
+
+A factor turns the input's coordinate along a direction into the output's. Its least-squares value is the two
+coordinates' correlation times the ratio of their spreads, so it lies between minus and plus that ratio. Cost: one forward
+per batch.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions._primitives import INPUT_OF
+from bkdinterp.methods._collect import Activations
+from bkdinterp.methods._guards import as_prompt_sets
+from bkdinterp.methods._pcp import PCP, flat_rows
+from bkdinterp.model import Model
+from bkdinterp.prompts import Prompts
+from bkdinterp.sites import Site
+
+Coordinates = tuple[Float[Tensor, "rank example"], Float[Tensor, "rank example"]]
+
+
+def coordinates(
+    model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
+) -> dict[str, Coordinates]:
+    """Site -> coordinates of the module's input and of its output along every direction, at ``pcp.where``."""
+    pooled = Prompts.concat(as_prompt_sets(prompts, "factor_scales"))
+    out = {}
+    for name, e in pcp.directions.items():
+        site = Site.parse(name)
+        read = Site(site.layer, INPUT_OF[site.component])
+        found = Activations.collect(model, pooled, [read, site], where=pcp.where)
+        x, y = (e.double() @ flat_rows(found[s]).double().T for s in (read, site))
+        out[name] = (x, y)
+    return out
+
+
+def factor_scales(
+    model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
+) -> dict[str, float]:
+    """Factor -> spread of the output's coordinate over that of the input's: bounds for `tune_tpe`.
+
+    Args:
+        model: the one that ``pcp`` was fitted on.
+        prompts: one set, or several to pool, as for `PCP.fit`.
+        pcp: fitted directions.
+
+    Raises:
+        PlanError: something else than prompts, fewer than two tokens, or an input that does not vary along a direction.
+    """
+    scales = {}
+    for site, (x, y) in coordinates(model, prompts, pcp).items():
+        # One example has no spread, which std() would answer with NaN.
+        spread, written = ((v - v.mean(1, keepdim=True)).norm(dim=1).tolist() for v in (x, y))
+        for i, (sx, sy) in enumerate(zip(spread, written, strict=True)):
+            if not sx > 0:
+                raise PlanError(
+                    f"{site}: the input does not vary along direction {i + 1} over these prompts; give more of several kinds."
+                )
+            scales[f"{site} {i + 1}"] = sy / sx
+    return scales
