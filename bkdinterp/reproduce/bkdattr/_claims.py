@@ -35,6 +35,8 @@ def claims(found: Sequence[Study]) -> PaperTable:
         found,
         "claim",
         note=(
+            "Probe (SVM): the layer chosen on the selection split, then the one that is best on the held-out prompts "
+            "themselves, its interval widened for the choice among all layers (Bonferroni). "
             "Rates are compared by their intervals. Random sets, vectors and directions: pooled (intervals count prompts), "
             "then the single one that does the most; the claim must hold against that one. The last row is judged where the "
             "payload fell: ~ where less than half of what is left without payload is what a prompt without the trigger "
@@ -44,10 +46,13 @@ def claims(found: Sequence[Study]) -> PaperTable:
 
 
 def _probe_claim(s: Study) -> tuple[bool, str]:
+    """Whether the layer chosen on the selection split reaches it, or any layer with an interval that counts all of them."""
     p = next(iter(s.choices.probes.values()))
-    layer = p.best("organism")
+    layer, right = p.best("organism"), p.unit["organism"]["right"]
     i = p.accuracy("organism", layer)
-    return i.estimate >= PROBE, f"{i} at layer {layer}"
+    best = wilson(max(right), i.n, level=1 - 0.05 / p.n_layers)
+    text = f"layer {layer}: {share(i)}, best of {p.n_layers} layers {share(best)} (n={i.n})"
+    return i.estimate >= PROBE or best.low >= PROBE, text
 
 
 def _lower(s: Study) -> tuple[bool, str]:

@@ -11,6 +11,7 @@ from bkdinterp.reproduce.bkdattr._published import LLAMA, PROBE, QWEN, VECTOR
 from bkdinterp.reproduce.bkdattr._study import Study
 from bkdinterp.reproduce.bkdattr._table_1 import AGREEMENT, OUTCOMES, extreme_text
 from bkdinterp.reproduce.bkdattr._vector import DIRECTIONS, RANDOM_DIRECTION, RANDOM_HEADS
+from bkdinterp.reproduce.bkdattr._wording import counts
 
 
 def probes(found: Sequence[Study]) -> PaperTable:
@@ -31,12 +32,12 @@ def probes(found: Sequence[Study]) -> PaperTable:
                 (row, "to later layers"): Cell(text=f"{_transfer(p.icla('organism'), later=True):.2f}"),
                 (row, "to earlier layers"): Cell(text=f"{_transfer(p.icla('organism'), later=False):.2f}"),
             }
-    n = " / ".join(str(next(iter(s.choices.probes.values())).unit["organism"]["n"]) for s in found)
+    n = counts(next(iter(s.choices.probes.values())).unit["organism"]["n"] for s in found)
     return PaperTable.of(
         "bkdattr-probe",
         "Probe: in-layer accuracy, and ICLA",
         cells,
-        over=f"n={n} held-out prompts",
+        over=f"{n} held-out prompts",
         corner="organism, classifier",
         note=(
             "The best layer is chosen by test accuracy on the selection split, the accuracy there is measured on held-out "
@@ -62,8 +63,7 @@ def behaviour(found: Sequence[Study]) -> PaperTable:
         "bkdattr-behaviour",
         "Unedited, %",
         cells,
-        over=" / ".join(f"n={s.table_2['raw', 'add'].rate('clean', 'none').n}" for s in found)
-        + " held-out pairs",
+        over=counts(s.table_2["raw", "add"].rate("clean", "none").n for s in found) + " held-out pairs",
         corner="organism, model",
         percent=True,
         digits=0,
@@ -86,8 +86,7 @@ def fires(found: Sequence[Study]) -> PaperTable:
         "Share of prompts that the organism's probe calls triggered, %",
         cells,
         columns=SHOWN,
-        over="n="
-        + " / ".join(str(next(iter(s.choices.probes.values())).fires(SHOWN[0], 0).n) for s in found)
+        over=counts(next(iter(s.choices.probes.values())).fires(SHOWN[0], 0).n for s in found)
         + " held-out prompts of each kind",
         corner="probe",
         percent=True,
@@ -135,13 +134,13 @@ def vector_rates(found: Sequence[Study]) -> PaperTable:
                 cells[row, "agreement, unedited"] = Cell(said.agreement("none"))
     columns = ["layer", "unedited", "with the vector", "outcomes", "random heads", "random directions"]
     columns += ["on the twin", "agreement on clean", "agreement, unedited"]
-    n = " / ".join(str(s.table_2["raw", "add"].rate("clean", "vector").n) for s in found)
+    n = counts(s.table_2["raw", "add"].rate("clean", "vector").n for s in found)
     return PaperTable.of(
         "bkdattr-2",
         "Table 2: payload rate with the vector at one layer, %",
         cells,
         columns=columns,
-        over=f"n={n} held-out prompts; nulls: {found[0].sizes.vector_nulls} of each kind, n={found[0].sizes.n_null}",
+        over=f"{n} held-out prompts; nulls: {found[0].sizes.vector_nulls} of each kind, n={found[0].sizes.n_null}",
         corner="organism, vector, direction",
         percent=True,
         digits=0,

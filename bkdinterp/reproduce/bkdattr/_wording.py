@@ -1,6 +1,6 @@
 """What tables of claims and answers share: a column per organism, numbers in words. No forward pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bkdinterp.reproduce._table import Agreement, Cell, PaperTable
 from bkdinterp.reproduce.bkdattr._study import Study
@@ -41,3 +41,9 @@ def percent(i: Interval) -> str:
 def share(i: Interval) -> str:
     """A share or ratio."""
     return f"{i.estimate:.2f} [{i.low:.2f}, {i.high:.2f}]"
+
+
+def counts(numbers: Iterable[int]) -> str:
+    """``n=200`` where all organisms have as many, ``n=200 / 210`` otherwise."""
+    found = list(numbers)
+    return "n=" + " / ".join(str(n) for n in (found if len(set(found)) > 1 else found[:1]))
