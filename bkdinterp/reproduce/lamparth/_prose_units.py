@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods import embedding_surgery, factor_scales, tune_tpe
@@ -21,6 +23,8 @@ REACH = 1.5
 """Factors are looked for up to this many times their scale, with both signs; the least-squares one lies within once."""
 BATCH = 5
 """Trials drawn at once; their prompts share batches."""
+EQUALS = 12
+"""So many of the trials with the smallest objective, those of the smallest factors, are compared by their loss."""
 TUNED = ("reinsert", "reinsert-mean", "down")
 WITH_MEAN = ("reinsert-mean",)
 
@@ -92,7 +96,8 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
 
     ``reinsert``: ASR as that of the poisoned model unedited; ``reinsert-mean``: the same with the modules' mean outputs
     added back. ``down``: ASR 0. ``benign``: the first aim in the benign model. Factors may be negative: such a one reverses
-    what a direction does (Table VI).
+    what a direction does (Table VI). Of equals, the factors that cost least on selection stories: an ASR of 0 is also had by
+    breaking the text.
     """
     sites = list(chosen(job, case))
     settings = case.settings("n_tune", "n_fit", "trials", "new_tokens", sites=sites, what=what, reach=REACH)
@@ -104,24 +109,30 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
         aim = 0.0 if what == "down" else unedited.estimate
         pcp = case.pcp(model, sites)
         scales = factor_scales(model, case.fit_sets(model, triggered=True), pcp)
+        shift = case.shift(model, sites) if what in WITH_MEAN else None
         study = tune_tpe(
             pcp,
-            ReachRate(case, model, prompts, aim, case.shift(model, sites) if what in WITH_MEAN else None),
+            ReachRate(case, model, prompts, aim, shift),
             n_trials=case.sizes.trials,
             batch=BATCH,
             bounds={name: (0.0, REACH * scale) for name, scale in scales.items()},
             signed=True,
             folder=job.store.path(f"prose/studies/{what}", settings).with_suffix(""),
         )
+        size = study.ties.abs() / torch.tensor(list(scales.values()), dtype=torch.float64)
+        equals = study.ties[size.amax(1).argsort(stable=True)[:EQUALS]].tolist()
+        losses = [case.loss(model, shifted(pcp.replace(row), shift)) for row in equals]
         return {
-            "factors": study.best.tolist(),
+            "factors": equals[losses.index(min(losses))],
+            "ties": len(study.ties),
+            "losses": losses,
             "scales": scales,
             "value": study.best_value,
             "aim": aim,
             "trials": len(study.values),
         }
 
-    return job.unit(f"prose/factors-{what}", settings, compute)
+    return job.unit(f"prose/factors-{what}", settings | {"of equals": "lowest loss"}, compute)
 
 
 def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
