@@ -97,14 +97,17 @@ def saved_study(
     seed: int,
     batch: int,
     folder: str | Path | None,
-) -> Any:
-    """The study on disk, which holds finished trials only.
+) -> tuple[Any, Ranges]:
+    """The study on disk, which holds finished trials only, and its bounds.
+
+    Measured bounds may differ in their last digits from one machine or number of threads to the next: then the study
+    keeps those that it began with.
 
     Raises:
         ArtefactError: no folder can be there, or it holds another study.
     """
     if folder is None:
-        return optuna.create_study(direction="minimize")
+        return optuna.create_study(direction="minimize"), ranges
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,17 @@ def saved_study(
     known = study.user_attrs.get("origin")
     if known is None:
         study.set_user_attr("origin", origin)
-    elif known != origin:
+        return study, ranges
+    saved = dict(zip(ranges, map(tuple, known.get("bounds", ())), strict=False))
+    if len(saved) == len(ranges) and all(_close(saved[name], ranges[name]) for name in ranges):
+        ranges = saved
+        origin["bounds"] = known["bounds"]
+    if known != origin:
         changed = [key for key in origin if known.get(key) != origin[key]]
         raise ArtefactError(f"{path} holds a study with other {', '.join(changed)}; name another folder.")
-    return study
+    return study, ranges
+
+
+def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Equal but for rounding."""
+    return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-9) for x, y in zip(a, b, strict=True))

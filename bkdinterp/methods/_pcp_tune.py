@@ -242,7 +242,7 @@ def tune_tpe(
             f"tune_tpe: n_trials={n_trials} and batch={batch} must be integers of at least 1."
         )
     optuna = import_optuna()
-    saved = saved_study(optuna, pcp, objective, ranges, seed, batch, folder)
+    saved, ranges = saved_study(optuna, pcp, objective, ranges, seed, batch, folder)
     # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
     study = optuna.create_study(direction="minimize")
     known = saved.get_trials(deepcopy=False)

@@ -177,6 +177,22 @@ def test_signed_factors_may_be_negative():
     assert bool((study.factors < 0).any()) and bool((study.factors.abs() <= 2).all())
 
 
+def test_a_study_goes_on_though_measured_bounds_differ_in_the_last_digit(tmp_path):
+    pytest.importorskip("optuna")
+    pcp = fitted((2,))
+
+    def bounds(top):
+        return dict.fromkeys(pcp.names, (0.0, top))
+
+    whole = tune_tpe(pcp, Bowl(), n_trials=16, seed=3, bounds=bounds(1.7))
+    with pytest.raises(KeyboardInterrupt):
+        tune_tpe(pcp, Bowl(stop=7), n_trials=16, seed=3, bounds=bounds(1.7), folder=tmp_path)
+    resumed = tune_tpe(pcp, Bowl(), n_trials=16, seed=3, bounds=bounds(1.7 * (1 + 1e-13)), folder=tmp_path)
+    assert torch.equal(resumed.factors, whole.factors)
+    with pytest.raises(ArtefactError, match="other bounds"):
+        tune_tpe(pcp, Bowl(), n_trials=16, seed=3, bounds=bounds(1.71), folder=tmp_path)
+
+
 def test_every_factor_may_have_bounds_of_its_own():
     pytest.importorskip("optuna")
     pcp = fitted((2,))
