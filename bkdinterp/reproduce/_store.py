@@ -102,6 +102,11 @@ class UnitStore:
         found = (unit for unit in self._served.values() if unit["name"].startswith(prefix))
         return sum((unit.get(key, 0.0) for unit in found), 0.0)
 
+    @property
+    def served(self) -> tuple[Path, ...]:
+        """Files of the units that this store was asked for."""
+        return tuple(self._served)
+
     def path(self, name: str, settings: Mapping[str, Any]) -> Path:
         """Where the unit lies, finished or not."""
         text = json.dumps([name, settings], sort_keys=True, default=str)

@@ -154,7 +154,7 @@ def steps_to(curve: Mapping[str, Any], level: float = REACHED) -> int | None:
     return next((s for s, m in zip(curve["steps"], curve["mass"], strict=True) if m >= level), None)
 
 
-def _ratio(values: Sequence[float], by: Sequence[float]) -> Interval:
+def _ratio(values: Sequence[float | int], by: Sequence[float | int]) -> Interval:
     return over_seeds([a / b if b else 0.0 for a, b in zip(values, by, strict=True)])
 
 
