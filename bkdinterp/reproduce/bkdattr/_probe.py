@@ -53,8 +53,8 @@ class Probed:
 
     @property
     def late(self) -> range:
-        """The last quarter of the layers."""
-        return range(-(-3 * self.n_layers // 4), self.n_layers)
+        """The last quarter of the layers, the last one at least."""
+        return range(min(-(-3 * self.n_layers // 4), self.n_layers - 1), self.n_layers)
 
     def accuracy(self, side: str, layer: int) -> Interval:
         """In-layer accuracy on held-out prompts."""
