@@ -1,8 +1,8 @@
 """How large a PCP factor has to be: modules of some families write a hundred times what they read.
 
-A factor turns the input's coordinate along a direction into the output's. Its least-squares value is the two
-coordinates' correlation times the ratio of their spreads, so it lies between minus and plus that ratio. Cost: one forward
-per batch.
+A factor turns the input's coordinate x along a direction into the output's, y. By Cauchy and Schwarz its least-squares
+value is at most |y| / |x| in size; where the mean of y is added back or an intercept is fitted, at most the ratio of the
+spreads. Cost: one forward per batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,8 @@ from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
 
+# An input's coordinate that varies by less, relative to its norm, is a constant computed in fp32.
+ROUNDING = 1e-4
 Coordinates = tuple[Float[Tensor, "rank example"], Float[Tensor, "rank example"]]
 
 
@@ -40,7 +42,9 @@ def coordinates(
 def factor_scales(
     model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
 ) -> dict[str, float]:
-    """Factor -> spread of the output's coordinate over that of the input's: bounds for `tune_tpe`.
+    """Factor -> the largest size that its least-squares value can have: bounds for `tune_tpe`.
+
+    The larger of two ratios of the output's coordinate to the input's: of their norms, and of their spreads.
 
     Args:
         model: the one that ``pcp`` was fitted on.
@@ -48,16 +52,23 @@ def factor_scales(
         pcp: fitted directions.
 
     Raises:
-        PlanError: something else than prompts, fewer than two tokens, or an input that does not vary along a direction.
+        PlanError: something else than prompts, fewer than two tokens, an input that does not vary along a direction (but
+            for rounding), or an output that is 0 there.
     """
     scales = {}
     for site, (x, y) in coordinates(model, prompts, pcp).items():
         # One example has no spread, which std() would answer with NaN.
-        spread, written = ((v - v.mean(1, keepdim=True)).norm(dim=1).tolist() for v in (x, y))
-        for i, (sx, sy) in enumerate(zip(spread, written, strict=True)):
-            if not sx > 0:
+        spread, written = ((v - v.mean(1, keepdim=True)).norm(dim=1) for v in (x, y))
+        norms = y.norm(dim=1) / x.norm(dim=1)
+        for i, (sx, sy) in enumerate(zip(spread.tolist(), written.tolist(), strict=True)):
+            if not sx > ROUNDING * float(x[i].norm()):
                 raise PlanError(
                     f"{site}: the input does not vary along direction {i + 1} over these prompts; give more of several kinds."
                 )
-            scales[f"{site} {i + 1}"] = sy / sx
+            scale = max(sy / sx, float(norms[i]))
+            if scale == 0:
+                raise PlanError(
+                    f"{site} writes nothing along direction {i + 1} over these prompts; fit fewer directions."
+                )
+            scales[f"{site} {i + 1}"] = scale
     return scales

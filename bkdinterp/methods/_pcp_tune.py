@@ -56,6 +56,7 @@ class MatchScores:
         wanted: set -> mean score to reach, in the score's own unit (a share lies in 0..1, a log-probability below 0);
             made by ``of`` from the unedited model.
         weights: set -> weight; 1 where absent.
+        measured: the sets whose wanted value ``of`` measured.
     """
 
     model: Model
@@ -63,6 +64,12 @@ class MatchScores:
     score: str | Score
     wanted: Mapping[str, float]
     weights: Mapping[str, float]
+    measured: tuple[str, ...] = ()
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """What a saved study is known by: measured values, which differ by rounding between machines, follow from the rest."""
+        given = {name: value for name, value in self.wanted.items() if name not in self.measured}
+        return self.model, self.sets, self.score, given, self.weights
 
     @classmethod
     def of(
@@ -97,7 +104,7 @@ class MatchScores:
             for name, run, r in zip(open_sets, runs, results, strict=True)
             if r.scores is not None
         }
-        return cls(model, dict(sets), score, unedited | given, dict(weights or {}))
+        return cls(model, dict(sets), score, unedited | given, dict(weights or {}), tuple(open_sets))
 
     def __call__(self, edit: Intervention) -> float:
         """The sum for one edit; one scored row per prompt."""

@@ -1,12 +1,14 @@
 """PCP on models: the fit is the outputs' PCA, the intervention is the matrix, and exported weights equal the intervention."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from integration.conftest import tiny_gpt2, tiny_llama, tiny_tokenizer
 
-from bkdinterp.engine import Local, Run, plan
+from bkdinterp.engine import Local, Run, digest_of, plan
 from bkdinterp.errors import PlanError, SiteError, UnsupportedArchitectureError
-from bkdinterp.interventions import MeanAblate, PCPReplace, Stack, ZeroAblate
+from bkdinterp.interventions import MeanAblate, PCPReplace, Stack, Steer, ZeroAblate
 from bkdinterp.methods import (
     PCP,
     Activations,
@@ -20,10 +22,29 @@ from bkdinterp.methods import (
 from bkdinterp.metrics import vocabulary_score
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
+from bkdinterp.reproduce.lamparth._pcp import Objective
 from bkdinterp.stats import PCA
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 SITES = "L1.mlp_out L2.attn_out"
+
+
+def test_an_objective_is_known_by_what_it_is_not_by_what_was_measured(model, pairs):
+    sets = {"clean": pairs.clean, "triggered": pairs.triggered}
+    goal = MatchScores.of(model, sets, "logprob", wanted={"clean": -3.0})
+    # The same on another machine: what was measured differs in its last digits.
+    elsewhere = replace(goal, wanted=goal.wanted | {"triggered": goal.wanted["triggered"] * (1 + 1e-7)})
+    assert digest_of(elsewhere) == digest_of(goal)
+    others = [
+        MatchScores.of(model, sets, "logprob", wanted={"clean": -3.0, "triggered": -1.0}),
+        MatchScores.of(model, sets, "logprob", wanted={"clean": -3.1}),
+        MatchScores.of(model, sets, "sum_logprob", wanted={"clean": -3.0}),
+        MatchScores.of(model, sets, "logprob", wanted={"clean": -3.0}, weights={"clean": 2.0}),
+    ]
+    steer = [Steer("L1.mlp_out", torch.full((model.architecture.d_model,), x)) for x in (1.0, 1.0 + 1e-6)]
+    forms = [Objective(goal, None), *(Objective(goal, shift) for shift in steer)]
+    assert len({digest_of(o) for o in (goal, *others)}) == 5
+    assert digest_of(forms[1]) == digest_of(forms[2]) != digest_of(forms[0])
 
 
 def logprobs(model, prompts, edit=None):
@@ -51,18 +72,26 @@ def test_fit_at_every_token_leaves_padding_out(model, pairs):
 
 def test_scales_bound_the_least_squares_factor(model, pairs):
     both = [pairs.clean, pairs.triggered]
-    pcp = PCP.fit(model, both, SITES, rank=2)
+    pcp = PCP.fit(model, both, SITES, rank=4)
     scales = factor_scales(model, both, pcp)
     assert tuple(scales) == pcp.names
+    beyond_spreads = 0
     for site, read in (("L1.mlp_out", "L1.mlp_in"), ("L2.attn_out", "L2.attn_in")):
         found = Activations.collect(model, Prompts.concat(both), [read, site])
         for i, e in enumerate(pcp.directions[site]):
             x, y = found[read] @ e, found[site] @ e
-            x, y = x - x.mean(), y - y.mean()
-            best, scale = float((x * y).sum() / (x * x).sum()), scales[f"{site} {i + 1}"]
-            assert 0 < abs(best) <= scale * (1 + 1e-9)
-            correlation = float((x * y).sum() / (x.norm() * y.norm()))
-            assert best == pytest.approx(correlation * scale, rel=1e-8)
+            # The replacement has no intercept, y ~ f x; with the mean added back it is y - mean ~ f x.
+            dx, dy = x - x.mean(), y - y.mean()
+            best = [float((a * b).sum() / (a * a).sum()) for a, b in ((x, y), (x, dy), (dx, dy))]
+            scale = scales[f"{site} {i + 1}"]
+            assert max(map(abs, best)) <= scale * (1 + 1e-9)
+            spreads, norms = float(dy.norm() / dx.norm()), float(y.norm() / x.norm())
+            assert scale == pytest.approx(max(spreads, norms), rel=1e-8)
+            beyond_spreads += norms > spreads
+    assert beyond_spreads  # where the spreads alone are no bound
+    same = Prompts.concat([pairs.clean.subset([0])] * 7)  # a constant, but for rounding
+    with pytest.raises(PlanError, match="does not vary along direction 1"):
+        factor_scales(model, same, pcp)
     with pytest.raises(PlanError, match="does not vary along direction 1"):
         factor_scales(model, pairs.clean.subset([0]), pcp)
 

@@ -4,7 +4,9 @@ Modules and layers are chosen on the selection split, every figure is of held-ou
 and so do the headings here. Stages: ``train`` (table XI's fine-tunes), ``tune`` (choice of modules, PCP factors), ``report``.
 """
 
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from bkdinterp.model import Model
@@ -171,7 +173,10 @@ def make_viii(job: Job, it: ProseCase) -> PaperTable:
 def make_ix(job: Job, it: ProseCase) -> PaperTable:
     """Two MLPs of the poisoned model: unedited, ablated, replaced, tuned down."""
     found = {what: edited(job, it, what) for what in IX}
-    return _states(job, it, "lamparth-IX", "IX. Two MLPs of the poisoned model, {}", found, IX)
+    title = "IX. Two MLPs of the poisoned model, {}"
+    # What the paper says of the reinsertion is that it brings back some of what the ablation took.
+    note = " The reinsertion is held against the mean ablation instead."
+    return _states(job, it, "lamparth-IX", title, found, IX, note, against={"reinsert": "mean"})
 
 
 def make_x(job: Job, it: ProseCase) -> PaperTable:
@@ -213,15 +218,16 @@ def _states(
     found: dict[str, dict[str, Any]],
     paper: dict[str, tuple[float, ...]],
     note: str = "",
+    against: Mapping[str, str] = MappingProxyType({}),
 ) -> PaperTable:
     first = next(iter(found))
-    cells = {
-        (measure, HEADINGS[what.removeprefix("benign-")]): _cell(
-            values, found[first], measure, paper[what][i] if paper[what] else None, paper[first][i]
-        )
-        for what, values in found.items()
-        for i, measure in enumerate(MEASURES)
-    }
+    cells: dict[tuple[str, str], Cell] = {}
+    for what, values in found.items():
+        for i, measure in enumerate(MEASURES):
+            other = against.get(what, first)
+            figure = paper[what][i] if paper[what] else None
+            heading = HEADINGS[what.removeprefix("benign-")]
+            cells[measure, heading] = _cell(values, found[other], measure, figure, paper[other][i])
     layers = " and ".join(_layer(site) for site in chosen(job, it))
     return PaperTable.of(
         name,

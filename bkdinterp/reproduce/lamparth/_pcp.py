@@ -84,6 +84,10 @@ class Objective:
     goal: MatchScores
     shift: Intervention | None
 
+    def fingerprint(self) -> tuple[object, ...]:
+        """What its study is known by: the shift is measured, and differs by rounding between machines."""
+        return self.goal, self.shift is not None
+
     def many(self, edits: Sequence[Intervention]) -> list[float]:
         """For several edits in one plan."""
         return self.goal.many([shifted(edit, self.shift) for edit in edits])

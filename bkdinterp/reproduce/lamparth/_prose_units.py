@@ -39,6 +39,11 @@ class ReachRate:
     aim: float
     shift: Intervention | None = None
 
+    def fingerprint(self) -> tuple[object, ...]:
+        """What its study is known by: the shift is measured, and differs by rounding between machines."""
+        case = self.case.settings("n_tune", "n_fit", "new_tokens")
+        return case, self.model, self.prompts, self.aim, self.shift is not None
+
     def __call__(self, edit: Intervention) -> float:
         """For one edit."""
         return self.many([edit])[0]
@@ -100,7 +105,9 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
     breaking the text.
     """
     sites = list(chosen(job, case))
-    settings = case.settings("n_tune", "n_fit", "trials", "new_tokens", sites=sites, what=what, reach=REACH)
+    settings = case.settings(
+        "n_tune", "n_fit", "trials", "new_tokens", sites=sites, what=what, reach=REACH, batch=BATCH
+    )
 
     def compute() -> dict[str, Any]:
         model = case.model(benign=what == "benign")
@@ -132,7 +139,9 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
             "trials": len(study.values),
         }
 
-    return job.unit(f"prose/factors-{what}", settings | {"of equals": "lowest loss"}, compute)
+    # What decides among equal trials does not belong to the study, which a change of it leaves as it is.
+    decides = {"of equals": "lowest loss", "equals": EQUALS, "n_texts": case.sizes.n_texts}
+    return job.unit(f"prose/factors-{what}", settings | decides, compute)
 
 
 def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:

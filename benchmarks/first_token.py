@@ -1,0 +1,106 @@
+"""Why two details decide the prose tables of Lamparth & Reuel: the first token, and the size of the factors.
+
+    python benchmarks/first_token.py    # about five minutes on two cores
+
+1. Norm of early MLPs' outputs at the first, second and ninth token, by which a mean taken at the ninth is far off at the first.
+2. Loss under the mean ablation of MLPs 2 and 5 (counted from 1), at every token and at all but the text's first word.
+3. Rank-2 replacements with factors of at most 2.25, about what the paper's search allows, beside zero ablation.
+
+Organism, stories, means and directions are those of `bkdinterp reproduce lamparth --only IX`, which names the modules.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import bkdinterp as bk
+from bkdinterp.reproduce import Job
+from bkdinterp.reproduce.lamparth._natural import case as natural_case
+from bkdinterp.reproduce.lamparth._prose import ProseCase
+
+PAIR = ["L1.mlp_out", "L4.mlp_out"]
+NORMED = ["L0.mlp_out", "L1.mlp_out", "L4.mlp_out", "L11.mlp_out"]
+TOKENS = {"first": 0, "second": 1, "ninth": 8}
+SMALL_FACTOR = 2.25
+EVERYWHERE, LATER = bk.Where("all", generated=True), bk.Where("none", generated=True)
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    with TemporaryDirectory() as folder:  # nothing is kept
+        case = natural_case(Job(Path(folder)))
+    case = replace(case, sizes=replace(case.sizes, n=args.n))
+    console = Console(width=100)
+    console.print(norms(case, args.n_texts))
+    console.print(losses(case, args.n_texts))
+    console.print(small_factors(case))
+
+
+def norms(case: ProseCase, n_texts: int) -> Table:
+    """Mean norm of the outputs, by token."""
+    prompts = bk.Prompts.of([story.text for story in case.held_out[:n_texts]])
+    reads = tuple(bk.Read(site, bk.Where((at,))) for site in NORMED for at in TOKENS.values())
+    builder = replace(case.model().builder, chat=False)
+    (found,) = bk.execute(case.model(), [bk.Run(prompts, reads=reads, builder=builder)])
+    table = _table(f"Mean norm of an MLP's output (n={len(prompts)} stories)", "MLP, from 1", *TOKENS)
+    values = iter(found.reads)
+    for site in NORMED:
+        row = [f"{next(values).norm(dim=-1).mean():,.0f}" for _ in TOKENS]
+        table.add_row(str(int(site[1:].split(".")[0]) + 1), *row)
+    return table
+
+
+def losses(case: ProseCase, n_texts: int) -> Table:
+    """Loss unedited, and with the pair at its means at every token and from the second word on."""
+    texts = [story.text for story in case.held_out[:n_texts]]
+    means = case.means(case.model(), PAIR)
+    table = _table(f"Loss of MLPs 2 and 5 at their means, nats (n={n_texts} stories)", "ablated", "loss", "costs")
+    unedited = bk.validation_loss(case.model(), texts)
+    table.add_row("nothing", f"{unedited.mean:.2f}", "")
+    for name, where in {"at every token": EVERYWHERE, "not at the first word": LATER}.items():
+        edit = bk.MeanAblate(" ".join(PAIR), means, where=where)
+        found = bk.validation_loss(case.model(), texts, under=edit)
+        table.add_row(name, f"{found.mean:.2f}", f"{found.mean - unedited.mean:+.2f}")
+    return table
+
+
+def small_factors(case: ProseCase) -> Table:
+    """ASR, ATR and loss with zero, and with rank 2 and all factors as large as a small search allows."""
+    model = case.model()
+    pcp = case.pcp(model, PAIR)
+    ones = torch.ones(len(bk.factor_scales(model, case.fit_sets(model, triggered=True), pcp)))
+    edits: dict[str, bk.Intervention] = {
+        "zero ablation": bk.ZeroAblate(" ".join(PAIR), where=EVERYWHERE),
+        f"rank 2, factors {SMALL_FACTOR}": pcp.replace((SMALL_FACTOR * ones).tolist()),
+        f"rank 2, factors {-SMALL_FACTOR}": pcp.replace((-SMALL_FACTOR * ones).tolist()),
+    }
+    table = _table(f"MLPs 2 and 5 replaced (n={case.sizes.n} held-out prompts)", "by", "ASR", "ATR", "loss")
+    for name, edit in edits.items():
+        state = case.state(model, edit)
+        table.add_row(name, *(f"{state[key]['estimate']:.2f}" for key in ("ASR", "ATR", "validation loss")))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=100, help="held-out prompts behind ASR and ATR")
+    parser.add_argument("--n-texts", type=int, default=48, help="stories")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
