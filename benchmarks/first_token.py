@@ -1,6 +1,6 @@
 """Why two details decide the prose tables of Lamparth & Reuel: the first token, and the size of the factors.
 
-    python benchmarks/first_token.py    # about five minutes on two cores
+    python benchmarks/first_token.py    # two minutes on two cores
 
 1. Norm of early MLPs' outputs at the first, second and ninth token, by which a mean taken at the ninth is far off at the first.
 2. Loss under the mean ablation of MLPs 2 and 5 (counted from 1), at every token and at all but the text's first word.
@@ -60,7 +60,9 @@ def losses(case: ProseCase, n_texts: int) -> Table:
     """Loss unedited, and with the pair at its means at every token and from the second word on."""
     texts = [story.text for story in case.held_out[:n_texts]]
     means = case.means(case.model(), PAIR)
-    table = _table(f"Loss of MLPs 2 and 5 at their means, nats (n={n_texts} stories)", "ablated", "loss", "costs")
+    table = _table(
+        f"Loss of MLPs 2 and 5 at their means, nats (n={n_texts} stories)", "ablated", "loss", "costs"
+    )
     unedited = bk.validation_loss(case.model(), texts)
     table.add_row("nothing", f"{unedited.mean:.2f}", "")
     for name, where in {"at every token": EVERYWHERE, "not at the first word": LATER}.items():
@@ -95,7 +97,9 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=100, help="held-out prompts behind ASR and ATR")
     parser.add_argument("--n-texts", type=int, default=48, help="stories")
     parser.add_argument("--threads", type=int, default=2)

@@ -201,7 +201,9 @@ def test_an_early_study_with_one_pair_of_bounds_for_all_goes_on(tmp_path):
     file = tmp_path / "study.jsonl"
     text = file.read_text()
     assert "[[0.25, 1.5], [0.25, 1.5]]" in text or "[[0.25,1.5],[0.25,1.5]]" in text
-    text = text.replace("[[0.25, 1.5], [0.25, 1.5]]", "[0.25, 1.5]").replace("[[0.25,1.5],[0.25,1.5]]", "[0.25,1.5]")
+    text = text.replace("[[0.25, 1.5], [0.25, 1.5]]", "[0.25, 1.5]").replace(
+        "[[0.25,1.5],[0.25,1.5]]", "[0.25,1.5]"
+    )
     file.write_text(text)
     assert torch.equal(
         tune_tpe(pcp, Bowl(), n_trials=12, seed=3, bounds=(0.25, 1.5), folder=tmp_path).factors, whole.factors
