@@ -2,7 +2,7 @@
 
     python benchmarks/first_token.py    # two minutes on two cores
 
-1. Norm of early MLPs' outputs at the first, second and ninth token, by which a mean taken at the ninth is far off at the first.
+1. Norm of some MLPs' outputs at the first, second and ninth token, by which a mean taken at the ninth is far off at the first.
 2. Loss under the mean ablation of MLPs 2 and 5 (counted from 1), at every token and at all but the text's first word.
 3. Rank-2 replacements with factors of at most 2.25, about what the paper's search allows, beside zero ablation.
 
@@ -20,8 +20,10 @@ from rich.table import Table
 
 import bkdinterp as bk
 from bkdinterp.reproduce import Job
+from bkdinterp.reproduce.lamparth._natural import MEASURES
 from bkdinterp.reproduce.lamparth._natural import case as natural_case
 from bkdinterp.reproduce.lamparth._prose import ProseCase
+from bkdinterp.stats import Interval
 
 PAIR = ["L1.mlp_out", "L4.mlp_out"]
 NORMED = ["L0.mlp_out", "L1.mlp_out", "L4.mlp_out", "L11.mlp_out"]
@@ -64,11 +66,11 @@ def losses(case: ProseCase, n_texts: int) -> Table:
         f"Loss of MLPs 2 and 5 at their means, nats (n={n_texts} stories)", "ablated", "loss", "costs"
     )
     unedited = bk.validation_loss(case.model(), texts)
-    table.add_row("nothing", f"{unedited.mean:.2f}", "")
+    table.add_row("nothing", _shown(unedited.interval()), "")
     for name, where in {"at every token": EVERYWHERE, "not at the first word": LATER}.items():
         edit = bk.MeanAblate(" ".join(PAIR), means, where=where)
         found = bk.validation_loss(case.model(), texts, under=edit)
-        table.add_row(name, f"{found.mean:.2f}", f"{found.mean - unedited.mean:+.2f}")
+        table.add_row(name, _shown(found.interval()), f"{found.mean - unedited.mean:+.2f}")
     return table
 
 
@@ -76,17 +78,20 @@ def small_factors(case: ProseCase) -> Table:
     """ASR, ATR and loss with zero, and with rank 2 and all factors as large as a small search allows."""
     model = case.model()
     pcp = case.pcp(model, PAIR)
-    ones = torch.ones(len(bk.factor_scales(model, case.fit_sets(model, triggered=True), pcp)))
     edits: dict[str, bk.Intervention] = {
         "zero ablation": bk.ZeroAblate(" ".join(PAIR), where=EVERYWHERE),
-        f"rank 2, factors {SMALL_FACTOR}": pcp.replace((SMALL_FACTOR * ones).tolist()),
-        f"rank 2, factors {-SMALL_FACTOR}": pcp.replace((-SMALL_FACTOR * ones).tolist()),
+        f"rank 2, factors {SMALL_FACTOR}": pcp.replace(SMALL_FACTOR),
+        f"rank 2, factors {-SMALL_FACTOR}": pcp.replace(-SMALL_FACTOR),
     }
     table = _table(f"MLPs 2 and 5 replaced (n={case.sizes.n} held-out prompts)", "by", "ASR", "ATR", "loss")
     for name, edit in edits.items():
         state = case.state(model, edit)
-        table.add_row(name, *(f"{state[key]['estimate']:.2f}" for key in ("ASR", "ATR", "validation loss")))
+        table.add_row(name, *(_shown(Interval.from_dict(state[key])) for key in MEASURES))
     return table
+
+
+def _shown(value: Interval) -> str:
+    return f"{value.estimate:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def _table(title: str, *columns: str) -> Table:
