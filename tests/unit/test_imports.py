@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "bkdinterp"
 ROOT = "(root)"  # bkdinterp/__init__.py
 ORDER = (
     "errors",
+    "values",
     "sites",
     "progress",
     "stats",

@@ -1,0 +1,156 @@
+"""Values at the door: texts, numbers, seeds and paths that a caller gives, normalised or refused. No torch, no forwards.
+
+Each function returns the plain Python value (a numpy integer becomes an int, a numpy string a str), or raises an
+error that names the argument, the value and the fix. Callers check at the boundary, once, before any expensive work.
+"""
+
+import math
+import numbers
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bkdinterp.errors import BkdinterpError, PromptError
+
+SEEDS = 2**32
+"""Seeds are below this: numpy and scikit-learn take no larger ones."""
+
+
+def as_text(value: Any, what: str, *, error: type[BkdinterpError] = PromptError) -> str:
+    """A str that can be written as UTF-8.
+
+    Raises:
+        error: another type (None, NaN, a number, bytes), or half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise error(f"{what} must be text; got {shown(value)} ({type(value).__name__}).")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as problem:
+        raise error(
+            f"{what} holds half of a surrogate pair at character {problem.start} ({value[problem.start]!a}); "
+            "decode the text again, or drop the character."
+        ) from None
+    return str(value)
+
+
+def as_texts(values: Any, what: str, *, error: type[BkdinterpError] = PromptError) -> tuple[str, ...]:
+    """Several texts; a single string is refused, because as a sequence it is its letters.
+
+    Raises:
+        error: one string, something that cannot be iterated, or an item that is no text; the item's index is named.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise error(f"{what} must be a list of texts; got {shown(values)}. For one text give a list of one.")
+    return tuple(as_text(value, f"{what}[{i}]", error=error) for i, value in enumerate(values))
+
+
+def as_integer(
+    value: Any,
+    what: str,
+    *,
+    low: int | None = None,
+    high: int | None = None,
+    error: type[BkdinterpError] = BkdinterpError,
+) -> int:
+    """An int from ``low`` to ``high``, both included; integers of numpy and torch are taken, True and 3.0 are not.
+
+    Raises:
+        error: another type, or out of range.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise error(f"{what}={shown(value)} must be an integer.")
+    try:
+        whole = value.__index__()
+    except (TypeError, ValueError, RuntimeError):  # an array or tensor of several, or of floats
+        raise error(f"{what}={shown(value)} must be one integer.") from None
+    if (low is not None and whole < low) or (high is not None and whole > high):
+        raise error(f"{what}={whole} must be {_range(low, high)}.")
+    return whole
+
+
+def as_number(
+    value: Any,
+    what: str,
+    *,
+    low: float | int | None = None,
+    high: float | int | None = None,
+    error: type[BkdinterpError] = BkdinterpError,
+) -> float:
+    """A finite float from ``low`` to ``high``, both included; numbers of numpy and one-element tensors are taken.
+
+    Raises:
+        error: another type, NaN or infinity, or out of range.
+    """
+    if isinstance(value, bool | str | bytes) or not (
+        isinstance(value, numbers.Real) or hasattr(value, "__float__")
+    ):
+        raise error(f"{what}={shown(value)} must be a number.")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise error(f"{what}={shown(value)} must be one number.") from None
+    if not math.isfinite(number):
+        raise error(f"{what}={number} must be a finite number.")
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise error(f"{what}={number:g} must be {_range(low, high)}.")
+    return number
+
+
+def as_seed(value: Any, what: str = "seed", *, error: type[BkdinterpError] = BkdinterpError) -> int:
+    """A seed: an integer from 0 to 2**32 - 1.
+
+    Raises:
+        error: anything else.
+    """
+    return as_integer(value, what, low=0, high=SEEDS - 1, error=error)
+
+
+def as_path(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpError) -> Path:
+    """A path with ``~`` expanded.
+
+    Raises:
+        error: neither text nor a path, empty, or with a NUL character.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise error(f"{what}={shown(value)} must be a path.")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise error(
+            f"{what}={shown(text)} must be a path: text that is not empty and holds no NUL character."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as problem:  # a home that cannot be found
+        raise error(f"{what}={text!r}: {problem}") from None
+
+
+def as_choice(
+    value: Any, what: str, allowed: Iterable[str], *, error: type[BkdinterpError] = BkdinterpError
+) -> str:
+    """One of the allowed words.
+
+    Raises:
+        error: anything else; the allowed ones are named.
+    """
+    words = tuple(allowed)
+    if not isinstance(value, str) or value not in words:
+        raise error(f"Unknown {what} {shown(value)}; choose one of {', '.join(words)}.")
+    return str(value)
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A value as it stands in a message: its repr, shortened; what cannot be written as UTF-8 is escaped."""
+    try:
+        text = repr(value)
+    except Exception as error:  # a foreign object's own repr
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _range(low: float | int | None, high: float | int | None) -> str:
+    if low is None:
+        return f"at most {high}"
+    return f"at least {low}" if high is None else f"from {low} to {high}"
