@@ -1,5 +1,7 @@
 """Statistics: streaming moments, PCA, intervals and permutation p-values. No model, no forward pass."""
 
+from bkdinterp.stats._clustered import clustered_ends as clustered_ends
+from bkdinterp.stats._clustered import clustered_rate as clustered_rate
 from bkdinterp.stats._comparison import Comparison as Comparison
 from bkdinterp.stats._flips import sign_flip as sign_flip
 from bkdinterp.stats._intervals import Interval as Interval

@@ -177,7 +177,8 @@ def test_results_survive_saving(fitted, tmp_path):
     assert torch.equal(back.p_value, scores.p_value)
     assert (back.trained_on, back.fingerprint, back.n_train) == (scores.trained_on, scores.fingerprint, 48)
     assert repr(back) == repr(scores)
-    assert "4 x 4 layers, logistic, n_train=48, n_test=16, in-layer max" in repr(back)
+    assert "4 x 4 layers, logistic, n_train=48, n_test=16, layer" in repr(back)
+    assert "(chosen on 16 validation prompts)" in repr(back)
 
 
 def test_tables(fitted):
