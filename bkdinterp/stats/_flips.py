@@ -46,13 +46,12 @@ class Flips:
             if self.exact:
                 heads = (np.arange(start, start + rows)[:, None] >> bits) & 1
             else:
-                # One draw a row, so that the block's size does not decide which flips are drawn.
-                heads = np.stack([rng.integers(0, 2, size=self.n) for _ in range(rows)])
+                heads = rng.integers(0, 2, size=(rows, self.n))
             yield 1.0 - 2.0 * heads
 
     def p(self, exceeding: Int[np.ndarray, "*unit"]) -> Float[np.ndarray, "*unit"]:
         """p-values of how many flips were at least as extreme; the observed signs are one of all."""
-        return exceeding / self.count if self.exact else (1 + exceeding) / (1 + self.count)
+        return np.asarray(exceeding / self.count if self.exact else (1 + exceeding) / (1 + self.count))
 
 
 def sign_flip(x: Sample, *, side: str = "two-sided", n_flips: int = N_FLIPS, seed: int = 0) -> float:
