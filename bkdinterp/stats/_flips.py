@@ -43,10 +43,8 @@ class Flips:
         bits = np.arange(self.n)
         for start in range(0, self.count, size):
             rows = min(size, self.count - start)
-            if self.exact:
-                heads = (np.arange(start, start + rows)[:, None] >> bits) & 1
-            else:
-                heads = rng.integers(0, 2, size=(rows, self.n))
+            numbers = np.arange(start, start + rows)[:, None]
+            heads = (numbers >> bits) & 1 if self.exact else rng.integers(0, 2, size=(rows, self.n))
             yield 1.0 - 2.0 * heads
 
     def p(self, exceeding: Int[np.ndarray, "*unit"]) -> Float[np.ndarray, "*unit"]:
