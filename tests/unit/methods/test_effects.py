@@ -195,7 +195,7 @@ def test_one_prompt_claims_nothing_and_is_drawn_without_whiskers():
     units = NeuronScores(effects=torch.ones(3, 1), layer=0, **common(1))
     for figure in (
         units.plot(),
-        LayerScores(effects=torch.ones(3, 1), component="mlp_out", **common(1)).plot(),
+        LayerScores(effects=torch.ones(3, 1), component=Component.mlp_out, **common(1)).plot(),
     ):
         figure.canvas.draw()
         assert all(math.isfinite(x) for x in (*figure.axes[0].get_xlim(), *figure.axes[0].get_ylim()))
