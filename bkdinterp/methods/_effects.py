@@ -1,11 +1,13 @@
 """Effects of single units (heads, layers, neurons) per example: what every kind of attribution returns. No forwards.
 
 ACIE, intervals, order and table derive from the per-example effects here; what a unit is called, and how the whole is
-drawn, the concrete classes say (``_scores``).
+drawn, the concrete classes say (``_scores``). Whoever looks at the top units has chosen them among all: repr, table
+and figures give simultaneous intervals, and `Effects.p_adjusted` is corrected for the choice.
 """
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,7 +17,8 @@ from torch import Tensor
 from bkdinterp.errors import SiteError
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Where
-from bkdinterp.stats import Interval, bootstrap_mean
+from bkdinterp.stats import Interval, Simultaneous, adjusted_p, bootstrap_mean, simultaneous
+from bkdinterp.values import as_number
 
 if TYPE_CHECKING:
     import pandas
@@ -65,13 +68,50 @@ class Effects(Result):
         return int((~self.acie.isnan()).sum())
 
     def interval(self, unit: Any, *, seed: int = 0) -> Interval:
-        """Bootstrap interval of one unit's ACIE over examples; SiteError if it was not scored."""
+        """Bootstrap interval of one unit's ACIE over examples, pointwise: for a unit that was named beforehand.
+
+        For units picked because their effects are large take `intervals`, or compute this on fresh prompts.
+
+        Raises:
+            SiteError: the unit was not scored.
+        """
         row = self.effects.flatten(0, -2)[self._index(unit)]
         if row.isnan().any():
             raise SiteError(
                 f"{self._name(self._index(unit))} was not scored; ask for its layer in the attribution."
             )
         return bootstrap_mean(row, seed=seed)
+
+    def intervals(self, *, level: float = 0.95, seed: int = 0) -> Simultaneous:
+        """Intervals of all scored units that cover together, so that a unit may be picked by its size; flat unit axis.
+
+        See `bkdinterp.stats.simultaneous`; the figures, the table and the repr use these.
+
+        Raises:
+            BkdinterpError: no unit was scored, or ``level`` outside (0, 1).
+        """
+        return simultaneous(self.effects.flatten(0, -2), level=level, seed=seed)
+
+    @cached_property
+    def p_adjusted(self) -> Float[Tensor, "*unit"]:
+        """Two-sided p of each unit's effect being 0, corrected for all units (step-down max-T over sign flips).
+
+        At least 2**(1 - n): with fewer than 6 examples none can reach .05. See `bkdinterp.stats.adjusted_p`.
+        """
+        p = adjusted_p(self.effects.flatten(0, -2))
+        return torch.from_numpy(p).reshape(self.acie.shape)
+
+    def differing(self, level: float | int = 0.05) -> list[int]:
+        """Flat indices of the units whose effect differs from 0, in the order of `order`; none is an answer, too.
+
+        If no unit has an effect, the chance of naming any is at most ``level``; if some have, so is that of naming any other.
+
+        Raises:
+            BkdinterpError: ``level`` outside 0 to 1.
+        """
+        level = as_number(level, "level", low=0.0, high=1.0)
+        p = self.p_adjusted.flatten().tolist()
+        return [i for i in self.order() if p[i] <= level]
 
     def order(self, k: int | None = None) -> list[int]:
         """Flat indices of the ``k`` units that matter most (None: all scored ones), first the strongest.
@@ -90,30 +130,45 @@ class Effects(Result):
         return key.argsort(descending=True, stable=True)[:k].tolist()
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per unit: name, place, acie, standard deviation over examples, n; in the order of `top_k`."""
+        """One row per unit, in the order of `top_k`: name, place, acie, simultaneous interval, adjusted p, std, n.
+
+        ``std`` is the standard deviation over examples.
+        """
         import pandas as pd
 
+        found, p = self._simultaneous, self.p_adjusted.flatten().tolist()
         acie, std = self.acie.flatten().tolist(), self.effects.std(dim=-1).flatten().tolist()
         return pd.DataFrame(
-            [self._place(i) | {"acie": acie[i], "std": std[i], "n": self.n} for i in self.order()]
+            [
+                self._place(i)
+                | {"acie": acie[i], "low": float(found.low[i]), "high": float(found.high[i])}
+                | {"p_adjusted": p[i], "std": std[i], "n": self.n}
+                for i in self.order()
+            ]
         )
 
     def describe(self) -> str:
-        """Shape, n, metric, direction and source, the three strongest units and the model."""
-        acie = self.acie.flatten()
-        best = ", ".join(f"{self._name(i)} {acie[i]:+.3f}" for i in self.order(min(3, self.n_scored)))
+        """Shape, n, metric, direction and source, the three strongest units with simultaneous intervals, the model."""
+        first = self.order(min(3, self.n_scored))
+        best = ", ".join(
+            f"{self._name(i)} {e:+.3f} [{low:+.2f}, {high:+.2f}]"
+            for i, e, low, high in zip(first, *self._columns(first), strict=True)
+        )
         head = f"{self._shape()}, n={self.n}, {self.metric}, {self.direction}, source={self.source}"
-        return f"{head}: {best}; model={self.fingerprint.label}"
+        return f"{head}: {best} (simultaneous 95 %); model={self.fingerprint.label}"
 
     def _caption(self, what: str) -> str:
         """A figure's title: what, which direction and source, n."""
         return f"Causal effect of each {what}\n{self.direction}, source: {self.source}, n={self.n}"
 
     def _columns(self, indices: list[int]) -> tuple[list[float], list[float], list[float]]:
-        """Estimates, lower and upper ends of the intervals of some units."""
-        flat = self.effects.flatten(0, -2)
-        found = [bootstrap_mean(flat[i]) for i in indices]
-        return [c.estimate for c in found], [c.low for c in found], [c.high for c in found]
+        """Estimates, lower and upper ends of the simultaneous intervals of some units."""
+        found = self._simultaneous
+        return found.estimate[indices].tolist(), found.low[indices].tolist(), found.high[indices].tolist()
+
+    @cached_property
+    def _simultaneous(self) -> Simultaneous:
+        return self.intervals()
 
     @abstractmethod
     def _index(self, unit: Any) -> int:

@@ -6,13 +6,13 @@ attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA 
 Cost: one pass per side over all layers, 2 * ceil(n / batch) forwards; everything after it is linear algebra.
 
 A probe that separates the two may have found the trigger's TEXT and no backdoor: compare with the same probe
-on a clean twin (`FittedProbe.on`), and with random directions (``ProbeScores.p_value``).
+on a clean twin (`FittedProbe.on`), and with random directions (``ProbeScores.comparison``).
 """
 
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
@@ -21,11 +21,12 @@ from bkdinterp.interventions import Read
 from bkdinterp.methods._classifiers import CLASSIFIERS, LayerClassifiers, fit_classifiers, threads_for
 from bkdinterp.methods._probe_result import ProbeScores
 from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, unseen
-from bkdinterp.methods._random_directions import RandomDirections
+from bkdinterp.methods._random_directions import MATCHES, RandomDirections
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
+from bkdinterp.values import as_choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,10 @@ class BackdoorProbe:
         paper: follow the paper's protocol; it has no logistic regression.
         seed: of the split (not the paper's, which is 42), the MLP, and the random directions.
         n_random: random directions per layer for the null.
+        directions: ``"isotropic"``, or ``"covariance"``: drawn where the training features vary, the harder null.
 
     Raises:
-        PlanError: an unknown classifier, logistic with ``paper=True``, or ``n_random`` below 1.
+        PlanError: an unknown classifier or kind of directions, logistic with ``paper=True``, or ``n_random`` below 1.
     """
 
     model: Model
@@ -53,6 +55,7 @@ class BackdoorProbe:
     paper: bool = False
     seed: int = 0
     n_random: int = 1000
+    directions: str = "isotropic"
 
     def __post_init__(self) -> None:
         if self.classifier is None:
@@ -63,6 +66,7 @@ class BackdoorProbe:
             )
         if self.paper and self.classifier == "logistic":
             raise PlanError("The paper has no logistic probe; with paper=True choose svm or mlp.")
+        as_choice(self.directions, "directions", MATCHES, error=PlanError)
         if self.n_random < 1:
             raise PlanError(
                 f"n_random={self.n_random}: the null needs at least 1 random direction, better 1000."
@@ -98,15 +102,31 @@ class BackdoorProbe:
                 best_epoch=not self.paper,
             )
             null = RandomDirections.fit(
-                features, labels, train=split.train, n_random=self.n_random, seed=self.seed
+                features,
+                labels,
+                train=split.train,
+                n_random=self.n_random,
+                seed=self.seed,
+                match=self.directions,
             )
+            held, truth = features[:, split.validation], labels[split.validation]
+            validated = torch.stack([classifiers.predict(i, x) == truth for i, x in enumerate(held)])
+            validation = Validation(validated, null.accuracy(held, truth))
         origin = model.fingerprint(pairs.fingerprint, seed=self.seed)
-        unscored = FittedProbe(self, pairs, split, classifiers, null, origin)
+        unscored = FittedProbe(self, pairs, split, classifiers, null, validation, origin)
         scores = unscored._score(model, pairs, split.test, features[:, split.test])
         return replace(unscored, _scores=scores)
 
     def _prompted(self, model: Model) -> Model:
         return model.with_builder(generation_prompt=False) if self.paper else model
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What a layer is chosen by: right calls on the validation examples, and the random directions' accuracy there."""
+
+    right: Bool[Tensor, "layer validation_row"]
+    random_accuracy: Float[Tensor, "layer n_random"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +139,7 @@ class FittedProbe:
         split: which examples were which.
         classifiers: one per layer.
         null: the random directions, thresholds fitted on the same training examples.
+        validation: what the layer is chosen by.
         fingerprint: of the model and the pairs behind the fit.
     """
 
@@ -127,6 +148,7 @@ class FittedProbe:
     split: Split
     classifiers: LayerClassifiers
     null: RandomDirections
+    validation: Validation
     fingerprint: Fingerprint
     _scores: ProbeScores | None = field(default=None, repr=False)
 
@@ -203,6 +225,9 @@ class FittedProbe:
             labels=labels,
             pair=examples % len(pairs),
             random_accuracy=random_accuracy,
+            validation_right=self.validation.right,
+            random_validation=self.validation.random_accuracy,
+            directions=self.null.match,
             n_train=len(self.split.train),
             classifier=str(self.probe.classifier),
             paper=self.probe.paper,

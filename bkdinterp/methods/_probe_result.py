@@ -1,16 +1,16 @@
 """ProbeScores: what probes of every layer say about every layer (BkdAttr's ICLA). Costs no forward pass."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from einops import reduce
+from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.results import Fingerprint, Result
-from bkdinterp.stats import Interval, p_value, wilson
+from bkdinterp.stats import Comparison, Interval, clustered_ends, clustered_rate, p_value
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 class ProbeScores(Result):
     """Predictions on the test examples; first layer axis: trained on, second: tested on.
 
-    Accuracies, intervals and p-values derive from the predictions. The intervals take the ``n_test`` prompts
-    for independent, although they come in pairs.
+    Accuracies, intervals and p-values derive from the predictions. The layer to report is `chosen_layer`, chosen on the
+    validation prompts; its accuracy on the test prompts, which did not choose it, is `chosen`, and `comparison` holds it
+    against random directions whose layer was chosen in the same way. The largest of all layers' test accuracies beats
+    chance on noise, too. Intervals count pairs: the two prompts of one may share their luck.
 
     Attributes:
         predicted: True = called triggered.
         labels: True = is triggered.
         pair: index of each test example's pair in the pairs given.
         random_accuracy: on the same examples, of the random directions of each layer.
+        validation_right: right calls of each layer's probe on the fit's validation prompts; after ``FittedProbe.on``, too.
+        random_validation: accuracy of the random directions there.
+        directions: how these were drawn: ``"isotropic"`` or ``"covariance"``.
         n_train: prompts (both kinds) that each probe was fitted on.
         classifier: ``"logistic"``, ``"svm"`` or ``"mlp"``.
         paper: whether the paper's protocol was followed.
@@ -36,10 +41,15 @@ class ProbeScores(Result):
         trained_on: origin of the probe; differs from ``fingerprint`` after ``FittedProbe.on(other model)``.
     """
 
+    schema_version: ClassVar[int] = 2
+
     predicted: Bool[Tensor, "layer layer example"]
     labels: Bool[Tensor, " example"]
     pair: Int[Tensor, " example"]
     random_accuracy: Float[Tensor, "layer n_random"]
+    validation_right: Bool[Tensor, "layer validation_row"]
+    random_validation: Float[Tensor, "layer n_random"]
+    directions: str
     n_train: int
     classifier: str
     paper: bool
@@ -65,22 +75,57 @@ class ProbeScores(Result):
     @property
     def accuracy(self) -> Float[Tensor, "layer layer"]:
         """ICLA: share of test prompts that the probe of layer i gets right on the features of layer k."""
-        right = self.predicted == self.labels
-        return reduce(right.double(), "train test example -> train test", "mean")
+        return reduce(self._right.double(), "train test example -> train test", "mean")
 
     @property
     def in_layer(self) -> tuple[Interval, ...]:
-        """Accuracy of each layer's probe on its own layer, with Wilson intervals: the diagonal of ICLA."""
-        right = (self.labels == self.predicted.diagonal().T).sum(1)
-        return tuple(wilson(int(n), self.n_test) for n in right)
+        """Accuracy of each layer's probe on its own layer: the diagonal of ICLA; intervals by pairs, one by one.
+
+        For a layer named beforehand. Of the layer with the largest one they say too much; see `chosen`.
+        """
+        return tuple(clustered_rate(row, self.pair) for row in self._right.diagonal().T)
+
+    @property
+    def chosen_layer(self) -> int:
+        """The layer whose probe does best on the validation prompts; the first of equals."""
+        return _first_best(self.validation_right.double().mean(1, keepdim=True))[0]
+
+    @property
+    def chosen(self) -> Interval:
+        """Test accuracy of the chosen layer's probe in its own layer; the test prompts had no part in the choice."""
+        return clustered_rate(self._right[self.chosen_layer, self.chosen_layer], self.pair)
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether all of the chosen layer's interval lies above `chance`: on noise in at most 1 of 20 fits."""
+        return self.chosen.low > self.chance
+
+    @property
+    def comparison(self) -> Comparison:
+        """The chosen layer's accuracy against random directions, each at the layer that validation chose for it.
+
+        Every null is a set of one random direction per layer: it chooses among as many layers as the probe did.
+        """
+        chosen = torch.tensor(_first_best(self.random_validation))
+        nulls = self.random_accuracy.gather(0, chosen[None])[0]
+        own = self.accuracy[self.chosen_layer, self.chosen_layer]
+        name = f"probe of layer {self.chosen_layer}"
+        return Comparison.of(own, nulls, name=name, null_names=[f"direction {i}" for i in range(len(nulls))])
 
     @property
     def p_value(self) -> Float[Tensor, " layer"]:
-        """Of the diagonal: share of random directions that do at least as well; not corrected for L tests."""
+        """Of the diagonal: share of that layer's random directions that do at least as well; for a layer named beforehand."""
         own = self.accuracy.diagonal().tolist()
         return torch.tensor(
             [p_value(a, null) for a, null in zip(own, self.random_accuracy, strict=True)], dtype=torch.float64
         )
+
+    @property
+    def p_adjusted(self) -> Float[Tensor, " layer"]:
+        """Of the diagonal, corrected for all layers: share of sets of random directions whose BEST layer does as well."""
+        best = self.random_accuracy.max(0).values
+        own = self.accuracy.diagonal().tolist()
+        return torch.tensor([p_value(a, best) for a in own], dtype=torch.float64)
 
     @property
     def random_best(self) -> Float[Tensor, " layer"]:
@@ -93,7 +138,9 @@ class ProbeScores(Result):
         return self.random_accuracy.median(1).values
 
     def to_frame(self, kind: str = "icla") -> "pandas.DataFrame":
-        """One row per train layer x test layer; ``kind="in_layer"``: one per layer, with p-value and null.
+        """One row per train layer x test layer; ``kind="in_layer"``: one per layer, with p-values and null.
+
+        There ``validation`` is the accuracy that chose the layer, ``p_adjusted`` is corrected for all layers.
 
         Raises:
             BkdinterpError: an unknown kind.
@@ -104,23 +151,31 @@ class ProbeScores(Result):
         if kind == "in_layer":
             frame = pandas.DataFrame([{"layer": i, **_columns(e)} for i, e in enumerate(self.in_layer)])
             return frame.assign(
+                chosen=[i == self.chosen_layer for i in range(self.n_layers)],
+                validation=self.validation_right.double().mean(1).numpy(),
                 p_value=self.p_value.numpy(),
+                p_adjusted=self.p_adjusted.numpy(),
                 random_median=self.random_median.numpy(),
                 random_best=self.random_best.numpy(),
             )
-        # One interval per number of right calls: scipy takes its time, and the L x L cells repeat themselves.
-        right = (self.predicted == self.labels).sum(2)
-        intervals = {int(n): _columns(wilson(int(n), self.n_test)) for n in right.unique()}
+        right = rearrange(self._right, "train test example -> (train test) example")
+        low, high = clustered_ends(right.numpy(force=True), self.pair.numpy(force=True))
+        cells = [(i, k) for i in range(self.n_layers) for k in range(self.n_layers)]
         return pandas.DataFrame(
-            [
-                {"train_layer": train, "test_layer": test, **intervals[n]}
-                for train, row in enumerate(right.tolist())
-                for test, n in enumerate(row)
-            ]
+            {
+                "train_layer": [i for i, _ in cells],
+                "test_layer": [k for _, k in cells],
+                "accuracy": self.accuracy.flatten().numpy(force=True),
+                "low": low,
+                "high": high,
+                "n": self.n_test,
+            }
         )
 
     def plot(self, kind: str = "icla") -> "matplotlib.figure.Figure":
         """The L x L matrix, or (``"in_layer"``) the diagonal with intervals beside random directions.
+
+        The layer that validation chose is marked; the colours of the matrix begin at `chance`.
 
         Raises:
             BkdinterpError: matplotlib is missing, or an unknown kind.
@@ -129,14 +184,15 @@ class ProbeScores(Result):
 
         _check_kind(kind)
         if kind == "icla":
-            return plotting.matrix(self.accuracy, title=self._title("Probe transfer between layers"))
+            title = self._title(f"Probe transfer between layers; chosen: layer {self.chosen_layer}")
+            return plotting.matrix(self.accuracy, title=title, chance=self.chance)
         own = self.in_layer
         probe = ([e.estimate for e in own], [e.low for e in own], [e.high for e in own])
         levels = torch.tensor([0.025, 0.5, 0.975], dtype=self.random_accuracy.dtype)
         low, middle, high = torch.quantile(self.random_accuracy, levels, dim=1)
         best = self.random_best
         n_random = self.random_accuracy.shape[1]
-        return plotting.curves(
+        figure = plotting.curves(
             list(range(self.n_layers)),
             {
                 f"{self.classifier} probe": probe,
@@ -148,23 +204,37 @@ class ProbeScores(Result):
             title=self._title("Probe of each layer"),
             ylim=(0.0, 1.0),
         )
+        plotting.mark_value(figure, self.chosen_layer, "chosen on validation", axis="x")
+        return plotting.mark_value(figure, self.chance, "chance", axis="y")
 
     def describe(self) -> str:
         """One line for the repr."""
-        own, here, origin = self.in_layer, self.fingerprint.model, self.trained_on.model
-        best = max(range(self.n_layers), key=lambda i: own[i].estimate)
-        e, null = own[best], float(self.random_best[best])
+        e, here, origin = self.chosen, self.fingerprint.model, self.trained_on.model
+        claim = self.comparison
         return (
             f"{self.n_layers} x {self.n_layers} layers, {self.classifier}{' (paper)' if self.paper else ''}, "
             f"n_train={self.n_train}, n_test={self.n_test}, "
-            f"in-layer max {e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}] at layer {best} "
-            f"(best random direction {null:.2f}), model={here}"
+            f"layer {self.chosen_layer} (chosen on {self.validation_right.shape[1]} validation prompts) "
+            f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}], chance {self.chance:.2f}, "
+            f"p={claim.p:.2g} against {claim.n_nulls} {self.directions} directions chosen alike "
+            f"(best {max(claim.null_estimates):.2f}), model={here}"
             + (f", trained on {origin}" if here != origin else "")
         )
+
+    @property
+    def _right(self) -> Bool[Tensor, "layer layer example"]:
+        return self.predicted == self.labels
 
     def _title(self, text: str) -> str:
         name = self.fingerprint.model.split("@")[0].split("/")[-1]
         return f"{text}\n{name}, {self.n_test} test prompts"
+
+
+def _first_best(accuracy: Float[Tensor, "layer set"]) -> list[int]:
+    """The first layer of the highest accuracy, for each column."""
+    # Not argmax: it promises no order among equals.
+    best = accuracy == accuracy.max(0).values
+    return best.int().cumsum(0).eq(0).sum(0).tolist()
 
 
 def _columns(interval: Interval) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """The probe's null: how well a random direction separates clean from triggered, threshold fitted.
 
 Triggered prompts differ from clean ones in many directions at once, so a high accuracy alone says little: in
-published data the best of 1,000 random directions reaches .95. No forward pass.
+published data the best of 1,000 random directions reaches .95. Directions of no preference (isotropic) miss what little
+of the space the activations fill; directions drawn with the activations' covariance are the harder null. No forward pass.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -12,6 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.methods._classifiers import Scaler
+from bkdinterp.values import as_choice
+
+MATCHES = ("isotropic", "covariance")
 
 # Projections closer than this (in standard deviations of a feature) are the same number but for rounding.
 _SAME = 1e-9
@@ -19,18 +23,22 @@ _SAME = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class RandomDirections:
-    """Random unit directions in every layer's standardised feature space.
+    """Random directions in every layer's standardised feature space.
 
-    Each has the threshold and the sign that classify the training examples best.
+    ``isotropic``: all directions alike. ``covariance``: drawn with the covariance of the training features, so that they
+    lie where the activations vary. Each has the threshold and the sign that classify the training examples best.
 
     Attributes:
         threshold, sign: a projection p is called triggered when sign * (p - threshold) > 0.
+        seed: of the draw.
+        basis: the training features behind the covariance; None: isotropic.
     """
 
     scalers: tuple[Scaler, ...]
     threshold: Float[Tensor, "layer n_random"]
     sign: Float[Tensor, "layer n_random"]
     seed: int
+    basis: Float[Tensor, "layer train_row d_model"] | None = None
 
     @classmethod
     def fit(
@@ -41,16 +49,29 @@ class RandomDirections:
         train: Int[Tensor, " row"],
         n_random: int,
         seed: int,
+        match: str = "isotropic",
     ) -> "RandomDirections":
-        """Draw the directions and fit their thresholds on the ``train`` examples."""
-        scalers, thresholds, signs = [], [], []
-        for layer, x in enumerate(features):
-            scalers.append(Scaler.fit(x[train]))
-            projected = scalers[-1](x[train]) @ _directions(x.shape[1], n_random, seed, layer)
-            threshold, sign = best_thresholds(projected, labels[train])
-            thresholds.append(threshold)
-            signs.append(sign)
-        return cls(tuple(scalers), torch.stack(thresholds), torch.stack(signs), seed)
+        """Draw the directions (``match``: isotropic or covariance) and fit their thresholds on the ``train`` examples.
+
+        Raises:
+            BkdinterpError: another ``match``.
+        """
+        match = as_choice(match, "match", MATCHES)
+        scalers = tuple(Scaler.fit(x[train]) for x in features)
+        basis = features[:, train] if match == "covariance" else None
+        shape = len(features), n_random
+        unfitted = cls(scalers, torch.zeros(shape).double(), torch.ones(shape).double(), seed, basis)
+        found = [
+            best_thresholds(unfitted._project(layer, x[train]), labels[train])
+            for layer, x in enumerate(features)
+        ]
+        thresholds, signs = (torch.stack(column) for column in zip(*found, strict=True))
+        return replace(unfitted, threshold=thresholds, sign=signs)
+
+    @property
+    def match(self) -> str:
+        """How the directions were drawn."""
+        return "isotropic" if self.basis is None else "covariance"
 
     def accuracy(
         self, features: Float[Tensor, "layer row d_model"], labels: Bool[Tensor, " row"]
@@ -58,11 +79,19 @@ class RandomDirections:
         """Share of right calls of every direction on these examples."""
         out = []
         for layer, x in enumerate(features):
-            directions = _directions(x.shape[1], self.threshold.shape[1], self.seed, layer)
-            projected = self.scalers[layer](x) @ directions
+            projected = self._project(layer, x)
             called = self.sign[layer] * (projected - self.threshold[layer]) > 0
             out.append((called == rearrange(labels, "row -> row 1")).double().mean(0))
         return torch.stack(out)
+
+    def _project(self, layer: int, features: Float[Tensor, "row d_model"]) -> Float[Tensor, "row n_random"]:
+        x, n_random = self.scalers[layer](features), self.threshold.shape[1]
+        if self.basis is None:
+            return x @ _directions(features.shape[1], n_random, self.seed, layer)
+        # Scaled features have mean 0, so X^T g has their covariance; its length is 1 but where all features are equal.
+        basis = self.scalers[layer](self.basis[layer])
+        drawn = basis.T @ _directions(len(basis), n_random, self.seed, layer)
+        return x @ (drawn / drawn.norm(dim=0).clamp_min(torch.finfo(drawn.dtype).tiny))
 
 
 def best_thresholds(

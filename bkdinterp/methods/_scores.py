@@ -40,16 +40,29 @@ class HeadScores(Effects):
         """
         return HeadSet(tuple(self._head(i) for i in self.order(k)), self.grid)
 
+    def significant(self, level: float | int = 0.05) -> HeadSet:
+        """The heads whose effect differs from 0, first the strongest; possibly none.
+
+        Corrected for the number of heads: the chance of any false one is at most ``level`` (`p_adjusted`).
+
+        Raises:
+            BkdinterpError: ``level`` outside 0 to 1.
+        """
+        return HeadSet(tuple(self._head(i) for i in self.differing(level)), self.grid)
+
     def plot(self, *, marks: int = 8, limit: float | None = None) -> "matplotlib.figure.Figure":
         """Heatmap layer x head of the ACIE.
 
         Args:
-            marks: so many of the strongest heads are outlined.
+            marks: so many of the strongest heads are outlined; dotted: not `significant`.
             limit: the colour scale is [-limit, limit]; give the same to compare figures.
         """
-        top = self.top_k(min(marks, self.n_scored)) if marks else ()
+        top = list(self.top_k(min(marks, self.n_scored))) if marks else []
+        sure = set(self.significant()) if marks else set()
+        title = self._caption("head") + (f"\n{len(sure)} of {self.n_scored} differ from 0" if marks else "")
+        doubtful = [head for head in top if head not in sure]
         label = f"ACIE ({self.metric})"
-        return heatmap(self.acie, title=self._caption("head"), label=label, marks=list(top), limit=limit)
+        return heatmap(self.acie, title=title, label=label, marks=top, dotted=doubtful, limit=limit)
 
     def _head(self, index: int) -> HeadId:
         return HeadId(*divmod(index, self.grid[1]))
@@ -93,8 +106,18 @@ class LayerScores(Effects):
         """
         return tuple(Site(i, self.component) for i in self.order(k))
 
+    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
+        """The layers whose effect differs from 0, first the strongest; possibly none.
+
+        Corrected for the number of layers: the chance of any false one is at most ``level`` (`p_adjusted`).
+
+        Raises:
+            BkdinterpError: ``level`` outside 0 to 1.
+        """
+        return tuple(Site(i, self.component) for i in self.differing(level))
+
     def plot(self) -> "matplotlib.figure.Figure":
-        """ACIE over layers with its intervals."""
+        """ACIE over layers with simultaneous intervals."""
         layers = sorted(self.order())
         return curves(
             layers,
@@ -141,8 +164,18 @@ class NeuronScores(Effects):
         """
         return tuple(self._site(i) for i in self.order(k))
 
+    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
+        """The neurons whose effect differs from 0, first the strongest; possibly none.
+
+        Corrected for the number of neurons: the chance of any false one is at most ``level`` (`p_adjusted`).
+
+        Raises:
+            BkdinterpError: ``level`` outside 0 to 1.
+        """
+        return tuple(self._site(i) for i in self.differing(level))
+
     def plot(self, *, k: int = 20) -> "matplotlib.figure.Figure":
-        """The ``k`` strongest neurons as bars with their intervals."""
+        """The ``k`` strongest neurons as bars with simultaneous intervals."""
         indices = self.order(min(k, self.n_scored))
         return bar_intervals(
             [self._name(i) for i in indices],

@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import SiteError
+from bkdinterp.errors import BkdinterpError, SiteError
 from bkdinterp.interventions import Read, Steer
 from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
+from bkdinterp.values import as_choice, as_integer, as_seed
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -125,12 +127,41 @@ class BackdoorVector(Result):
         )
 
 
-def random_directions(*, like: BackdoorVector, n: int, seed: int) -> list[BackdoorVector]:
-    """``n`` seeded random directions of the norm of ``like``: the null for a claim about its direction."""
+def random_directions(
+    *,
+    like: BackdoorVector,
+    n: int,
+    seed: int,
+    match: Literal["isotropic", "covariance"] | str = "isotropic",
+    activations: Float[Tensor, "*example d_model"] | None = None,
+) -> list[BackdoorVector]:
+    """``n`` seeded random directions of the norm of ``like``: the null for a claim about its direction.
+
+    A residual stream varies in few of its dimensions; an isotropic direction lies outside of them and does little,
+    whatever it is added to. ``match="covariance"`` draws directions where the activations vary: the harder null.
+
+    Args:
+        like: the vector under test.
+        n: how many.
+        seed: of the draw.
+        match: ``"isotropic"`` (all directions alike) or ``"covariance"`` (normal with the activations' covariance).
+        activations: for ``"covariance"``: what the layer holds on clean prompts, e.g. of `Activations.collect`; rows with
+            NaN, beyond a prompt's tokens, are left out.
+
+    Raises:
+        BkdinterpError: an unknown ``match``, or activations that are missing, of another width, or without variance.
+    """
+    match = as_choice(match, "match", ("isotropic", "covariance"))
+    n, seed = as_integer(n, "n", low=0), as_seed(seed)
+    spread = _spread_of(activations, like) if match == "covariance" else None
     generator = torch.Generator().manual_seed(seed)
     out = []
     for _ in range(n):
-        noise = torch.randn(like.vector.shape, generator=generator, dtype=torch.float64)
+        if spread is None:
+            noise = torch.randn(like.vector.shape, generator=generator, dtype=torch.float64)
+        else:
+            # X^T g of centred rows X has the covariance X^T X.
+            noise = torch.randn(len(spread), generator=generator, dtype=torch.float64) @ spread
         direction = (noise / noise.norm() * like.vector.double().norm()).to(like.vector.dtype)
         out.append(
             replace(
@@ -142,6 +173,28 @@ def random_directions(*, like: BackdoorVector, n: int, seed: int) -> list[Backdo
             )
         )
     return out
+
+
+def _spread_of(
+    activations: Float[Tensor, "*example d_model"] | None, like: BackdoorVector
+) -> Float[Tensor, "row d_model"]:
+    """Centred rows of the activations."""
+    d_model = len(like.vector)
+    if activations is None or activations.shape[-1] != d_model:
+        found = "nothing" if activations is None else f"shape {tuple(activations.shape)}"
+        raise BkdinterpError(
+            f"match='covariance' needs activations [example, {d_model}], e.g. "
+            f"Activations.collect(model, clean, site)[site]; got {found}."
+        )
+    rows = activations.detach().cpu().double()
+    rows = rearrange(rows, "... d_model -> (...) d_model")
+    rows = rows[torch.isfinite(rows).all(-1)]
+    centred = rows - rows.mean(0)
+    if len(rows) < 2 or not bool((centred.abs() > 1e-12 * rows.abs().max()).any()):
+        raise BkdinterpError(
+            f"match='covariance': the {len(rows)} activations do not vary; collect them on more prompts."
+        )
+    return centred
 
 
 def _head_means(model: Model, prompts: Prompts, heads: HeadSet, where: Where) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._curves import Column
+from bkdinterp.plotting._curves import Column, drawable
 from bkdinterp.plotting._style import GREY, LABEL, LIGHT, NOTE, PALETTE, TICK, dress, new_figure, same_length
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def bar_intervals(
     Args:
         labels: conditions.
         estimates: one per label, all in one unit.
-        lows: lower ends of the intervals.
+        lows: lower ends of the intervals; an infinite one, of a single example, say, is not drawn.
         highs: upper ends of the intervals.
         xlabel: with its unit.
         title: of the figure.
@@ -113,7 +113,7 @@ def bar_intervals(
         BkdinterpError: matplotlib is missing, or columns of unequal length or without rows.
     """
     n = same_length(labels=labels, estimates=estimates, lows=lows, highs=highs)
-    estimate, low, high = (np.asarray(c, dtype=np.float64) for c in (estimates, lows, highs))
+    estimate, low, high = (drawable(c) for c in (estimates, lows, highs))
     figure, axes = new_figure(7.0, 1.4 + 0.38 * n)
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)

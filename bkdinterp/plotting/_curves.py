@@ -42,7 +42,7 @@ def curves(
 
     Args:
         x: shared abscissa.
-        series: label -> (estimate, low, high), each as long as ``x``.
+        series: label -> (estimate, low, high), each as long as ``x``; infinite ends are not drawn.
         xlabel: with its unit.
         ylabel: with its unit.
         title: of the figure.
@@ -65,7 +65,7 @@ def curves(
     if null is not None:
         axes.axhspan(null[0], null[1], color=GREY, alpha=0.22, linewidth=0, label=null_label, zorder=1)
     for i, (label, columns) in enumerate(series.items()):
-        estimate, low, high = (np.asarray(c, dtype=np.float64) for c in columns)
+        estimate, low, high = (drawable(c) for c in columns)
         axes.fill_between(x, low, high, color=PALETTE[i], alpha=0.18, linewidth=0, zorder=2)
         axes.plot(
             x,
@@ -92,3 +92,9 @@ def curves(
             loc="outside right center", frameon=False, fontsize=NOTE if len(series) > 4 else LABEL - 1
         )
     return figure
+
+
+def drawable(column: Column) -> Float[np.ndarray, " row"]:
+    """As float64, with NaN for infinity: a figure leaves it out instead of stretching its axis."""
+    out = np.asarray(column, dtype=np.float64)
+    return np.where(np.isinf(out), np.nan, out)

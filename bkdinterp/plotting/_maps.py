@@ -24,6 +24,7 @@ def heatmap(
     title: str = "Effect of each head",
     label: str = "effect",
     marks: Iterable[HeadId | tuple[int, int]] = (),
+    dotted: Iterable[HeadId | tuple[int, int]] = (),
     limit: float | int | None = None,
 ) -> "matplotlib.figure.Figure":
     """Layers down the y axis, heads along x, one diverging colour scale centred at 0; NaN cells are grey.
@@ -33,6 +34,7 @@ def heatmap(
         title: of the figure.
         label: what the colour means, with its unit, e.g. ``"ACIE (nats per token)"``.
         marks: heads to outline, e.g. the top k.
+        dotted: those of ``marks`` whose outline is dotted, e.g. because they may be noise.
         limit: the colour scale is [-limit, limit]; give the same to compare figures. Default: the largest
             absolute value.
 
@@ -53,6 +55,7 @@ def heatmap(
     _grid(axes, n_layers, n_heads)
     from matplotlib.patches import Rectangle
 
+    doubtful = {HeadId.parse(mark) for mark in dotted}
     for mark in marks:
         head = HeadId.parse(mark)
         if head.layer >= n_layers or head.head >= n_heads:
@@ -67,6 +70,7 @@ def heatmap(
                 fill=False,
                 edgecolor="black",
                 linewidth=1.6,
+                linestyle=":" if head in doubtful else "-",
                 zorder=3,
             )
         )

@@ -15,7 +15,7 @@ from bkdinterp.errors import ArtefactError
 from bkdinterp.metrics import Outcome, Payload
 from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.sites import Component, HeadId, HeadSet, Site, Where
-from bkdinterp.stats import Interval
+from bkdinterp.stats import Comparison, Interval
 
 _VALUES: dict[str, type] = {}
 
@@ -139,5 +139,5 @@ def _has_dict(cls: type) -> bool:
     return hasattr(cls, "to_dict") and hasattr(cls, "from_dict")
 
 
-for _cls in (Fingerprint, Interval, Payload, Outcome, Component, HeadId, HeadSet, Site, Where):
+for _cls in (Fingerprint, Comparison, Interval, Payload, Outcome, Component, HeadId, HeadSet, Site, Where):
     register_value(_cls)

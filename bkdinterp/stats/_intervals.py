@@ -1,7 +1,7 @@
-"""Confidence intervals for rates and means, and p-values against sampled nulls. Costs no forward pass.
+"""Confidence intervals for rates, and p-values against sampled nulls. Costs no forward pass.
 
-Rates get Wilson intervals (exact enough at the 60-256 prompts of the papers, sane at 0 % and 100 %), means of
-per-example effects get percentile bootstraps. scipy is imported inside the functions: it is slow to import.
+Rates get Wilson intervals (exact enough at the 60-256 prompts of the papers, sane at 0 % and 100 %); means: ``_mean``.
+scipy is imported inside the functions: it is slow to import.
 """
 
 import math
@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-
-Sample = Float[Tensor, " example"] | Float[np.ndarray, " example"] | Sequence[float | int]
+from bkdinterp.stats._flips import check_level
+from bkdinterp.stats._sample import Sample, as_array
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +71,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     Raises:
         BkdinterpError: not 0 <= successes <= n, or ``level`` outside (0, 1).
     """
-    _check_level(level)
+    check_level(level)
     if not 0 <= successes <= n:
         raise BkdinterpError(f"wilson({successes}, {n}): successes must be between 0 and n.")
     if n == 0:
@@ -84,33 +82,6 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     rate = successes / n
     # scipy leaves 1e-17 outside the estimate at 0 % and 100 %.
     return Interval(rate, min(float(ci.low), rate), max(float(ci.high), rate), n, "wilson", level)
-
-
-def bootstrap_mean(x: Sample, *, n_resamples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Percentile bootstrap interval of the mean over examples.
-
-    One example or constant data give an interval of width 0: read ``n`` before believing it.
-
-    Raises:
-        BkdinterpError: no examples, NaN or infinity, ``n_resamples < 1``, or ``level`` outside (0, 1).
-    """
-    return _bootstrap(_array(x, "bootstrap_mean"), n_resamples, seed, level, "bootstrap")
-
-
-def paired_bootstrap(
-    a: Sample, b: Sample, *, n_resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Percentile bootstrap interval of mean(a - b), where ``a[i]`` and ``b[i]`` are the same example.
-
-    Raises:
-        BkdinterpError: unequal lengths, or as `bootstrap_mean`.
-    """
-    left, right = _array(a, "paired_bootstrap"), _array(b, "paired_bootstrap")
-    if len(left) != len(right):
-        raise BkdinterpError(
-            f"paired_bootstrap needs the same examples twice; got {len(left)} and {len(right)}."
-        )
-    return _bootstrap(left - right, n_resamples, seed, level, "paired bootstrap")
 
 
 def paired_rates(a: Sequence[bool], b: Sequence[bool], *, level: float = 0.95) -> Interval:
@@ -153,7 +124,7 @@ def p_value(
     Raises:
         BkdinterpError: NaN among the numbers, or an unknown side.
     """
-    null = _numpy(null_samples)
+    null = as_array(null_samples)
     if math.isnan(observed) or np.isnan(null).any():
         raise BkdinterpError("p_value got NaN; drop failed null runs before comparing.")
     greater = (1 + int((null >= observed).sum())) / (1 + len(null))
@@ -162,47 +133,3 @@ def p_value(
     if side not in sides:
         raise BkdinterpError(f"Unknown side {side!r}; choose one of {', '.join(sides)}.")
     return sides[side]
-
-
-def _bootstrap(x: np.ndarray, n_resamples: int, seed: int, level: float, method: str) -> Interval:
-    _check_level(level)
-    if n_resamples < 1:
-        raise BkdinterpError(f"n_resamples={n_resamples}: use at least 1, better 1000.")
-    estimate, n = float(x.mean()), len(x)
-    if n == 1 or bool((x == x[0]).all()):
-        # The mean of equal numbers can differ from them by rounding.
-        return Interval(float(x[0]), float(x[0]), float(x[0]), n, method, level)
-    from scipy.stats import bootstrap
-
-    ci = bootstrap(
-        (x,),
-        np.mean,
-        n_resamples=n_resamples,
-        batch=max(1, 4_000_000 // n),  # bounds memory to about 32 MB
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(estimate, float(ci.low), float(ci.high), n, method, level)
-
-
-def _array(x: Sample, who: str) -> np.ndarray:
-    out = _numpy(x)
-    if out.ndim != 1 or len(out) == 0:
-        raise BkdinterpError(f"{who} needs one value per example and at least one; got shape {out.shape}.")
-    if not np.isfinite(out).all():
-        raise BkdinterpError(
-            f"{who} got {int((~np.isfinite(out)).sum())} NaN or infinite values of {len(out)}."
-        )
-    return out
-
-
-def _numpy(x: Sample) -> np.ndarray:
-    if isinstance(x, Tensor):
-        return x.detach().cpu().double().numpy()
-    return np.asarray(x, dtype=np.float64)
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise BkdinterpError(f"level={level}: a confidence level lies strictly between 0 and 1, e.g. 0.95.")

@@ -169,11 +169,11 @@ def test_equality_forgets_order_and_membership_takes_spellings():
 
 def test_random_heads_are_a_fair_null():
     like = heads("L0H0 L1H1 L2H2", (4, 4))
-    drawn = random_heads(like=like, n=200, seed=0)
+    drawn = random_heads(like=like, n=200, seed=0, match="any")
     assert len(drawn) == 200
     assert all(len(s) == 3 and s.grid == (4, 4) and not (s & like) for s in drawn)
-    assert drawn == random_heads(like=like, n=200, seed=0)
-    assert drawn != random_heads(like=like, n=200, seed=1)
+    assert drawn == random_heads(like=like, n=200, seed=0, match="any")
+    assert drawn != random_heads(like=like, n=200, seed=1, match="any")
     # Every other head comes up about equally often: 600 draws over 13 heads, 46 each.
     counts = {}
     for s in drawn:
@@ -182,15 +182,59 @@ def test_random_heads_are_a_fair_null():
     assert len(counts) == 13
     assert min(counts.values()) > 20
     assert max(counts.values()) < 80
-    with_like = random_heads(like=like, n=200, seed=0, exclude_like=False)
+    with_like = random_heads(like=like, n=200, seed=0, exclude_like=False, match="any")
     assert any(s & like for s in with_like)
+
+
+@pytest.mark.parametrize("match", ["layer", "any"])
+@pytest.mark.parametrize("exclude", [True, False])
+def test_random_heads_differ_from_each_other_and_from_like(match, exclude):
+    like = heads("L1H0 L1H3 L2H2 L3H1", (4, 5))
+    for n in (1, 20, 48):  # 3 * 4 * 4 = 48 sets of other heads per layer
+        drawn = random_heads(like=like, n=n, seed=3, exclude_like=exclude, match=match)
+        assert len(set(drawn)) == n and like not in drawn
+        assert all(len(s) == 4 for s in drawn)
+        assert drawn == random_heads(like=like, n=n, seed=3, exclude_like=exclude, match=match)
+        if exclude:
+            assert not any(s & like for s in drawn)
+
+
+def test_random_heads_lie_in_the_layers_of_like():
+    like = heads("L3H1 L1H0 L3H4", (4, 9))
+    drawn = random_heads(like=like, n=100, seed=0)
+    assert {tuple(len(v) for v in s.by_layer().values()) for s in drawn} == {(1, 2)}
+    assert {tuple(s.by_layer()) for s in drawn} == {(1, 3)}
+    assert {h for s in drawn for h in s} == {HeadId(i, j) for i in (1, 3) for j in range(9)} - set(like)
+    anywhere = random_heads(like=like, n=100, seed=0, match="any")
+    assert {h.layer for s in anywhere for h in s} == {0, 1, 2, 3}
+
+
+def test_random_heads_of_a_crowded_layer_take_as_few_of_like_as_they_can():
+    like = heads("L0H0 L0H1 L0H2 L0H3 L0H4", (2, 9))
+    drawn = random_heads(like=like, n=5, seed=0)
+    assert {len(s & like) for s in drawn} == {1}
+    # 8 of a layer's 9 heads: one is new, seven of the eight are the old ones.
+    crowded = heads("L1H0 L1H1 L1H2 L1H3 L1H4 L1H5 L1H6 L1H7", (2, 9))
+    assert len(set(random_heads(like=crowded, n=8, seed=0))) == 8
+    with pytest.raises(SiteError, match=r"only 8 sets .* not 9; ask for fewer sets, or match='any'"):
+        random_heads(like=crowded, n=9, seed=0)
+    whole = crowded | heads("L1H8", (2, 9))
+    with pytest.raises(SiteError, match="only 0 sets"):
+        random_heads(like=whole, n=1, seed=0)
+    assert len(random_heads(like=whole, n=1, seed=0, match="any", exclude_like=False)[0]) == 9
 
 
 def test_random_heads_that_cannot_be_drawn():
     with pytest.raises(SiteError, match="grid"):
         random_heads(like=heads("L0H0"), n=1, seed=0)
     with pytest.raises(SiteError, match="Cannot draw 3 heads from the 1"):
-        random_heads(like=heads("L0H0 L0H1 L1H0", (2, 2)), n=1, seed=0)
+        random_heads(like=heads("L0H0 L0H1 L1H0", (2, 2)), n=1, seed=0, match="any")
+    with pytest.raises(SiteError, match="empty"):
+        random_heads(like=heads("", (2, 2)), n=1, seed=0)
+    with pytest.raises(SiteError, match="Unknown match 'head'; choose one of layer, any"):
+        random_heads(like=heads("L0H0", (2, 2)), n=1, seed=0, match="head")
+    with pytest.raises(SiteError, match="n=-1"):
+        random_heads(like=heads("L0H0", (2, 2)), n=-1, seed=0)
 
 
 # --- positions ------------------------------------------------------------------------------------------------

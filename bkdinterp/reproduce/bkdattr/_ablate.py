@@ -66,7 +66,7 @@ def random_names(way: str, k: int, sizes: Sizes) -> list[str]:
 
 def random_sets(ranking: Ranking, k: int, sizes: Sizes) -> list[HeadSet]:
     """Random sets of ``k`` heads, none of them among the top ``k``."""
-    return random_heads(like=ranking.top_k(k), n=sizes.random_sets, seed=sizes.seed)
+    return random_heads(like=ranking.top_k(k), n=sizes.random_sets, seed=sizes.seed, match="any")
 
 
 def _ablated(

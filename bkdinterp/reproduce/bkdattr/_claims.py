@@ -86,7 +86,7 @@ def _random_heads(s: Study) -> tuple[bool, str]:
 
 def _twin_heads(s: Study) -> tuple[bool, str]:
     own, twin = (
-        bootstrap_mean(r.effects[int(order(r.acie)[0])])
+        bootstrap_mean(r.effects[int(order(r.acie)[0])], method="percentile")
         for r in (s.choices.rankings[FIRST_RAW], s.choices.twin)
     )
     return own.low > twin.high, f"first token's log-odds, largest ACIE: {share(own)}, twin {share(twin)}"

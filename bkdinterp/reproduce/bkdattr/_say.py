@@ -87,7 +87,7 @@ class Said:
 def mean_of_groups(groups: Sequence[Sequence[float]], *, seed: int = 0) -> Interval:
     """Mean of the groups' means, with a bootstrap interval whose draws keep every group's size."""
     if len(groups) == 1:
-        return bootstrap_mean(groups[0], seed=seed)
+        return bootstrap_mean(groups[0], seed=seed, method="percentile")
     rng = np.random.default_rng(seed)
     drawn, means = [], []
     for group in groups:

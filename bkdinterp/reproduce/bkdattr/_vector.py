@@ -38,7 +38,9 @@ def vectors(
     found = {}
     for kind, (ranking, source) in VECTORS.items():
         heads = rankings[ranking].top_k(sizes.k_vector)
-        nulls = random_heads(like=heads, n=sizes.vector_nulls, seed=sizes.seed, exclude_like=_room(heads))
+        nulls = random_heads(
+            like=heads, n=sizes.vector_nulls, seed=sizes.seed, exclude_like=_room(heads), match="any"
+        )
 
         def compute(source: str = source, heads: HeadSet = heads, nulls: list[HeadSet] = nulls) -> Any:
             pairs, model = subject.selection(sizes.n_means, sizes), subject.organism.model

@@ -55,11 +55,16 @@ def test_bootstrap_covers_the_truth():
     assert 86 <= hits <= 100
 
 
-@pytest.mark.parametrize("x", [[0.1] * 7, [0.1]])
-def test_degenerate_data_collapse(x):
-    got = bootstrap_mean(x)
+def test_equal_numbers_collapse_and_say_so():
+    got = bootstrap_mean([0.1] * 7)
     assert got.estimate == got.low == got.high == 0.1
-    assert got.n == len(x)
+    assert (got.n, got.method) == (7, "constant")
+
+
+def test_one_example_claims_nothing():
+    got = bootstrap_mean([0.1])
+    assert (got.estimate, got.low, got.high, got.n) == (0.1, -math.inf, math.inf, 1)
+    assert repr(got) == "0.10 [-inf, inf] (n=1)"
 
 
 @pytest.mark.parametrize("x", [[], [1.0, math.nan], [math.inf]])

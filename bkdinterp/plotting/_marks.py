@@ -1,0 +1,40 @@
+"""Marks on a figure that is already drawn: a chosen layer, chance. No forward pass."""
+
+from typing import TYPE_CHECKING, Literal
+
+from bkdinterp.plotting._style import GREY, NOTE
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def mark_value(
+    figure: "matplotlib.figure.Figure", value: float | int, label: str, *, axis: Literal["x", "y"] = "x"
+) -> "matplotlib.figure.Figure":
+    """A thin dotted line across the first axes at ``value``, with its label beside it; the same figure.
+
+    Args:
+        figure: what to mark; it is changed.
+        value: in the axis' unit.
+        label: what the value is, e.g. ``"chosen on validation"``.
+        axis: ``"x"`` for a vertical line, ``"y"`` for a horizontal one.
+    """
+    axes = figure.axes[0]
+    style = {"color": GREY, "linestyle": ":", "linewidth": 1.2, "zorder": 1}
+    text = {"color": GREY, "fontsize": NOTE}
+    if axis == "x":
+        axes.axvline(value, **style)
+        # Beside the line, on the side that has room.
+        low, high = axes.get_xlim()
+        right = value > (low + high) / 2
+        axes.annotate(
+            label, (value, 0.02), xycoords=("data", "axes fraction"), xytext=(-4 if right else 4, 0),
+            textcoords="offset points", ha="right" if right else "left", va="bottom", **text,
+        )  # fmt: skip
+    else:
+        axes.axhline(value, **style)
+        axes.annotate(
+            label, (1.0, value), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            textcoords="offset points", ha="left", va="center", annotation_clip=False, **text,
+        )  # fmt: skip
+    return figure
