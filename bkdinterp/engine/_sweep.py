@@ -27,7 +27,7 @@ class Sweep:
     """
 
     def __init__(self, folder: str | Path, plan: Plan, model: str) -> None:
-        self._store = Store(Path(folder))
+        self._store = Store(folder)
         self._store.claim()
         self._key = digest_of((model, plan_digest(plan), len(plan.chunks)))
 

@@ -57,12 +57,17 @@ class Store:
         ArtefactError: ``folder`` is a file, or a folder with content of another kind.
     """
 
-    folder: Path
+    folder: str | Path
     as_json: bool = False
     versioned: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", as_path(self.folder, "folder", error=ArtefactError))
+        _ = self.root
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder as a path, home expanded."""
+        return as_path(self.folder, "folder", error=ArtefactError)
 
     def get(self, name: str, key: Any, compute: Callable[[], Any]) -> Any:
         """The piece's value: read if it is finished, else ``compute()``, written.
@@ -128,7 +133,7 @@ class Store:
                 f"{shown(name)} cannot name a piece of work: use letters, digits and any of . _ = + @ -, and slashes between."
             )
         text = json.dumps([name, self._known_key(key)], sort_keys=True, default=digest_of)
-        return self.folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}{self._suffix}"
+        return self.root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}{self._suffix}"
 
     def claim(self) -> None:
         """Make the folder and mark it as a store, once. Folders of JSON pieces need no mark: people look into them.
@@ -141,25 +146,25 @@ class Store:
 
     @cached_property
     def _marked(self) -> Path:
-        mark = self.folder / MARK
+        mark = self.root / MARK
         try:
-            if self.folder.exists() and not self.folder.is_dir():
+            if self.root.exists() and not self.root.is_dir():
                 raise ArtefactError(
-                    f"{self.folder} is a file; folder= names a folder, which is made if need be."
+                    f"{self.root} is a file; folder= names a folder, which is made if need be."
                 )
             if not mark.exists():
-                if self.folder.is_dir():
+                if self.root.is_dir():
                     self._refuse_strangers()
                 write_atomic(mark, json.dumps({"format": FORMAT}) + "\n")
-            drop_stale_parts(self.folder)
+            drop_stale_parts(self.root)
         except OSError as error:
             raise ArtefactError(
-                f"Cannot use folder={str(self.folder)!r}: {error.strerror or error}. Name another folder."
+                f"Cannot use folder={str(self.root)!r}: {error.strerror or error}. Name another folder."
             ) from error
         return mark
 
     def _refuse_strangers(self) -> None:
-        strangers = sorted(p.name for p in self.folder.iterdir() if not is_part(p) and p.name != MARK)
+        strangers = sorted(p.name for p in self.root.iterdir() if not is_part(p) and p.name != MARK)
         if strangers:
             old = (
                 " It is of an earlier bkdinterp, whose work cannot be taken up."
@@ -167,7 +172,7 @@ class Store:
                 else ""
             )
             raise ArtefactError(
-                f"{self.folder} is not empty and holds no finished work ({strangers[0]!r} is in it).{old} Choose a new folder."
+                f"{self.root} is not empty and holds no finished work ({strangers[0]!r} is in it).{old} Choose a new folder."
             )
 
     @property
