@@ -3,7 +3,8 @@
 A function counts by its name, its byte code, its defaults, the values it has caught, and the functions and plain values
 of the caller's own modules that it names, and so on through these. Functions of installed packages count by their name:
 the package's version is part of every key (`Store`). Objects with a ``fingerprint`` (models, prompts, results) count by
-it; others by their type, what calling them runs, and their attributes.
+it; others by their type, what calling them runs, and their attributes: give an object whose attributes change as it
+works a ``fingerprint`` that says what it is known by.
 """
 
 import functools
