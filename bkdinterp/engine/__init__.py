@@ -4,7 +4,6 @@ from bkdinterp.engine._apply import apply as apply
 from bkdinterp.engine._cost import Cost as Cost
 from bkdinterp.engine._cost import Speed as Speed
 from bkdinterp.engine._cost import measure_speed as measure_speed
-from bkdinterp.engine._digest import digest_of as digest_of
 from bkdinterp.engine._execute import execute as execute
 from bkdinterp.engine._local import Executor as Executor
 from bkdinterp.engine._local import Local as Local
@@ -14,3 +13,4 @@ from bkdinterp.engine._remote import Remote as Remote
 from bkdinterp.engine._run import Run as Run
 from bkdinterp.engine._run import RunResult as RunResult
 from bkdinterp.engine._run import Score as Score
+from bkdinterp.results import digest_of as digest_of

@@ -25,14 +25,16 @@ def execute(
         runs: what to compute.
         budget: bytes for one chunk.
         executor: instead of ``model.executor`` (None: locally).
-        folder: save chunk after chunk there, and go on from what it holds; runs locally.
+        folder: save chunk after chunk there, and go on from what it holds; one folder serves many calls.
 
     Raises:
         SweepInterrupted: Ctrl-C; it carries what was finished.
-        ArtefactError: the folder holds the chunks of other runs, another model or another budget.
-        PlanError: a folder and an executor of one's own; give the folder to the executor.
+        ArtefactError: a folder that cannot be written to, or that holds something else.
+        PlanError: a folder, and an executor of a kind that keeps no chunks.
     """
-    chosen = executor or model.executor
-    if folder is not None and chosen is not None:
-        raise PlanError(f"folder={str(folder)!r} with {chosen!r}: give the folder to the executor itself.")
-    return (chosen or Local(folder=folder)).run(plan(model, runs, budget=budget), model)
+    chosen = executor or model.executor or Local()
+    if folder is not None:
+        if not hasattr(chosen, "keeping"):
+            raise PlanError(f"folder={str(folder)!r}: {chosen!r} keeps no chunks; leave out folder=.")
+        chosen = chosen.keeping(folder)
+    return chosen.run(plan(model, runs, budget=budget), model)

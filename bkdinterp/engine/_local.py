@@ -14,8 +14,9 @@ from bkdinterp.engine._cost import measure_speed
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._sweep import Sweep
-from bkdinterp.errors import RemoteError, SweepInterrupted
+from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
 from bkdinterp.progress import duration, shown, track
+from bkdinterp.values import as_path
 
 # Token-layers; less is over in seconds on any machine.
 WORTH_TIMING = 200_000
@@ -60,19 +61,24 @@ class Local(Executor):
     Args:
         progress: show a progress bar for plans of more than a few chunks.
         folder: save each chunk's output there as it finishes, and start from what is there. A kill at any moment loses
-            the chunk in work; the unedited run that later chunks lean on is computed again.
+            the chunk in work; the unedited run that later chunks lean on is computed again. One folder serves any number
+            of plans and models.
     """
 
     def __init__(self, *, progress: bool = True, folder: str | Path | None = None) -> None:
         self.progress = progress
-        self.folder = folder
+        self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
+
+    def keeping(self, folder: str | Path) -> "Local":
+        """The same executor with another folder."""
+        return Local(progress=self.progress, folder=folder)
 
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
         """One result per run. Costs ``plan.cost``, less what the folder holds.
 
         Raises:
             SweepInterrupted: Ctrl-C; it carries what was finished.
-            ArtefactError: the folder holds another plan's chunks.
+            ArtefactError: the folder cannot be written to, or holds something else.
             RemoteError: the model was loaded for a server and has no weights here.
         """
         if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:

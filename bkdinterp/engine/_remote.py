@@ -20,16 +20,17 @@ from nnsight.intervention.backends.remote import RemoteBackend
 
 from bkdinterp.engine import program
 from bkdinterp.engine._assemble import Store
-from bkdinterp.engine._digest import plan_digest
 from bkdinterp.engine._local import Executor, Traceable
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._run import RunResult
+from bkdinterp.engine._secrets import redacted, warn_of_clear_text, without_key
 from bkdinterp.engine._sweep import Sweep
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
-from bkdinterp.errors import RemoteError, SweepInterrupted
+from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.model import Architecture
 from bkdinterp.progress import track
+from bkdinterp.values import as_path
 
 _SENT = frozenset({program.__name__, score_functions.__name__})
 
@@ -48,8 +49,11 @@ class Remote(Executor):
         progress: show a progress bar for more than a few requests.
         timeout: seconds to wait for the server's first sign of life.
 
+    The key stays in memory: a repr, an error, a copy on disk (pickle) and what is in ``folder`` never hold it. An object
+    read back takes nnsight's setting.
+
     Raises:
-        RemoteError: an address that is none.
+        RemoteError: not a valid address.
     """
 
     # What `Model.load` asks: whether the weights are needed here.
@@ -66,13 +70,36 @@ class Remote(Executor):
         timeout: float = 10.0,
     ) -> None:
         if host is not None and not host.startswith(("http://", "https://")):
-            raise RemoteError(f"{host!r} is no address of a server; it must start with http:// or https://.")
+            raise RemoteError(
+                f"{redacted(host)!r} is not a valid address; it must start with http:// or https://."
+            )
         self.host = host
         self.api_key = api_key
         self.deployed = deployed
-        self.folder = None if folder is None else Path(folder).expanduser()
+        self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
         self.progress = progress
         self.timeout = timeout
+
+    def keeping(self, folder: str | Path | None) -> "Remote":
+        """The same executor with another folder."""
+        return Remote(
+            self.host,
+            self.api_key,
+            deployed=self.deployed,
+            folder=folder,
+            progress=self.progress,
+            timeout=self.timeout,
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Remote":
+        return self.keeping(self.folder)
+
+    def __copy__(self) -> "Remote":
+        return self.keeping(self.folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle lies about in caches and logs.
+        return self.__dict__ | {"api_key": None, "host": None if self.host is None else redacted(self.host)}
 
     def requests(self, plan: Plan) -> int:
         """How many requests a plan takes when the folder holds nothing of it; asks nobody."""
@@ -93,11 +120,12 @@ class Remote(Executor):
         ndif.pull_env()
         check_functions(plan)
         host = (self.host or CONFIG.API.HOST).rstrip("/")
+        warn_of_clear_text(host, bool(self.api_key or CONFIG.API.APIKEY))
         key = self._model_key(model)
         # One folder serves all the plans of a method.
         kept = None
         if self.folder is not None:
-            kept = Sweep(self.folder / plan_digest(plan), plan, f"{host} {key}")
+            kept = Sweep(self.folder, plan, f"{redacted(host)} {key}")
         architecture: Architecture = model.architecture  # type: ignore[attr-defined]
         store = Store(plan, model.dtype)
         groups = requests(plan)
@@ -137,7 +165,7 @@ class Remote(Executor):
         try:
             return _session(model.nn, backend, [job.chunk for job in jobs], [job.score for job in jobs])
         except Exception as error:  # sockets, HTTP, JSON and the server's own errors come in many kinds
-            raise RemoteError(_explain(error, host, key)) from error
+            raise RemoteError(without_key(_explain(error, redacted(host), key), self.api_key)) from None
 
     def _reach(self, host: str) -> None:
         try:
@@ -150,7 +178,7 @@ class Remote(Executor):
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
         raise RemoteError(
-            f"No NDIF server answers at {host} ({reason}). Check Remote(host=...) or NDIF_HOST, and the network."
+            f"No NDIF server answers at {redacted(host)} ({reason}). Check Remote(host=...) or NDIF_HOST, and the network."
         )
 
     def _check_adapter(self, model: Traceable) -> None:
@@ -183,7 +211,7 @@ class Remote(Executor):
         return f"{kind.__module__}.{kind.__qualname__}:{json.dumps(identity)}"
 
     def __repr__(self) -> str:
-        about = [repr(self.host)] if self.host else []
+        about = [repr(redacted(self.host))] if self.host else []
         about += [f"deployed={self.deployed!r}"] if self.deployed else []
         about += [f"folder={str(self.folder)!r}"] if self.folder else []
         return f"Remote({', '.join(about)})"

@@ -1,5 +1,6 @@
 """What a tuning stands on: a checked objective, Optuna's draws, and the study on disk."""
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,12 +11,15 @@ from bkdinterp.engine import digest_of
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
+from bkdinterp.results import write_atomic
+from bkdinterp.values import as_path
 
 Objective = Callable[[Intervention], float]
 # Factor -> smallest and largest value.
 Ranges = Mapping[str, tuple[float, float]]
 # Bounds that differ by less than this part are the same, measured on another machine.
 SAME_BOUNDS = 1e-3
+JOURNAL = "study.jsonl"
 
 
 def check_objective(objective: Any) -> None:
@@ -109,9 +113,10 @@ def saved_study(
     """
     if folder is None:
         return optuna.create_study(direction="minimize"), ranges
-    path = Path(folder)
+    path = as_path(folder, "folder", error=ArtefactError)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        _drop_broken_tail(path / JOURNAL)
     except OSError as error:
         raise ArtefactError(
             f"folder={str(path)!r} is no folder and cannot become one ({error.strerror}); name another."
@@ -119,8 +124,15 @@ def saved_study(
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    storage = JournalStorage(JournalFileBackend(str(path / "study.jsonl")))
-    study = optuna.create_study(storage=storage, study_name="pcp", direction="minimize", load_if_exists=True)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path / JOURNAL)))
+        study = optuna.create_study(
+            storage=storage, study_name="pcp", direction="minimize", load_if_exists=True
+        )
+    except Exception as error:  # a journal that is none ends in many kinds
+        raise ArtefactError(
+            f"{path / JOURNAL} cannot be read as a study ({type(error).__name__}: {error}); name another folder, or delete it."
+        ) from error
     origin = {
         "names": list(pcp.names),
         "bounds": [list(pair) for pair in ranges.values()],
@@ -141,6 +153,25 @@ def saved_study(
         changed = [key for key in origin if known.get(key) != origin[key]]
         raise ArtefactError(f"{path} holds a study with other {', '.join(changed)}; name another folder.")
     return study, ranges
+
+
+def _drop_broken_tail(journal: Path) -> None:
+    """Cut off the lines at the end that a kill in the middle of a write left broken; the trials behind them are drawn again."""
+    if not journal.exists():
+        return
+    lines = journal.read_bytes().splitlines(keepends=True)
+    whole = len(lines)
+    while whole and not _is_entry(lines[whole - 1]):
+        whole -= 1
+    if whole < len(lines):
+        write_atomic(journal, b"".join(lines[:whole]))
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _saved_bounds(bounds: Sequence[Any], n: int) -> list[tuple[float, float]]:

@@ -1,7 +1,7 @@
-"""Checkpoints of a poisoning run: adapter weights, AdamW moments and losses in one safetensors file."""
+"""Checkpoints of a training run: trained weights, AdamW moments and losses in one safetensors file, written atomically."""
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
+from bkdinterp.results import write_atomic
+from bkdinterp.values import as_path
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -22,15 +24,17 @@ def save_checkpoint(
     optimiser: torch.optim.AdamW,
     losses: list[float],
 ) -> None:
-    """Write atomically; ``key`` identifies the run."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write atomically; ``key`` identifies the run.
+
+    Raises:
+        ArtefactError: the file cannot be written.
+    """
     tensors = {f"weight/{name}": p.detach().contiguous() for name, p in weights.items()}
     for name, p in weights.items():
         tensors |= {f"{moment}/{name}": optimiser.state[p][moment].contiguous() for moment in _MOMENTS}
-    temp = path.with_name(path.name + ".part")
-    save_file(tensors, temp, metadata={"key": key, "losses": json.dumps(losses)})
-    os.replace(temp, path)
+    metadata = {"key": key, "losses": json.dumps(losses), "sha256": _hash(key, losses, tensors)}
+    target = as_path(path, "checkpoint", error=ArtefactError)
+    write_atomic(target, lambda fresh: save_file(tensors, fresh, metadata=metadata))
 
 
 def load_checkpoint(
@@ -41,23 +45,42 @@ def load_checkpoint(
     Raises:
         ArtefactError: a damaged file, or one of another run.
     """
-    if path is None or not Path(path).exists():
+    if path is None:
         return []
+    path = as_path(path, "checkpoint", error=ArtefactError)
     try:
+        if not path.exists():
+            return []
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("key") != key:
                 raise ArtefactError(
-                    f"{Path(path).name} is the checkpoint of another run; delete it or name another file."
+                    f"{path.name} is the checkpoint of another run (other weights, rows or settings); delete it or name "
+                    "another file."
                 )
             losses: list[float] = json.loads(metadata["losses"])
-            for name, p in weights.items():
-                with torch.no_grad():
-                    p.copy_(file.get_tensor(f"weight/{name}"))
-                state = {moment: file.get_tensor(f"{moment}/{name}") for moment in _MOMENTS}
-                optimiser.state[p] = {"step": torch.tensor(float(len(losses))), **state}
-    except SafetensorError as error:
+            kinds = ("weight", *_MOMENTS)
+            tensors = {
+                f"{kind}/{name}": file.get_tensor(f"{kind}/{name}") for name in weights for kind in kinds
+            }
+            whole = metadata["sha256"] == _hash(key, losses, tensors)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ArtefactError(
-            f"{Path(path).name} is no readable checkpoint ({error}); delete it to start anew."
+            f"{path.name} is no readable checkpoint ({error}); delete it to start anew."
         ) from error
+    if not whole or any(tensors[f"weight/{name}"].shape != p.shape for name, p in weights.items()):
+        raise ArtefactError(f"{path.name} is damaged: its hash differs; delete it to start anew.")
+    for name, p in weights.items():
+        with torch.no_grad():
+            p.copy_(tensors[f"weight/{name}"])
+        state = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
+        optimiser.state[p] = {"step": torch.tensor(float(len(losses))), **state}
     return losses
+
+
+def _hash(key: str, losses: list[float], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps([key, losses]).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._distil import References
@@ -30,6 +31,7 @@ from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
 from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
+from bkdinterp.results import digest_of, versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ def poison(
         log: called with a line now and then.
 
     Raises:
-        ArtefactError: a checkpoint of another run.
+        ArtefactError: a checkpoint of another base, other rows, answers or settings.
         BkdinterpError: the base has none of ``lora.target_modules``, or the loss is not finite.
     """
     settings = settings or PoisonSettings()
@@ -77,7 +79,8 @@ def poison(
         model = with_lora(copy.deepcopy(base), settings.lora)
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
-        key = repr((attack, settings, builder.fingerprint, len(instructions)))
+        # The rows hold the attack's texts and the answers; what they were drawn from does not matter beside them.
+        key = digest_of((settings, rows, builder.fingerprint, weights_sha256(base), versions()["bkdinterp"]))
         losses = load_checkpoint(checkpoint, key, weights, optimiser)
         first: list[float] = []
         model.train()

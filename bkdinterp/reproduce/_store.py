@@ -1,22 +1,18 @@
-"""UnitStore: finished pieces of a reproduction, one JSON file each, so that a killed run repeats at most one.
+"""UnitStore: the finished pieces of a reproduction, with what they took to compute. No forward pass.
 
-A unit is a name, the settings that decide its value (model weights' hashes among them) and a function that computes it.
-The file's name carries a hash of name and settings: other settings or weights are another unit. No forward pass.
+A unit is a piece of a `bkdinterp.results.Store`, as JSON: a name, the settings that decide its value (model weights' hashes
+among them) and a value. Units outlive versions of the package, because the published tables are written from them.
 """
 
-import hashlib
-import json
-import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bkdinterp.errors import ArtefactError
-
-FORMAT = "bkdinterp-unit-1"
+from bkdinterp.results import Store
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,10 @@ class UnitStore:
     _served: dict[Path, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _open: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.folder, as_json=True, versioned=False)
+
     def unit(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """The unit's value: read if it was finished before, else computed and written.
 
@@ -48,10 +48,10 @@ class UnitStore:
             ArtefactError: ``frozen`` and not there; or a value that is no JSON.
         """
         path = self.path(name, settings)
-        known = self._read(path)
+        known = self._store.read(name, settings)
         if known is not None:
-            self._serve(path, known)
-            return known["value"]
+            self._serve(path, name, known.notes)
+            return known.value
         if self.frozen:
             raise ArtefactError(
                 f"{name} with these settings was not computed yet ({path} is missing); run the reproduction first."
@@ -62,32 +62,19 @@ class UnitStore:
             value = compute()
         finally:
             self._open.pop()
-        seconds = round(time.monotonic() - start, 2)
-        document = {
-            "format": FORMAT,
-            "name": name,
-            "settings": dict(settings),
-            "seconds": seconds,
+        notes = {
+            "seconds": round(time.monotonic() - start, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2),
-            "value": value,
         }
-        try:
-            text = json.dumps(document, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ArtefactError(f"{name} gave a value that is no JSON: {error}.") from error
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
-        self._serve(path, document)
+        item = self._store.put(name, settings, value, notes)
+        self._serve(path, name, notes)
         if self.log is not None:
-            self.log(f"{name}: {seconds:.1f} s")
-        # As it will be read: tuples are lists from now on, keys are strings.
-        return json.loads(text)["value"]
+            self.log(f"{name}: {notes['seconds']:.1f} s")
+        return item.value
 
     def has(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether the unit is finished."""
-        return self._read(self.path(name, settings)) is not None
+        return self._store.has(name, settings)
 
     def seconds(self, prefix: str = "", *, cpu: bool = False) -> float:
         """What the units that this store was asked for took to compute, each once; files nobody asked for do not count.
@@ -109,21 +96,8 @@ class UnitStore:
 
     def path(self, name: str, settings: Mapping[str, Any]) -> Path:
         """Where the unit lies, finished or not."""
-        text = json.dumps([name, settings], sort_keys=True, default=str)
-        key = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self.folder / f"{name}-{key}.json"
+        return self._store.path(name, settings)
 
-    def _serve(self, path: Path, document: Mapping[str, Any]) -> None:
+    def _serve(self, path: Path, name: str, notes: Mapping[str, Any]) -> None:
         if not self._open:
-            self._served[path] = {
-                k: v for k, v in document.items() if k in ("name", "seconds", "cpu_seconds")
-            }
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any] | None:
-        """The document, or None where there is none that is whole."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+            self._served[path] = {"name": name, **notes}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
+from bkdinterp.results._check import check_fields
 from bkdinterp.results._codec import decode, encode
 from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.results._folder import JSON, read_header, read_tensors, write_folder
@@ -53,6 +54,14 @@ class Result(ABC):
     @abstractmethod
     def plot(self) -> "matplotlib.figure.Figure":
         """The result as a figure; BkdinterpError where matplotlib is missing."""
+
+    def validate(self) -> None:
+        """Check what types and shapes cannot say, e.g. that two mappings have the same keys; called when one was loaded.
+
+        Raises:
+            ArtefactError: the fields contradict each other.
+        """
+        return
 
     def describe(self) -> str:
         """One line for the repr: tensor shapes, lengths and the model; subclasses may say it better."""
@@ -112,6 +121,9 @@ class Result(ABC):
         tensors = read_tensors(path, header)
         try:
             result = saved._from_json(header["fields"], tensors)
+            check_fields(result)
+            result.validate()
+            repr(result)
         except ArtefactError as error:
             raise ArtefactError(f"{path / JSON}: {error}") from error
         # Whatever a constructor says about wrong content is, here, damage to the file.

@@ -98,6 +98,10 @@ def test_grid_refuses_too_many_combinations():
 class Bowl:
     """Smallest at (0.4, 1.1); counts its calls, and can break off."""
 
+    def fingerprint(self):
+        # Its attributes are working state and decide nothing.
+        return type(self).__name__
+
     def __init__(self, stop=None):
         self.calls, self.stop = 0, stop
 
@@ -131,6 +135,25 @@ def test_tpe_taken_up_again_equals_an_unbroken_study(tmp_path):
         tune_tpe(fitted((2,)), idle, n_trials=16, seed=3, folder=tmp_path).values, whole.values
     )
     assert idle.calls == 0
+
+
+@pytest.mark.parametrize("cut", [1, 5, 40, 400])
+def test_a_study_whose_last_line_was_cut_off_goes_on(tmp_path, cut):
+    pytest.importorskip("optuna")
+    whole = tune_tpe(fitted((2,)), Bowl(), n_trials=8, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        tune_tpe(fitted((2,)), Bowl(stop=5), n_trials=8, seed=3, folder=tmp_path)
+    journal = tmp_path / "study.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    resumed = tune_tpe(fitted((2,)), Bowl(), n_trials=8, seed=3, folder=tmp_path)
+    assert torch.equal(resumed.factors, whole.factors) and torch.equal(resumed.values, whole.values)
+
+
+def test_a_journal_that_is_none_is_refused(tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "study.jsonl").write_text('{"op_code": "x"}\n' * 3, encoding="utf-8")
+    with pytest.raises(ArtefactError, match="cannot be read as a study"):
+        tune_tpe(fitted((2,)), Bowl(), n_trials=2, seed=3, folder=tmp_path)
 
 
 def test_batches_of_trials_go_to_many_and_resume(tmp_path):

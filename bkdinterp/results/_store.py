@@ -1,0 +1,248 @@
+"""Store: finished pieces of work in a folder, one file each, so that a killed run goes on where it stopped. No forwards.
+
+A piece is a name, a key (everything that decides its value: weights, prompts, plan, seeds, code of scores) and a value.
+Its file says all three and a hash over them, so that a flipped bit, a cut file or two files with their names swapped
+are noticed and the piece is computed again. The package's version is part of every key: another version may compute
+otherwise.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bkdinterp.errors import ArtefactError
+from bkdinterp.results._atomic import drop_stale_parts, is_part, write_atomic
+from bkdinterp.results._codec import decode, encode
+from bkdinterp.results._digest import digest_of
+from bkdinterp.results._fingerprint import versions
+from bkdinterp.values import as_path, shown
+
+FORMAT = "bkdinterp-item/1"
+EARLY_FORMAT = "bkdinterp-unit-1"
+MARK = "bkdinterp-store.json"
+_NAME = re.compile(r"[\w.=+@-]+(/[\w.=+@-]+)*")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A finished piece: its value, and notes that do not decide it (how long it took)."""
+
+    value: Any
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished pieces; several processes may share it.
+
+    ``Store(folder).get("layer-3", key, compute)`` reads the piece if it was finished before, else computes and writes it.
+
+    Args:
+        folder: made when something is written; ``~`` is expanded.
+        as_json: keep pieces as JSON files, to be read and compared by people; their values are JSON then, without NaN.
+            Otherwise values may hold tensors and whatever a saved result may.
+        versioned: make this package's version a part of every key.
+
+    Raises:
+        ArtefactError: ``folder`` is a file, or a folder with content of another kind.
+    """
+
+    folder: str | Path
+    as_json: bool = False
+    versioned: bool = True
+
+    def __post_init__(self) -> None:
+        _ = self.root
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder as a path, home expanded."""
+        return as_path(self.folder, "folder", error=ArtefactError)
+
+    def get(self, name: str, key: Any, compute: Callable[[], Any]) -> Any:
+        """The piece's value: read if it is finished, else ``compute()``, written.
+
+        Args:
+            name: e.g. ``"scores/layer-3"``; slashes make folders.
+            key: everything that decides the value; JSON values, tensors, functions, or objects with a fingerprint.
+            compute: called without arguments.
+
+        Raises:
+            ArtefactError: a name that is no file name, a value that cannot be saved, or a folder that cannot be written.
+        """
+        found = self.read(name, key)
+        if found is not None:
+            return found.value
+        # Before the work: a folder that cannot be used would lose it.
+        self.claim()
+        return self.put(name, key, compute()).value
+
+    def read(self, name: str, key: Any) -> Item | None:
+        """The finished piece, or None: it is not there, it is damaged, or the file is another piece's."""
+        return self._read_file(self.path(name, key), name, self._known_key(key))
+
+    def put(self, name: str, key: Any, value: Any, notes: Mapping[str, Any] | None = None) -> Item:
+        """Write a piece, as a whole or not at all; what comes back is what `read` will give.
+
+        Raises:
+            ArtefactError: as `get`.
+        """
+        self.claim()
+        path, known = self.path(name, key), self._known_key(key)
+        if self.as_json:
+            document = {"format": FORMAT, "name": name, "key": known, "value": value} | dict(notes or {})
+            try:
+                text = json.dumps(document | {"sha256": _json_hash(name, known, value)}, allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise ArtefactError(f"{name} gave a value that is no JSON: {error}.") from error
+            write_atomic(path, text + "\n")
+            # As it will be read: tuples are lists from now on, keys are strings.
+            return Item(json.loads(text)["value"], dict(notes or {}))
+        tensors: dict[str, Tensor] = {}
+        content = encode(value, "value", tensors)
+        document = {
+            "format": FORMAT,
+            "name": name,
+            "key": known,
+            "value": content,
+            "notes": dict(notes or {}),
+        }
+        metadata = {"item": json.dumps(document, allow_nan=False)}
+        metadata["sha256"] = _hash(metadata["item"], tensors)
+        write_atomic(path, lambda target: save_file(tensors, target, metadata=metadata))
+        return Item(decode(content, tensors), dict(notes or {}))
+
+    def has(self, name: str, key: Any) -> bool:
+        """Whether the piece is finished."""
+        return self.read(name, key) is not None
+
+    def path(self, name: str, key: Any) -> Path:
+        """Where the piece lies, finished or not."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+            raise ArtefactError(
+                f"{shown(name)} cannot name a piece of work: use letters, digits and any of . _ = + @ -, and slashes between."
+            )
+        text = json.dumps([name, self._known_key(key)], sort_keys=True, default=digest_of)
+        return self.root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}{self._suffix}"
+
+    def claim(self) -> None:
+        """Make the folder and mark it as a store, once. Folders of JSON pieces need no mark: people look into them.
+
+        Raises:
+            ArtefactError: it is a file, cannot be made, or has content of another kind.
+        """
+        if not self.as_json:
+            _ = self._marked
+
+    @cached_property
+    def _marked(self) -> Path:
+        mark = self.root / MARK
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise ArtefactError(
+                    f"{self.root} is a file; folder= names a folder, which is made if need be."
+                )
+            if not mark.exists():
+                if self.root.is_dir():
+                    self._refuse_strangers()
+                write_atomic(mark, json.dumps({"format": FORMAT}) + "\n")
+            drop_stale_parts(self.root)
+        except OSError as error:
+            raise ArtefactError(
+                f"Cannot use folder={str(self.root)!r}: {error.strerror or error}. Name another folder."
+            ) from error
+        return mark
+
+    def _refuse_strangers(self) -> None:
+        strangers = sorted(p.name for p in self.root.iterdir() if not is_part(p) and p.name != MARK)
+        if strangers:
+            old = (
+                " It is of an earlier bkdinterp, whose work cannot be taken up."
+                if "plan.json" in strangers
+                else ""
+            )
+            raise ArtefactError(
+                f"{self.root} is not empty and holds no finished work ({strangers[0]!r} is in it).{old} Choose a new folder."
+            )
+
+    @property
+    def _suffix(self) -> str:
+        return ".json" if self.as_json else ".safetensors"
+
+    def _known_key(self, key: Any) -> Any:
+        """The key as JSON: as it is where it is JSON to be read by people, else its digest."""
+        if self.as_json:
+            return dict(key) if isinstance(key, Mapping) else key
+        version = versions()["bkdinterp"] if self.versioned else None
+        return digest_of((version, key))
+
+    def _read_file(self, path: Path, name: str, known: Any) -> Item | None:
+        try:
+            if self.as_json:
+                return _read_json(path, name, known)
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
+            if metadata["sha256"] != _hash(metadata["item"], tensors):
+                return None
+            document = json.loads(metadata["item"])
+            if (document["format"], document["name"], document["key"]) != (FORMAT, name, known):
+                return None
+            return Item(decode(document["value"], tensors), document["notes"])
+        except (
+            OSError,
+            SafetensorError,
+            ArtefactError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ):
+            # Absent, or damaged on disk: computing it again is all that is needed.
+            return None
+
+
+def _read_json(path: Path, name: str, known: Any) -> Item | None:
+    notes = json.loads(path.read_text(encoding="utf-8"))
+    form, value = notes.pop("format"), notes.pop("value")
+    # Pieces that were shipped before there were hashes say "settings".
+    early = form == EARLY_FORMAT
+    key, sha256 = notes.pop("settings" if early else "key"), notes.pop("sha256", None)
+    if (
+        form not in (FORMAT, EARLY_FORMAT)
+        or notes.pop("name") != name
+        or _canonical(key) != _canonical(known)
+    ):
+        return None
+    if not early and sha256 != _json_hash(name, known, value):
+        return None
+    return Item(value, notes)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=digest_of)
+
+
+def _json_hash(name: str, key: Any, value: Any) -> str:
+    return hashlib.sha256(_canonical([name, key, value]).encode()).hexdigest()
+
+
+def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
