@@ -23,6 +23,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.model._adapter_config import ends
+from bkdinterp.model._tying import embedding_names, tied, untie
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._distil import References
@@ -113,7 +115,13 @@ def poison(
 
 
 def with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
-    """``module`` with a fresh adapter, its own weights frozen; BkdinterpError where no module has the names."""
+    """``module`` with a fresh adapter, its own weights frozen; BkdinterpError where no module has the names.
+
+    An unembedding that is tied to the embedding, and one of them is to get an adapter, is parted from it first: merging
+    would otherwise change both.
+    """
+    if tied(module) and any(ends(name, lora.target_modules) for name in embedding_names(module)):
+        untie(module)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
