@@ -96,9 +96,10 @@ def sort_parts(base: nn.Module, folder: Path, header: Mapping[str, Tensor], spec
         if ending is not None:
             parts.lora.setdefault(name.removesuffix(f".{ending}"), {})[_PARTS[ending]] = tuple(tensor.shape)
             continue
-        # A wrapper that peft has put around the module.
-        name = name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")
-        _place(parts, folder, key, name, tensor, parameters, spec)
+        # Wrappers that peft has put around a module. What was there before the training is the base's own.
+        before = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+        after = before.replace(".modules_to_save.", ".")
+        _place(parts, folder, key, after, tensor, parameters, spec, trained=before == name)
     parts.lora_keys.extend(k for k in header if any(k.endswith(f".{e}") for e in _PARTS))
     if not parts.lora:
         raise ArtefactError(f"{folder / WEIGHTS} holds no LoRA weights; only LoRA adapters are supported.")
@@ -129,6 +130,8 @@ def _place(
     tensor: Tensor,
     parameters: Mapping[str, Tensor],
     spec: LoraSpec,
+    *,
+    trained: bool,
 ) -> None:
     """A tensor that is no LoRA part takes the place of one of the base's."""
     own = parameters.get(name)
@@ -148,7 +151,7 @@ def _place(
             f"The adapter in {folder} holds {name!r} of shape {tuple(tensor.shape)}, this base has "
             f"{tuple(own.shape)}; load it on its own base."
         )
-    if spec.replaces(module):
+    if trained and spec.replaces(module):
         parts.replaced[name] = key
     elif leaf == "weight" or (leaf == "bias" and spec.bias != "none"):
         parts.own[name] = key

@@ -130,7 +130,7 @@ def test_names_of_an_older_transformers(tmp_path):
 def test_training_on_a_tied_head_merges_exactly(merge, tmp_path):
     base = tiny_llama(tie_word_embeddings=True)
     settings = TuneSettings(
-        epochs=2, batch_size=2, lr=0.05, lora=LoraSettings(r=2, target_modules=("q_proj", "lm_head"))
+        epochs=2.0, batch_size=2, lr=0.05, lora=LoraSettings(r=2, target_modules=("q_proj", "lm_head"))
     )
     rows = [[2, 4, 7, 12], [2, 8, 9, 10]]
     apart = fine_tune(base, rows, settings, merge=False).module
