@@ -4,7 +4,6 @@ The file decides where the adapter sits, and its config must agree. Both are a s
 base before a weight is read, and peft gets a config of our own, with every module's name written out.
 """
 
-import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from bkdinterp.model._adapter_config import CONFIG as CONFIG
 from bkdinterp.model._adapter_config import LoraSpec
 from bkdinterp.model._adapter_file import WEIGHTS as WEIGHTS
 from bkdinterp.model._adapter_file import AdapterParts, read_header, sort_parts
+from bkdinterp.model._running import copied
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.model._tying import embedding_names, tied, untie
 from bkdinterp.values import as_path
@@ -49,7 +49,7 @@ def merge_adapter(base: nn.Module, folder: str | Path, *, in_place: bool = False
         tensors = load_file(folder / WEIGHTS)
         if bad := next((k for k, t in tensors.items() if not torch.isfinite(t).all()), None):
             raise ArtefactError(f"The adapter in {folder} is not finite at {bad!r}; training it has failed.")
-        target: Any = base if in_place else copy.deepcopy(base)
+        target: Any = base if in_place else copied(base)
         try:
             return _merge(target, parts, tensors, spec)
         except MemoryError:
