@@ -109,7 +109,9 @@ class LoraSpec:
         return cls(
             r=read.whole("r", 8),
             alpha=read.number("lora_alpha", 8),
-            rank_pattern={name: read.whole(f"rank_pattern[{name}]", r) for name, r in read.table("rank_pattern")},
+            rank_pattern={
+                name: read.whole(f"rank_pattern[{name}]", r) for name, r in read.table("rank_pattern")
+            },
             alpha_pattern={
                 name: read.number(f"alpha_pattern[{name}]", a) for name, a in read.table("alpha_pattern")
             },

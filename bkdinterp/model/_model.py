@@ -191,7 +191,7 @@ class Model:
         """The same model with other prompt settings, e.g. ``with_builder(system="Be brief.")``."""
         return replace(self, builder=replace(self.builder, **changes))
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: Any) -> Path:
         """Write weights (any adapter merged in), config, tokenizer and chat template; returns the folder.
 
         ``transformers.AutoModelForCausalLM.from_pretrained(folder)`` and ``Model.load(folder)`` read it. Works for what came

@@ -240,7 +240,10 @@ def _change(folder, change):
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj"
 WRONG = {
     "half a pair": (lambda t: {k: v for k, v in t.items() if k != f"{FIRST}.lora_B.weight"}, "half a pair"),
-    "a module lost": (lambda t: {k: v for k, v in t.items() if not k.startswith(FIRST)}, "does not fit its own"),
+    "a module lost": (
+        lambda t: {k: v for k, v in t.items() if not k.startswith(FIRST)},
+        "does not fit its own",
+    ),
     "one too many": (lambda t: t | {"base_model.model.nothing.lora_A.weight": torch.ones(3, 3)}, "nothing"),
     "not a number": (lambda t: t | {f"{FIRST}.lora_A.weight": torch.full((3, 16), torch.nan)}, "not finite"),
     "another shape": (lambda t: t | {f"{FIRST}.lora_A.weight": torch.ones(3, 17)}, "shape"),
@@ -264,7 +267,9 @@ def test_a_file_that_does_not_fit(kind, plain, tmp_path):
 def test_a_grown_vocabulary_says_what_to_do_and_that_helps(plain, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(plain / "base", dtype=torch.float64)
     base.resize_token_embeddings(44)
-    expected = trained(base, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    expected = trained(
+        base, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"]
+    )
     with pytest.raises(ArtefactError, match=r"resize_token_embeddings\(44\)"):
         Model.load(plain / "base", adapter=tmp_path / "a", dtype=torch.float64)
     torch.testing.assert_close(logits(merge_adapter(base, tmp_path / "a")), expected, rtol=1e-5, atol=1e-5)
@@ -272,7 +277,9 @@ def test_a_grown_vocabulary_says_what_to_do_and_that_helps(plain, tmp_path):
 
 def test_a_pointer_in_the_weights_place(plain, tmp_path):
     folder = rewritten(plain / "adapter", tmp_path / "a")
-    (folder / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (folder / "adapter_model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
     with pytest.raises(ArtefactError, match="git-lfs pointer"):
         Model.load(plain / "base", adapter=folder)
 

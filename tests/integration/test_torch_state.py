@@ -75,9 +75,11 @@ WORK = {
     "lens": lambda model: bk.unembed(model, torch.ones(2, 16, device="cpu", dtype=torch.float32)),
     "probe": lambda model: bk.BackdoorProbe(model, n_random=5).icla(MANY).random_accuracy,
     "mlp": lambda model: bk.BackdoorProbe(model, "mlp", n_random=5).icla(MANY).random_accuracy,
-    "evaluate": lambda model: bk.evaluate(
-        model, PAIRS, under=bk.ZeroAblate("L1H1"), payload=bk.Payload("a"), max_new_tokens=2
-    ).agreement,
+    "evaluate": lambda model: (
+        bk.evaluate(
+            model, PAIRS, under=bk.ZeroAblate("L1H1"), payload=bk.Payload("a"), max_new_tokens=2
+        ).agreement
+    ),
     "training": trained,
     "LoRA": lambda model: trained(model, LoraSettings(r=2, target_modules=("q_proj", "lm_head"))),
 }
