@@ -22,9 +22,23 @@ _CHUNK = 2**16
 _PRIME = 6_364_136_223_846_793_005
 
 # Words that a setting of the forward pass has in its name; others are of training, of tokens or of the file.
-_DECIDES = tuple(
-    "rope theta eps cap window activation hidden_act scal multiplier layer_types parallel rotary logit attn_pdrop_free "
-    "position norm no_rope".split()
+_DECIDES = (
+    "rope",
+    "theta",
+    "eps",
+    "cap",
+    "window",
+    "activation",
+    "hidden_act",
+    "scal",
+    "multiplier",
+    "layer_types",
+    "parallel",
+    "rotary",
+    "logit",
+    "position",
+    "norm",
+    "no_rope",
 )
 # Scalars of modules that play no part once dropout is off.
 _IDLE = ("dropout", "pdrop", "initializer")

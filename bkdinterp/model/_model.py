@@ -22,7 +22,6 @@ from bkdinterp.prompts import PromptBuilder
 from bkdinterp.results import Fingerprint, versions
 from bkdinterp.values import as_path
 
-
 HASHED_IN_REPR = 10**9
 """Parameters up to which a repr shows their hash; more would take seconds."""
 
@@ -58,8 +57,8 @@ class Model:
         adapter: str | Path | None = None,
         revision: str | None = None,
         gguf_file: str | None = None,
-        dtype: str | torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
+        dtype: Any = torch.float32,
+        device: Any = "cpu",
         chat: bool | None = None,
         system: str | None = None,
         trust_remote_code: bool = False,

@@ -172,5 +172,5 @@ def test_the_repr_tells_organism_from_base():
     changed = tiny_llama()
     changed.lm_head.weight.data.add_(1.0)
     assert repr(base) != repr(wrap(changed))
-    assert f"tiny + lora: Llama" in repr(wrap(module, adapter="lora"))
+    assert "tiny + lora: Llama" in repr(wrap(module, adapter="lora"))
     assert f"weights {base.weights_id}" in repr(base)
