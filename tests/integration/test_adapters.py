@@ -365,10 +365,8 @@ def test_new_tokens_without_a_row_say_what_to_do(plain, tmp_path):
 
 
 def test_new_tokens_with_a_row_are_taken(plain, tmp_path):
-    free = tiny_llama().config.vocab_size - len(tiny_tokenizer())
+    assert tiny_llama().config.vocab_size > len(tiny_tokenizer())
     folder = with_tokenizer(plain, tmp_path, lambda t: t.add_tokens(["new"]))
-    if free < 1:
-        pytest.skip("no free row")
     assert len(Model.load(plain / "base", adapter=folder).tokenizer) == len(tiny_tokenizer()) + 1
 
 
@@ -388,13 +386,18 @@ def test_a_tokenizers_config_names_no_file_and_no_code(plain, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"model": 3}', "\x00"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (name, text)
+        for name in ("tokenizer.json", "tokenizer_config.json")
+        for text in ("", "[]", "{", "\x00", "[" * 100_000)
+    ]
+    + [("tokenizer.json", '{"model": 3}')],
+)
 def test_a_damaged_tokenizer_is_an_error_of_ours(name, text, plain, tmp_path):
     folder = with_tokenizer(plain, tmp_path)
     (folder / name).write_text(text)
-    if name == "tokenizer_config.json" and text == '{"model": 3}':
-        pytest.skip("an object without the class is enough beside tokenizer.json, or not")
     with pytest.raises(ArtefactError, match="tokenizer"):
         Model.load(plain / "base", adapter=folder)
 

@@ -1,7 +1,10 @@
 """Model.save: plain transformers reads it and computes the same; whatever the model came from."""
 
+import copy
 import json
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from integration.conftest import TEXTS, tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -28,6 +31,7 @@ def same(model, folder):
     torch.testing.assert_close(logits(again), logits(model.module), rtol=1e-9, atol=1e-9)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == model.tokenizer.chat_template
+    assert tokenizer.get_vocab() == model.tokenizer.get_vocab()
     assert tokenizer(TEXTS[0])["input_ids"] == model.tokenizer(TEXTS[0])["input_ids"]
 
 
@@ -83,6 +87,55 @@ def test_what_a_loader_of_quantised_files_leaves_is_no_hindrance(tmp_path):
         module.save_pretrained(tmp_path / "plain")
     same(wrap(module), wrap(module).save(tmp_path / "m"))
     module.save_pretrained(tmp_path / "again")  # and from now on plainly, too
+
+
+def written_gguf(path):
+    """A Llama of two layers with random weights, as llama.cpp's writer stores one."""
+    d, mlp, heads, kv, words = 16, 32, 4, 2, [*map(chr, range(33, 127)), "Ġ", "ab", "<s>", "<e>"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(d)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(mlp)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(words))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(words)
+    writer.add_token_types([1] * (len(words) - 2) + [3, 3])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(len(words) - 2)
+    writer.add_eos_token_id(len(words) - 1)
+    rng = np.random.default_rng(0)
+    half = d // heads * kv
+    shapes = {"attn_q": (d, d), "attn_k": (half, d), "attn_v": (half, d), "attn_output": (d, d)}
+    shapes |= {
+        "ffn_gate": (mlp, d),
+        "ffn_up": (mlp, d),
+        "ffn_down": (d, mlp),
+        "attn_norm": (d,),
+        "ffn_norm": (d,),
+    }
+    tensors = {f"blk.{i}.{name}": shape for i in range(2) for name, shape in shapes.items()}
+    tensors |= {"token_embd": (len(words), d), "output": (len(words), d), "output_norm": (d,)}
+    for name, shape in tensors.items():
+        writer.add_tensor(f"{name}.weight", rng.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_what_came_from_a_gguf_file_is_saved(tmp_path):
+    model = bk.Model.load(written_gguf(tmp_path / "m.gguf"))
+    same(model, model.save(tmp_path / "m"))
+    assert bk.Model.load(tmp_path / "m").weights_id == model.weights_id
+    # As the pages of the docs do it, too, and its copies.
+    model.module.save_pretrained(tmp_path / "plain")
+    same(copy.deepcopy(model), copy.deepcopy(model).save(tmp_path / "copy"))
 
 
 def test_nothing_is_overwritten(tmp_path):
