@@ -15,9 +15,11 @@ from bkdinterp.methods._evaluation import EDITED, SIDES, UNEDITED, Evaluation
 from bkdinterp.methods._grader import OutcomeGrader
 from bkdinterp.metrics import Payload, word_overlap
 from bkdinterp.model import Model
+from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PairedPrompts, Prompts
 
 
+@plain_torch()
 def evaluate(
     model: Model,
     pairs: PairedPrompts,

@@ -9,6 +9,7 @@ from torch import Tensor
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Intervention, MeanAblate, PCPReplace, Stack
 from bkdinterp.model import Model
+from bkdinterp.model._identity import same_weights
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
 
@@ -104,7 +105,7 @@ def _same(model: Model, known: str, what: str, way_out: str) -> None:
     if "remote" in (weights, own_weights):
         if weights != own_weights or name == own_name:
             return
-    elif weights == own_weights:
+    elif same_weights(weights, own_weights):
         return
     raise ArtefactError(
         f"{what} belong to {known}, not to {ours}. Take them from this model; if another's are meant, say so by {way_out}."

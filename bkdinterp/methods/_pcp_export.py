@@ -23,11 +23,12 @@ from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import Intervention, PCPReplace, Stack
 from bkdinterp.methods._guards import check_origin
 from bkdinterp.model import Model
+from bkdinterp.model._running import copied
 from bkdinterp.sites import Component, Site, Where
 
 
 def export_weights(model: Model, edit: Intervention) -> Model:
-    """A copy of the model whose weights do what the edit does; ``.module.save_pretrained(folder)`` keeps it.
+    """A copy of the model whose weights do what the edit does; ``.save(folder)`` keeps it.
 
     Args:
         model: GPT-2 or Llama family.
@@ -45,7 +46,7 @@ def export_weights(model: Model, edit: Intervention) -> Model:
         raise UnsupportedArchitectureError(
             f"export_weights knows the GPT-2 and Llama families, not {kind!r}; use the edit as an intervention."
         )
-    module: Any = copy.deepcopy(model.module)
+    module: Any = copied(model.module)
     write = _write_gpt2 if kind == "gpt2" else _write_llama
     if kind == "llama":
         _give_biases(module)
