@@ -13,6 +13,8 @@ from bkdinterp.errors import PromptError, RemoteError
 from bkdinterp.model._adapter import merge_adapter
 from bkdinterp.model._architecture import Architecture
 from bkdinterp.model._load import load_module, load_skeleton
+from bkdinterp.model._source import source_name
+from bkdinterp.model._used import check_loaded
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.results import Fingerprint, versions
 
@@ -73,7 +75,7 @@ class Model:
             PromptError: chat=True without a chat template.
             RemoteError: a GGUF file, or an adapter that the server does not have, with a remote executor.
         """
-        name = Path(source).name if Path(source).exists() else str(source)
+        name = source_name(source)
         adapter_name = None if adapter is None else Path(adapter).name
         if _is_remote(executor):
             _check_remote(source, gguf_file, adapter_name, executor)
@@ -149,9 +151,14 @@ class Model:
     ) -> Self:
         """Wrap an existing nnsight ``TransformersModel`` whose weights are loaded.
 
+        How they were loaded is nnsight's matter; `load` checks that the files and the model hold the same.
+
         Raises:
+            ArtefactError: a model that nnsight has not loaded yet (its default), or one whose head is not tied as its
+                config says.
             UnsupportedArchitectureError, PromptError: as `from_module`.
         """
+        check_loaded(nn_model)
         module = nn_model._module
         architecture = Architecture.detect(module)
         builder = _builder(nn_model.tokenizer, architecture, chat, system)
@@ -237,7 +244,7 @@ def _is_remote(executor: Any) -> bool:
 
 
 def _check_remote(source: str | Path, gguf_file: str | None, adapter: str | None, executor: Any) -> None:
-    if gguf_file is not None or Path(source).suffix == ".gguf":
+    if gguf_file is not None or Path(source).suffix.lower() == ".gguf":
         raise RemoteError(
             "A server has no GGUF files; name the hub id of the checkpoint that it has deployed."
         )
