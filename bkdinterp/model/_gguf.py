@@ -22,7 +22,7 @@ from bkdinterp.model._gguf_tensors import check_tensors, stored_factors
 from bkdinterp.model._gguf_tokenizer import apply_flags
 from bkdinterp.model._skeleton import Room, build_skeleton
 from bkdinterp.model._staging import staged_file
-from bkdinterp.model._used import check_tied
+from bkdinterp.model._used import check_finite, check_tied
 
 _NAME = "model.gguf"
 # What transformers leaves on the module: the weights are plain numbers by now, and save_pretrained and peft would take
@@ -68,6 +68,7 @@ def load_gguf(path: Path, dtype: torch.dtype, source: str) -> tuple[PreTrainedMo
         tokenizer = AutoTokenizer.from_pretrained(**where)
         module = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=dtype)
     check_tied(module, source)
+    check_finite(module, source)
     apply_flags(tokenizer, header, source)
     for holder in (module.config, module):
         for name in ("quantization_config", *_LEFT_OVER):

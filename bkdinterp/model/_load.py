@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from bkdinterp.errors import ArtefactError, UnsupportedArchitectureError
+from bkdinterp.model._architecture import Architecture
 from bkdinterp.model._errors_at_load import own_errors
 from bkdinterp.model._families import family_of, known_types
 from bkdinterp.model._gguf import load_gguf
@@ -73,6 +74,7 @@ def load_module(
                 f"No tokenizer in {place.given!r}; save it there too: tokenizer.save_pretrained(...)."
             )
         module.config._name_or_path = module.name_or_path = tokenizer.name_or_path = place.given
+        Architecture.detect(module)
         probe_templates(tokenizer, place.given)
     return module.to(device).eval(), tokenizer
 
@@ -121,6 +123,7 @@ def load_skeleton(
             revision=revision,
             **code,
         )
+        Architecture.detect(nn_model._module)
         probe_templates(tokenizer, place.given)
     return nn_model, tokenizer
 

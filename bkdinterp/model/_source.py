@@ -57,7 +57,7 @@ def resolve(
 def source_name(source: str | Path) -> str:
     """How results call a model: the last part of a path that exists, else the hub id."""
     path = as_path(source, "source", error=ArtefactError)
-    return path.resolve().name if os.path.exists(path) else str(source)
+    return Path(os.path.abspath(path)).name if os.path.exists(path) else str(source)
 
 
 def check_hub_id(source: str | Path, choices: str) -> None:

@@ -63,6 +63,7 @@ def check_used(
             "that was saved."
         )
     check_tied(module, source)
+    check_finite(module, source)
 
 
 def check_loaded(nn_model: Any) -> None:
@@ -80,6 +81,22 @@ def check_loaded(nn_model: Any) -> None:
             "unchecked on its first run. Make it with dispatch=True, or use Model.load(...)."
         )
     check_tied(module, getattr(nn_model, "repo_id", None) or type(module).__name__)
+
+
+def check_finite(module: nn.Module, source: object) -> None:
+    """Every weight is a number (one pass over them).
+
+    Raises:
+        ArtefactError: NaN or infinity, with the weight's name.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            low, high = torch.aminmax(parameter.detach())
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise ArtefactError(
+                    f"{str(source)!r} holds NaN or infinity in {name}, as loaded in {parameter.dtype}; every result would "
+                    "be NaN. Load it in float32, or save the model again."
+                )
 
 
 def check_tied(module: nn.Module, source: object) -> None:

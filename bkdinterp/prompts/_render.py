@@ -60,8 +60,9 @@ class _Watch:
             self.written += len(arg)
             self._refuse(self.written)
         elif event == "line":
-            for value in frame.f_locals.values():
-                self.length(value)
+            for name, value in frame.f_locals.items():
+                if name.startswith("l_"):  # Jinja's names for the template's own variables
+                    self.length(value)
         return self._line
 
     def length(self, value: Any) -> None:
@@ -74,8 +75,8 @@ class _Watch:
             self._refuse(len(value))
         elif isinstance(value, int) and not isinstance(value, bool):
             self._refuse(value.bit_length())
-        elif (inner := getattr(value, "_Namespace__attrs", None)) is not None:
-            for attribute in inner.values():
+        elif any(base.__name__ == "Namespace" for base in type(value).__mro__):
+            for attribute in object.__getattribute__(value, "_Namespace__attrs").values():
                 if isinstance(attribute, str | list | tuple | dict):
                     self._refuse(len(attribute))
 
