@@ -25,6 +25,8 @@ _NAMES = {
     "final_logit_softcapping": "final_logit_softcapping",
     "vocab_size": "vocab_size",
 }
+# The library takes their width of a head from rope.dimension_count.
+_ROTATES_WHOLE_HEADS = ("llama", "mistral")
 _SCALING = "rope.scaling."
 
 
@@ -96,9 +98,11 @@ def _apply_biases(config: Any, header: GgufHeader) -> None:
 
 
 def _apply_names(config: Any, own: Mapping[str, Any]) -> None:
-    for key in ("attention.key_length", "attn_logit_softcapping", "final_logit_softcapping"):
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if key in own and hasattr(config, _NAMES[key]):
             setattr(config, _NAMES[key], own[key])
+    if "attention.key_length" in own and hasattr(config, "head_dim") and config.model_type not in _ROTATES_WHOLE_HEADS:
+        config.head_dim = own["attention.key_length"]
     if config.model_type == "mistral" and own.get("attention.sliding_window"):
         config.sliding_window = own["attention.sliding_window"]
     if config.model_type == "gpt2" and "context_length" in own:
