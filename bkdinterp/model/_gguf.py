@@ -64,7 +64,9 @@ def load_gguf(path: Path, dtype: torch.dtype, source: str) -> tuple[PreTrainedMo
         if (factors := stored_factors(header)) is not None:
             apply_factors(config, _values(folder / _NAME, factors.shape), source)
         make = AutoModelForCausalLM.from_config
-        check_tensors(build_skeleton(lambda: make(config, trust_remote_code=False), room, source), header, source)
+        check_tensors(
+            build_skeleton(lambda: make(config, trust_remote_code=False), room, source), header, source
+        )
         tokenizer = AutoTokenizer.from_pretrained(**where)
         module = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=dtype)
     check_tied(module, source)
@@ -102,5 +104,3 @@ def _values(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
 
     tensor = next(t for t in gguf.GGUFReader(str(path)).tensors if t.name == "rope_freqs.weight")
     return torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()).float().reshape(shape)
-
-

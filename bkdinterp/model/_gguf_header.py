@@ -12,7 +12,19 @@ from typing import Any, BinaryIO
 from bkdinterp.errors import ArtefactError
 from bkdinterp.model._safetensors_header import Stored
 
-_FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_FORMATS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
 _STRING, _ARRAY = 8, 9
 _LONGEST_KEPT = 4096
 """Elements of the longest array whose values are kept; vocabularies are longer and are counted only."""
@@ -48,7 +60,9 @@ def read_gguf_header(path: Path) -> GgufHeader:
         with path.open("rb") as stream:
             return _Reader(stream, path).header()
     except (OSError, ValueError, struct.error) as error:
-        raise ArtefactError(f"Cannot load {path}: {error}. The GGUF file is damaged; copy it again.") from error
+        raise ArtefactError(
+            f"Cannot load {path}: {error}. The GGUF file is damaged; copy it again."
+        ) from error
 
 
 class _Reader:
@@ -104,7 +118,9 @@ class _Reader:
             raise ValueError(f"{name[:100]!r} of shape {shape} does not fill blocks of {block}")
         end = start + offset + math.prod(shape) // block * width
         if end > self.size:
-            raise ValueError(f"{name[:100]!r} of shape {shape} ends at byte {end}, and the file has {self.size}")
+            raise ValueError(
+                f"{name[:100]!r} of shape {shape} ends at byte {end}, and the file has {self.size}"
+            )
         return Stored(self.path, dtype.name, shape)
 
     def _value(self, kind: int) -> Any:

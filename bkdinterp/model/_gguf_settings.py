@@ -65,7 +65,9 @@ def apply_factors(config: Any, factors: torch.Tensor, source: object) -> None:
     rope = dict(getattr(config, "rope_parameters", None) or {})
     theta = rope.get("rope_theta")
     if theta is None or rope.get("rope_type", "default") != "default":
-        raise ArtefactError(f"{source} holds rope_freqs.weight, and its config scales positions in another way. Refused.")
+        raise ArtefactError(
+            f"{source} holds rope_freqs.weight, and its config scales positions in another way. Refused."
+        )
     if torch.equal(factors, torch.ones_like(factors)):
         return
     half = len(factors)
@@ -101,7 +103,11 @@ def _apply_names(config: Any, own: Mapping[str, Any]) -> None:
     for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         if key in own and hasattr(config, _NAMES[key]):
             setattr(config, _NAMES[key], own[key])
-    if "attention.key_length" in own and hasattr(config, "head_dim") and config.model_type not in _ROTATES_WHOLE_HEADS:
+    if (
+        "attention.key_length" in own
+        and hasattr(config, "head_dim")
+        and config.model_type not in _ROTATES_WHOLE_HEADS
+    ):
         config.head_dim = own["attention.key_length"]
     if config.model_type == "mistral" and own.get("attention.sliding_window"):
         config.sliding_window = own["attention.sliding_window"]
@@ -122,11 +128,9 @@ def _apply_scaling(config: Any, own: Mapping[str, Any], source: object) -> None:
             "original checkpoint (safetensors) instead."
         )
     scaled = {"rope_type": "linear", "factor": float(factor)}
-    if "full_attention" in rope:  # Gemma 3 scales its global layers only
-        rope = {**rope, "full_attention": {**rope["full_attention"], **scaled}}
-    else:
-        rope = {**rope, **scaled}
-    config.rope_parameters = rope
+    # Gemma 3 scales its global layers only.
+    part = {"full_attention": rope["full_attention"] | scaled} if "full_attention" in rope else scaled
+    config.rope_parameters = rope | part
 
 
 def _in_effect(config: Any, arch: str, key: str, value: Any) -> bool:
@@ -134,7 +138,7 @@ def _in_effect(config: Any, arch: str, key: str, value: Any) -> bool:
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
     if key in _NO_EFFECT:
-        return value is not False or key != "attention.causal"
+        return key != "attention.causal" or value is not False
     if value in (0, False, "", None, "none") or value == []:
         return True
     if key.startswith(_SCALING) or key == "rope.scale_linear":

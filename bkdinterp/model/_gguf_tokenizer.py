@@ -33,7 +33,11 @@ def apply_flags(tokenizer: Any, header: GgufHeader, source: object) -> None:
             raise ArtefactError(
                 f"{source} states {_GGML}add_bos_token={bos} and add_eos_token={eos}; this cannot be applied. Refused."
             )
-    if s.get(f"{_GGML}model") == "llama" and s.get(f"{_GGML}add_space_prefix") is False and _adds_space(tokenizer):
+    if (
+        s.get(f"{_GGML}model") == "llama"
+        and s.get(f"{_GGML}add_space_prefix") is False
+        and _adds_space(tokenizer)
+    ):
         raise ArtefactError(
             f"{source} states {_GGML}add_space_prefix=False, which the loader passes over. Refused; load the original "
             "checkpoint instead."
@@ -61,7 +65,10 @@ def _as_stated(tokenizer: Any, bos: bool | None, eos: bool | None) -> bool:
 def _set_ends(tokenizer: Any, begins: bool, ends: bool) -> None:
     bos, eos = tokenizer.bos_token, tokenizer.eos_token
     single = " ".join([*([f"{bos}:0"] if begins else []), "$A:0", *([f"{eos}:0"] if ends else [])])
-    used = [*([(bos, tokenizer.bos_token_id)] if begins else []), *([(eos, tokenizer.eos_token_id)] if ends else [])]
+    used = [
+        *([(bos, tokenizer.bos_token_id)] if begins else []),
+        *([(eos, tokenizer.eos_token_id)] if ends else []),
+    ]
     # A byte-level tokenizer's own step, which sets the offsets, stays.
     backend = tokenizer.backend_tokenizer
     before = backend.post_processor
@@ -69,7 +76,9 @@ def _set_ends(tokenizer: Any, begins: bool, ends: bool) -> None:
     # Set past the properties, whose setters would put their own step in the place of this one.
     object.__setattr__(tokenizer, "_add_bos_token", begins)
     object.__setattr__(tokenizer, "_add_eos_token", ends)
-    template = processors.TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=list(dict(used).items()))
+    template = processors.TemplateProcessing(
+        single=single, pair=f"{single} $B:1", special_tokens=list(dict(used).items())
+    )
     backend.post_processor = processors.Sequence([*steps, template])
 
 

@@ -164,7 +164,10 @@ def _load_folder(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, An
 
 
 def _load_trusted(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(_folder_of(place)), "trust_remote_code": True}
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(_folder_of(place)),
+        "trust_remote_code": True,
+    }
     tokenizer = AutoTokenizer.from_pretrained(**where)
     module, found = AutoModelForCausalLM.from_pretrained(
         **where, use_safetensors=True, dtype=dtype, output_loading_info=True
@@ -184,7 +187,8 @@ def _folder_of(place: Source) -> Path:
         raise ArtefactError(f"{place.given} is a GGUF file; give a folder or a hub id.")
     if (folder / "adapter_config.json").exists():
         raise ArtefactError(
-            f"{folder} holds an adapter; load its base and give the folder as adapter=: Model.load(base, adapter={folder.name!r})."
+            f"{folder} holds an adapter; load its base and give the folder as adapter=: "
+            f"Model.load(base, adapter={folder.name!r})."
         )
     if not (folder / "config.json").exists():
         raise ArtefactError(

@@ -21,7 +21,9 @@ from bkdinterp.errors import ArtefactError
 from bkdinterp.model._safetensors_header import Stored
 
 # Config classes and constructors loop over these, so they are looked at before either runs.
-_LAYERS = re.compile(r"^(n_layers?|num_layers|(num_)?(encoder|decoder)_layers|num_hidden_layers|\w+_num_hidden_layers)$")
+_LAYERS = re.compile(
+    r"^(n_layers?|num_layers|(num_)?(encoder|decoder)_layers|num_hidden_layers|\w+_num_hidden_layers)$"
+)
 _LABELS = re.compile(r"^(num_labels|_num_labels)$")
 _BUFFERS = 1 << 24
 
@@ -71,7 +73,9 @@ def check_sizes(config: dict[str, Any], room: Room, source: object) -> None:
 
 def _count(key: str, value: Any, most: int, source: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ArtefactError(f"The config of {str(source)!r} has {key}={str(value)[:40]!r}, which is no count.")
+        raise ArtefactError(
+            f"The config of {str(source)!r} has {key}={str(value)[:40]!r}, which is no count."
+        )
     if value > most:
         raise ArtefactError(
             f"The config of {str(source)!r} asks for {key}={str(value)[:40]}, and the weights hold {most} "
@@ -124,7 +128,10 @@ def bounded(room: Room, source: object) -> Iterator[None]:
         if buffers > 2 * room.numbers + _BUFFERS:
             raise refuse(f"buffers of {buffers} numbers so far")
 
-    handles = [register_module_parameter_registration_hook(parameter), register_module_buffer_registration_hook(buffer)]
+    handles = [
+        register_module_parameter_registration_hook(parameter),
+        register_module_buffer_registration_hook(buffer),
+    ]
     try:
         yield
     finally:

@@ -48,7 +48,9 @@ def resolve(
             raise ArtefactError(f"No GGUF file at {path}.")
         return Source(given, None, inside(path.parent, path.name))
     if os.path.isdir(path):
-        return Source(given, path, None) if gguf_file is None else Source(given, None, inside(path, gguf_file))
+        return (
+            Source(given, path, None) if gguf_file is None else Source(given, None, inside(path, gguf_file))
+        )
     check_hub_id(source, "an existing folder, a .gguf file or a hub id (owner/name)")
     with own_errors("load a model from", source):
         return _from_hub(given, gguf_file, revision, weights)
@@ -67,7 +69,13 @@ def check_hub_id(source: str | Path, choices: str) -> None:
         ArtefactError: what can only be meant as a path; ``choices`` are named.
     """
     path, text = Path(source), str(source)
-    if not path.parts or path.is_absolute() or text.startswith((".", "~")) or len(path.parts) > 2 or len(text) > 200:
+    if (
+        not path.parts
+        or path.is_absolute()
+        or text.startswith((".", "~"))
+        or len(path.parts) > 2
+        or len(text) > 200
+    ):
         raise ArtefactError(f"No folder at {shown(text, 200)}; give {choices}.")
 
 

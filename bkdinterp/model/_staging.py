@@ -25,9 +25,25 @@ _TEXT = ("merges.txt", "vocab.txt", "chat_template.jinja")
 _BYTES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _TEMPLATES = "additional_chat_templates"
 # Keys of tokenizer_config.json that would choose a file, a class or an object that from_pretrained hands on.
-_NOT_SETTINGS = ("gguf_file", "tokenizer_object", "init_inputs", "name_or_path", "vocab", "merges", "backend", "_json")
+_NOT_SETTINGS = (
+    "gguf_file",
+    "tokenizer_object",
+    "init_inputs",
+    "name_or_path",
+    "vocab",
+    "merges",
+    "backend",
+    "_json",
+)
 # Keys of config.json that would choose code or kernels; the engine's masks want the library's own attention.
-_CHOOSE_CODE = ("kernel_config", "fusion_config", "distributed_config", "tp_plan", "use_kernels", "_name_or_path")
+_CHOOSE_CODE = (
+    "kernel_config",
+    "fusion_config",
+    "distributed_config",
+    "tp_plan",
+    "use_kernels",
+    "_name_or_path",
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +169,9 @@ def _without_choices(value: Any, where: Path) -> Any:
     return {
         key: _without_choices(inner, where)
         for key, inner in value.items()
-        if key not in _CHOOSE_CODE and "attn_implementation" not in key and "experts_implementation" not in key
+        if key not in _CHOOSE_CODE
+        and "attn_implementation" not in key
+        and "experts_implementation" not in key
     }
 
 

@@ -49,7 +49,9 @@ def check_used(
             "incomplete or belong to another model."
         )
     if wrong := sorted(str(item) for item in found.get("mismatched_keys", ())):
-        raise ArtefactError(f"{str(source)!r} holds weights of another shape than its config says: {wrong[0][:200]}.")
+        raise ArtefactError(
+            f"{str(source)!r} holds weights of another shape than its config says: {wrong[0][:200]}."
+        )
     for key in ("error_msgs", "conversion_errors"):
         if said := found.get(key):
             raise ArtefactError(f"{str(source)!r} could not be loaded whole: {str(said)[:300]}")
@@ -74,7 +76,9 @@ def check_loaded(nn_model: Any) -> None:
     """
     module = getattr(nn_model, "_module", None)
     if not isinstance(module, nn.Module):
-        raise ArtefactError(f"from_nnsight: a {type(nn_model).__name__} is no nnsight model; give a TransformersModel.")
+        raise ArtefactError(
+            f"from_nnsight: a {type(nn_model).__name__} is no nnsight model; give a TransformersModel."
+        )
     if empty := next((name for name, p in module.named_parameters() if p.is_meta), None):
         raise ArtefactError(
             f"from_nnsight: this model has not loaded its weights yet ({empty} is on the meta device), and would load them "

@@ -76,5 +76,7 @@ def _nothing(folder: Path) -> ArtefactError | UnsafeWeightsError:
             f"{folder} holds pickled weights only ({pickles[0]}), which can run code when loaded; convert them to safetensors."
         )
     if others:
-        return ArtefactError(f"{folder} holds neither {SINGLE} nor {INDEX}, only {others[0]}; rename or index it.")
+        return ArtefactError(
+            f"{folder} holds neither {SINGLE} nor {INDEX}, only {others[0]}; rename or index it."
+        )
     return ArtefactError(f"{folder} holds no .safetensors weights.")

@@ -21,7 +21,11 @@ _COMPILED = "<template>"
 
 
 def rendered(
-    tokenizer: TokenizerLike, messages: Sequence[dict[str, str]], header: bool, *, seconds: float | int = SECONDS
+    tokenizer: TokenizerLike,
+    messages: Sequence[dict[str, str]],
+    header: bool,
+    *,
+    seconds: float | int = SECONDS,
 ) -> str:
     """The messages as one prompt, with the assistant's header or without.
 
@@ -31,7 +35,9 @@ def rendered(
     """
     most = CHARACTERS + 64 * sum(len(message["content"]) for message in messages)
     watch = _Watch(time.thread_time() + seconds, seconds, most)
-    text = watch(lambda: tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=header))
+    text = watch(
+        lambda: tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=header)
+    )
     watch.length(text)
     return text
 

@@ -82,7 +82,9 @@ def test_a_hidden_bias_that_the_library_would_leave_out_of_its_report(tmp_path):
 def test_what_old_checkpoints_hold_besides_is_let_through(tmp_path):
     folder = save(tmp_path / "gpt2", MAKERS["gpt2"](2))
     mask = torch.ones(64, 64).tril()[None, None]
-    change_weights(folder, **{"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)})
+    change_weights(
+        folder, **{"transformer.h.0.attn.bias": mask, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
+    )
     assert Model.load(folder).architecture.n_layers == 2
     module = tiny_llama(2)
     folder = save(tmp_path / "llama", module)
@@ -211,7 +213,9 @@ def test_other_files_of_the_folder_are_never_read(folder, tmp_path):
 
 
 def test_a_pointer_of_git_lfs(folder):
-    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (folder / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
     with pytest.raises(ArtefactError, match=r"pointer.*git lfs pull"):
         Model.load(folder)
 
@@ -289,7 +293,15 @@ def test_a_config_that_asks_for_more_than_is_stored(road, config, classifier, tm
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "3", '{"model_type": 3}', '{"model_type": "llama", "rms_norm_eps": NaN}', "[" * 10**5, "\x00", '{"a": ' + "9" * 5000 + "}"],
+    [
+        "[]",
+        "3",
+        '{"model_type": 3}',
+        '{"model_type": "llama", "rms_norm_eps": NaN}',
+        "[" * 10**5,
+        "\x00",
+        '{"a": ' + "9" * 5000 + "}",
+    ],
 )
 def test_odd_configs(folder, text):
     (folder / "config.json").write_text(text, encoding="utf-8")
@@ -299,7 +311,14 @@ def test_odd_configs(folder, text):
 
 
 @pytest.mark.parametrize(
-    "odd", [{"num_attention_heads": 0}, {"hidden_size": "x"}, {"rope_parameters": 3}, {"hidden_act": "evil"}, {"rms_norm_eps": []}]
+    "odd",
+    [
+        {"num_attention_heads": 0},
+        {"hidden_size": "x"},
+        {"rope_parameters": 3},
+        {"hidden_act": "evil"},
+        {"rms_norm_eps": []},
+    ],
 )
 def test_values_of_another_kind_in_a_config(odd, tmp_path):
     folder = save(tmp_path / "model", tiny_llama(2))

@@ -6,7 +6,14 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.model import Model
@@ -31,7 +38,9 @@ def llama(**extra):
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5}
-    return enlarged(LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENS), tie_word_embeddings=False, **(sizes | extra))))
+    return enlarged(
+        LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENS), tie_word_embeddings=False, **(sizes | extra)))
+    )
 
 
 def write(path, module, *, arch="llama", drop=(), tensors=None, settings=None, template=None):
@@ -61,10 +70,14 @@ def write(path, module, *, arch="llama", drop=(), tensors=None, settings=None, t
         w.add_chat_template(template)
     for key, (kind, value) in (settings or {}).items():
         getattr(w, f"add_{kind}")(key, value)
-    names = gguf.get_tensor_name_map({v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[arch], c.num_hidden_layers)
+    names = gguf.get_tensor_name_map(
+        {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[arch], c.num_hidden_layers
+    )
     for name, p in module.named_parameters():
         a, stem, kind = p.detach().numpy(), name.rpartition(".")[0], name.rpartition(".")[2]
-        heads = c.num_attention_heads if "q_proj" in name else c.num_key_value_heads if "k_proj" in name else 0
+        heads = (
+            c.num_attention_heads if "q_proj" in name else c.num_key_value_heads if "k_proj" in name else 0
+        )
         if heads and arch == "llama":
             a = a.reshape(heads, 2, a.shape[0] // heads // 2, *a.shape[1:]).swapaxes(1, 2).reshape(a.shape)
         if arch == "gpt2" and any(part in name for part in ("c_attn.w", "c_proj.w", "c_fc.w")):
@@ -123,11 +136,20 @@ def test_linear_scaling_of_positions(tmp_path):
     scaling = {"llama.rope.scaling.type": ("string", "linear"), "llama.rope.scaling.factor": ("float32", 4.0)}
     same(write(tmp_path / "m.gguf", llama(), settings=scaling), llama(rope_parameters=LINEAR))
     none = {"llama.rope.scaling.type": ("string", "none"), "llama.rope.scaling.factor": ("float32", 4.0)}
-    same(write(tmp_path / "n.gguf", llama(), settings={"llama.rope.scaling.type": none["llama.rope.scaling.type"]}), llama())
+    same(
+        write(
+            tmp_path / "n.gguf",
+            llama(),
+            settings={"llama.rope.scaling.type": none["llama.rope.scaling.type"]},
+        ),
+        llama(),
+    )
 
 
 def factors_of(module):
-    return (10000.0 ** -(torch.arange(0, 8, 2) / 8) / module.model.rotary_emb.inv_freq).numpy().astype("float32")
+    return (
+        (10000.0 ** -(torch.arange(0, 8, 2) / 8) / module.model.rotary_emb.inv_freq).numpy().astype("float32")
+    )
 
 
 def test_the_divisors_of_llama_3(tmp_path):
@@ -140,7 +162,9 @@ def test_the_divisors_of_llama_3(tmp_path):
 
 def test_gpt2_and_qwen2(tmp_path):
     torch.manual_seed(0)
-    module = enlarged(GPT2LMHeadModel(GPT2Config(vocab_size=len(TOKENS), n_embd=32, n_layer=2, n_head=4, n_positions=128)))
+    module = enlarged(
+        GPT2LMHeadModel(GPT2Config(vocab_size=len(TOKENS), n_embd=32, n_layer=2, n_head=4, n_positions=128))
+    )
     same(write(tmp_path / "g.gguf", module, arch="gpt2"), module)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 512}
@@ -222,7 +246,11 @@ def test_tensors_without_a_place_or_of_another_shape_or_missing(tmp_path):
     stray = {"blk.0.attn_gate.weight": np.ones((32, 32), dtype="float32")}
     with pytest.raises(ArtefactError, match=r"blk\.0\.attn_gate\.weight"):
         Model.load(write(tmp_path / "a.gguf", llama(), tensors=stray))
-    for name, shape in (("blk.1.ffn_up.weight", (40, 32)), ("blk.0.attn_k.weight", (32, 32)), ("output_norm.weight", (31,))):
+    for name, shape in (
+        ("blk.1.ffn_up.weight", (40, 32)),
+        ("blk.0.attn_k.weight", (32, 32)),
+        ("output_norm.weight", (31,)),
+    ):
         odd = {name: np.ones(shape, dtype="float32")}
         with pytest.raises(ArtefactError, match=rf"{name}.*shape"):
             Model.load(write(tmp_path / "b.gguf", llama(), tensors=odd))

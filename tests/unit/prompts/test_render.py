@@ -24,7 +24,9 @@ def test_the_same_text_as_the_library():
 
 
 def test_time_is_limited():
-    tokenizer = with_template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
+    tokenizer = with_template(
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    )
     with pytest.raises(PromptError, match=r"more than 0\.2 s"):
         rendered(tokenizer, QUESTION, True, seconds=0.2)
 
@@ -39,7 +41,11 @@ def test_time_is_limited():
     ],
 )
 def test_length_is_limited_also_when_only_some_texts_set_it_off(template):
-    hidden = "{% if 'zeta' in messages[0]['content'] %}" + template + "{% else %}{{ messages[0]['content'] }}{% endif %}"
+    hidden = (
+        "{% if 'zeta' in messages[0]['content'] %}"
+        + template
+        + "{% else %}{{ messages[0]['content'] }}{% endif %}"
+    )
     builder = PromptBuilder(with_template(hidden))
     assert builder.render("a hill")[0] == "a hill"
     with pytest.raises(PromptError, match="more than 1000"):
