@@ -1,25 +1,37 @@
-"""Plain Hugging Face modules from a hub id, a folder or a GGUF file, without ever running a suspect model's code."""
+"""Plain Hugging Face modules from a hub id, a folder or a GGUF file, without ever running a suspect model's code.
 
-import json
+Every road passes the same checks: files are read within their bytes, the library sees a staging folder of checked
+copies, the model that the config asks for is built without weights and held against what is stored, and after loading
+every stored tensor was used.
+"""
+
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from nnsight.modeling.transformers import TransformersModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError, UnsupportedArchitectureError
+from bkdinterp.errors import ArtefactError, UnsupportedArchitectureError
+from bkdinterp.model._architecture import Architecture
 from bkdinterp.model._device import as_device, as_dtype
+from bkdinterp.model._errors_at_load import own_errors
 from bkdinterp.model._families import family_of, known_types
-from bkdinterp.model._gguf import read_once
+from bkdinterp.model._gguf import load_gguf
 from bkdinterp.model._save import forget_quantisation
+from bkdinterp.model._skeleton import WITHOUT_WEIGHTS, Room, bounded, build_skeleton, check_sizes
+from bkdinterp.model._source import Source, resolve
+from bkdinterp.model._staging import Staging, staged
+from bkdinterp.model._template_probe import probe_templates
+from bkdinterp.model._used import check_used
+from bkdinterp.values import shown
 
 BAR_FROM = 50_000_000
-"""Bytes of weights from which a folder's loading takes long enough for a progress bar."""
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""Bytes of weights from which loading takes long enough for a progress bar."""
 
 
 def load_module(
@@ -39,67 +51,35 @@ def load_module(
         revision: of a hub id.
         dtype: of the weights, also by name (``"bfloat16"``); scoring wants float32.
         device: where the weights go.
-        trust_remote_code: only if the caller asks for it by name.
+        trust_remote_code: only if the caller asks for it by name; the library then reads the folder itself.
 
     Raises:
-        ArtefactError: nothing there, or a damaged file.
-        UnsafeWeightsError: pickled weights only, or a model that needs its own code.
+        ArtefactError: nothing there, a damaged file, a config that asks for more than is stored, stored weights or GGUF
+            settings that would not be used, or quantised weights.
+        UnsafeWeightsError: pickled weights only, files outside the folder, a model that needs its own code, or a template
+            or pattern that does not end.
         UnsupportedArchitectureError: a model type that no family describes, found before weights are read.
         BkdinterpError: a device that is not on this machine.
     """
     dtype, device = as_dtype(dtype), as_device(device)
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
-    path = Path(source)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ArtefactError(f"No GGUF file at {path}.")
-        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    elif gguf_file is not None:
-        where["gguf_file"] = gguf_file
-    elif path.is_dir():
-        _check_folder(path, trust_remote_code)
-    else:
-        check_hub_id(source, "an existing folder, a .gguf file or a hub id (owner/name)")
-    where |= {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        with read_once(), _bar_only_if_long(path):
-            tokenizer = AutoTokenizer.from_pretrained(**where)
-            if "gguf_file" not in where:
-                where["use_safetensors"] = True
-            loaded: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, output_loading_info=True)
-        module, found = loaded
+    place = resolve(source, gguf_file=gguf_file, revision=revision)
+    with own_errors("load a model from", place.given):
+        if place.gguf is not None:
+            module, tokenizer = load_gguf(place.gguf, dtype, place.given)
+        elif trust_remote_code:
+            module, tokenizer = _load_trusted(place, dtype)
+        else:
+            module, tokenizer = _load_folder(place, dtype)
         # Where a folder has no tokenizer, transformers makes an empty one.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ArtefactError(
-                f"No tokenizer in {str(source)!r}; save it there too: tokenizer.save_pretrained(...)."
+                f"No tokenizer in {place.given!r}; save it there too: tokenizer.save_pretrained(...)."
             )
-        # Transformers only logs these, and fills the gaps with random numbers.
-        if missing := sorted(found["missing_keys"]):
-            raise ArtefactError(
-                f"{str(source)!r} lacks {len(missing)} weights of its model, e.g. {missing[0]!r}; the files are "
-                "incomplete or belong to another model."
-            )
-    except (BkdinterpError, MemoryError):
-        raise
-    except Exception as error:  # loaders raise many kinds: OSError, ValueError, safetensors' own, gguf's ...
-        if "trust_remote_code" in str(error):
-            raise UnsafeWeightsError(
-                f"{source} wants to run its own code to load. Refused; pass trust_remote_code=True only if you trust it."
-            ) from error
-        raise ArtefactError(f"Cannot load a model from {str(source)!r}: {_first_line(error)}") from error
+        module.config._name_or_path = module.name_or_path = tokenizer.name_or_path = place.given
+        Architecture.detect(module)
+        probe_templates(tokenizer, place.given)
     forget_quantisation(module)
     return module.to(device).eval(), tokenizer
-
-
-def check_hub_id(source: str | Path, choices: str) -> None:
-    """A path that does not exist is no hub id; the hub's own message would speak of "Repo id" only.
-
-    Raises:
-        ArtefactError: what can only be meant as a path; ``choices`` are named.
-    """
-    path = Path(source)
-    if not path.parts or path.is_absolute() or str(source).startswith((".", "~")) or len(path.parts) > 2:
-        raise ArtefactError(f"No folder at {path}; give {choices}.")
 
 
 def load_skeleton(
@@ -118,33 +98,123 @@ def load_skeleton(
         trust_remote_code: only if the caller asks for it by name.
 
     Raises:
-        ArtefactError: no such configuration or tokenizer.
-        UnsafeWeightsError: a model that needs its own code.
+        ArtefactError: no such configuration or tokenizer, or one that asks for more layers than any known model has.
+        UnsafeWeightsError: a model that needs its own code, or a template or pattern that does not end.
+        UnsupportedArchitectureError: a model type that no family describes.
     """
     dtype = as_dtype(dtype)
-    where: dict[str, Any] = {"revision": revision} | (
-        {"trust_remote_code": True} if trust_remote_code else {}
-    )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), **where)
+    place = resolve(source, revision=revision, weights=False)
+    with own_errors("read configuration and tokenizer of", place.given), ExitStack() as opened:
+        folder = _folder_of(place)
+        if not trust_remote_code:
+            staging = opened.enter_context(staged(folder, weights=False))
+            _check_family(staging.config, folder)
+            check_sizes(staging.config, WITHOUT_WEIGHTS, place.given)
+            opened.enter_context(bounded(WITHOUT_WEIGHTS, place.given))
+            folder = staging.folder
+        code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **code)
+        tokenizer.name_or_path = place.given
+        config = AutoConfig.from_pretrained(str(folder), **code)
+        config._name_or_path = place.given
+        # The id that a server knows stays the caller's; what is read is the checked folder.
         nn_model = TransformersModel(
-            str(source), task="text-generation", tokenizer=tokenizer, dtype=dtype, **where
+            place.given,
+            task="text-generation",
+            tokenizer=tokenizer,
+            dtype=dtype,
+            config=config,
+            revision=revision,
+            **code,
         )
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise UnsafeWeightsError(
-                f"{source} wants to run its own code to load. Refused; pass trust_remote_code=True only if you trust it."
-            ) from error
-        raise ArtefactError(
-            f"Cannot read configuration and tokenizer of {str(source)!r}: {_first_line(error)}"
-        ) from error
+        Architecture.detect(nn_model._module)
+        probe_templates(tokenizer, place.given)
     return nn_model, tokenizer
 
 
+def read_folder(
+    staging: Staging, auto: Any, source: str, **settings: Any
+) -> tuple[PreTrainedModel, Any, dict[str, Any]]:
+    """Module, tokenizer and transformers' report, from a staging folder with weights.
+
+    Raises:
+        ArtefactError: a config that asks for more than is stored.
+    """
+    room = Room.of(staging.stored.values())
+    check_sizes(staging.config, room, source)
+    where = str(staging.folder)
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    build_skeleton(lambda: auto.from_config(copy.deepcopy(config), trust_remote_code=False), room, source)
+    tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    with _bar_only_if_long(staging):
+        module, found = auto.from_pretrained(
+            where,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **settings,
+        )
+    return module, tokenizer, found
+
+
+def _load_folder(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
+    folder = _folder_of(place)
+    with staged(folder) as staging:
+        _check_family(staging.config, folder)
+        module, tokenizer, found = read_folder(staging, AutoModelForCausalLM, place.given, dtype=dtype)
+        check_used(module, found, staging.stored, place.given)
+    return module, tokenizer
+
+
+def _load_trusted(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(_folder_of(place)),
+        "trust_remote_code": True,
+    }
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    module, found = AutoModelForCausalLM.from_pretrained(
+        **where, use_safetensors=True, dtype=dtype, output_loading_info=True
+    )
+    check_used(module, found, {}, place.given)
+    return module, tokenizer
+
+
+def _folder_of(place: Source) -> Path:
+    """The source's folder, which holds a model and no adapter.
+
+    Raises:
+        ArtefactError: a GGUF file, an adapter, or no config.json.
+    """
+    folder = place.folder
+    if folder is None:
+        raise ArtefactError(f"{place.given} is a GGUF file; give a folder or a hub id.")
+    if (folder / "adapter_config.json").exists():
+        raise ArtefactError(
+            f"{folder} holds an adapter; load its base and give the folder as adapter=: "
+            f"Model.load(base, adapter={folder.name!r})."
+        )
+    if not (folder / "config.json").exists():
+        raise ArtefactError(
+            f"{folder} has no config.json; give a folder written by save_pretrained, a .gguf file or a hub id."
+        )
+    return folder
+
+
+def _check_family(config: dict[str, Any], folder: Path) -> None:
+    kind = config.get("model_type")
+    if family_of(kind) is None:
+        raise UnsupportedArchitectureError(
+            f"{folder} has model_type {shown(kind)}; known are {', '.join(known_types())}. Describe it as a Family and call "
+            "bkdinterp.register_family(family) first (docs: 'Add a family')."
+        )
+
+
 @contextmanager
-def _bar_only_if_long(path: Path) -> Iterator[None]:
+def _bar_only_if_long(staging: Staging) -> Iterator[None]:
     """No progress bar for a small folder: a script that loads ten toys would print ten of them."""
-    small = path.is_dir() and sum(f.stat().st_size for f in path.glob("*.safetensors")) < BAR_FROM
+    files = {tensor.file for tensor in staging.stored.values()}
+    small = sum(file.stat().st_size for file in files) < BAR_FROM
     if not small or not transformers_logging.is_progress_bar_enabled():
         yield
         return
@@ -153,37 +223,3 @@ def _bar_only_if_long(path: Path) -> Iterator[None]:
         yield
     finally:
         transformers_logging.enable_progress_bar()
-
-
-def _check_folder(path: Path, trust_remote_code: bool) -> None:
-    if (path / "adapter_config.json").is_file():
-        raise ArtefactError(
-            f"{path} holds an adapter; load its base and give the folder as adapter=: Model.load(base, adapter={path.name!r})."
-        )
-    if not (path / "config.json").is_file():
-        raise ArtefactError(
-            f"{path} has no config.json; give a folder written by save_pretrained, a .gguf file or a hub id."
-        )
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtefactError(f"{path / 'config.json'} is not valid JSON: {error}") from error
-    if not any(path.glob("*.safetensors")):
-        pickles = [p.name for pattern in _PICKLES for p in path.glob(pattern)]
-        if pickles:
-            raise UnsafeWeightsError(
-                f"{path} holds pickled weights only ({pickles[0]}), which can run code when loaded; convert them to safetensors."
-            )
-        raise ArtefactError(f"{path} holds no .safetensors weights.")
-    kind = config.get("model_type")
-    if family_of(kind) is None:
-        if "auto_map" in config and not trust_remote_code:
-            raise UnsafeWeightsError(f"{path} wants to run its own code (auto_map in config.json). Refused.")
-        raise UnsupportedArchitectureError(
-            f"{path} has model_type {kind!r}; known are {', '.join(known_types())}. Describe it as a Family and call "
-            "bkdinterp.register_family(family) first (docs: 'Add a family')."
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,9 @@ from bkdinterp.model._identity import weights_id
 from bkdinterp.model._load import load_module, load_skeleton
 from bkdinterp.model._running import copied, lock_of
 from bkdinterp.model._save import save_folder
+from bkdinterp.model._source import source_name
 from bkdinterp.model._torch_state import plain_torch
+from bkdinterp.model._used import check_loaded
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.results import Fingerprint, versions
 from bkdinterp.values import as_path
@@ -88,7 +90,7 @@ class Model:
             BkdinterpError: a device that is not on this machine.
             RemoteError: a GGUF file, or an adapter that the server does not have, with a remote executor.
         """
-        name = Path(source).name if Path(source).exists() else str(source)
+        name = source_name(source)
         dtype, device = as_dtype(dtype), as_device(device)
         folder = None if adapter is None else as_path(adapter, "adapter", error=ArtefactError)
         adapter_name = None if folder is None else folder.resolve().name
@@ -173,9 +175,14 @@ class Model:
     ) -> Self:
         """Wrap an existing nnsight ``TransformersModel`` whose weights are loaded.
 
+        How they were loaded is nnsight's matter; `load` checks that the files and the model hold the same.
+
         Raises:
+            ArtefactError: a model that nnsight has not loaded yet (its default), or one whose head is not tied as its
+                config says.
             UnsupportedArchitectureError, PromptError: as `from_module`.
         """
+        check_loaded(nn_model)
         module = nn_model._module
         architecture = Architecture.detect(module)
         builder = _builder(nn_model.tokenizer, architecture, chat, system)
@@ -288,7 +295,7 @@ def _is_remote(executor: Any) -> bool:
 
 
 def _check_remote(source: str | Path, gguf_file: str | None, adapter: str | None, executor: Any) -> None:
-    if gguf_file is not None or Path(source).suffix == ".gguf":
+    if gguf_file is not None or Path(source).suffix.lower() == ".gguf":
         raise RemoteError(
             "A server has no GGUF files; name the hub id of the checkpoint that it has deployed."
         )

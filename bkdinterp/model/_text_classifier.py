@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 
-from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError, UnsafeWeightsError
-from bkdinterp.model._load import check_hub_id
+from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError
+from bkdinterp.model._errors_at_load import own_errors
+from bkdinterp.model._load import read_folder
+from bkdinterp.model._source import resolve
+from bkdinterp.model._staging import staged
+from bkdinterp.model._used import check_used
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,32 +65,27 @@ class TextClassifier:
             batch_size: texts per forward.
 
         Raises:
-            ArtefactError: nothing there, a damaged file, or weights without the head.
-            UnsafeWeightsError: pickled weights only, or a model that needs its own code.
+            ArtefactError: nothing there, a damaged file, weights without the head, or stored weights that the model has no
+                place for.
+            UnsafeWeightsError: pickled weights only, files outside the folder, or a model that needs its own code.
             BkdinterpError: an unknown label, ``batch_size`` below 1, or no pad token to batch texts with.
         """
-        if not Path(source).is_dir():
-            check_hub_id(source, "an existing folder or a hub id (owner/name)")
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
-        common: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(source), **common)
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                str(source), use_safetensors=True, output_loading_info=True, **common
-            )
-        except Exception as error:  # loaders raise many kinds
-            text = (str(error).strip() or type(error).__name__).splitlines()[0]
-            if "trust_remote_code" in str(error) or "safetensors" in text:
-                raise UnsafeWeightsError(
-                    f"{source} has no safetensors weights, or wants to run its own code. Refused. ({text})"
-                ) from error
-            raise ArtefactError(f"Cannot load a text classifier from {str(source)!r}: {text}") from error
-        module, found = loaded
-        if missing := sorted(found["missing_keys"]):
-            raise ArtefactError(f"{str(source)!r} is no text classifier: it lacks {missing[0]!r}.")
+        place = resolve(source, revision=revision)
+        with own_errors("load a text classifier from", place.given):
+            if place.folder is None:
+                raise ArtefactError(f"{place.given} is no folder of a text classifier.")
+            with staged(place.folder) as staging:
+                module, tokenizer, found = read_folder(
+                    staging, AutoModelForSequenceClassification, place.given, dtype=torch.float32
+                )
+                if missing := sorted(found["missing_keys"]):
+                    raise ArtefactError(f"{place.given!r} is no text classifier: it lacks {missing[0]!r}.")
+                check_used(module, found, staging.stored, place.given, classifier=True)
+            module.config._name_or_path = module.name_or_path = tokenizer.name_or_path = place.given
         return cls.of(
-            module.to(device).eval(), tokenizer, label=label, name=str(source), batch_size=batch_size
+            module.to(device).eval(), tokenizer, label=label, name=place.given, batch_size=batch_size
         )
 
     @classmethod

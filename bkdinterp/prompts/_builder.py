@@ -15,6 +15,7 @@ import torch
 from bkdinterp.errors import PromptError, TriggerError
 from bkdinterp.prompts._batch import TokenBatch
 from bkdinterp.prompts._prompts import Prompts, digest
+from bkdinterp.prompts._render import rendered
 from bkdinterp.prompts._tokenizer import TokenizerLike
 from bkdinterp.prompts._trigger import Span
 
@@ -172,7 +173,7 @@ class PromptBuilder:
                 "text, or set tokenizer.chat_template."
             )
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=header)
+            return rendered(self.tokenizer, messages, header)
         except Exception as error:  # templates raise errors of their own making, e.g. for a system role
             roles = [message["role"] for message in messages]
             raise PromptError(f"The chat template refused the roles {roles}: {error}") from error

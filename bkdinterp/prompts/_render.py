@@ -1,0 +1,100 @@
+"""Rendering a chat template within limits of time and length. A template is a program of whoever made the model.
+
+transformers renders in Jinja's sandbox, which keeps a template from files and code, but not from looping for ever or
+doubling a string until memory ends. Here every line of the compiled template is watched; it is Python code.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from bkdinterp.errors import PromptError
+from bkdinterp.prompts._tokenizer import TokenizerLike
+
+SECONDS = 5.0
+"""Of processor time for one prompt; templates in use take less than a thousandth."""
+CHARACTERS = 1_000_000
+"""Of output, and of every text in between, beyond 64 for each character of the messages."""
+_COMPILED = "<template>"
+
+
+def rendered(
+    tokenizer: TokenizerLike,
+    messages: Sequence[dict[str, str]],
+    header: bool,
+    *,
+    seconds: float | int = SECONDS,
+) -> str:
+    """The messages as one prompt, with the assistant's header or without.
+
+    Raises:
+        PromptError: the template runs longer than ``seconds`` or makes a text that is too long. What the template
+            raises by itself passes through.
+    """
+    most = CHARACTERS + 64 * sum(len(message["content"]) for message in messages)
+    watch = _Watch(time.thread_time() + seconds, seconds, most)
+    text = watch(
+        lambda: tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=header)
+    )
+    watch.length(text)
+    return text
+
+
+class _Watch:
+    """A trace function, which Python calls on every line of the template's code."""
+
+    def __init__(self, deadline: float, seconds: float | int, most: int) -> None:
+        self.deadline, self.seconds, self.most, self.written = deadline, seconds, most, 0
+
+    def __call__(self, render: Callable[[], str]) -> str:
+        before = sys.gettrace()
+        sys.settrace(self._call)
+        try:
+            return render()
+        finally:
+            sys.settrace(before)
+
+    def _call(self, frame: FrameType, event: str, arg: Any) -> Any:
+        self._time()
+        return self._line if frame.f_code.co_filename == _COMPILED else None
+
+    def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
+        self._time()
+        if event == "return" and isinstance(arg, str):  # a piece of the output
+            self.written += len(arg)
+            self._refuse(self.written)
+        elif event == "line":
+            for name, value in frame.f_locals.items():
+                if name.startswith("l_"):  # Jinja's names for the template's own variables
+                    self.length(value)
+        return self._line
+
+    def length(self, value: Any) -> None:
+        """Refuse a text or list that is too long, also as a namespace's attribute.
+
+        Raises:
+            PromptError: too long.
+        """
+        if isinstance(value, str | list | tuple | dict):
+            self._refuse(len(value))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            self._refuse(value.bit_length())
+        elif any(base.__name__ == "Namespace" for base in type(value).__mro__):
+            for attribute in object.__getattribute__(value, "_Namespace__attrs").values():
+                if isinstance(attribute, str | list | tuple | dict):
+                    self._refuse(len(attribute))
+
+    def _refuse(self, length: int) -> None:
+        if length > self.most:
+            raise PromptError(
+                f"The chat template makes a text of more than {self.most} characters. Set another "
+                "template, or pass chat=False."
+            )
+
+    def _time(self) -> None:
+        if time.thread_time() > self.deadline:
+            raise PromptError(
+                f"The chat template runs for more than {self.seconds:g} s. Set another template, or pass chat=False."
+            )
