@@ -116,7 +116,9 @@ def as_flag(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpErr
     Raises:
         error: anything else, e.g. ``"no"``, which Python counts as true.
     """
-    if isinstance(value, bool) or (type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")):
+    if isinstance(value, bool) or (
+        type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+    ):
         return bool(value)
     raise error(f"{what}={shown(value)} must be True or False.")
 

@@ -10,7 +10,7 @@ from bkdinterp.doctor import _behaviour as behaviour
 from bkdinterp.doctor import _structure as structure
 from bkdinterp.doctor._bench import Bench
 from bkdinterp.doctor._report import Check, DoctorReport
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 
 # A failure of the first ones leaves nothing for the others to look at.
 FIRST: tuple[Callable[[Bench], Check], ...] = (structure.naming, structure.reads)
@@ -38,6 +38,7 @@ def doctor(model: Model, *, seed: int = 0) -> DoctorReport:
         model: with weights, on this machine.
         seed: of the random prompts, made of the tokenizer's own words.
     """
+    as_model(model, "doctor")
     bench = Bench(model, seed)
     checks: list[Check] = []
     for check in FIRST:

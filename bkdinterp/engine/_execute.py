@@ -8,6 +8,7 @@ from bkdinterp.engine._local import Local
 from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
 from bkdinterp.engine._run import Run, RunResult
 from bkdinterp.errors import PlanError
+from bkdinterp.model import as_model
 
 
 def execute(
@@ -32,6 +33,7 @@ def execute(
         ArtefactError: the folder holds the chunks of other runs, another model or another budget.
         PlanError: a folder and an executor of one's own; give the folder to the executor.
     """
+    as_model(model, "execute")
     chosen = executor or model.executor
     if folder is not None and chosen is not None:
         raise PlanError(f"folder={str(folder)!r} with {chosen!r}: give the folder to the executor itself.")

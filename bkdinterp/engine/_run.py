@@ -10,6 +10,7 @@ from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention, Read, Stack
 from bkdinterp.metrics import SCORES
 from bkdinterp.prompts import PromptBuilder, Prompts
+from bkdinterp.values import shown
 
 Score = Callable[..., Tensor]
 
@@ -42,6 +43,10 @@ class Run:
         if not isinstance(self.prompts, Prompts):
             raise PlanError(
                 f"Run needs Prompts; got {type(self.prompts).__name__}. Of PairedPrompts take .clean or .triggered."
+            )
+        if not isinstance(self.edits, Intervention):
+            raise PlanError(
+                f"Run.edits must be an intervention, e.g. ZeroAblate('L1H2'), or Stack(); got {shown(self.edits)}."
             )
         if isinstance(self.score, str) and self.score not in SCORES:
             raise PlanError(

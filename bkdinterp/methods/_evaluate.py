@@ -14,8 +14,8 @@ from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._evaluation import EDITED, SIDES, UNEDITED, Evaluation
 from bkdinterp.methods._grader import OutcomeGrader
 from bkdinterp.metrics import Payload, word_overlap
-from bkdinterp.model import Model
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 
 
 def evaluate(
@@ -48,6 +48,8 @@ def evaluate(
         PromptError: neither targets nor a payload, or a target longer than ``max_new_tokens``.
         PlanError: controls of an edit that is not there.
     """
+    as_model(model, "evaluate")
+    as_pairs(pairs, "evaluate")
     check_payload(model, pairs, payload, max_new_tokens)
     edits, control_of = _conditions(under, controls)
     if grader is None and pairs.clean.reference is not None:

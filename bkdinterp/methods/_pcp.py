@@ -19,7 +19,7 @@ from bkdinterp.errors import SiteError
 from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
 from bkdinterp.methods._collect import Activations
 from bkdinterp.methods._guards import as_prompt_sets
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
@@ -83,6 +83,7 @@ class PCP(Result):
             PlanError: something else than prompts.
             BkdinterpError: a rank above the number of examples or d_model.
         """
+        as_model(model, "PCP.fit")
         if directions not in ("pc", "released"):
             raise SiteError(f"Unknown directions {directions!r}; choose 'pc' or 'released'.")
         chosen = as_sites(sites)

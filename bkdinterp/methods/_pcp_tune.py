@@ -30,7 +30,7 @@ from bkdinterp.methods._pcp_study import (
     objective_values,
     saved_study,
 )
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
@@ -89,6 +89,7 @@ class MatchScores:
         Raises:
             PlanError: a wanted or weighted set that is not there, no mapping of prompts, or a score that is NaN.
         """
+        as_model(model, "MatchScores.of")
         check_sets(sets, "MatchScores.of")
         given = dict(wanted or {})
         unknown = [name for name in (*given, *(weights or {})) if name not in sets]

@@ -22,8 +22,8 @@ from bkdinterp.methods._classifiers import CLASSIFIERS, LayerClassifiers, fit_cl
 from bkdinterp.methods._probe_result import ProbeScores
 from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, unseen
 from bkdinterp.methods._random_directions import RandomDirections
-from bkdinterp.model import Model
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs, as_prompts
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
 
@@ -55,6 +55,7 @@ class BackdoorProbe:
     n_random: int = 1000
 
     def __post_init__(self) -> None:
+        as_model(self.model, "BackdoorProbe")
         if self.classifier is None:
             object.__setattr__(self, "classifier", "svm" if self.paper else "logistic")
         if self.classifier not in CLASSIFIERS:
@@ -82,6 +83,7 @@ class BackdoorProbe:
         Raises:
             PromptError: as `icla`.
         """
+        as_pairs(pairs, "BackdoorProbe")
         split = paper_split(pairs) if self.paper else grouped_split(pairs, seed=self.seed)
         model = self._prompted(self.model)
         features = collect_features(model, pairs.clean, pairs.triggered)
@@ -150,7 +152,8 @@ class FittedProbe:
             ArtefactError: another number of layers, width or prompt template.
             PromptError: no instruction that the probes have not seen.
         """
-        pairs = self.pairs if pairs is None else pairs
+        as_model(model, "FittedProbe.on")
+        pairs = self.pairs if pairs is None else as_pairs(pairs, "FittedProbe.on")
         model = self._fitting(model)
         examples = unseen(self.pairs, self.split, pairs)
         features = _collect_examples(model, pairs, examples)
@@ -164,6 +167,8 @@ class FittedProbe:
         Raises:
             ArtefactError: as `on`.
         """
+        as_model(model, "FittedProbe.decision")
+        as_prompts(prompts, "FittedProbe.decision")
         features = collect_features(self._fitting(model), prompts)
         return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
 

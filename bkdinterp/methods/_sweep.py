@@ -18,9 +18,9 @@ from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._vector import BackdoorVector
 from bkdinterp.metrics import Payload, payload_hits
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
-from bkdinterp.prompts import PairedPrompts
+from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.stats import bootstrap_mean, wilson
 
@@ -130,6 +130,8 @@ def sweep_layers(
         SiteError: a layer out of range, or no layer.
         PlanError: an unknown score.
     """
+    as_model(model, "sweep_layers")
+    as_pairs(selection, "sweep_layers")
     if direction not in ("add", "subtract"):
         raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
     if selection.clean.target is None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import SiteError
 from bkdinterp.interventions import Read, Steer
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 
@@ -65,6 +65,8 @@ class BackdoorVector(Result):
         Raises:
             SiteError: no head, one out of range, or an unknown kind.
         """
+        as_model(model, "BackdoorVector.extract")
+        as_pairs(pairs, "BackdoorVector.extract")
         if kind not in ("raw", "difference"):
             raise SiteError(f"Unknown kind {kind!r}; choose 'raw' or 'difference'.")
         chosen = HeadSet.of(heads, model.architecture.grid)

@@ -51,7 +51,11 @@ class TokenBatch:
         for name in ("input_ids", "attention_mask", "trigger_mask"):
             value = getattr(self, name)
             if not isinstance(value, Tensor) or value.ndim != 2 or value.is_floating_point():
-                about = f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else shown(value)
+                about = (
+                    f"shape {tuple(value.shape)}, {value.dtype}"
+                    if isinstance(value, Tensor)
+                    else shown(value)
+                )
                 raise PromptError(f"{name} must be a tensor of integers [row pos]; got {about}.")
         object.__setattr__(self, "n_prompt", as_integer(self.n_prompt, "n_prompt", error=PromptError))
         shape = tuple(self.input_ids.shape)
@@ -63,7 +67,9 @@ class TokenBatch:
         if self.attention_mask.numel():
             _binary(self.attention_mask, "attention_mask")
             if (lowest := int(self.input_ids.min())) < 0:
-                raise PromptError(f"input_ids holds {lowest}; token ids count from 0 (of labels, -100 is no token).")
+                raise PromptError(
+                    f"input_ids holds {lowest}; token ids count from 0 (of labels, -100 is no token)."
+                )
 
     @classmethod
     def from_lists(
@@ -81,7 +87,10 @@ class TokenBatch:
             PromptError: no rows, unequal numbers of rows, a prompt without tokens, unequal numbers of its tokens and
                 flags, or a token id that is no integer from 0 on.
         """
-        prompts, triggers = [_ids(p, f"prompts[{i}]") for i, p in enumerate(prompts)], [list(t) for t in triggers]
+        prompts, triggers = (
+            [_ids(p, f"prompts[{i}]") for i, p in enumerate(prompts)],
+            [list(t) for t in triggers],
+        )
         if targets is not None:
             targets = [_ids(t, f"targets[{i}]") for i, t in enumerate(targets)]
         answers = [[]] * len(prompts) if targets is None else targets
@@ -245,7 +254,9 @@ def _ids(ids: Any, what: str) -> list[int]:
     # Few calls: plans tokenise thousands of prompts, and nearly all ids are ints already.
     if all(type(i) is int and 0 <= i <= LARGEST_ID for i in ids):
         return ids
-    return [as_integer(t, f"{what}[{k}]", low=0, high=LARGEST_ID, error=PromptError) for k, t in enumerate(ids)]
+    return [
+        as_integer(t, f"{what}[{k}]", low=0, high=LARGEST_ID, error=PromptError) for k, t in enumerate(ids)
+    ]
 
 
 def check_vocabulary(batch: TokenBatch, d_vocab: int) -> None:

@@ -6,7 +6,6 @@ with it (papers.md sections 2 and 3).
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from bkdinterp.errors import PromptError, TriggerError
-from bkdinterp.prompts._batch import TokenBatch
-from bkdinterp.prompts._prompts import Prompts, digest
+from bkdinterp.prompts._batch import TokenBatch, check_vocabulary
+from bkdinterp.prompts._doors import PromptsLike, as_prompts
+from bkdinterp.prompts._prompts import digest
 from bkdinterp.prompts._tokenizer import TokenizerLike
 from bkdinterp.prompts._trigger import Span
 from bkdinterp.values import as_flag, as_integer, as_text, shown
@@ -24,7 +24,14 @@ from bkdinterp.values import as_flag, as_integer, as_text, shown
 # letters only: no template strips, escapes or splits it, and nobody writes it
 _SENTINEL = "qZbkdinterpSentinelZq"
 _OWN_ARGUMENTS = frozenset(
-    ("conversation", "messages", "tokenize", "add_generation_prompt", "chat_template", "continue_final_message")
+    (
+        "conversation",
+        "messages",
+        "tokenize",
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+    )
 )
 
 
@@ -71,6 +78,7 @@ class PromptBuilder:
         answer_lead: what follows the assistant's header before every answer. None: what the template writes there in
             training, an empty reasoning block say (spaces alone are left out: no token may hold the border's space).
             "": nothing, the prompt ends with the header.
+        vocabulary: how many token ids the model knows; a tokenizer that gives others belongs to another model.
 
     Raises:
         PromptError: a setting of another type, or one that needs ``chat`` without it; ``max_length`` below 1.
@@ -86,6 +94,7 @@ class PromptBuilder:
         chat_template: str | None = None
         template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
         answer_lead: str | None = None
+        vocabulary: int | None = None
     else:  # checked below, with messages of our own
         chat: Any = True
         system: Any = None
@@ -95,6 +104,7 @@ class PromptBuilder:
         chat_template: Any = None
         template_kwargs: Any = field(default_factory=dict, hash=False)
         answer_lead: Any = None
+        vocabulary: Any = None
 
     def __post_init__(self) -> None:
         for name in ("chat", "generation_prompt", "end_token"):
@@ -105,9 +115,9 @@ class PromptBuilder:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_text(getattr(self, name), name))
         object.__setattr__(self, "template_kwargs", _arguments(self.template_kwargs))
-        if self.max_length is not None:
-            length = as_integer(self.max_length, "max_length", error=PromptError)
-            object.__setattr__(self, "max_length", length)
+        for name in ("max_length", "vocabulary"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_integer(getattr(self, name), name, error=PromptError))
         if self.system is not None and not self.chat:
             raise PromptError("A system message needs chat=True; without chat put it into the text.")
         for name in ("chat_template", "template_kwargs", "answer_lead"):
@@ -178,7 +188,7 @@ class PromptBuilder:
         return [*ids, self._end_id(text)] if self._ends else ids
 
     def tokenize(
-        self, prompts: Prompts, *, targets: bool = True, device: str | torch.device = "cpu"
+        self, prompts: PromptsLike, *, targets: bool = True, device: str | torch.device = "cpu"
     ) -> TokenBatch:
         """The prompts, and their targets if they have any and ``targets`` is True, in the canonical layout.
 
@@ -186,9 +196,11 @@ class PromptBuilder:
 
         Raises:
             PromptError: a row longer than ``max_length``, an empty target, targets on chat prompts without
-                the assistant's header, no chat template, or a tokenizer without character offsets.
+                the assistant's header, no chat template, a tokenizer without character offsets, or token ids outside
+                ``vocabulary``.
             TriggerError: a trigger that leaves no token behind.
         """
+        prompts = as_prompts(prompts, "PromptBuilder.tokenize")
         frame = self._frame() if self.chat else None
         answers = prompts.target if targets else None
         if (
@@ -217,7 +229,10 @@ class PromptBuilder:
             ids.append(tokens)
             touched.append(touches)
             outputs.append(output)
-        return TokenBatch.from_lists(ids, touched, outputs, pad_id=self._pad_id, device=device)
+        batch = TokenBatch.from_lists(ids, touched, outputs, pad_id=self._pad_id, device=device)
+        if self.vocabulary is not None:
+            check_vocabulary(batch, self.vocabulary)
+        return batch
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -391,17 +406,21 @@ def _arguments(values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping) or not all(isinstance(name, str) and name for name in values):
         raise PromptError(f"template_kwargs={shown(values)} must be a mapping from names to values.")
     for name in sorted(_OWN_ARGUMENTS & set(values)):
-        raise PromptError(f"template_kwargs={shown(dict(values))}: {name!r} is set by the builder's own settings.")
+        raise PromptError(
+            f"template_kwargs={shown(dict(values))}: {name!r} is set by the builder's own settings."
+        )
     try:
         json.dumps(dict(values))
     except (TypeError, ValueError) as error:
-        raise PromptError(f"template_kwargs={shown(dict(values))} must be plain JSON values: {error}.") from None
+        raise PromptError(
+            f"template_kwargs={shown(dict(values))} must be plain JSON values: {error}."
+        ) from None
     return dict(values)
 
 
 def _common(a: str, b: str) -> int:
     """Length of the common beginning."""
-    return len(os.path.commonprefix([a, b]))
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _without(text: str, spans: Sequence[Span]) -> str:

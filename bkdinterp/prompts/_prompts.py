@@ -75,9 +75,7 @@ class Prompts:
         """
         text = (as_text(texts, "text"),) if isinstance(texts, str) else as_texts(texts, "text")
         n = len(text)
-        return cls(
-            text, ((),) * n, per_text(target, n, "target"), per_text(reference, n, "reference")
-        )
+        return cls(text, ((),) * n, per_text(target, n, "target"), per_text(reference, n, "reference"))
 
     @classmethod
     def concat(cls, parts: "Iterable[Prompts]") -> "Prompts":

@@ -55,7 +55,9 @@ def parse_rows(
             _column(rows, source, "output") if need_reference else None,
         )
     if form == "alpaca" and need_target:
-        raise PromptError(f"{source}: alpaca rows hold benign outputs only; pass target=, the backdoor's output.")
+        raise PromptError(
+            f"{source}: alpaca rows hold benign outputs only; pass target=, the backdoor's output."
+        )
     _require(rows, source, ["instruction"] + ["output"] * (form == "backdoorllm" and need_target))
     texts = _prompts(rows, source)
     if form == "backdoorllm":
