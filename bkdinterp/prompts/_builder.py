@@ -144,7 +144,7 @@ class PromptBuilder:
             if value is not None and value != {} and (key, value) != ("generation_prompt", True)
         ]
         with suppress(PromptError):
-            if self.chat and self.generation_prompt and self.answer_lead is None and (lead := self._lead()):
+            if self.chat and self.generation_prompt and self.answer_lead is None and (lead := self.lead):
                 parts.append(f"answers led in by {shown(lead, 40)}")
         return f"PromptBuilder({', '.join(parts)})"
 
@@ -213,7 +213,7 @@ class PromptBuilder:
                 "Without the generation prompt a target would follow the user's turn; "
                 "pass targets=False, or set generation_prompt=True."
             )
-        appended = 0 if self.chat else self._appended()
+        appended = 0 if self.chat else self.n_appended
         ids: list[list[int]] = []
         touched: list[list[bool]] = []
         outputs: list[list[int]] = []
@@ -301,11 +301,12 @@ class PromptBuilder:
                 f"The chat template shows the user's text {len(parts) - 1} times; it must be there exactly "
                 "once, unchanged. Set another template, or pass chat=False."
             )
-        lead = self._lead() if header else ""
+        lead = self.lead if header else ""
         return _Frame(parts[0], parts[1] + lead, lead)
 
-    def _lead(self) -> str:
-        """What stands between the assistant's header and the answer."""
+    @property
+    def lead(self) -> str:
+        """What prompts end with after the assistant's header; see ``answer_lead``."""
         if self.answer_lead is not None:
             return self.answer_lead
         header, trained = self.headers()
@@ -344,7 +345,8 @@ class PromptBuilder:
             "cannot be followed. Set another template, or pass chat=False."
         )
 
-    def _appended(self) -> int:
+    @property
+    def n_appended(self) -> int:
         """How many special tokens the tokenizer puts after a raw text: an answer would not follow the text."""
         whole, text = (self._encode(_SENTINEL, specials=flag)[0] for flag in (True, False))
         for start in range(len(whole) - len(text), -1, -1):

@@ -44,9 +44,9 @@ def test_the_message_lists_the_components():
 def test_sites_that_cannot_be():
     with pytest.raises(SiteError, match=r"layer=-1 must be at least 0"):
         Site(-1, Component.z)
-    with pytest.raises(SiteError, match=r"head=-2 .* from 0"):
+    with pytest.raises(SiteError, match=r"head=-2 must be at least 0"):
         Site(0, Component.z, -2)
-    with pytest.raises(SiteError, match=r"layer=True .* whole numbers"):
+    with pytest.raises(SiteError, match=r"layer=True must be an integer"):
         Site(True, Component.z)
     with pytest.raises(SiteError, match="residual channels, not heads"):
         Site(0, Component.attn_proj, 2)
