@@ -16,7 +16,7 @@ else:
     ModelLike = Any
 
 
-def as_model(value: Any, who: str) -> Model:
+def as_model(value: Any, who: str) -> Any:
     """The model; also another object with an architecture and a prompt builder, which is all that planning needs.
 
     Args:

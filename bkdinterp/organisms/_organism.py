@@ -103,7 +103,9 @@ class Organism:
         texts, targets = [i.text for i in chosen], [attack.target_of(i) for i in chosen]
         known = references(attack.data)
         answers = [known[text].text for text in texts]
-        pairs = PairedPrompts.from_instructions(texts, trigger or self.trigger, targets, answers)
+        pairs = PairedPrompts.from_instructions(
+            texts, trigger or self.trigger, targets, answers, allow_triggered=trigger is not None
+        )
         return pairs if n is None else pairs.sample(n, seed=seed)
 
     def _prose(

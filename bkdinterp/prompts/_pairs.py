@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import PromptError
-from bkdinterp.prompts._prompts import Answers, Indices, Prompts, Texts, digest, per_text
+from bkdinterp.prompts._prompts import Answers, Indices, Prompts, Texts, as_indices, digest, per_text
 from bkdinterp.prompts._row_files import Rows, read_rows
 from bkdinterp.prompts._rows import FormatLike, parse_rows
 from bkdinterp.prompts._trigger import Trigger, as_trigger
@@ -164,7 +164,7 @@ class PairedPrompts:
         Raises:
             PromptError: no index, or one out of range.
         """
-        chosen = list(indices)
+        chosen = as_indices(indices, len(self))
         return type(self)(self.clean.subset(chosen), self.triggered.subset(chosen))
 
     def split(self, fractions: Fractions, *, seed: Number) -> dict[str, "PairedPrompts"]:
