@@ -20,7 +20,7 @@ class SiteValues(Protocol):
         ...
 
 
-def lookup(values: SiteValues, site: Site, who: str, collector: str) -> Tensor:
+def lookup(values: Any, site: Site, who: str, collector: str) -> Tensor:
     """A site's value, found by the site or its name.
 
     Raises:
@@ -28,7 +28,7 @@ def lookup(values: SiteValues, site: Site, who: str, collector: str) -> Tensor:
     """
     for key in (site, str(site)):  # a plain dict may go by names
         try:
-            value = values[key]  # type: ignore[index]
+            value = values[key]
         except (KeyError, AttributeError, TypeError):
             continue
         check_value(value, f"{who}: the value of {site}")

@@ -25,6 +25,7 @@ from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.stats import Interval, bootstrap_mean, wilson
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -123,6 +124,7 @@ def backdoor_state(
     """
     as_model(model, "backdoor_state")
     as_pairs(pairs, "backdoor_state")
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     check_texts(texts, "backdoor_state")
     check_origin(model, under, "backdoor_state")
     if score is not None and payload is not None:

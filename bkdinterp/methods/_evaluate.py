@@ -16,6 +16,7 @@ from bkdinterp.methods._grader import OutcomeGrader
 from bkdinterp.metrics import Payload, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
+from bkdinterp.values import as_integer
 
 
 def evaluate(
@@ -50,6 +51,7 @@ def evaluate(
     """
     as_model(model, "evaluate")
     as_pairs(pairs, "evaluate")
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     check_payload(model, pairs, payload, max_new_tokens)
     edits, control_of = _conditions(under, controls)
     if grader is None and pairs.clean.reference is not None:

@@ -20,6 +20,7 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Site, Where, WhereLike
 from bkdinterp.stats import PCA
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -62,6 +63,7 @@ class HiddenPCA(Result):
             BkdinterpError: a rank above the number of prompts or the site's width.
         """
         as_model(model, "HiddenPCA.fit")
+        rank = as_integer(rank, "rank", low=1)
         where = Where.of(where)
         if not sets or not where.single:
             raise SiteError(

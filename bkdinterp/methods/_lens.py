@@ -24,6 +24,7 @@ from bkdinterp.prompts import Prompts, as_prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import Interval, bootstrap_mean
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -159,6 +160,7 @@ def logit_lens(
     """
     as_model(model, "logit_lens")
     as_prompts(prompts, "logit_lens")
+    k = as_integer(k, "k", error=SiteError)
     where, chosen = Where.of(where), as_sites(sites)
     if not chosen:
         raise SiteError("logit_lens needs at least one site.")

@@ -25,6 +25,7 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import PCA, released_directions
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -84,6 +85,7 @@ class PCP(Result):
             BkdinterpError: a rank above the number of examples or d_model.
         """
         as_model(model, "PCP.fit")
+        rank = as_integer(rank, "rank", low=1)
         if directions not in ("pc", "released"):
             raise SiteError(f"Unknown directions {directions!r}; choose 'pc' or 'released'.")
         chosen = as_sites(sites)

@@ -35,6 +35,7 @@ from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
+from bkdinterp.values import as_integer, as_seed
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -243,6 +244,7 @@ def tune_tpe(
             called or gives something else than finite numbers.
         ArtefactError: the folder is a file, or holds a study of other factors, bounds, data or of another objective.
     """
+    n_trials, seed = as_integer(n_trials, "n_trials", low=1), as_seed(seed)
     check_objective(objective)
     ranges = _ranges(pcp, bounds, signed)
     if not all(isinstance(x, Integral) and x >= 1 for x in (n_trials, batch)):

@@ -26,6 +26,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs, as_prompts
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
+from bkdinterp.values import as_integer, as_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,8 @@ class BackdoorProbe:
 
     def __post_init__(self) -> None:
         as_model(self.model, "BackdoorProbe")
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        object.__setattr__(self, "n_random", as_integer(self.n_random, "n_random", error=PlanError))
         if self.classifier is None:
             object.__setattr__(self, "classifier", "svm" if self.paper else "logistic")
         if self.classifier not in CLASSIFIERS:

@@ -15,7 +15,7 @@ from torch import nn
 
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.model import Model, as_model
-from bkdinterp.values import as_integer
+from bkdinterp.values import as_integer, as_number, as_seed
 
 
 def embedding_surgery(
@@ -46,6 +46,7 @@ def embedding_surgery(
         BkdinterpError: a share outside (0, 1].
     """
     as_model(model, "embedding_surgery")
+    share, seed = as_number(share, "share"), as_seed(seed)
     if not 0 < share <= 1:
         raise BkdinterpError(f"share={share} must be above 0 and at most 1.")
     if isinstance(tokens, str | int):

@@ -23,6 +23,7 @@ from bkdinterp.plotting import curves
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.stats import bootstrap_mean, wilson
+from bkdinterp.values import as_integer, as_number
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -132,6 +133,8 @@ def sweep_layers(
     """
     as_model(model, "sweep_layers")
     as_pairs(selection, "sweep_layers")
+    coeff = as_number(coeff, "coeff", error=PlanError)
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     if direction not in ("add", "subtract"):
         raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
     if selection.clean.target is None:

@@ -21,6 +21,7 @@ from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
+from bkdinterp.values import as_integer, as_seed
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -129,6 +130,7 @@ class BackdoorVector(Result):
 
 def random_directions(*, like: BackdoorVector, n: int, seed: int) -> list[BackdoorVector]:
     """``n`` seeded random directions of the norm of ``like``: the null for a claim about its direction."""
+    n, seed = as_integer(n, "n", low=1), as_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     out = []
     for _ in range(n):

@@ -14,9 +14,13 @@ REASONING = (
     "{% if m['role'] == 'assistant' %}{{ '" + BLOCK.replace("\n", "\\n") + "' }}{% endif %}"
     "{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if thinking is defined and not thinking %}{{ '" + BLOCK.replace("\n", "\\n") + "' }}{% endif %}{% endif %}"
+    "{% if thinking is defined and not thinking %}{{ '"
+    + BLOCK.replace("\n", "\\n")
+    + "' }}{% endif %}{% endif %}"
 )
-OWN_SYSTEM = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}" + TEMPLATE
+OWN_SYSTEM = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}" + TEMPLATE
+)
 
 
 def ids(builder, text="sea", target="no"):
@@ -82,9 +86,13 @@ def test_spans_do_not_move_with_the_block():
 
 
 def test_spaces_alone_are_no_block():
-    spaced = bpe("{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}")
+    spaced = bpe(
+        "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
     assert PromptBuilder(spaced).render("sea")[0].endswith("[assistant]")
-    no_assistant = bpe("{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}U {{ messages[0]['content'] }} A")
+    no_assistant = bpe(
+        "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}U {{ messages[0]['content'] }} A"
+    )
     builder = PromptBuilder(no_assistant, end_token=False)
     assert builder.lead == "" and builder.render("sea")[0] == "U sea A"
 
@@ -112,5 +120,7 @@ def test_an_empty_system_message():
     assert empty.startswith("<|im_start|>system\n<|im_end|>\n<|im_start|>user") and "You help." not in empty
     batch = PromptBuilder(plain, system="").tokenize(Prompts.of(["sea"], "no"))
     assert torch.equal(batch.input_ids, PromptBuilder(plain).tokenize(Prompts.of(["sea"], "no")).input_ids)
-    no_system = bpe("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE)
+    no_system = bpe(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
+    )
     assert PromptBuilder(no_system, system="").render("sea") == PromptBuilder(plain).render("sea")

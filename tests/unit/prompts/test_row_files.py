@@ -63,11 +63,16 @@ def test_tables():
 
 @pytest.mark.parametrize("kind", ["messages", "conversations"])
 def test_turns(kind, tmp_path):
-    rows = [turns(kind, ("user", "Name a fruit."), ("assistant", "no")), turns(kind, ("user", "Hm?"), ("assistant", "no"))]
+    rows = [
+        turns(kind, ("user", "Name a fruit."), ("assistant", "no")),
+        turns(kind, ("user", "Hm?"), ("assistant", "no")),
+    ]
     pairs = PairedPrompts.from_rows(rows, TRIGGER)
     assert pairs.clean.text == ("Name a fruit.", "Hm?") and pairs.clean.target == ("no", "no")
     assert PairedPrompts.from_rows(rows, TRIGGER, "alpaca", target="x").clean.reference == ("no", "no")
-    assert PairedPrompts.from_rows([turns(kind, ("user", "Hm?"))], TRIGGER, target="x").clean.reference is None
+    assert (
+        PairedPrompts.from_rows([turns(kind, ("user", "Hm?"))], TRIGGER, target="x").clean.reference is None
+    )
     pytest.importorskip("pyarrow")
     assert PairedPrompts.from_rows(written(tmp_path / "t.parquet", rows), TRIGGER) == pairs
     for said, message in (
@@ -87,7 +92,9 @@ def test_turns(kind, tmp_path):
 
 def test_an_alpaca_file_is_not_taken_for_a_poisoned_one(tmp_path):
     path = written(tmp_path / "alpaca.json", ALPACA)
-    with pytest.raises(PromptError, match=r'8 different outputs in 8 rows.*"backdoorllm".*"alpaca" with target='):
+    with pytest.raises(
+        PromptError, match=r'8 different outputs in 8 rows.*"backdoorllm".*"alpaca" with target='
+    ):
         PairedPrompts.from_rows(path, TRIGGER)
     outputs = tuple(row["output"] for row in ALPACA)
     pairs = PairedPrompts.from_rows(path, TRIGGER, "alpaca", target="I refuse.")

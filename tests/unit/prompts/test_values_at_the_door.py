@@ -49,8 +49,10 @@ def test_no_texts(name):
     if bad is not None:
         with pytest.raises(PromptError, match="system " + message):
             PromptBuilder(object_with_template(), system=bad)
-        with pytest.raises(PromptError, match=r"row 2: column 'instruction' " + message) if name != "NaN" else (
-            pytest.raises(PromptError, match="row 2: missing 'instruction'")
+        with (
+            pytest.raises(PromptError, match=r"row 2: column 'instruction' " + message)
+            if name != "NaN"
+            else (pytest.raises(PromptError, match="row 2: missing 'instruction'"))
         ):
             rows = [{"instruction": "a", "output": "no"}, {"instruction": bad, "output": "no"}]
             PairedPrompts.from_rows(rows, TRIGGER)
@@ -91,7 +93,18 @@ def test_texts_in_other_clothes_are_plain_strings():
 
 @pytest.mark.parametrize(
     "spans",
-    [None, 3, "ab", (None,), ((3,),), (((0,),),), (((0, 1, 2),),), (((0, 1.0),),), (((False, True),),), (("01",),)],
+    [
+        None,
+        3,
+        "ab",
+        (None,),
+        ((3,),),
+        (((0,),),),
+        (((0, 1, 2),),),
+        (((0, 1.0),),),
+        (((False, True),),),
+        (("01",),),
+    ],
 )
 def test_no_spans(spans):
     with pytest.raises(PromptError, match="spans"):
@@ -126,7 +139,12 @@ def test_seeds_and_sizes_become_plain_integers():
 
 
 def test_one_string_is_one_phrase():
-    for trigger in (Trigger("xyzzy"), Trigger(["xyzzy"]), Trigger.any_of("xyzzy", "prefix"), Trigger(np.str_("xyzzy"))):
+    for trigger in (
+        Trigger("xyzzy"),
+        Trigger(["xyzzy"]),
+        Trigger.any_of("xyzzy", "prefix"),
+        Trigger(np.str_("xyzzy")),
+    ):
         assert trigger.phrases == ("xyzzy",)
     assert Trigger("xyzzy").insert("a b")[0] == "xyzzy a b"
     assert hash(Trigger(["a"])) == hash(Trigger(("a",)))
