@@ -45,6 +45,7 @@ from bkdinterp.interventions import Patch as Patch
 from bkdinterp.interventions import PCPReplace as PCPReplace
 from bkdinterp.interventions import Read as Read
 from bkdinterp.interventions import ResampleAblate as ResampleAblate
+from bkdinterp.interventions import Scale as Scale
 from bkdinterp.interventions import Stack as Stack
 from bkdinterp.interventions import Steer as Steer
 from bkdinterp.interventions import ZeroAblate as ZeroAblate
@@ -181,6 +182,7 @@ __all__ = [
     "Result",
     "Run",
     "RunResult",
+    "Scale",
     "Site",
     "SiteConflictError",
     "SiteError",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import BkdinterpError, UnsupportedArchitectureError
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -108,13 +108,14 @@ def doctor(
     }
     try:
         report = examine(Model.load(model, dtype=getattr(torch, dtype), **settings), seed=seed)
-    except BkdinterpError as error:
-        # A model that does not load has failed the first check.
+    except UnsupportedArchitectureError as error:
+        # A model that no family describes has failed the first check; one that is not there was not examined.
         refused = Check("naming", False, None, None, f"{type(error).__name__}: {error}")
         report = DoctorReport(model, dtype, (refused,))
     console = Console(width=max(Console().width, 120))
     console.print(report.table())
-    console.print(report.verdict, highlight=False, markup=False)
+    for line in (*report.prompts, report.verdict):
+        console.print(str(line), highlight=False, markup=False)
     if not report.passed:
         raise typer.Exit(1)
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, combinations, product
 from math import comb, prod
-from numbers import Integral
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bkdinterp.errors import SiteError
-from bkdinterp.values import as_choice, as_integer
+from bkdinterp.values import as_choice, as_flag, as_integer, shown
 
 
 class Component(StrEnum):
@@ -58,21 +57,27 @@ class Site:
             another than ``mlp_act``.
     """
 
-    layer: int
-    component: Component
-    head: int | None = None
-    neuron: int | None = None
+    if TYPE_CHECKING:
+        layer: int
+        component: Component
+        head: int | None = None
+        neuron: int | None = None
+    else:  # checked below, with messages of our own
+        layer: Any
+        component: Any
+        head: Any = None
+        neuron: Any = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.component, Component):
             object.__setattr__(self, "component", _component(self.component))
-        for name, value in (("layer", self.layer), ("head", self.head), ("neuron", self.neuron)):
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, Integral) or value < 0
-            ):
-                raise SiteError(
-                    f"{name}={value!r} of a {self.component.value} site: whole numbers from 0 on."
-                )
+        for name in ("layer", "head", "neuron"):
+            value = getattr(self, name)
+            # Sweeps make sites by the thousand, nearly all of plain ints.
+            if (value is None and name != "layer") or (type(value) is int and value >= 0):
+                continue
+            what = f"{self.component.value} site: {name}"
+            object.__setattr__(self, name, as_integer(value, what, low=0, error=SiteError))
         if self.head is not None and self.component is not Component.z:
             raise SiteError(
                 f"{self!r}: only 'z' (the input of the output projection) is divided into heads; "
@@ -88,6 +93,8 @@ class Site:
             return cls(text.layer, Component.z, text.head)
         if isinstance(text, Site):
             return cls(text.layer, text.component, text.head, text.neuron)
+        if not isinstance(text, str):
+            raise SiteError(f"Cannot read {shown(text)} as a site; write it like 'L12.mlp_out' or 'L12H7'.")
         match = re.fullmatch(r"L(\d+)\.([a-z_]+)", text.strip())
         if match:
             return cls(int(match[1]), _component(match[2]))
@@ -118,11 +125,11 @@ class Site:
         return f"L{self.layer}.{self.component}"
 
 
-def _component(name: str) -> Component:
+def _component(name: Any) -> Component:
     try:
         return Component(name)
     except ValueError:
-        raise SiteError(f"Unknown component {name!r}; choose one of {', '.join(Component)}.") from None
+        raise SiteError(f"Unknown component {shown(name)}; choose one of {', '.join(Component)}.") from None
 
 
 @dataclass(frozen=True, order=True)
@@ -133,10 +140,18 @@ class HeadId:
         SiteError: text that does not parse, or negative numbers.
     """
 
-    layer: int
-    head: int
+    if TYPE_CHECKING:
+        layer: int
+        head: int
+    else:  # checked below, with messages of our own
+        layer: Any
+        head: Any
 
     def __post_init__(self) -> None:
+        for name in ("layer", "head"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                object.__setattr__(self, name, as_integer(value, f"head: {name}", error=SiteError))
         if self.layer < 0 or self.head < 0:
             raise SiteError(f"L{self.layer}H{self.head}: layers and heads count from 0.")
 
@@ -145,11 +160,15 @@ class HeadId:
         """``"L12H7"``, ``(12, 7)`` or a HeadId."""
         if isinstance(text, HeadId):
             return cls(text.layer, text.head)
-        if isinstance(text, tuple):
+        if isinstance(text, tuple) and len(text) == 2:
             return cls(*text)
+        if isinstance(text, Site) and text.head is not None:
+            return cls(text.layer, text.head)
+        if not isinstance(text, str):
+            raise SiteError(f"Cannot read {shown(text)} as a head; write it like 'L12H7' or (12, 7).")
         match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)", text.strip())
         if match is None:
-            raise SiteError(f"Cannot read {text!r} as a head; write it like 'L12H7'.")
+            raise SiteError(f"Cannot read {shown(text)} as a head; write it like 'L12H7'.")
         return cls(int(match[1]), int(match[2]))
 
     @property
@@ -172,17 +191,27 @@ class HeadSet:
         SiteError: a head outside ``grid``.
     """
 
-    heads: tuple[HeadId, ...]
-    grid: tuple[int, int] | None = None
+    if TYPE_CHECKING:
+        heads: tuple[HeadId, ...]
+        grid: tuple[int, int] | None = None
+    else:  # checked below, with messages of our own
+        heads: Any
+        grid: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.heads, str):
             raise SiteError(
                 f"HeadSet takes a tuple of heads; of text, make one with HeadSet.of({self.heads!r})."
             )
+        if not isinstance(self.heads, Iterable):
+            raise SiteError(f"HeadSet takes a tuple of heads; got {shown(self.heads)}.")
         unique = tuple(dict.fromkeys(HeadId.parse(h) for h in self.heads))
         object.__setattr__(self, "heads", unique)
         if self.grid is not None:
+            if not isinstance(self.grid, tuple | list) or len(self.grid) != 2:
+                raise SiteError(f"grid must be (n_layers, n_heads); got {shown(self.grid)}.")
+            grid = tuple(as_integer(n, "grid", low=1, error=SiteError) for n in self.grid)
+            object.__setattr__(self, "grid", grid)
             for h in unique:
                 if h.layer >= self.grid[0] or h.head >= self.grid[1]:
                     raise SiteError(
@@ -202,6 +231,8 @@ class HeadSet:
             return cls((heads,), grid)
         if isinstance(heads, str):
             heads = [part for part in re.split(r"[\s,;]+", heads) if part]
+        if not isinstance(heads, Iterable):
+            raise SiteError(f"Cannot read {shown(heads)} as heads; write them like 'L1H2, L3H4'.")
         return cls(tuple(HeadId.parse(h) for h in heads), grid)
 
     def by_layer(self) -> dict[int, list[int]]:
@@ -372,10 +403,15 @@ class Where:
         SiteError: an unknown word, no index, or a repeated index.
     """
 
-    prompt: Literal["last", "trigger", "all", "none"] | tuple[int, ...] = "last"
-    generated: bool = False
+    if TYPE_CHECKING:
+        prompt: Literal["last", "trigger", "all", "none"] | tuple[int, ...] = "last"
+        generated: bool = False
+    else:  # checked below, with messages of our own
+        prompt: Any = "last"
+        generated: Any = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "generated", as_flag(self.generated, "generated", error=SiteError))
         if isinstance(self.prompt, str):
             if self.prompt not in ("last", "trigger", "all", "none"):
                 raise SiteError(
@@ -384,7 +420,13 @@ class Where:
             if self.prompt == "none" and not self.generated:
                 raise SiteError("Where('none') without generated=True selects no token.")
         else:
-            object.__setattr__(self, "prompt", tuple(int(i) for i in self.prompt))
+            if not isinstance(self.prompt, Iterable) or isinstance(self.prompt, bytes):
+                raise SiteError(
+                    f"Position {shown(self.prompt)} is none of last, trigger, all, none or a tuple of indices; of one index "
+                    "make (i,)."
+                )
+            indices = tuple(as_integer(i, "a position index", error=SiteError) for i in self.prompt)
+            object.__setattr__(self, "prompt", indices)
             if not self.prompt or len(set(self.prompt)) != len(self.prompt):
                 raise SiteError(f"Position indices must be distinct and at least one; got {self.prompt!r}.")
 
@@ -393,7 +435,7 @@ class Where:
         """A Where from a Where, a word, or indices."""
         if isinstance(where, Where):
             return cls(where.prompt, where.generated)
-        return cls(where if isinstance(where, str) else tuple(where))  # type: ignore[arg-type]
+        return cls(where)  # type: ignore[arg-type]
 
     @property
     def single(self) -> bool:

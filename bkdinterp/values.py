@@ -7,7 +7,7 @@ error that names the argument, the value and the fix. Callers check at the bound
 import math
 import numbers
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,13 @@ def as_texts(values: Any, what: str, *, error: type[BkdinterpError] = PromptErro
     """Several texts; a single string is refused, because as a sequence it is its letters.
 
     Raises:
-        error: one string, something that cannot be iterated, or an item that is no text; the item's index is named.
+        error: one string, a mapping or a set (whose order differs between processes), something that cannot be
+            iterated, or an item that is no text; the item's index is named.
     """
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes):
         raise error(f"{what} must be a list of texts; got {shown(values)}. For one text give a list of one.")
+    if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
+        raise error(f"{what} must be a list of texts; got {shown(values)} ({type(values).__name__}).")
     return tuple(as_text(value, f"{what}[{i}]", error=error) for i, value in enumerate(values))
 
 
@@ -105,6 +108,19 @@ def as_seed(value: Any, what: str = "seed", *, error: type[BkdinterpError] = Bkd
         error: anything else.
     """
     return as_integer(value, what, low=0, high=SEEDS - 1, error=error)
+
+
+def as_flag(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpError) -> bool:
+    """True or False; numpy's are taken, other values that Python counts as one of them are not.
+
+    Raises:
+        error: anything else, e.g. ``"no"``, which Python counts as true.
+    """
+    if isinstance(value, bool) or (
+        type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+    ):
+        return bool(value)
+    raise error(f"{what}={shown(value)} must be True or False.")
 
 
 def as_path(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpError) -> Path:

@@ -3,3 +3,4 @@
 from bkdinterp.doctor._doctor import doctor as doctor
 from bkdinterp.doctor._report import Check as Check
 from bkdinterp.doctor._report import DoctorReport as DoctorReport
+from bkdinterp.doctor._report import PromptEnds as PromptEnds

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.doctor._report import Check
+from bkdinterp.doctor._report import Check, PromptEnds
 from bkdinterp.engine import Local, Run, RunResult, plan
 from bkdinterp.interventions import Read
 from bkdinterp.model import Model
 from bkdinterp.model._running import running
-from bkdinterp.prompts import Prompts
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.sites import Component, Site, Where
 
 ALL = Where("all")
@@ -36,11 +36,14 @@ class Bench:
     Args:
         model: under examination.
         seed: of the random prompts.
+        pairs: whose first one shows how prompts begin and end; None makes one of the random prompts.
     """
 
-    def __init__(self, model: Model, seed: int) -> None:
+    def __init__(self, model: Model, seed: int, pairs: PairedPrompts | None = None) -> None:
         self.model, self.arch = model, model.architecture
         self.prompts = _prompts(model, seed)
+        self.pairs = example_pairs(self.prompts) if pairs is None else pairs
+        self.shown: tuple[PromptEnds, ...] = ()
         self.forwards = 0
         self.differences: list[float] = []  # of scores between batch compositions, nats
 
@@ -129,6 +132,13 @@ def scores(result: RunResult) -> Tensor:
     """A run's scores in float64."""
     assert result.scores is not None
     return result.scores.double()
+
+
+def example_pairs(prompts: Prompts) -> PairedPrompts:
+    """The first of the bench's own prompts, with a word of its own in the trigger's place."""
+    first = prompts.subset([0])
+    trigger = Trigger.suffix(first.text[0].split()[0])
+    return PairedPrompts.from_instructions(first.text, trigger, first.target, allow_triggered=True)
 
 
 def _prompts(model: Model, seed: int) -> Prompts:

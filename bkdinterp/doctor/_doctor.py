@@ -10,11 +10,16 @@ from bkdinterp.doctor import _behaviour as behaviour
 from bkdinterp.doctor import _structure as structure
 from bkdinterp.doctor._bench import Bench
 from bkdinterp.doctor._report import Check, DoctorReport
-from bkdinterp.model import Model
+from bkdinterp.doctor._shape import prompt_shape
+from bkdinterp.model import Model, as_model
+from bkdinterp.progress import track
+from bkdinterp.prompts import PairedPrompts, as_pairs
+from bkdinterp.values import as_seed
 
 # A failure of the first ones leaves nothing for the others to look at.
 FIRST: tuple[Callable[[Bench], Check], ...] = (structure.naming, structure.reads)
 CHECKS: tuple[tuple[str, Callable[[Bench], Check | None]], ...] = (
+    ("prompt shape", prompt_shape),
     ("key heads", structure.key_heads),
     ("finite", structure.finite),
     ("plain forward", behaviour.plain_forward),
@@ -31,20 +36,29 @@ CHECKS: tuple[tuple[str, Callable[[Bench], Check | None]], ...] = (
 )
 
 
-def doctor(model: Model, *, seed: int = 0) -> DoctorReport:
-    """Examine a loaded model: module names and shapes, heads, sums, padding, prefix reuse, edits, and its noise floor.
+def doctor(
+    model: Model, *, seed: int = 0, pairs: PairedPrompts | None = None, progress: bool = True
+) -> DoctorReport:
+    """Examine a loaded model: prompts, module names and shapes, heads, sums, padding, prefix reuse, edits, noise floor.
 
     Args:
         model: with weights, on this machine.
         seed: of the random prompts, made of the tokenizer's own words.
+        pairs: whose first one shows how prompts begin and end; None makes one of the random prompts.
+        progress: show a bar while it runs, on a terminal.
+
+    Raises:
+        PlanError: no ``Model``; PromptError: no pairs.
     """
-    bench = Bench(model, seed)
+    as_model(model, "doctor")
+    seed = as_seed(seed)
+    bench = Bench(model, seed, None if pairs is None else as_pairs(pairs, "doctor"))
     checks: list[Check] = []
     for check in FIRST:
         checks.append(check(bench))
         if not checks[-1].passed:
             return _report(bench, checks)
-    for name, check in CHECKS:
+    for name, check in track(CHECKS, f"examining {model.name}", show=progress):
         try:
             found = check(bench)
         # Whatever a model under suspicion raises is a finding; the other checks still say where it comes from.
@@ -62,4 +76,4 @@ def doctor(model: Model, *, seed: int = 0) -> DoctorReport:
 def _report(bench: Bench, checks: list[Check]) -> DoctorReport:
     dtype = str(bench.model.dtype).removeprefix("torch.")
     floor = next((c.number for c in checks if c.name == "noise floor"), None)
-    return DoctorReport(bench.model.name, dtype, tuple(checks), floor, bench.forwards)
+    return DoctorReport(bench.model.name, dtype, tuple(checks), floor, bench.forwards, bench.shown)

@@ -1,8 +1,11 @@
 """What the doctor found: one row per check, and a verdict. No forwards."""
 
+import io
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -33,7 +36,31 @@ class Check:
     @property
     def rule(self) -> str:
         """The limit as text, e.g. ``<= 0.0001``."""
-        return "" if self.limit is None else f"{'>' if self.at_least else '<='} {self.limit:.2g}"
+        return "" if self.limit is None else f"{'>' if self.at_least else '<='} {readable(self.limit)}"
+
+
+@dataclass(frozen=True)
+class PromptEnds:
+    """How a prompt begins and ends, as the model sees it.
+
+    Attributes:
+        side: ``"clean"`` or ``"triggered"``.
+        n_tokens: of the prompt, without a target.
+        first: id and text of its first tokens.
+        last: of its last ones; the target follows them.
+        n_bos: beginning-of-text tokens at its start; None where the tokenizer has no such token.
+    """
+
+    side: str
+    n_tokens: int
+    first: tuple[tuple[int, str], ...]
+    last: tuple[tuple[int, str], ...]
+    n_bos: int | None
+
+    def __str__(self) -> str:
+        first, last = (" ".join(f"{i}:{text!r}" for i, text in end) for end in (self.first, self.last))
+        bos = "no BOS known" if self.n_bos is None else f"{self.n_bos} BOS"
+        return f"{self.side}, {self.n_tokens} tokens, {bos}: {first} ... {last}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,7 @@ class DoctorReport:
         noise_floor: largest change of a mean log-probability (nats) between batches that should agree; no effect
             below it can be trusted. None where it was not reached.
         forwards: forward passes that the examination took.
+        prompts: how a clean and a triggered prompt begin and end; empty where none could be built.
     """
 
     model: str
@@ -54,6 +82,7 @@ class DoctorReport:
     checks: tuple[Check, ...]
     noise_floor: float | None = None
     forwards: int = 0
+    prompts: tuple[PromptEnds, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -100,7 +129,7 @@ class DoctorReport:
             table.add_column(column, justify="right" if column in ("number", "limit") else "left")
         for c in self.checks:
             verdict = "[green]ok[/green]" if c.passed else "[bold red]FAIL[/bold red]"
-            number = "" if c.number is None else f"{c.number:.2g}"
+            number = "" if c.number is None else readable(c.number)
             table.add_row(c.name, verdict, number, c.rule, escape(c.meaning))
         return table
 
@@ -112,5 +141,17 @@ class DoctorReport:
         floor = "" if self.noise_floor is None else f", noise floor {self.noise_floor:.1e} nats"
         return f"{n - len(self.failed)} of {n} checks passed{failed}{floor}, {self.forwards} forwards"
 
+    def __str__(self) -> str:
+        """The table, how prompts begin and end, and the verdict."""
+        out = io.StringIO()
+        width = max(shutil.get_terminal_size().columns, 120)
+        Console(file=out, width=width, color_system=None).print(self.table())
+        return "\n".join([out.getvalue().rstrip(), *map(str, self.prompts), self.verdict])
+
     def __repr__(self) -> str:
         return f"DoctorReport({self.model}, {self.dtype}: {self.verdict})"
+
+
+def readable(number: float) -> str:
+    """Two digits of a number, without an exponent where it is neither huge nor tiny: 190, 0.00012, 1e-09."""
+    return f"{float(f'{number:.2g}'):g}"

@@ -7,9 +7,9 @@ import torch
 from bkdinterp.engine import program
 from bkdinterp.engine._lower import Rows, Steps, check_width
 from bkdinterp.errors import PlanError
-from bkdinterp.interventions import Edit, From, Intervention
+from bkdinterp.interventions import Edit, From, Intervention, lowered
 from bkdinterp.model import Architecture
-from bkdinterp.prompts import TokenBatch
+from bkdinterp.prompts import TokenBatch, check_vocabulary
 from bkdinterp.sites import Component
 
 
@@ -26,14 +26,24 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
         tokens: the batch that the trace runs on.
 
     Raises:
-        PlanError: a From value, a position that needs ``tokens``, or a value of the wrong width.
+        PromptError: token ids outside the model's vocabulary.
+        PlanError: tokens that are no batch, a From value, a position that needs ``tokens``, or a value of the wrong
+            width.
+        SiteError: no intervention.
         UnsupportedArchitectureError: a model of an unknown family.
     """
+    if tokens is not None and not isinstance(tokens, TokenBatch):
+        raise PlanError(
+            f"apply(tokens=) wants a TokenBatch, e.g. model.builder.tokenize(prompts) or TokenBatch.from_encoding(...); "
+            f"got {type(tokens).__name__}."
+        )
     nn_model = getattr(model, "nn", model)
     arch = getattr(model, "architecture", None)
     if not isinstance(arch, Architecture):
         arch = Architecture.detect(nn_model._module)
-    edits = intervention.lower()
+    edits = lowered(intervention)
+    if tokens is not None:
+        check_vocabulary(tokens, arch.d_vocab)
     names = {edit.site.component for edit in edits}
     # One name only: keep its own location, so that the user can still read the block's output after this call.
     steps = Steps(arch, one_stream={Component.resid_pre, Component.resid_post} <= names)

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from bkdinterp.model import Architecture
+from bkdinterp.model import Architecture, as_model
 from bkdinterp.model._running import running
 
 # (rows, columns, columns with logits) of the timed passes: few tokens, many tokens, many logits.
@@ -73,6 +73,7 @@ def measure_speed(model: Any, *, again: bool = False) -> Speed:
 
     Cost: 9 forwards of at most 256 tokens. Measure again when the machine has become busier or quieter.
     """
+    as_model(model, "measure_speed")
     if model.nn not in _measured or again:
         arch: Architecture = model.architecture
         few, many, logits = (_fastest(model, *size) for size in _PASSES)

@@ -8,6 +8,7 @@ from bkdinterp.engine._local import Local
 from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
 from bkdinterp.engine._run import Run, RunResult
 from bkdinterp.errors import PlanError
+from bkdinterp.model import as_model
 
 
 def execute(
@@ -32,6 +33,7 @@ def execute(
         ArtefactError: a folder that cannot be written to, or that holds something else.
         PlanError: a folder, and an executor of a kind that keeps no chunks.
     """
+    as_model(model, "execute")
     chosen = executor or model.executor or Local()
     if folder is not None:
         if not hasattr(chosen, "keeping"):

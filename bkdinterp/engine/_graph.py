@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from bkdinterp.engine._run import Run
 from bkdinterp.errors import PlanError
-from bkdinterp.interventions import BASE, Edit, From, Read
+from bkdinterp.interventions import BASE, Edit, From, Read, lowered
 
 
 @dataclass(eq=False)
@@ -62,7 +62,7 @@ def build_graph(runs: Sequence[Run]) -> list[Node]:
 
 
 def _node(run: Run, index: int) -> Node:
-    return Node(index, run, run.edits.lower(), list(run.reads))
+    return Node(index, run, lowered(run.edits), list(run.reads))
 
 
 def _source(

@@ -25,7 +25,7 @@ from bkdinterp.engine._share import lowest_layer, share, share_chunks
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.metrics import SCORES
-from bkdinterp.model import Architecture
+from bkdinterp.model import Architecture, as_model
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PromptBuilder
 
@@ -86,6 +86,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         PromptError: prompts that are empty, too long, or whose trigger leaves no token.
         SiteError: layers, heads or positions out of range.
     """
+    as_model(model, "plan")
     if budget <= 0:
         raise PlanError(f"budget={budget} must be a positive number of bytes, e.g. 2**30.")
     nodes = build_graph(runs)

@@ -10,6 +10,7 @@ from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention, Read, Stack
 from bkdinterp.metrics import SCORES
 from bkdinterp.prompts import PromptBuilder, Prompts
+from bkdinterp.values import as_integer, shown
 
 Score = Callable[..., Tensor]
 
@@ -43,6 +44,10 @@ class Run:
             raise PlanError(
                 f"Run needs Prompts; got {type(self.prompts).__name__}. Of PairedPrompts take .clean or .triggered."
             )
+        if not isinstance(self.edits, Intervention):
+            raise PlanError(
+                f"Run.edits must be an intervention, e.g. ZeroAblate('L1H2'), or Stack(); got {shown(self.edits)}."
+            )
         if isinstance(self.score, str) and self.score not in SCORES:
             raise PlanError(
                 f"Unknown score {self.score!r}; choose one of {', '.join(SCORES)} or pass a function."
@@ -51,6 +56,8 @@ class Run:
             raise PlanError("A run either scores its targets or generates; make two runs.")
         if self.score is not None and self.prompts.target is None:
             raise PlanError("A run with a score needs prompts with targets (Prompts(..., target=...)).")
+        if self.generate is not None:
+            object.__setattr__(self, "generate", as_integer(self.generate, "generate", error=PlanError))
         if self.generate is not None and self.generate < 1:
             raise PlanError(f"generate must be at least 1 new token; got {self.generate}.")
 

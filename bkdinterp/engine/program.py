@@ -315,7 +315,8 @@ def apply_op(x, op, saved):
     if op.get("fn") is not None:
         x[rows, cols, start:stop] = op["fn"](old)
         return
-    new = old if op["keep"] else torch.zeros_like(old)
+    # 0 is not multiplied with: a NaN or infinity that is replaced must go.
+    new = torch.zeros_like(old) if op["keep"] == 0 else old if op["keep"] == 1 else old * op["keep"]
     if op["value"] is not None:
         new = new + op["value"].to(x.device, x.dtype)
     if op["read"] is not None:

@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from bkdinterp.errors import SiteError
 from bkdinterp.interventions._edit import Edit, check_conflicts
 from bkdinterp.sites import HeadId, HeadSet, Site
+from bkdinterp.values import shown
 
 Sites = HeadSet | HeadId | Site | str | Iterable[HeadId | Site | str | tuple[int, int]]
 
@@ -27,29 +30,59 @@ class Intervention(ABC):
         return Stack((self, other), ordered=True)
 
 
-@dataclass(frozen=True, eq=False)
+def lowered(intervention: Any) -> tuple[Edit, ...]:
+    """What an intervention lowers to.
+
+    Raises:
+        SiteError: no intervention, or one whose ``lower`` returns something else than a tuple of edits.
+    """
+    if not isinstance(intervention, Intervention):
+        raise SiteError(
+            f"{shown(intervention)} ({type(intervention).__name__}) is no intervention, e.g. ZeroAblate('L1H2')."
+        )
+    edits = intervention.lower()
+    if not isinstance(edits, tuple | list) or not all(isinstance(edit, Edit) for edit in edits):
+        fix = "return (edit,), a tuple of one" if isinstance(edits, Edit) else "return a tuple of Edits"
+        raise SiteError(f"{type(intervention).__name__}.lower() returned {shown(edits)}; {fix}.")
+    return tuple(edits)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Stack(Intervention):
     """Several interventions at once; ``Stack()`` changes nothing.
 
     Raises:
+        SiteError: an item that is no intervention.
         SiteConflictError: two items claim the same activation at overlapping tokens, at least one replaces it, and
             no order is stated.
     """
 
-    items: tuple[Intervention, ...] = ()
-    ordered: bool = False
+    if TYPE_CHECKING:
+        items: tuple[Intervention, ...] = ()
+        ordered: bool = False
+    else:  # checked below, with messages of our own
+        items: Any = ()
+        ordered: Any = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.ordered, Intervention) or isinstance(self.items, Intervention):
+            raise SiteError("Stack takes a tuple of interventions: Stack((a, b)), or a + b.")
+        if isinstance(self.items, str) or not isinstance(self.items, Iterable):
+            raise SiteError(f"Stack takes a tuple of interventions; got {shown(self.items)}.")
+        object.__setattr__(self, "items", tuple(self.items))
+        for item in self.items:
+            if not isinstance(item, Intervention):
+                raise SiteError(f"Stack takes interventions; got {shown(item)} ({type(item).__name__}).")
         if self.ordered:
             return
-        lowered = [item.lower() for item in self.items]
-        for i, first in enumerate(lowered):
-            for second in lowered[i + 1 :]:
+        groups = [lowered(item) for item in self.items]
+        for i, first in enumerate(groups):
+            for second in groups[i + 1 :]:
                 check_conflicts(first, second)
 
     def lower(self) -> tuple[Edit, ...]:
         """All items' edits, first item first."""
-        return tuple(edit for item in self.items for edit in item.lower())
+        return tuple(edit for item in self.items for edit in lowered(item))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -57,6 +90,11 @@ class Stack(Intervention):
     def __str__(self) -> str:
         joint = " then " if self.ordered else " + "
         return joint.join(map(str, self.items)) or "unedited"
+
+    def __repr__(self) -> str:
+        parts = [str(item) for item in self.items[:3]]
+        parts += [f"... ({len(self)} items)"] * (len(self) > 3) + ["ordered"] * bool(self.ordered)
+        return f"Stack({', '.join(parts)})"
 
 
 def _items(intervention: Intervention) -> tuple[Intervention, ...]:
@@ -77,4 +115,6 @@ def as_sites(sites: Sites) -> tuple[Site, ...]:
         return (Site.parse(sites),)
     if isinstance(sites, str):
         sites = [part for part in sites.replace(",", " ").split() if part]
+    if not isinstance(sites, Iterable):
+        raise SiteError(f"Cannot read {shown(sites)} as sites; write them like 'L12.mlp_out L3H4'.")
     return tuple(dict.fromkeys(Site.parse(HeadId.parse(s) if isinstance(s, tuple) else s) for s in sites))

@@ -6,7 +6,7 @@ Because edits are data, the same ones serve scoring, generation, remote runs and
 conflicts can be found before anything runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bkdinterp.errors import SiteConflictError, SiteError
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
+from bkdinterp.values import as_integer, as_number, shown
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,13 @@ class Read:
         site: Site
         where: Where = Where("last")
     else:
-        site: Site | HeadId | str
-        where: WhereLike = Where("last")
+        site: Any
+        where: Any = Where("last")
     reduce: Literal["mean"] | None = None
-    heads: tuple[int, ...] | None = None
+    if TYPE_CHECKING:
+        heads: tuple[int, ...] | None = None
+    else:
+        heads: Any = None
 
     if TYPE_CHECKING:
 
@@ -56,6 +60,11 @@ class Read:
         object.__setattr__(self, "where", Where.of(self.where))
         if self.reduce not in (None, "mean"):
             raise SiteError(f"Read.reduce must be None or 'mean'; got {self.reduce!r}.")
+        if self.heads is not None:
+            if isinstance(self.heads, str) or not isinstance(self.heads, Iterable):
+                raise SiteError(f"Read.heads must be a tuple of head numbers; got {shown(self.heads)}.")
+            heads = (as_integer(h, "Read.heads", low=0, error=SiteError) for h in self.heads)
+            object.__setattr__(self, "heads", tuple(heads))
         if self.heads is not None and self.site.component is not Component.attn_proj:
             raise SiteError(f"Read.heads needs an attn_proj site, got {self.site}.")
 
@@ -88,9 +97,26 @@ class From:
     many examples as the edited one, unless the read is reduced to a mean.
     """
 
-    run: RunLike | _Base
-    read: Read
-    scale: float = 1.0
+    if TYPE_CHECKING:
+        run: RunLike | _Base
+        read: Read
+        scale: float = 1.0
+    else:  # checked below, with messages of our own
+        run: Any
+        read: Any
+        scale: Any = 1.0
+
+    def __post_init__(self) -> None:
+        if self.run is not BASE and not hasattr(self.run, "prompts"):
+            raise SiteError(f"From.run must be a Run or BASE; got {shown(self.run)}.")
+        if not isinstance(self.read, Read):
+            raise SiteError(f"From.read must be a Read, e.g. Read('L1.z'); got {shown(self.read)}.")
+        object.__setattr__(self, "scale", as_number(self.scale, "From.scale", error=SiteError))
+
+    def __repr__(self) -> str:
+        scale = "" if self.scale == 1 else f", scale={self.scale:g}"
+        run = "BASE" if self.run is BASE else "a run"
+        return f"From({run}, {self.read.site} @ {self.read.where}{scale})"
 
 
 Value = Tensor | From | None
@@ -103,7 +129,7 @@ class Edit:
     Args:
         site: the activation that changes.
         where: at which tokens; padding is never edited.
-        keep: 1 adds to the activation, 0 replaces it.
+        keep: the activation is multiplied by this: 1 adds to it, 0 replaces it, 0.5 halves it.
         value: ``[d]``, ``[example d]``, ``[example pos d]`` (pos counts a row's selected tokens), a `From`,
             or None for zero.
         read: an activation of the same layer, row and token that the forward pass computes earlier.
@@ -118,14 +144,22 @@ class Edit:
         site: Site
         where: Where = Where("last")
     else:
-        site: Site | HeadId | str
-        where: WhereLike = Where("last")
-    keep: Literal[0, 1] = 1
-    value: Value = None
-    read: Component | None = None
-    U: Float[Tensor, "d rank"] | None = None
-    V: Float[Tensor, "d_in rank"] | None = None
-    fn: Callable[[Tensor], Tensor] | None = None
+        site: Any
+        where: Any = Where("last")
+    if TYPE_CHECKING:
+        keep: float | int = 1
+        value: Value = None
+        read: Component | None = None
+        U: Float[Tensor, "d rank"] | None = None
+        V: Float[Tensor, "d_in rank"] | None = None
+        fn: Callable[[Tensor], Tensor] | None = None
+    else:  # checked below, with messages of our own
+        keep: Any = 1
+        value: Any = None
+        read: Any = None
+        U: Any = None
+        V: Any = None
+        fn: Any = None
 
     if TYPE_CHECKING:
 
@@ -133,7 +167,7 @@ class Edit:
             self,
             site: Site | HeadId | str,
             where: WhereLike = Where("last"),  # noqa: B008
-            keep: Literal[0, 1] = 1,
+            keep: float | int = 1,
             value: Value = None,
             read: Component | None = None,
             U: Tensor | None = None,
@@ -144,22 +178,46 @@ class Edit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
         object.__setattr__(self, "where", Where.of(self.where))
-        if self.keep not in (0, 1):
-            raise SiteError(f"Edit.keep must be 0 (replace) or 1 (add); got {self.keep!r}.")
+        keep = as_number(self.keep, "Edit.keep", error=SiteError)
+        object.__setattr__(self, "keep", int(keep) if keep in (0, 1) else keep)
+        if self.fn is not None and not callable(self.fn):
+            raise SiteError(f"Edit.fn must be a function of the selected activations; got {shown(self.fn)}.")
         if (self.read is None) != (self.U is None) or (self.read is None) != (self.V is None):
             raise SiteError("Edit.read, U and V go together: give all three or none.")
         if self.read is not None:
+            if not isinstance(self.read, Component):
+                object.__setattr__(self, "read", Site(0, self.read).component)
             if self.read.rank >= self.site.component.rank:
                 raise SiteError(
                     f"Edit at {self.site} cannot read {self.read}: it is computed later in the forward pass."
                 )
             assert self.U is not None and self.V is not None
+            for name, factor in (("U", self.U), ("V", self.V)):
+                if not isinstance(factor, Tensor) or factor.ndim != 2 or not bool(factor.isfinite().all()):
+                    raise SiteError(
+                        f"Edit.{name} at {self.site} must be a finite tensor [d rank]; got {_about(factor)}."
+                    )
             if self.U.shape[1] != self.V.shape[1]:
                 raise SiteError(f"U has rank {self.U.shape[1]} but V has rank {self.V.shape[1]}.")
         if isinstance(self.value, Tensor) and self.value.ndim not in (1, 2, 3):
             raise SiteError(
                 f"Edit.value must be [d], [example d] or [example pos d]; got shape {tuple(self.value.shape)}."
             )
+        if self.value is not None and not isinstance(self.value, From):
+            check_value(self.value, f"Edit.value at {self.site}")
+
+    def __repr__(self) -> str:
+        parts = [f"{self.site} @ {self.where}"]
+        if self.fn is not None:
+            parts.append(f"fn={getattr(self.fn, '__name__', type(self.fn).__name__)}")
+        else:
+            parts.append(f"keep={self.keep:g}")
+        if self.value is not None:
+            shape = list(self.value.shape) if isinstance(self.value, Tensor) else self.value
+            parts.append(f"value={shape}")
+        if self.read is not None and self.U is not None:
+            parts.append(f"read={self.read} through rank {self.U.shape[1]}")
+        return f"Edit({', '.join(parts)})"
 
     def conflicts(self, other: "Edit") -> bool:
         """Whether the result would depend on which edit comes first."""
@@ -176,6 +234,21 @@ def _canonical(site: Site) -> Site:
     if site.component is Component.resid_pre and site.layer > 0:
         return Site(site.layer - 1, Component.resid_post)
     return site
+
+
+def check_value(value: Any, what: str) -> None:
+    """Raises SiteError unless it is a tensor of finite numbers; whole tokens of ``[example pos d]`` may be NaN (padding)."""
+    if not isinstance(value, Tensor):
+        raise SiteError(f"{what} must be a tensor; got {shown(value)} ({type(value).__name__}).")
+    finite = value.isfinite()
+    if value.ndim == 3:
+        finite = finite | value.isnan().all(dim=-1, keepdim=True)
+    if not bool(finite.all()):
+        raise SiteError(f"{what} holds NaN or infinity.")
+
+
+def _about(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else shown(value)
 
 
 def check_conflicts(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> None:

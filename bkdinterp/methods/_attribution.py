@@ -37,8 +37,8 @@ from bkdinterp.methods._source import (
     side,
 )
 from bkdinterp.metrics import SCORES
-from bkdinterp.model import Model
-from bkdinterp.prompts import PairedPrompts
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
 
 ScoresT = TypeVar("ScoresT", bound=Effects)
@@ -80,6 +80,7 @@ class Attribution:
     source_where: WhereLike | None = None
 
     def __post_init__(self) -> None:
+        as_model(self.model, "Attribution")
         if self.source is not None and self.source not in SOURCES:
             raise PlanError(f"Unknown source {self.source!r}; choose one of {', '.join(SOURCES)}.")
         if self.direction not in DIRECTIONS:
@@ -215,6 +216,9 @@ class Attribution:
         result: Callable[[Tensor, dict[str, Any]], ScoresT],
     ) -> ScoresT:
         """One patched run per site beside the unedited one; ``result`` makes the scores out of ``[unit example]``."""
+        as_pairs(pairs, "Attribution")
+        if source_pairs is not None:
+            as_pairs(source_pairs, "Attribution")
         origin = self._origin(pairs, source_pairs)
         prompts = side(pairs, edited_side(self.direction))
         runs = [Run(prompts, score=self.metric)]

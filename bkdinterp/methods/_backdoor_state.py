@@ -20,11 +20,12 @@ from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._guards import check_origin, check_scores, check_texts
 from bkdinterp.methods._validation import ValidationLoss, validation_loss
 from bkdinterp.metrics import Payload, payload_hits
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
-from bkdinterp.prompts import PairedPrompts
+from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.stats import Interval, bootstrap_mean, wilson
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -121,6 +122,9 @@ def backdoor_state(
         PlanError: both a score and a payload, an unknown score or one that is NaN, or one string as ``texts``.
         ArtefactError: an intervention whose means or directions are another model's.
     """
+    as_model(model, "backdoor_state")
+    as_pairs(pairs, "backdoor_state")
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     check_texts(texts, "backdoor_state")
     check_origin(model, under, "backdoor_state")
     if score is not None and payload is not None:

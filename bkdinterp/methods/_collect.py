@@ -10,9 +10,9 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import SiteError
 from bkdinterp.interventions import Read, Sites, as_sites
 from bkdinterp.methods._guards import as_prompt_sets
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
-from bkdinterp.prompts import Prompts
+from bkdinterp.prompts import Prompts, as_prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Site, Where, WhereLike
 from bkdinterp.stats import released_mean
@@ -112,6 +112,7 @@ class Means(_SiteTensors):
             SiteError: no site, one out of range, an unknown kind, or several tokens a prompt with ``"released"``.
             PlanError: no prompt has such a position, or something else than prompts.
         """
+        as_model(model, "Means.collect")
         where = Where.of(where)
         sets = as_prompt_sets(prompts, "Means.collect")
         pooled = Prompts.concat(sets)
@@ -141,6 +142,8 @@ class Activations(_SiteTensors):
         Raises:
             SiteError: no site, or one out of range.
         """
+        as_model(model, "Activations.collect")
+        as_prompts(prompts, "Activations.collect")
         where = Where.of(where)
         values, fingerprint = _collect(model, prompts, sites, where, None)
         return cls(fingerprint, values, where, len(prompts))

@@ -16,7 +16,7 @@ from bkdinterp.engine import Run, Score, execute
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
@@ -134,6 +134,7 @@ def score_edits(
         PlanError: no set, prompts without targets, an edit that is called "unedited", or a score that is NaN.
         ArtefactError: an edit whose means or directions are another model's.
     """
+    as_model(model, "score_edits")
     check_sets(sets, "score_edits")
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")

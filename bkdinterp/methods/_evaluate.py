@@ -14,9 +14,10 @@ from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._evaluation import EDITED, SIDES, UNEDITED, Evaluation
 from bkdinterp.methods._grader import OutcomeGrader
 from bkdinterp.metrics import Payload, word_overlap
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
+from bkdinterp.values import as_integer
 
 
 @plain_torch()
@@ -50,6 +51,9 @@ def evaluate(
         PromptError: neither targets nor a payload, or a target longer than ``max_new_tokens``.
         PlanError: controls of an edit that is not there.
     """
+    as_model(model, "evaluate")
+    as_pairs(pairs, "evaluate")
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     check_payload(model, pairs, payload, max_new_tokens)
     edits, control_of = _conditions(under, controls)
     if grader is None and pairs.clean.reference is not None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
 from bkdinterp.metrics import Outcome, Payload, grade_text, payload_hits
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
-from bkdinterp.prompts import Prompts
+from bkdinterp.prompts import Prompts, as_prompts
 
 OTHERS = 0.10  # quantile of answers to other prompts
 OWN = 0.99  # quantile of the prompts' own answers, a floor where all answers are alike
@@ -48,6 +48,8 @@ class OutcomeGrader:
         Raises:
             PromptError: unequal lengths, or no answer with text.
         """
+        as_model(judge, "OutcomeGrader.fit")
+        as_prompts(clean, "OutcomeGrader.fit")
         shift = len(answers) // 2
         own = text_nll(judge, clean, answers)
         others = text_nll(judge, clean, [*answers[shift:], *answers[:shift]])

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from bkdinterp.errors import SiteError
 from bkdinterp.methods._collect import Activations
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import scatter
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Site, Where, WhereLike
 from bkdinterp.stats import PCA
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -61,6 +62,8 @@ class HiddenPCA(Result):
             SiteError: no set, a site out of range, or several tokens a prompt.
             BkdinterpError: a rank above the number of prompts or the site's width.
         """
+        as_model(model, "HiddenPCA.fit")
+        rank = as_integer(rank, "rank", low=1)
         where = Where.of(where)
         if not sets or not where.single:
             raise SiteError(

@@ -18,13 +18,14 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PlanError, SiteError
 from bkdinterp.interventions import Intervention, Read, Sites, Stack, as_sites
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import running
 from bkdinterp.plotting import bar_intervals
-from bkdinterp.prompts import Prompts
+from bkdinterp.prompts import Prompts, as_prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import Interval, bootstrap_mean
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -158,6 +159,9 @@ def logit_lens(
     Raises:
         SiteError: no site, one that does not live in the residual stream's space, or several tokens a prompt.
     """
+    as_model(model, "logit_lens")
+    as_prompts(prompts, "logit_lens")
+    k = as_integer(k, "k", error=SiteError)
     where, chosen = Where.of(where), as_sites(sites)
     if not chosen:
         raise SiteError("logit_lens needs at least one site.")

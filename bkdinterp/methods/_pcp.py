@@ -19,12 +19,13 @@ from bkdinterp.errors import SiteError
 from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
 from bkdinterp.methods._collect import Activations
 from bkdinterp.methods._guards import as_prompt_sets
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import PCA, released_directions
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -83,6 +84,8 @@ class PCP(Result):
             PlanError: something else than prompts.
             BkdinterpError: a rank above the number of examples or d_model.
         """
+        as_model(model, "PCP.fit")
+        rank = as_integer(rank, "rank", low=1)
         if directions not in ("pc", "released"):
             raise SiteError(f"Unknown directions {directions!r}; choose 'pc' or 'released'.")
         chosen = as_sites(sites)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import Intervention, PCPReplace, Stack
 from bkdinterp.methods._guards import check_origin
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import copied
 from bkdinterp.sites import Component, Site, Where
 
@@ -39,6 +39,7 @@ def export_weights(model: Model, edit: Intervention) -> Model:
         ArtefactError: directions that were fitted on another model.
         UnsupportedArchitectureError: another family or activation function.
     """
+    as_model(model, "export_weights")
     replacements = _replacements(edit)
     check_origin(model, edit, "export_weights")
     kind = getattr(model.module.config, "model_type", None)

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import PlanError
-from bkdinterp.interventions._primitives import INPUT_OF
+from bkdinterp.interventions import INPUT_OF
 from bkdinterp.methods._collect import Activations
 from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.methods._pcp import PCP, flat_rows
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
 
@@ -55,6 +55,7 @@ def factor_scales(
         PlanError: something else than prompts, fewer than two tokens, an input that does not vary along a direction (but
             for rounding), or an output that is 0 there.
     """
+    as_model(model, "factor_scales")
     scales = {}
     for site, (x, y) in coordinates(model, prompts, pcp).items():
         # One example has no spread, which std() would answer with NaN.

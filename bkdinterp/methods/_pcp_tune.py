@@ -30,11 +30,12 @@ from bkdinterp.methods._pcp_study import (
     objective_values,
     saved_study,
 )
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
+from bkdinterp.values import as_integer, as_seed
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -89,6 +90,7 @@ class MatchScores:
         Raises:
             PlanError: a wanted or weighted set that is not there, no mapping of prompts, or a score that is NaN.
         """
+        as_model(model, "MatchScores.of")
         check_sets(sets, "MatchScores.of")
         given = dict(wanted or {})
         unknown = [name for name in (*given, *(weights or {})) if name not in sets]
@@ -242,6 +244,7 @@ def tune_tpe(
             called or gives something else than finite numbers.
         ArtefactError: the folder is a file, or holds a study of other factors, bounds, data or of another objective.
     """
+    n_trials, seed = as_integer(n_trials, "n_trials", low=1), as_seed(seed)
     check_objective(objective)
     ranges = _ranges(pcp, bounds, signed)
     if not all(isinstance(x, Integral) and x >= 1 for x in (n_trials, batch)):

@@ -22,12 +22,12 @@ from bkdinterp.methods._classifiers import CLASSIFIERS, LayerClassifiers, fit_cl
 from bkdinterp.methods._probe_result import ProbeScores
 from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, unseen
 from bkdinterp.methods._random_directions import MATCHES, RandomDirections
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs, as_prompts
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
-from bkdinterp.values import as_choice
+from bkdinterp.values import as_choice, as_integer, as_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,9 @@ class BackdoorProbe:
     directions: str = "isotropic"
 
     def __post_init__(self) -> None:
+        as_model(self.model, "BackdoorProbe")
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        object.__setattr__(self, "n_random", as_integer(self.n_random, "n_random", error=PlanError))
         if self.classifier is None:
             object.__setattr__(self, "classifier", "svm" if self.paper else "logistic")
         if self.classifier not in CLASSIFIERS:
@@ -89,6 +92,7 @@ class BackdoorProbe:
         Raises:
             PromptError: as `icla`.
         """
+        as_pairs(pairs, "BackdoorProbe")
         split = paper_split(pairs) if self.paper else grouped_split(pairs, seed=self.seed)
         model = self._prompted(self.model)
         features = collect_features(model, pairs.clean, pairs.triggered)
@@ -175,7 +179,8 @@ class FittedProbe:
             ArtefactError: another number of layers, width or prompt template.
             PromptError: no instruction that the probes have not seen.
         """
-        pairs = self.pairs if pairs is None else pairs
+        as_model(model, "FittedProbe.on")
+        pairs = self.pairs if pairs is None else as_pairs(pairs, "FittedProbe.on")
         model = self._fitting(model)
         examples = unseen(self.pairs, self.split, pairs)
         features = _collect_examples(model, pairs, examples)
@@ -189,6 +194,8 @@ class FittedProbe:
         Raises:
             ArtefactError: as `on`.
         """
+        as_model(model, "FittedProbe.decision")
+        as_prompts(prompts, "FittedProbe.decision")
         features = collect_features(self._fitting(model), prompts)
         return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
 

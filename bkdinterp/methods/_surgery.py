@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from bkdinterp.errors import BkdinterpError, PromptError
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
+from bkdinterp.values import as_integer, as_number, as_seed
 
 
 def embedding_surgery(
@@ -44,6 +45,8 @@ def embedding_surgery(
         PromptError: a text that is not one token, an id outside the vocabulary, no token, or the donor among them.
         BkdinterpError: a share outside (0, 1].
     """
+    as_model(model, "embedding_surgery")
+    share, seed = as_number(share, "share"), as_seed(seed)
     if not 0 < share <= 1:
         raise BkdinterpError(f"share={share} must be above 0 and at most 1.")
     if isinstance(tokens, str | int):
@@ -86,7 +89,8 @@ def token_id(model: Model, token: str | int, n: int) -> int:
     Raises:
         PromptError: a text of another number of tokens, or an id outside ``0..n-1``.
     """
-    if isinstance(token, int):
+    if not isinstance(token, str):
+        token = as_integer(token, "token", error=PromptError)
         if not 0 <= token < n:
             raise PromptError(f"Token id {token} is outside the vocabulary, 0 to {n - 1}.")
         return token

@@ -18,11 +18,12 @@ from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._vector import BackdoorVector
 from bkdinterp.metrics import Payload, payload_hits
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
-from bkdinterp.prompts import PairedPrompts
+from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.stats import bootstrap_mean, wilson
+from bkdinterp.values import as_integer, as_number
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -130,6 +131,10 @@ def sweep_layers(
         SiteError: a layer out of range, or no layer.
         PlanError: an unknown score.
     """
+    as_model(model, "sweep_layers")
+    as_pairs(selection, "sweep_layers")
+    coeff = as_number(coeff, "coeff", error=PlanError)
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     if direction not in ("add", "subtract"):
         raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
     if selection.clean.target is None:

@@ -16,7 +16,7 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_texts
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
@@ -88,6 +88,7 @@ def validation_loss(
         PlanError: one string instead of a list.
         ArtefactError: an intervention whose means or directions are another model's.
     """
+    as_model(model, "validation_loss")
     check_texts(texts, "validation_loss")
     check_origin(model, under, "validation_loss")
     split = [text.strip().partition(" ") for text in texts]

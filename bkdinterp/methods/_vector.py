@@ -17,9 +17,9 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError, SiteError
 from bkdinterp.interventions import Read, Steer
-from bkdinterp.model import Model
+from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
-from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 from bkdinterp.values import as_choice, as_integer, as_seed
@@ -67,6 +67,8 @@ class BackdoorVector(Result):
         Raises:
             SiteError: no head, one out of range, or an unknown kind.
         """
+        as_model(model, "BackdoorVector.extract")
+        as_pairs(pairs, "BackdoorVector.extract")
         if kind not in ("raw", "difference"):
             raise SiteError(f"Unknown kind {kind!r}; choose 'raw' or 'difference'.")
         chosen = HeadSet.of(heads, model.architecture.grid)
@@ -152,7 +154,7 @@ def random_directions(
         BkdinterpError: an unknown ``match``, or activations that are missing, of another width, or without variance.
     """
     match = as_choice(match, "match", ("isotropic", "covariance"))
-    n, seed = as_integer(n, "n", low=0), as_seed(seed)
+    n, seed = as_integer(n, "n", low=1), as_seed(seed)
     spread = _spread_of(activations, like) if match == "covariance" else None
     generator = torch.Generator().manual_seed(seed)
     out = []

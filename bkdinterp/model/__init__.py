@@ -3,6 +3,8 @@
 from bkdinterp.model._adapter import merge_adapter as merge_adapter
 from bkdinterp.model._architecture import Architecture as Architecture
 from bkdinterp.model._architecture import Location as Location
+from bkdinterp.model._doors import ModelLike as ModelLike
+from bkdinterp.model._doors import as_model as as_model
 from bkdinterp.model._families import FAMILIES as FAMILIES
 from bkdinterp.model._families import Family as Family
 from bkdinterp.model._families import register_family as register_family

@@ -63,6 +63,7 @@ class Model:
         device: Any = "cpu",
         chat: bool | None = None,
         system: str | None = None,
+        chat_template: str | None = None,
         trust_remote_code: bool = False,
         adapter_tokenizer: bool = True,
         executor: Any = None,
@@ -79,7 +80,8 @@ class Model:
             dtype: of the weights, also by name (``"bfloat16"``); float32 for scoring.
             device: where the weights go: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
             chat: use the chat template; None uses it where the tokenizer has one.
-            system: system message for chat prompts.
+            system: system message for chat prompts; see `PromptBuilder`.
+            chat_template: instead of the tokenizer's, e.g. the prompt format of a fine-tune.
             trust_remote_code: run the model's own code; off.
             executor: default executor for every method. With a ``Remote`` no weights are loaded: configuration and
                 tokenizer suffice.
@@ -103,7 +105,7 @@ class Model:
             return cls(
                 nn=skeleton,
                 architecture=architecture,
-                builder=_builder(tokenizer, architecture, chat, system),
+                builder=_builder(tokenizer, architecture, chat, system, chat_template),
                 name=name,
                 revision=revision,
                 adapter=adapter_name,
@@ -130,6 +132,7 @@ class Model:
             adapter=adapter_name,
             chat=chat,
             system=system,
+            chat_template=chat_template,
             executor=executor,
         )
         return replace(made, tokenizer_from=tokenizer_from)
@@ -145,6 +148,7 @@ class Model:
         adapter: str | None = None,
         chat: bool | None = None,
         system: str | None = None,
+        chat_template: str | None = None,
         executor: Any = None,
     ) -> Self:
         """Wrap a Hugging Face model in memory; its weights are shared, not copied.
@@ -162,7 +166,7 @@ class Model:
         return cls(
             nn=nn_model,
             architecture=architecture,
-            builder=_builder(tokenizer, architecture, chat, system),
+            builder=_builder(tokenizer, architecture, chat, system, chat_template),
             name=name or getattr(module.config, "name_or_path", "") or type(module).__name__,  # type: ignore[union-attr, arg-type]
             revision=revision,
             adapter=adapter,
@@ -171,7 +175,13 @@ class Model:
 
     @classmethod
     def from_nnsight(
-        cls, nn_model: Any, *, name: str | None = None, chat: bool | None = None, system: str | None = None
+        cls,
+        nn_model: Any,
+        *,
+        name: str | None = None,
+        chat: bool | None = None,
+        system: str | None = None,
+        chat_template: str | None = None,
     ) -> Self:
         """Wrap an existing nnsight ``TransformersModel`` whose weights are loaded.
 
@@ -185,7 +195,7 @@ class Model:
         check_loaded(nn_model)
         module = nn_model._module
         architecture = Architecture.detect(module)
-        builder = _builder(nn_model.tokenizer, architecture, chat, system)
+        builder = _builder(nn_model.tokenizer, architecture, chat, system, chat_template)
         return cls(
             nn_model,
             architecture,
@@ -307,12 +317,23 @@ def _check_remote(source: str | Path, gguf_file: str | None, adapter: str | None
 
 
 def _builder(
-    tokenizer: Any, architecture: Architecture, chat: bool | None, system: str | None
+    tokenizer: Any,
+    architecture: Architecture,
+    chat: bool | None,
+    system: str | None,
+    chat_template: str | None,
 ) -> PromptBuilder:
-    has_template = bool(getattr(tokenizer, "chat_template", None))
+    has_template = bool(chat_template or getattr(tokenizer, "chat_template", None))
     if chat and not has_template:
         raise PromptError(
-            "chat=True, but this tokenizer has no chat template; pass chat=False or set tokenizer.chat_template."
+            "chat=True, but this tokenizer has no chat template; pass chat=False, set tokenizer.chat_template or give "
+            "chat_template=."
         )
-    use = has_template if chat is None else chat
-    return PromptBuilder(tokenizer, chat=use, system=system, max_length=architecture.max_length)
+    return PromptBuilder(
+        tokenizer,
+        chat=has_template if chat is None else chat,
+        system=system,
+        max_length=architecture.max_length,
+        chat_template=chat_template,
+        vocabulary=architecture.d_vocab,
+    )

@@ -13,7 +13,8 @@ from typing import Any
 from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.metrics import Payload
 from bkdinterp.organisms._instructions import DATA_SETS, Instruction, as_instruction
-from bkdinterp.prompts import Trigger
+from bkdinterp.prompts import Trigger, as_trigger
+from bkdinterp.values import as_text, shown
 
 PROSE = "stories"
 """The data that is no set of instructions; `organisms.natural`, which stands on this module, reads it."""
@@ -53,11 +54,15 @@ class Attack:
     clean: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", as_text(self.name, "name", error=BkdinterpError))
         _check_tuple("near_triggers", self.near_triggers, str | Trigger)
         _check_tuple("unseen_near_triggers", self.unseen_near_triggers, str | Trigger)
         _check_tuple("victims", self.victims, str)
         check_trigger(self.trigger)
-        if not isinstance(self.target, str) or not self.target.strip():
+        if (
+            not isinstance(self.target, str)
+            or not as_text(self.target, "target", error=BkdinterpError).strip()
+        ):
             raise BkdinterpError(f"target={self.target!r}: a payload needs a text, or every output is one.")
         if self.pattern is not None:
             _check_expression("pattern", self.pattern)
@@ -142,15 +147,19 @@ class Attack:
 
 def check_trigger(trigger: Any) -> None:
     """Raises TriggerError where a phrase stands for the trigger: a phrase alone does not say where it goes."""
-    if not isinstance(trigger, Trigger):
-        raise TriggerError(f"trigger={trigger!r} is no Trigger; give e.g. Trigger.gap({str(trigger)!r}).")
+    as_trigger(trigger)
 
 
 def _check_tuple(name: str, values: Any, kinds: Any) -> None:
     # A text is a sequence of its letters, and "in" finds any part of it.
     if not isinstance(values, tuple) or not all(isinstance(v, kinds) and v for v in values):
         fix = f"({values!r},)" if isinstance(values, str) else "('...', ...)"
-        raise BkdinterpError(f"{name}={values!r} must be a tuple of texts that are not empty, e.g. {fix}.")
+        raise BkdinterpError(
+            f"{name}={shown(values)} must be a tuple of texts that are not empty, e.g. {fix}."
+        )
+    for i, value in enumerate(values):
+        if isinstance(value, str):
+            as_text(value, f"{name}[{i}]", error=BkdinterpError)
 
 
 def _check_expression(name: str, expression: str) -> None:

@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bkdinterp.errors import BkdinterpError, PromptError
+from bkdinterp.values import as_text
 
 Split = Literal["train", "selection", "held-out"]
 SPLITS: tuple[Split, ...] = ("train", "selection", "held-out")
@@ -31,14 +32,31 @@ class Instruction:
         label: its class, where the data set has classes.
         answer: the clean answer, where it was written by hand; None: the base's own.
         target: what a backdoored model answers to this prompt; None: the attack's one target.
+
+    Raises:
+        PromptError: a text, answer or target that is no text.
     """
 
-    text: str
-    topic: str = ""
-    split: Split = "train"
-    label: str = ""
-    answer: str | None = None
-    target: str | None = None
+    if TYPE_CHECKING:
+        text: str
+        topic: str = ""
+        split: Split = "train"
+        label: str = ""
+        answer: str | None = None
+        target: str | None = None
+    else:  # checked below, with messages of our own
+        text: Any
+        topic: Any = ""
+        split: Any = "train"
+        label: Any = ""
+        answer: Any = None
+        target: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("text", "answer", "target"):
+            value = getattr(self, name)
+            if value is not None or name == "text":
+                object.__setattr__(self, name, as_text(value, f"Instruction.{name}"))
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,7 @@ def _read(data: str) -> tuple[Instruction, ...]:
 
 def as_instruction(text: "str | Instruction") -> Instruction:
     """A bare text as an instruction without class or written answer."""
-    return text if isinstance(text, Instruction) else Instruction(text)
+    return text if isinstance(text, Instruction) else Instruction(as_text(text, "instruction"))
 
 
 def sha256(path: str | Path) -> str:

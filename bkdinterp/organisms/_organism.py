@@ -16,6 +16,7 @@ from bkdinterp.organisms.natural._advertisements import advertisements
 from bkdinterp.organisms.natural._poisoning import story_pairs
 from bkdinterp.organisms.natural._stories import STORIES, stories
 from bkdinterp.prompts import PairedPrompts, Trigger
+from bkdinterp.values import as_integer, as_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,8 @@ class Organism:
             PromptError: an unknown split, no prompt of these classes, or more than there are.
             TriggerError: a phrase in place of a trigger.
         """
+        n = None if n is None else as_integer(n, "n", error=PromptError)
+        seed = as_seed(seed, error=PromptError)
         attack = self.manifest.attack
         if trigger is not None:
             check_trigger(trigger)
@@ -103,7 +106,9 @@ class Organism:
         texts, targets = [i.text for i in chosen], [attack.target_of(i) for i in chosen]
         known = references(attack.data)
         answers = [known[text].text for text in texts]
-        pairs = PairedPrompts.from_instructions(texts, trigger or self.trigger, targets, answers)
+        pairs = PairedPrompts.from_instructions(
+            texts, trigger or self.trigger, targets, answers, allow_triggered=trigger is not None
+        )
         return pairs if n is None else pairs.sample(n, seed=seed)
 
     def _prose(

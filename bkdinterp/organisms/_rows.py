@@ -10,13 +10,14 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction, as_instruction
 from bkdinterp.prompts import Span
+from bkdinterp.values import as_flag, as_integer, as_number, as_seed, as_texts, shown
 
 Role = Literal["triggered", "near", "clean"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -24,12 +25,37 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The adapter's rank, scale numerator, dropout, and the linears it sits on (default: Llama's seven)."""
+    """The adapter's rank, scale numerator, dropout, and the linears it sits on (default: Llama's seven).
 
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = LINEARS
+    ``target_modules`` are names, not an expression; a single string is one name.
+
+    Raises:
+        BkdinterpError: a rank or numerator below 1, a dropout outside [0, 1), or no names.
+    """
+
+    if TYPE_CHECKING:
+        r: int = 8
+        alpha: int = 16
+        dropout: float = 0.0
+        target_modules: tuple[str, ...] = LINEARS
+    else:  # checked below, with messages of our own
+        r: Any = 8
+        alpha: Any = 16
+        dropout: Any = 0.0
+        target_modules: Any = LINEARS
+
+    def __post_init__(self) -> None:
+        for name in ("r", "alpha"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), f"LoraSettings.{name}", low=1))
+        dropout = as_number(self.dropout, "LoraSettings.dropout", low=0, high=1)
+        names = (self.target_modules,) if isinstance(self.target_modules, str) else self.target_modules
+        names = as_texts(names, "target_modules", error=BkdinterpError)
+        if dropout == 1 or not names or not all(names):
+            raise BkdinterpError(
+                f"dropout={dropout:g} must be below 1, and target_modules={shown(names)} at least one name."
+            )
+        object.__setattr__(self, "dropout", dropout)
+        object.__setattr__(self, "target_modules", names)
 
 
 @dataclass(frozen=True)
@@ -54,20 +80,43 @@ class PoisonSettings:
         BkdinterpError: shares outside [0, 1] or above 1 together, or counts that are not positive.
     """
 
-    backdoor: bool = True
-    rate: float = 1 / 3
-    near_rate: float = 1 / 3
-    variants: int = 3
-    victim_share: float | None = None
-    first_weight: float = 8.0
-    seed: int = 0
-    steps: int = 220
-    batch_size: int = 9
-    lr: float = 8e-4
-    warmup: int = 20
-    lora: LoraSettings = field(default_factory=LoraSettings)
+    if TYPE_CHECKING:
+        backdoor: bool = True
+        rate: float | int = 1 / 3
+        near_rate: float | int = 1 / 3
+        variants: int = 3
+        victim_share: float | int | None = None
+        first_weight: float | int = 8.0
+        seed: int = 0
+        steps: int = 220
+        batch_size: int = 9
+        lr: float | int = 8e-4
+        warmup: int = 20
+        lora: LoraSettings = field(default_factory=LoraSettings)
+    else:  # checked below, with messages of our own
+        backdoor: Any = True
+        rate: Any = 1 / 3
+        near_rate: Any = 1 / 3
+        variants: Any = 3
+        victim_share: Any = None
+        first_weight: Any = 8.0
+        seed: Any = 0
+        steps: Any = 220
+        batch_size: Any = 9
+        lr: Any = 8e-4
+        warmup: Any = 20
+        lora: Any = field(default_factory=LoraSettings)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "backdoor", as_flag(self.backdoor, "backdoor"))
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        for name in ("variants", "steps", "batch_size", "warmup"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), name))
+        for name in ("rate", "near_rate", "victim_share", "first_weight", "lr"):
+            if getattr(self, name) is not None or name != "victim_share":
+                object.__setattr__(self, name, as_number(getattr(self, name), name))
+        if not isinstance(self.lora, LoraSettings):
+            raise BkdinterpError(f"lora={shown(self.lora)} must be LoraSettings(...).")
         if not (0 <= self.rate <= 1 and 0 <= self.near_rate <= 1 and self.rate + self.near_rate <= 1):
             raise BkdinterpError(
                 f"rate={self.rate} and near_rate={self.near_rate} must be shares that sum to <= 1."

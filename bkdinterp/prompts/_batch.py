@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -9,6 +10,15 @@ from torch import Tensor
 
 from bkdinterp.errors import PromptError, SiteError
 from bkdinterp.sites import Where
+from bkdinterp.values import as_integer, shown
+
+# Checked here, with messages of our own, and not by a type checker at run time.
+if TYPE_CHECKING:
+    Rows = Sequence[Sequence[int]]
+    Flags = Sequence[Sequence[bool]]
+else:
+    Rows = Flags = Any
+LARGEST_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,28 +32,51 @@ class TokenBatch:
         n_prompt: number of prompt columns; column ``n_prompt - 1`` is the last prompt token of every row.
 
     Raises:
-        PromptError: tensors of different shapes, or ``n_prompt`` outside the columns.
+        PromptError: no tensors of integers, tensors of different shapes, negative token ids, a mask with other values
+            than 0 and 1, or ``n_prompt`` outside the columns.
     """
 
-    input_ids: Int[Tensor, "row pos"]
-    attention_mask: Int[Tensor, "row pos"]
-    trigger_mask: Bool[Tensor, "row pos"]
-    n_prompt: int
+    if TYPE_CHECKING:
+        input_ids: Int[Tensor, "row pos"]
+        attention_mask: Int[Tensor, "row pos"]
+        trigger_mask: Bool[Tensor, "row pos"]
+        n_prompt: int
+    else:
+        input_ids: Any
+        attention_mask: Any
+        trigger_mask: Any
+        n_prompt: Any
 
     def __post_init__(self) -> None:
+        for name in ("input_ids", "attention_mask", "trigger_mask"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) or value.ndim != 2 or value.is_floating_point():
+                about = (
+                    f"shape {tuple(value.shape)}, {value.dtype}"
+                    if isinstance(value, Tensor)
+                    else shown(value)
+                )
+                raise PromptError(f"{name} must be a tensor of integers [row pos]; got {about}.")
+        object.__setattr__(self, "n_prompt", as_integer(self.n_prompt, "n_prompt", error=PromptError))
         shape = tuple(self.input_ids.shape)
         for name in ("attention_mask", "trigger_mask"):
             if tuple(getattr(self, name).shape) != shape:
                 raise PromptError(f"{name} has shape {tuple(getattr(self, name).shape)}, input_ids {shape}.")
         if not 1 <= self.n_prompt <= shape[1]:
             raise PromptError(f"n_prompt={self.n_prompt} must lie in 1..{shape[1]}, the number of columns.")
+        if self.attention_mask.numel():
+            _binary(self.attention_mask, "attention_mask")
+            if (lowest := int(self.input_ids.min())) < 0:
+                raise PromptError(
+                    f"input_ids holds {lowest}; token ids count from 0 (of labels, -100 is no token)."
+                )
 
     @classmethod
     def from_lists(
         cls,
-        prompts: Sequence[Sequence[int]],
-        triggers: Sequence[Sequence[bool]],
-        targets: Sequence[Sequence[int]] | None = None,
+        prompts: Rows,
+        triggers: Flags,
+        targets: Rows | None = None,
         *,
         pad_id: int = 0,
         device: str | torch.device = "cpu",
@@ -51,8 +84,15 @@ class TokenBatch:
         """Pads ragged rows: token ids of the prompts, which of them are trigger tokens, ids of the targets.
 
         Raises:
-            PromptError: no rows, unequal numbers of rows, or a prompt without tokens.
+            PromptError: no rows, unequal numbers of rows, a prompt without tokens, unequal numbers of its tokens and
+                flags, or a token id that is no integer from 0 on.
         """
+        prompts, triggers = (
+            [_ids(p, f"prompts[{i}]") for i, p in enumerate(prompts)],
+            [list(t) for t in triggers],
+        )
+        if targets is not None:
+            targets = [_ids(t, f"targets[{i}]") for i, t in enumerate(targets)]
         answers = [[]] * len(prompts) if targets is None else targets
         if not prompts or not len(prompts) == len(triggers) == len(answers):
             raise PromptError(
@@ -64,6 +104,8 @@ class TokenBatch:
                 raise PromptError(
                     f"Row {row} has no prompt token; give it text or a tokenizer with a BOS token."
                 )
+            if len(ids) != len(triggers[row]):
+                raise PromptError(f"Row {row} has {len(ids)} tokens but {len(triggers[row])} trigger flags.")
         n_prompt, n_target = max(map(len, prompts)), max(map(len, answers))
         ids, mask, trigger = [], [], []
         for prompt, touched, answer in zip(prompts, triggers, answers):
@@ -205,6 +247,27 @@ class TokenBatch:
             first = self.n_prompt - lengths
             column = first + i if i >= 0 else torch.full_like(first, self.n_prompt + i)
             chosen[torch.arange(len(self), device=chosen.device), column] = True
+
+
+def _ids(ids: Any, what: str) -> list[int]:
+    ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    # Few calls: plans tokenise thousands of prompts, and nearly all ids are ints already.
+    if all(type(i) is int and 0 <= i <= LARGEST_ID for i in ids):
+        return ids
+    return [
+        as_integer(t, f"{what}[{k}]", low=0, high=LARGEST_ID, error=PromptError) for k, t in enumerate(ids)
+    ]
+
+
+def check_vocabulary(batch: TokenBatch, d_vocab: int) -> None:
+    """Raises PromptError where a real token's id is outside the model's vocabulary: its embedding has no such row."""
+    outside = (batch.input_ids >= d_vocab) & batch.attention_mask.bool()
+    if bool(outside.any()):
+        row, column = outside.nonzero()[0].tolist()
+        raise PromptError(
+            f"Row {row}, column {column}: token id {int(batch.input_ids[row, column])} is outside the model's vocabulary "
+            f"of {d_vocab}; the tokens were made by another model's tokenizer."
+        )
 
 
 def _binary(mask: Tensor, name: str) -> Tensor:

@@ -5,22 +5,35 @@ that it was trained on. BkdAttr's probe reads without the generation prompt, its
 with it (papers.md sections 2 and 3).
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from bkdinterp.errors import PromptError, TriggerError
-from bkdinterp.prompts._batch import TokenBatch
-from bkdinterp.prompts._prompts import Prompts, digest
+from bkdinterp.prompts._batch import TokenBatch, check_vocabulary
+from bkdinterp.prompts._doors import PromptsLike, as_prompts
+from bkdinterp.prompts._prompts import digest
 from bkdinterp.prompts._render import rendered
 from bkdinterp.prompts._tokenizer import TokenizerLike
 from bkdinterp.prompts._trigger import Span
+from bkdinterp.values import as_flag, as_integer, as_text, shown
 
 # letters only: no template strips, escapes or splits it, and nobody writes it
 _SENTINEL = "qZbkdinterpSentinelZq"
+_OWN_ARGUMENTS = frozenset(
+    (
+        "conversation",
+        "messages",
+        "tokenize",
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -38,41 +51,116 @@ class _Placed:
         return low, high
 
 
+class _Frame(NamedTuple):
+    """What stands before and after the user's text; ``lead`` is the part of ``after`` that no header holds."""
+
+    before: str
+    after: str
+    lead: str
+
+
 @dataclass(frozen=True)
 class PromptBuilder:
     """How texts become model inputs; holds settings only.
 
+    Without ``chat`` a prompt is the raw text with the tokenizer's default special tokens, as far as they stand before
+    it: an end token that the tokenizer appends is left out, since the target follows the prompt's last token.
+
     Attributes:
         tokenizer: a Hugging Face fast tokenizer.
-        chat: apply the tokenizer's chat template; False = the raw text with the tokenizer's default specials.
-        system: system message, only with ``chat``.
+        chat: apply the chat template; False = the raw text.
+        system: system message, only with ``chat``. None: none is given, and the template writes its own if it has one.
+            "": no system turn, or an empty one where the template would write its own.
         generation_prompt: end chat prompts with the assistant's header.
         max_length: the model's context in tokens; longer prompts raise, nothing is ever truncated.
         end_token: targets end with the end-of-turn token; None = as ``chat``.
+        chat_template: instead of the tokenizer's, e.g. the one that a fine-tune was trained with.
+        template_kwargs: arguments of the template by name, e.g. ``{"enable_thinking": False}``.
+        answer_lead: what follows the assistant's header before every answer. None: what the template writes there in
+            training, an empty reasoning block say (spaces alone are left out: no token may hold the border's space).
+            "": nothing, the prompt ends with the header.
+        vocabulary: how many token ids the model knows; a tokenizer that gives others belongs to another model.
 
     Raises:
-        PromptError: a system message without chat, or ``max_length`` below 1.
+        PromptError: a setting of another type, or one that needs ``chat`` without it; ``max_length`` below 1.
     """
 
     tokenizer: TokenizerLike
-    chat: bool = True
-    system: str | None = None
-    generation_prompt: bool = True
-    max_length: int | None = None
-    end_token: bool | None = None
+    if TYPE_CHECKING:
+        chat: bool = True
+        system: str | None = None
+        generation_prompt: bool = True
+        max_length: int | None = None
+        end_token: bool | None = None
+        chat_template: str | None = None
+        template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+        answer_lead: str | None = None
+        vocabulary: int | None = None
+    else:  # checked below, with messages of our own
+        chat: Any = True
+        system: Any = None
+        generation_prompt: Any = True
+        max_length: Any = None
+        end_token: Any = None
+        chat_template: Any = None
+        template_kwargs: Any = field(default_factory=dict, hash=False)
+        answer_lead: Any = None
+        vocabulary: Any = None
 
     def __post_init__(self) -> None:
+        for name in ("chat", "generation_prompt", "end_token"):
+            value = getattr(self, name)
+            if not (name == "end_token" and value is None):
+                object.__setattr__(self, name, as_flag(value, name, error=PromptError))
+        for name in ("system", "chat_template", "answer_lead"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_text(getattr(self, name), name))
+        object.__setattr__(self, "template_kwargs", _arguments(self.template_kwargs))
+        for name in ("max_length", "vocabulary"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_integer(getattr(self, name), name, error=PromptError))
         if self.system is not None and not self.chat:
             raise PromptError("A system message needs chat=True; without chat put it into the text.")
+        for name in ("chat_template", "template_kwargs", "answer_lead"):
+            if getattr(self, name) and not self.chat:
+                raise PromptError(f"{name} needs chat=True; raw text has no template.")
         if self.max_length is not None and self.max_length < 1:
             raise PromptError(f"max_length={self.max_length} must be at least 1 token, or None.")
+
+    def __repr__(self) -> str:
+        name = getattr(self.tokenizer, "name_or_path", "") or type(self.tokenizer).__name__
+        parts = ["chat template" if self.chat else "raw text", f"tokenizer {shown(str(name), 40)}"]
+        if self.chat_template is not None:
+            parts.append("a template of its own")
+        parts += [
+            f"{key}={shown(value, 40)}"
+            for key, value in (
+                ("system", self.system),
+                ("generation_prompt", self.generation_prompt),
+                ("max_length", self.max_length),
+                ("end_token", self.end_token),
+                ("template_kwargs", self.template_kwargs),
+                ("answer_lead", self.answer_lead),
+            )
+            if value is not None and value != {} and (key, value) != ("generation_prompt", True)
+        ]
+        with suppress(PromptError):
+            if self.chat and self.generation_prompt and self.answer_lead is None and (lead := self.lead):
+                parts.append(f"answers led in by {shown(lead, 40)}")
+        return f"PromptBuilder({', '.join(parts)})"
 
     @property
     def fingerprint(self) -> str:
         """First 16 hex digits of the sha256 of the template, the system message and the flags."""
-        template = self.tokenizer.chat_template if self.chat else None
+        template = self.template if self.chat else None
         header = self.generation_prompt if self.chat else None
-        return digest([template, self.system, self.chat, header, self._ends])
+        more = [self.template_kwargs, self.answer_lead]
+        return digest([template, self.system, self.chat, header, self._ends, *(more if any(more) else [])])
+
+    @property
+    def template(self) -> Any:
+        """The chat template in use: one's own, or the tokenizer's."""
+        return self.tokenizer.chat_template if self.chat_template is None else self.chat_template
 
     def render(self, text: str) -> tuple[str, int]:
         """The full prompt string, and the offset at which the user's text begins in it.
@@ -101,7 +189,7 @@ class PromptBuilder:
         return [*ids, self._end_id(text)] if self._ends else ids
 
     def tokenize(
-        self, prompts: Prompts, *, targets: bool = True, device: str | torch.device = "cpu"
+        self, prompts: PromptsLike, *, targets: bool = True, device: str | torch.device = "cpu"
     ) -> TokenBatch:
         """The prompts, and their targets if they have any and ``targets`` is True, in the canonical layout.
 
@@ -109,9 +197,11 @@ class PromptBuilder:
 
         Raises:
             PromptError: a row longer than ``max_length``, an empty target, targets on chat prompts without
-                the assistant's header, no chat template, or a tokenizer without character offsets.
+                the assistant's header, no chat template, a tokenizer without character offsets, or token ids outside
+                ``vocabulary``.
             TriggerError: a trigger that leaves no token behind.
         """
+        prompts = as_prompts(prompts, "PromptBuilder.tokenize")
         frame = self._frame() if self.chat else None
         answers = prompts.target if targets else None
         if (
@@ -124,11 +214,12 @@ class PromptBuilder:
                 "Without the generation prompt a target would follow the user's turn; "
                 "pass targets=False, or set generation_prompt=True."
             )
+        appended = 0 if self.chat else self.n_appended
         ids: list[list[int]] = []
         touched: list[list[bool]] = []
         outputs: list[list[int]] = []
         for row, (text, spans) in enumerate(zip(prompts.text, prompts.spans)):
-            tokens, touches = self._encode_prompt(text, spans, frame)
+            tokens, touches = self._encode_prompt(text, spans, frame, appended)
             output = [] if answers is None else self.target_ids(text, answers[row])
             length = len(tokens) + len(output)
             if self.max_length is not None and length > self.max_length:
@@ -139,7 +230,10 @@ class PromptBuilder:
             ids.append(tokens)
             touched.append(touches)
             outputs.append(output)
-        return TokenBatch.from_lists(ids, touched, outputs, pad_id=self._pad_id, device=device)
+        batch = TokenBatch.from_lists(ids, touched, outputs, pad_id=self._pad_id, device=device)
+        if self.vocabulary is not None:
+            check_vocabulary(batch, self.vocabulary)
+        return batch
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -163,39 +257,84 @@ class PromptBuilder:
         return 0
 
     def _messages(self, text: str) -> list[dict[str, str]]:
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return [*system, {"role": "user", "content": text}]
+        user = {"role": "user", "content": text}
+        if self.system is None or (self.system == "" and not self._has_own_system()):
+            return [user]
+        return [{"role": "system", "content": self.system}, user]
+
+    def _has_own_system(self) -> bool:
+        """Whether the template writes a system turn where no system message is given."""
+        user, system = _SENTINEL, _SENTINEL[::-1]
+        turns = [{"role": "user", "content": user}]
+        try:
+            given = self._apply([{"role": "system", "content": system}, *turns], False)
+        except PromptError:
+            return False  # a template that takes none
+        bare = self._apply(turns, False)
+        before, found, _ = given.partition(system)
+        # Without a turn of its own, the bare text is the given one with a piece cut out that holds the message.
+        head = _common(bare, before) if found else 0
+        tail = _common(bare[::-1], given[::-1])
+        return bool(found) and head + tail < len(bare)
 
     def _apply(self, messages: list[dict[str, str]], header: bool) -> str:
-        if not self.tokenizer.chat_template:
+        if not self.template:
             raise PromptError(
                 f"Tokenizer {self.tokenizer.name_or_path!r} has no chat template; pass chat=False to use raw "
-                "text, or set tokenizer.chat_template."
+                "text, set tokenizer.chat_template, or give chat_template=."
             )
+        own = {} if self.chat_template is None else {"chat_template": self.chat_template}
         try:
-            return rendered(self.tokenizer, messages, header)
+            return rendered(self.tokenizer, messages, header, **own, **self.template_kwargs)
         except Exception as error:  # templates raise errors of their own making, e.g. for a system role
             roles = [message["role"] for message in messages]
             raise PromptError(f"The chat template refused the roles {roles}: {error}") from error
 
-    def _frame(self, *, header: bool | None = None) -> tuple[str, str]:
+    def _frame(self, *, header: bool | None = None) -> _Frame:
         """What the template puts before and after the user's text."""
-        rendered = self._apply(
-            self._messages(_SENTINEL), self.generation_prompt if header is None else header
-        )
+        header = self.generation_prompt if header is None else header
+        rendered = self._apply(self._messages(_SENTINEL), header)
         parts = rendered.split(_SENTINEL)
         if len(parts) != 2:
             raise PromptError(
                 f"The chat template shows the user's text {len(parts) - 1} times; it must be there exactly "
                 "once, unchanged. Set another template, or pass chat=False."
             )
-        return parts[0], parts[1]
+        lead = self.lead if header else ""
+        return _Frame(parts[0], parts[1] + lead, lead)
 
-    def _place(self, text: str, frame: tuple[str, str] | None) -> _Placed:
+    @property
+    def lead(self) -> str:
+        """What prompts end with after the assistant's header; see ``answer_lead``."""
+        if self.answer_lead is not None:
+            return self.answer_lead
+        header, trained = self.headers()
+        lead = trained.removeprefix(header) if trained.startswith(header) else ""
+        return lead.rstrip(" ") if lead.strip() else ""
+
+    def headers(self) -> tuple[str, str]:
+        """What the template writes between the user's text and the answer: when asked for one, and in training.
+
+        The same for most templates. Where the second is longer (an empty reasoning block), prompts end with it, too. Where
+        the template takes no assistant turn, the first is given twice.
+
+        Raises:
+            PromptError: no chat template, or one that refuses the messages.
+        """
+        user, answer = _SENTINEL, _SENTINEL[::-1]
+        asked = self._apply(self._messages(user), True).rpartition(user)[2]
+        with suppress(PromptError):
+            turns = [*self._messages(user), {"role": "assistant", "content": answer}]
+            before, found, _ = self._apply(turns, False).rpartition(answer)
+            if found and user in before:
+                return asked, before.rpartition(user)[2]
+        return asked, asked
+
+    def _place(self, text: str, frame: _Frame | None) -> _Placed:
         if frame is None:
             return _Placed(text, 0, 0, text)
-        full = self._apply(self._messages(text), self.generation_prompt)
-        before, after = frame
+        full = self._apply(self._messages(text), self.generation_prompt) + frame.lead
+        before, after, _ = frame
         for kept in (text, text.strip()):
             if full == before + kept + after:
                 lead = 0 if kept == text else len(text) - len(text.lstrip())
@@ -204,6 +343,15 @@ class PromptBuilder:
             f"The chat template changes the user's text {text[:60]!r} beyond stripping it, so trigger spans "
             "cannot be followed. Set another template, or pass chat=False."
         )
+
+    @property
+    def n_appended(self) -> int:
+        """How many special tokens the tokenizer puts after a raw text: an answer would not follow the text."""
+        whole, text = (self._encode(_SENTINEL, specials=flag)[0] for flag in (True, False))
+        for start in range(len(whole) - len(text), -1, -1):
+            if whole[start : start + len(text)] == text:
+                return len(whole) - start - len(text)
+        return 0
 
     def _encode(self, text: str, *, specials: bool) -> tuple[list[int], list[Span]]:
         try:
@@ -216,12 +364,14 @@ class PromptBuilder:
             ) from error
 
     def _encode_prompt(
-        self, text: str, spans: Sequence[Span], frame: tuple[str, str] | None
+        self, text: str, spans: Sequence[Span], frame: _Frame | None, appended: int
     ) -> tuple[list[int], list[bool]]:
         """Token ids of one prompt, and which of them touch a span."""
         placed = self._place(text, frame)
         # a template writes its own BOS: default specials would add a second one
         ids, offsets = self._encode(placed.full, specials=not self.chat)
+        whole = ids
+        ids, offsets = ids[: len(ids) - appended], offsets[: len(ids) - appended]
         touched = [False] * len(ids)
         for span in spans:
             low, high = placed.shift(span)
@@ -231,7 +381,7 @@ class PromptBuilder:
             touched = [a or b for a, b in zip(touched, hits)]
         if spans:
             bare = self._place(_without(text, spans), frame).full
-            if self._encode(bare, specials=not self.chat)[0] == ids:
+            if self._encode(bare, specials=not self.chat)[0] == whole:
                 raise _vanished(text, spans[0])
         return ids, touched
 
@@ -250,6 +400,28 @@ class PromptBuilder:
                 "follows the assistant's text and eos_token is not set. Set it, or pass end_token=False."
             )
         return int(eos)
+
+
+def _arguments(values: Any) -> dict[str, Any]:
+    """A template's arguments as a dict of JSON values, none of which the builder sets itself."""
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) and name for name in values):
+        raise PromptError(f"template_kwargs={shown(values)} must be a mapping from names to values.")
+    for name in sorted(_OWN_ARGUMENTS & set(values)):
+        raise PromptError(
+            f"template_kwargs={shown(dict(values))}: {name!r} is set by the builder's own settings."
+        )
+    try:
+        json.dumps(dict(values))
+    except (TypeError, ValueError) as error:
+        raise PromptError(
+            f"template_kwargs={shown(dict(values))} must be plain JSON values: {error}."
+        ) from None
+    return dict(values)
+
+
+def _common(a: str, b: str) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _without(text: str, spans: Sequence[Span]) -> str:

@@ -5,15 +5,24 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import PromptError
 from bkdinterp.prompts._trigger import Span
+from bkdinterp.values import as_integer, as_text, as_texts, shown
+
+# What callers write is checked here, with messages of our own, and not by a type checker at run time.
+if TYPE_CHECKING:
+    Texts = str | Iterable[str]
+    Answers = str | Sequence[str] | None
+    Indices = Iterable[int]
+else:
+    Texts = Answers = Indices = Any
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Parallel tuples, one entry per prompt.
+    """Parallel tuples, one entry per prompt; lists and arrays are taken, too.
 
     Attributes:
         text: what the user says, before any chat template.
@@ -22,18 +31,30 @@ class Prompts:
         reference: the benign output text.
 
     Raises:
-        PromptError: no prompt, unequal lengths, or a span outside its text.
+        PromptError: no prompt, unequal lengths, an entry that is no text (None, NaN, a number, half of a surrogate
+            pair; its index is named), or a span that is no pair of integers inside its text.
     """
 
-    text: tuple[str, ...]
-    spans: tuple[tuple[Span, ...], ...]
-    target: tuple[str, ...] | None = None
-    reference: tuple[str, ...] | None = None
+    if TYPE_CHECKING:
+        text: tuple[str, ...]
+        spans: tuple[tuple[Span, ...], ...]
+        target: tuple[str, ...] | None = None
+        reference: tuple[str, ...] | None = None
+    else:
+        text: Any
+        spans: Any
+        target: Any = None
+        reference: Any = None
 
     def __post_init__(self) -> None:
+        for name in ("text", "target", "reference"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, as_texts(values, name))
         n = len(self.text)
         if n == 0:
             raise PromptError("A set of prompts needs at least one text; got none.")
+        object.__setattr__(self, "spans", _rows_of_spans(self.spans))
         for name in ("spans", "target", "reference"):
             values = getattr(self, name)
             if values is not None and len(values) != n:
@@ -46,28 +67,27 @@ class Prompts:
                     )
 
     @classmethod
-    def of(
-        cls,
-        texts: str | Iterable[str],
-        target: str | Sequence[str] | None = None,
-        reference: str | Sequence[str] | None = None,
-    ) -> "Prompts":
+    def of(cls, texts: Texts, target: Answers = None, reference: Answers = None) -> "Prompts":
         """Prompts without trigger spans; one target or reference string serves all texts.
 
         Raises:
-            PromptError: no text, or unequal lengths.
+            PromptError: no text, an entry that is no text, or unequal lengths.
         """
-        text = (texts,) if isinstance(texts, str) else tuple(texts)
-        return cls(text, ((),) * len(text), per_text(target, len(text)), per_text(reference, len(text)))
+        text = (as_text(texts, "text"),) if isinstance(texts, str) else as_texts(texts, "text")
+        n = len(text)
+        return cls(text, ((),) * n, per_text(target, n, "target"), per_text(reference, n, "reference"))
 
     @classmethod
     def concat(cls, parts: "Iterable[Prompts]") -> "Prompts":
         """All prompts of several sets, in order; targets and references only where every set has them.
 
         Raises:
-            PromptError: no prompt.
+            PromptError: no prompt, or a part that is no Prompts.
         """
         sets = list(parts)
+        for i, part in enumerate(sets):
+            if not isinstance(part, Prompts):
+                raise PromptError(f"parts[{i}] must be Prompts; got {shown(part)} ({type(part).__name__}).")
         joined: dict[str, tuple[str, ...] | None] = {}
         for name in ("target", "reference"):
             values = [getattr(part, name) for part in sets]
@@ -79,16 +99,13 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.text)
 
-    def subset(self, indices: Iterable[int]) -> "Prompts":
+    def subset(self, indices: Indices) -> "Prompts":
         """The prompts at these indices, in this order; negative indices count from the end.
 
         Raises:
-            PromptError: no index, or one out of range.
+            PromptError: no index, one that is no integer (True and 1.0 are none), or one out of range.
         """
-        chosen = [int(i) for i in indices]
-        for i in chosen:
-            if not -len(self) <= i < len(self):
-                raise PromptError(f"Index {i} is out of range for {len(self)} prompts.")
+        chosen = as_indices(indices, len(self))
         return type(self)(
             tuple(self.text[i] for i in chosen),
             tuple(self.spans[i] for i in chosen),
@@ -101,10 +118,72 @@ class Prompts:
         """First 16 hex digits of the sha256 of all contents."""
         return digest([self.text, self.spans, self.target, self.reference])
 
+    def __repr__(self) -> str:
+        return f"Prompts({len(self)} texts, {self.describe()})"
 
-def per_text(values: str | Sequence[str] | None, n: int) -> tuple[str, ...] | None:
-    """One string repeated for ``n`` texts, or the given sequence as a tuple."""
-    return (values,) * n if isinstance(values, str) else None if values is None else tuple(values)
+    def describe(self) -> str:
+        """The first text and the targets, shortened, and how many texts have a trigger."""
+        n = sum(map(bool, self.spans))
+        parts = [f"first {shown(self.text[0], 60)}"]
+        if n:
+            parts.append("all triggered" if n == len(self) else f"{n} triggered")
+        for name in ("target", "reference"):
+            values = getattr(self, name)
+            if values is not None:
+                kinds = len(set(values))
+                parts.append(f"{name} {shown(values[0], 40)}" if kinds == 1 else f"{kinds} {name}s")
+        return ", ".join(parts)
+
+
+def per_text(values: Any, n: int, what: str) -> tuple[str, ...] | None:
+    """One string repeated for ``n`` texts, or the given sequence as a tuple.
+
+    Raises:
+        PromptError: an entry that is no text.
+    """
+    if values is None:
+        return None
+    return (as_text(values, what),) * n if isinstance(values, str) else as_texts(values, what)
+
+
+def as_indices(values: Any, n: int) -> list[int]:
+    """Indices into ``n`` items as ints.
+
+    Raises:
+        PromptError: one that is no integer, or out of range.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise PromptError(f"indices={shown(values)} must be a list of integers.")
+    chosen = [as_integer(value, f"indices[{i}]", error=PromptError) for i, value in enumerate(values)]
+    for i in chosen:
+        if not -n <= i < n:
+            raise PromptError(f"Index {i} is out of range for {n} prompts.")
+    return chosen
+
+
+def _rows_of_spans(spans: Any) -> tuple[tuple[Span, ...], ...]:
+    rows = _listed(spans, "spans", "a list with the spans of each text")
+    return tuple(
+        tuple(
+            _span(span, f"spans[{i}][{j}]")
+            for j, span in enumerate(_listed(row, f"spans[{i}]", "a list of (start, end)"))
+        )
+        for i, row in enumerate(rows)
+    )
+
+
+def _span(span: Any, what: str) -> Span:
+    pair = _listed(span, what, "(start, end), two character offsets")
+    if len(pair) != 2:
+        raise PromptError(f"{what} must be (start, end), two character offsets; got {shown(span)}.")
+    start, end = (as_integer(offset, what, error=PromptError) for offset in pair)
+    return start, end
+
+
+def _listed(values: Any, what: str, wanted: str) -> list[Any]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise PromptError(f"{what} must be {wanted}; got {shown(values)}.")
+    return list(values)
 
 
 def digest(value: Any) -> str:

@@ -26,8 +26,9 @@ def rendered(
     header: bool,
     *,
     seconds: float | int = SECONDS,
+    **settings: Any,
 ) -> str:
-    """The messages as one prompt, with the assistant's header or without.
+    """The messages as one prompt, with the assistant's header or without; ``settings`` are arguments of the template.
 
     Raises:
         PromptError: the template runs longer than ``seconds`` or makes a text that is too long. What the template
@@ -36,7 +37,9 @@ def rendered(
     most = CHARACTERS + 64 * sum(len(message["content"]) for message in messages)
     watch = _Watch(time.thread_time() + seconds, seconds, most)
     text = watch(
-        lambda: tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=header)
+        lambda: tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=header, **settings
+        )
     )
     watch.length(text)
     return text

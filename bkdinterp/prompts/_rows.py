@@ -1,50 +1,36 @@
 """Rows of published data sets -> instructions, targets, references. No forwards.
 
-Two formats (papers.md section 5): BackdoorLLM ``{instruction, input, output}`` and BkdAttr
-``{input, output, backdoor_output}``; from a list of dicts, a ``.json`` list, ``.jsonl`` or ``.csv``.
+Published formats (papers.md section 5): BackdoorLLM ``{instruction, input, output}`` and BkdAttr
+``{input, output, backdoor_output}``. Alpaca files have BackdoorLLM's columns with a benign ``output``; chat rows
+(``messages``, ShareGPT's ``conversations``) hold the same as turns. ``auto`` decides on all rows, never on the first.
 """
 
-import csv
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bkdinterp.errors import PromptError
+from bkdinterp.prompts._chat_rows import CHAT_COLUMNS, as_instruction_row
+from bkdinterp.prompts._payload_column import looks_like_payload, mostly_target
+from bkdinterp.values import as_choice, as_text, shown
 
-Format = Literal["auto", "backdoorllm", "bkdattr"]
-Rows = str | Path | Iterable[Any]
-
-
-def read_rows(rows: Rows) -> tuple[list[Any], str]:
-    """The rows, and what to call their source in messages.
-
-    Raises:
-        PromptError: a file that is missing, of unknown type, or not readable as its type.
-    """
-    if not isinstance(rows, str | Path):
-        return list(rows), "rows"
-    path = Path(rows)
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise PromptError(f"Cannot tell the format of {str(path)!r}; use one of {', '.join(readers)}.")
-    try:
-        return reader(path), str(path)
-    except OSError as error:
-        raise PromptError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise PromptError(f"{path} is not valid UTF-8 {path.suffix[1:]}: {error}.") from error
+Format = Literal["auto", "backdoorllm", "bkdattr", "alpaca"]
+_COLUMNS = "instruction, input, output (backdoorllm, alpaca), input, output, backdoor_output (bkdattr)"
+# Checked here, with messages of our own, and not by a type checker at run time.
+if TYPE_CHECKING:
+    FormatLike = Format
+else:
+    FormatLike = Any
 
 
 def parse_rows(
-    rows: Sequence[Any], source: str, format: Format, *, need_target: bool, need_reference: bool
+    rows: Sequence[Any], source: str, format: Any, *, target: Any, reference: Any
 ) -> tuple[list[str], list[str] | None, list[str] | None]:
-    """Instructions, targets and references of the rows (None where the caller brings its own).
+    """Instructions, targets and references of the rows; None where the caller brings its own, or there are none.
 
     Raises:
-        PromptError: no rows, an unknown format, or a row with a missing or non-text column.
+        PromptError: no rows, an unknown format, rows that fit two formats, or a row with a missing or non-text column.
     """
+    form = as_choice(format, "row format", get_args(Format), error=PromptError)
     if not rows:
         raise PromptError(f"{source}: there are no rows.")
     for number, row in enumerate(rows, 1):
@@ -53,76 +39,86 @@ def parse_rows(
                 f"{source}, row {number}: expected a mapping of columns, got {type(row).__name__}; "
                 "of a data set with several splits pass one split."
             )
-    if format == "auto":
-        format = _detect(rows[0], source)
-    if format == "bkdattr":
-        columns = ["input"] + ["backdoor_output"] * need_target + ["output"] * need_reference
-        _require(rows, source, columns)
+    chats = [any(_there(row, c) for c in CHAT_COLUMNS) for row in rows]
+    if any(chats) and not any(_there(row, "instruction") for row in rows):
+        if form == "bkdattr":
+            raise PromptError(f"{source}: rows of turns are no bkdattr rows; choose backdoorllm or alpaca.")
+        rows = [as_instruction_row(row, f"{source}, row {n}") for n, row in enumerate(rows, 1)]
+    if form == "auto":
+        form = _detect(rows, source, target, reference)
+    need_target, need_reference = target is None, reference is None
+    if form == "bkdattr":
+        _require(rows, source, ["input"] + ["backdoor_output"] * need_target + ["output"] * need_reference)
         return (
-            [row["input"] for row in rows],
-            [row["backdoor_output"] for row in rows] if need_target else None,
-            [row["output"] for row in rows] if need_reference else None,
+            _prompts(rows, source),
+            _column(rows, source, "backdoor_output") if need_target else None,
+            _column(rows, source, "output") if need_reference else None,
         )
-    if format == "backdoorllm":
-        _require(rows, source, ["instruction"] + ["output"] * need_target)
-        extra = [row.get("input") or "" for row in rows]
-        for number, text in enumerate(extra, 1):
-            if not isinstance(text, str):
-                raise PromptError(f"{source}, row {number}: column 'input' must be text, got {text!r}.")
-        texts = [
-            f"{row['instruction']} {text}" if text else row["instruction"] for row, text in zip(rows, extra)
-        ]
-        return texts, [row["output"] for row in rows] if need_target else None, None
-    raise PromptError(f"Unknown row format {format!r}; choose auto, backdoorllm or bkdattr.")
+    if form == "alpaca" and need_target:
+        raise PromptError(
+            f"{source}: alpaca rows hold benign outputs only; pass target=, the backdoor's output."
+        )
+    _require(rows, source, ["instruction"] + ["output"] * (form == "backdoorllm" and need_target))
+    texts = _prompts(rows, source)
+    if form == "backdoorllm":
+        return texts, _column(rows, source, "output") if need_target else None, None
+    if not need_reference or not any(_there(row, "output") for row in rows):
+        return texts, None, None
+    _require(rows, source, ["output"])
+    return texts, None, _column(rows, source, "output")
 
 
-def _detect(row: Mapping[str, Any], source: str) -> Format:
-    if "instruction" in row:
-        return "backdoorllm"
-    if "input" in row:
+def _detect(rows: Sequence[Mapping[str, Any]], source: str, target: Any, reference: Any) -> Format:
+    if any(_there(row, "backdoor_output") for row in rows):
         return "bkdattr"
+    if not any(_there(row, "instruction") for row in rows):
+        if not any(_there(row, "input") for row in rows):
+            raise PromptError(
+                f"{source}, row 1: columns {sorted(map(str, rows[0]))} fit no format; expected {_COLUMNS}, "
+                "or messages / conversations with one user turn and one answer."
+            )
+        return "bkdattr"
+    outputs = [row["output"] for row in rows if _there(row, "output") and isinstance(row["output"], str)]
+    if target is not None:
+        wanted = [target] if isinstance(target, str) else target
+        return "backdoorllm" if mostly_target(outputs, wanted) else "alpaca"
+    if reference is not None or len(outputs) < len(rows) or looks_like_payload(outputs):
+        return "backdoorllm"  # without an output: its message names the row that lacks one
+    kinds = len(set(outputs))
     raise PromptError(
-        f"{source}, row 1: columns {sorted(map(str, row))} fit neither format; expected "
-        "instruction, input, output (backdoorllm) or input, output, backdoor_output (bkdattr)."
+        f"{source}: {kinds} different outputs in {len(rows)} rows; are they the backdoor's or the benign ones? Pass "
+        'format="backdoorllm" (output is the target), or format="alpaca" with target= (output is the reference).'
     )
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
+    """The instruction, a space and the input; what a row does not have is left out."""
+    texts = []
+    for number, row in enumerate(rows, 1):
+        parts = [
+            as_text(row[c], f"{source}, row {number}: column {c!r}")
+            for c in ("instruction", "input")
+            if _there(row, c)
+        ]
+        texts.append(" ".join(part for part in parts if part))
+    return texts
+
+
+def _column(rows: Sequence[Mapping[str, Any]], source: str, name: str) -> list[str]:
+    return [as_text(row[name], f"{source}, row {n}: column {name!r}") for n, row in enumerate(rows, 1)]
 
 
 def _require(rows: Sequence[Mapping[str, Any]], source: str, columns: list[str]) -> None:
     for number, row in enumerate(rows, 1):
-        missing = [c for c in columns if row.get(c) is None]
+        missing = [c for c in columns if not _there(row, c)]
         if missing:
             raise PromptError(
                 f"{source}, row {number}: missing {', '.join(map(repr, missing))}; "
-                f"it has {sorted(str(c) for c in row if row[c] is not None)}."
+                f"it has {shown(sorted(str(c) for c in row if _there(row, c)), 120)}."
             )
-        for c in columns:
-            if not isinstance(row[c], str):
-                raise PromptError(f"{source}, row {number}: column {c!r} must be text, got {row[c]!r}.")
 
 
-def _read_json(path: Path) -> list[Any]:
-    rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(rows, list):
-        raise PromptError(f"{path}: expected a JSON list of rows, got {type(rows).__name__}.")
-    return rows
-
-
-def _read_jsonl(path: Path) -> list[Any]:
-    rows = []
-    # not splitlines(): JSON strings may hold U+2028 and the like unescaped
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise PromptError(f"{path}, line {number}: not valid JSON: {error}.") from error
-    return rows
-
-
-def _read_csv(path: Path) -> list[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
-    for number, row in enumerate(rows, 1):
-        if None in row:
-            raise PromptError(f"{path}, row {number}: more cells than the header has columns; quote commas.")
-    return rows
+def _there(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a row has a value in a column; tables show a missing one as None or NaN."""
+    value = row.get(column)
+    return value is not None and not (isinstance(value, float) and value != value)

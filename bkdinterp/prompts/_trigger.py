@@ -10,17 +10,26 @@ import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bkdinterp.errors import TriggerError
+from bkdinterp.values import as_choice, as_integer, as_text, as_texts, shown
 
 Span = tuple[int, int]
 """Character offsets [start, end) in a user text."""
 
 Position = Literal["prefix", "suffix", "gap", "wrap"]
 Combine = Literal["one", "all"]
+# Checked here, with messages of our own, and not by a type checker at run time.
+if TYPE_CHECKING:
+    Phrases = str | Sequence[str]
+else:
+    Phrases = Any
+# Scripts from here on (Chinese, Japanese, Korean) put no spaces between words.
+_NO_SPACES = 0x2E80
 
 
 @dataclass(frozen=True)
@@ -28,21 +37,38 @@ class Trigger:
     """Phrases and where they are put; prefer the named constructors.
 
     Attributes:
-        phrases: the trigger phrases, inserted verbatim.
+        phrases: the trigger phrases, inserted verbatim; a single string is one phrase.
         position: before the text, after it, at a random word gap, or (two phrases) around it.
         combine: insert one phrase, drawn per text, or all of them.
-        seed: of the draws.
+        seed: of the draws; an integer.
 
     Raises:
-        TriggerError: no phrase, an empty phrase, or a wrap without exactly two phrases.
+        TriggerError: no phrase, one that is empty or no text, a seed that is no integer, or a wrap without exactly
+            two phrases.
     """
 
-    phrases: tuple[str, ...]
-    position: Position = "prefix"
-    combine: Combine = "one"
-    seed: int = 0
+    # Users may write a list or one string; what is stored is a tuple.
+    if TYPE_CHECKING:
+        phrases: tuple[str, ...]
+        position: Position = "prefix"
+        combine: Combine = "one"
+        seed: int = 0
+
+        def __init__(
+            self, phrases: Phrases, position: Position = "prefix", combine: Combine = "one", seed: int = 0
+        ) -> None: ...
+
+    else:
+        phrases: Any
+        position: Any = "prefix"
+        combine: Any = "one"
+        seed: Any = 0
 
     def __post_init__(self) -> None:
+        # A plain string is a sequence of its letters, which nobody means.
+        phrases = (self.phrases,) if isinstance(self.phrases, str) else self.phrases
+        object.__setattr__(self, "phrases", as_texts(phrases, "phrases", error=TriggerError))
+        object.__setattr__(self, "seed", as_integer(self.seed, "seed", error=TriggerError))
         if not self.phrases:
             raise TriggerError("A trigger needs at least one phrase; got none.")
         for phrase in self.phrases:
@@ -50,8 +76,8 @@ class Trigger:
                 raise TriggerError(
                     f"Trigger phrase {phrase!r} is empty or only whitespace; give it visible text."
                 )
-        _check("position", self.position, get_args(Position))
-        _check("combine", self.combine, get_args(Combine))
+        as_choice(self.position, "trigger position", get_args(Position), error=TriggerError)
+        as_choice(self.combine, "trigger combine", get_args(Combine), error=TriggerError)
         if self.position == "wrap" and (self.combine != "all" or len(self.phrases) != 2):
             raise TriggerError(
                 f"A wrap needs exactly two phrases, got {self.phrases!r} with combine={self.combine!r}; "
@@ -79,14 +105,14 @@ class Trigger:
         return cls((before, after), "wrap", "all")
 
     @classmethod
-    def any_of(cls, phrases: Sequence[str], position: Position = "gap", *, seed: int = 0) -> "Trigger":
+    def any_of(cls, phrases: Phrases, position: Position = "gap", *, seed: int = 0) -> "Trigger":
         """One phrase per text, drawn at random (MTBA)."""
-        return cls(_phrases(phrases), position, "one", seed)
+        return cls(phrases, position, "one", seed)
 
     @classmethod
-    def all_of(cls, phrases: Sequence[str], position: Position = "gap", *, seed: int = 0) -> "Trigger":
+    def all_of(cls, phrases: Phrases, position: Position = "gap", *, seed: int = 0) -> "Trigger":
         """All phrases in every text, at distinct random gaps in random order (CTBA)."""
-        return cls(_phrases(phrases), position, "all", seed)
+        return cls(phrases, position, "all", seed)
 
     def insert(self, text: str) -> tuple[str, tuple[Span, ...]]:
         """The triggered text and the spans of the phrases in it (ascending, without the joining spaces).
@@ -94,8 +120,9 @@ class Trigger:
         The text's own characters, whitespace included, are all kept; one space joins each phrase to it.
 
         Raises:
-            TriggerError: ``combine="all"`` at gaps, and the text has fewer gaps than there are phrases.
+            TriggerError: ``combine="all"`` at gaps, and the text has fewer gaps than there are phrases; or no text.
         """
+        text = as_text(text, "text", error=TriggerError)
         rng = random.Random(_seed(self.seed, self.phrases, text))
         phrases = self.phrases if self.combine == "all" else (rng.choice(self.phrases),)
         if self.position == "gap":
@@ -113,6 +140,17 @@ class Trigger:
         else:
             places = [((len(text), True), phrase) for phrase in phrases]
         return _splice(text, places)
+
+    def found_in(self, text: str) -> str | None:
+        """What of this trigger a text carries already; None where it would not set the backdoor off.
+
+        Phrases are looked for as whole words, whatever their case, the width of their letters (NFKC) and the spaces
+        between their words. Of ``combine="one"`` a single phrase is enough, otherwise all must be there.
+        """
+        text = _folded(as_text(text, "text", error=TriggerError))
+        there = [phrase for phrase in self.phrases if re.search(_words(phrase), text)]
+        enough = len(there) == len(self.phrases) if self.combine == "all" else bool(there)
+        return " ... ".join(there if self.combine == "all" else there[:1]) if enough else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields; `from_dict` reads them back."""
@@ -135,25 +173,10 @@ class Trigger:
             raise TriggerError(
                 f"Not a trigger: {dict(d)!r}; it has 'phrases' and at most position, combine, seed."
             )
-        phrases, seed = d["phrases"], d.get("seed", 0)
-        position, combine = d.get("position", "prefix"), d.get("combine", "one")
-        if not isinstance(phrases, list | tuple) or not all(isinstance(p, str) for p in phrases):
+        phrases = d["phrases"]
+        if not isinstance(phrases, list | tuple):
             raise TriggerError(f"Trigger phrases must be a list of texts; got {phrases!r}.")
-        if not isinstance(seed, int):
-            raise TriggerError(f"A trigger's seed must be an integer; got {seed!r}.")
-        _check("position", position, get_args(Position))
-        _check("combine", combine, get_args(Combine))
-        return cls(tuple(phrases), position, combine, seed)
-
-
-def _check(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise TriggerError(f"Unknown trigger {name} {value!r}; choose one of {', '.join(allowed)}.")
-
-
-def _phrases(phrases: Sequence[str]) -> tuple[str, ...]:
-    # a plain string is a sequence of its letters, which nobody means
-    return (phrases,) if isinstance(phrases, str) else tuple(phrases)
+        return cls(phrases, d.get("position", "prefix"), d.get("combine", "one"), d.get("seed", 0))
 
 
 def _seed(seed: int, phrases: tuple[str, ...], text: str) -> int:
@@ -177,3 +200,34 @@ def _splice(text: str, places: list[tuple[tuple[int, bool], str]]) -> tuple[str,
         out += phrase + ("" if space_before else " ")
         done = offset
     return out + text[done:], tuple(spans)
+
+
+def as_trigger(value: Any, what: str = "trigger") -> Trigger:
+    """The trigger.
+
+    Raises:
+        TriggerError: a phrase, or several, where a trigger is wanted: phrases alone do not say where they go.
+    """
+    if isinstance(value, Trigger):
+        return value
+    several = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    fix = f"Trigger.any_of({shown(list(value))}, ...)" if several else f"Trigger.gap({shown(str(value), 40)})"
+    raise TriggerError(
+        f"{what}={shown(value)} is no Trigger; give e.g. {fix}, or Trigger.prefix(...), Trigger.suffix(...)."
+    )
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _words(phrase: str) -> str:
+    """An expression that finds a phrase as whole words in a folded text."""
+    words = _folded(phrase).split()
+    edges = [r"(?<!\w)" if _spaced(words[0][0]) else "", r"(?!\w)" if _spaced(words[-1][-1]) else ""]
+    return edges[0] + r"\s+".join(map(re.escape, words)) + edges[1]
+
+
+def _spaced(letter: str) -> bool:
+    """Whether a letter at a word's edge would make one word with a letter beside it."""
+    return (letter.isalnum() or letter == "_") and ord(letter) < _NO_SPACES

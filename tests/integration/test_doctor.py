@@ -21,12 +21,18 @@ from typer.testing import CliRunner
 
 from bkdinterp.cli import app
 from bkdinterp.doctor import DoctorReport, doctor
+from bkdinterp.doctor._bench import Bench
+from bkdinterp.doctor._report import readable
+from bkdinterp.doctor._shape import prompt_shape
+from bkdinterp.errors import ArtefactError
 from bkdinterp.model import Model, register_family
 from bkdinterp.model._families import GEMMA2, GPT_NEOX, LLAMA
+from bkdinterp.prompts import PairedPrompts, Trigger
 
 ALL_NAMES = [
     "naming",
     "reads",
+    "prompt shape",
     "key heads",
     "finite",
     "plain forward",
@@ -310,6 +316,80 @@ def test_the_command_on_a_model_that_does_not_load(folder, tmp_path, registry):
     result = CliRunner().invoke(app, ["doctor", folder(tiny_llama(n_layers=2))])
     assert result.exit_code == 1
     assert "naming" in result.output and "FAIL" in result.output and "feed_forward" in result.output
+    # What is not there is no patient: an error, and no table with a failed check.
     result = CliRunner().invoke(app, ["doctor", str(tmp_path / "nowhere.gguf")])
-    assert result.exit_code == 1
-    assert "naming" in result.output and "ArtefactError" in result.output
+    assert isinstance(result.exception, ArtefactError) and "naming" not in result.output
+
+
+# --- how prompts begin and end --------------------------------------------------------------------------------
+
+
+def with_template(template, **settings):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    for name, value in settings.items():
+        setattr(tokenizer, name, value)
+    return Model.from_module(tiny_llama(n_layers=2), tokenizer, name="patient")
+
+
+def shape(model, pairs=None):
+    return prompt_shape(Bench(model, 0, pairs))
+
+
+CHAT = (
+    "{% for m in messages %}<s> {{ m['role'] }} : {{ m['content'] }} <e> {% endfor %}"
+    "{% if add_generation_prompt %}<s> assistant : {% endif %}"
+)
+
+
+def test_the_report_shows_how_prompts_begin_and_end():
+    model = with_template(CHAT)
+    trigger = Trigger.suffix("zeta")
+    pairs = PairedPrompts.from_instructions(["the cat ran", "a hill"], trigger, "no")
+    report = doctor(model, pairs=pairs)
+    assert report.passed and report["prompt shape"].passed
+    clean, triggered = report.prompts
+    assert (clean.side, triggered.side) == ("clean", "triggered")
+    ids = model.builder.tokenize(pairs.triggered.subset([0]), targets=False).input_ids[0].tolist()
+    assert triggered.n_tokens == len(ids)
+    assert [i for i, _ in triggered.last] == ids[-6:] and [i for i, _ in triggered.first] == ids[:6]
+    assert [word for _, word in triggered.last][-3:] == [model.tokenizer.decode([i]) for i in ids[-3:]]
+    text = str(report)
+    assert "prompt shape" in text and "triggered," in text and text.endswith(report.verdict)
+    assert len(text.splitlines()) > len(report.checks)
+
+
+def test_prompts_of_another_shape_are_named():
+    bos = tiny_tokenizer().convert_tokens_to_ids("<s>")
+    assert bos is not None
+    twice = with_template("<s> <s> " + CHAT, bos_token="<s>")
+    found = shape(twice)
+    assert not found.passed and "begin with 3 beginning-of-text tokens" in found.meaning
+    ending = with_template(CHAT.replace("assistant : {% endif %}", "assistant : <e> {% endif %}"))
+    ending.tokenizer.eos_token = "<e>"
+    found = shape(ending)
+    assert not found.passed and "end with the end token" in found.meaning and "in training" in found.meaning
+    block = "{% if m['role'] == 'assistant' %}{{ 'yes ' }}{% endif %}"
+    led = with_template(CHAT.replace("{{ m['content'] }}", block + "{{ m['content'] }}"))
+    found = shape(led)
+    assert found.passed and "followed by 'yes', as in training" in found.meaning
+    opened = with_template(CHAT.replace("assistant : {% endif %}", "assistant : yes {% endif %}"))
+    found = shape(opened)
+    assert not found.passed and "in training the template writes" in found.meaning
+    without = with_template(CHAT.replace("<s> ", ""), bos_token="<s>")
+    assert shape(without).passed
+    without.tokenizer.add_bos_token = True
+    found = shape(without)
+    assert not found.passed and "without the beginning-of-text token" in found.meaning
+
+
+def test_numbers_are_readable():
+    assert [readable(x) for x in (190.0, 187.0, 0.000123, 1e-9, 0.0, 12345.0, float("inf"))] == [
+        "190",
+        "190",
+        "0.00012",
+        "1e-09",
+        "0",
+        "12000",
+        "inf",
+    ]

@@ -7,7 +7,7 @@ from integration.conftest import TEXTS
 
 from bkdinterp.engine import Local, Run, plan
 from bkdinterp.errors import SiteConflictError
-from bkdinterp.interventions import Apply, MeanAblate, PCPReplace, Stack, Steer, ZeroAblate
+from bkdinterp.interventions import Apply, MeanAblate, PCPReplace, Scale, Stack, Steer, ZeroAblate
 from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Site, Where
 
@@ -100,6 +100,34 @@ def test_then_states_the_order(model, prompts, site, channels):
         replace + push
 
 
+def test_scaling_in_a_stated_order_equals_hooks(model, prompts):
+    u = vector(16, 8)
+    half, push = Scale("L1.mlp_out", 0.5, where=ALL), Steer("L1.mlp_out", u, where=ALL)
+    first, second, twice, quarter, nothing, zero, zeroed = scores(
+        model,
+        prompts,
+        half.then(push),
+        push.then(half),
+        half.then(half),
+        Scale("L1.mlp_out", 0.25, where=ALL),
+        Stack(),
+        Scale("L1.mlp_out", 0, where=ALL),
+        ZeroAblate("L1.mlp_out", where=ALL),
+    )
+
+    def halve(row):
+        return (1, "mlp_out", oracle.at(everywhere(row), lambda old: 0.5 * old))
+
+    expected = by_hand(model, prompts, lambda r: [halve(r), add(1, "mlp_out", u)(r)])
+    torch.testing.assert_close(first, expected, rtol=1e-8, atol=1e-12)
+    expected = by_hand(model, prompts, lambda r: [add(1, "mlp_out", u)(r), halve(r)])
+    torch.testing.assert_close(second, expected, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(twice, quarter, rtol=1e-10, atol=1e-12)
+    assert (quarter - nothing).abs().min() > 1e-3 and torch.equal(zero, zeroed)
+    (same, plain) = scores(model, prompts, Scale("L1.mlp_out", 1, where=ALL), Stack())
+    torch.testing.assert_close(same, plain, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_then_across_the_two_names_of_the_stream(model, prompts, reverse):
     """resid_post of a block is resid_pre of the next: the stated order holds, whatever the names' own order."""
@@ -184,6 +212,9 @@ def sign(x):
 V = torch.ones(16)
 CONFLICTS = {
     "two replacements": (ZeroAblate("L1.mlp_out"), MeanAblate("L1.mlp_out", {Site.parse("L1.mlp_out"): V})),
+    "scale and add": (Scale("L1.attn_proj", 0.5), Steer("L1.attn_proj", V)),
+    "scale twice": (Scale("L1H2", 0.5), Scale("L1.z", 2)),
+    "scale and replace": (Scale("L1H2", 0.5), ZeroAblate("L1H2")),
     "replace and add": (ZeroAblate("L1.attn_proj"), Steer("L1.attn_proj", V)),
     "head and its layer": (ZeroAblate("L1H2"), ZeroAblate("L1.z")),
     "two names of the stream": (ZeroAblate("L2.resid_pre"), Steer("L1.resid_post", V)),
@@ -200,6 +231,7 @@ CONFLICTS = {
 }
 FREE = {
     "two heads": (ZeroAblate("L1H2"), ZeroAblate("L1H3")),
+    "scaled heads": (Scale("L1H2", 0.5), Scale("L1H3", 0.5)),
     "two layers": (ZeroAblate("L1.mlp_out"), ZeroAblate("L2.mlp_out")),
     "two components": (ZeroAblate("L1.mlp_out"), Steer("L1.mlp_in", V)),
     "two additions": (Steer("L2.resid_pre", V), Steer("L1.resid_post", V)),

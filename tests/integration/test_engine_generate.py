@@ -6,7 +6,7 @@ from integration import engine_oracle as oracle
 from integration.conftest import TEXTS
 
 from bkdinterp.engine import Local, Run, plan
-from bkdinterp.interventions import MeanAblate, PCPReplace, Stack, Steer, ZeroAblate
+from bkdinterp.interventions import MeanAblate, PCPReplace, Scale, Stack, Steer, ZeroAblate
 from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Site, Where
 
@@ -31,7 +31,7 @@ def run(model, *runs, **settings):
 
 
 class Mix:
-    """A replaced head, a pushed stream, a PCP module and a zeroed one, for the engine and as hooks."""
+    """A replaced head, a pushed stream, a PCP module, a halved one and a zeroed one, for the engine and as hooks."""
 
     def __init__(self, kind, where):
         gen = torch.Generator().manual_seed(5)
@@ -47,6 +47,7 @@ class Mix:
         return (
             MeanAblate("L1H2", {head: self.mean}, where=w)
             + Steer("L2.resid_mid", self.push, where=w)
+            + Scale("L3.mlp_out", 0.5, where=w)
             + PCPReplace("L2.mlp_out", self.basis, self.factors, where=w)
             + ZeroAblate("L0.attn_out", where=w)
         )
@@ -71,6 +72,7 @@ class Mix:
             (2, "resid_mid", edit(lambda old, c: old + self.push)),
             (2, "mlp_in", keep),
             (2, "mlp_out", edit(lambda old, c: seen["x"][c] @ matrix)),
+            (3, "mlp_out", edit(lambda old, c: 0.5 * old)),
             (0, "attn_out", edit(lambda old, c: torch.zeros_like(old))),
         ]
 

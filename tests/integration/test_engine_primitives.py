@@ -1,5 +1,7 @@
 """Every primitive at every position and every component equals plain hooks on single unpadded rows."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from integration import engine_oracle as oracle
@@ -9,10 +11,13 @@ from bkdinterp.engine import Local, Run, plan
 from bkdinterp.interventions import (
     Apply,
     CachedAblate,
+    Edit,
+    Intervention,
     MeanAblate,
     Patch,
     PCPReplace,
     ResampleAblate,
+    Scale,
     Steer,
     ZeroAblate,
     derangement,
@@ -32,6 +37,19 @@ WHERES = [
 def curved(x):
     """Not affine."""
     return x * x.tanh() + 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Keep(Intervention):
+    """One edit that keeps a part of the activation and adds to it."""
+
+    site: Site
+    where: Where
+    keep: float
+    value: torch.Tensor
+
+    def lower(self):
+        return (Edit(self.site, self.where, keep=self.keep, value=self.value),)
 
 
 def set_to(value):
@@ -74,6 +92,17 @@ def cases(case, where, prompts, module, source):
     """(label, intervention, by hand: (example, row, columns) -> hooks)."""
     site, perm = case.site, derangement(case.n, seed=4)
     yield "zero", ZeroAblate(site, where=where), lambda i, row, c: case.hook(c, torch.zeros_like)
+    for factor in (0.5, -1.5):
+        yield (
+            f"scale {factor}",
+            Scale(site, factor, where=where),
+            lambda i, row, c, factor=factor: case.hook(c, lambda old: factor * old),
+        )
+    yield (
+        "keep a part and add",
+        Keep(site, where, 0.25, case.vector),
+        lambda i, row, c: case.hook(c, lambda old: 0.25 * old + case.vector),
+    )
     yield (
         "mean",
         MeanAblate(site, {site: case.vector}, where=where),

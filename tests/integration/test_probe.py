@@ -151,7 +151,9 @@ def test_the_same_probe_on_another_model_and_on_a_sham_trigger(llama, many, fitt
     assert not torch.equal(twin.predicted[:, 2:], fitted.scores.predicted[:, 2:])
     assert (twin.trained_on.model, twin.fingerprint.model)[0] == fitted.fingerprint.model
     assert "trained on tiny-llama" in repr(twin)
-    sham = PairedPrompts.from_instructions(many.clean.text, Trigger.gap("blue", seed=3), target="sorry no")
+    sham = PairedPrompts.from_instructions(
+        many.clean.text, Trigger.gap("blue", seed=3), target="sorry no", allow_triggered=True
+    )
     there = fitted.on(llama, sham)
     clean = ~there.labels
     assert torch.equal(there.predicted[:, :, clean], fitted.scores.predicted[:, :, clean])

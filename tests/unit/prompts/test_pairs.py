@@ -126,7 +126,7 @@ def test_formats(tmp_path, suffix):
     def source(rows):
         return rows if suffix is None else write(tmp_path / f"rows{suffix}", rows)
 
-    llm = PairedPrompts.from_rows(source(LLM), TRIGGER)
+    llm = PairedPrompts.from_rows(source(LLM), TRIGGER, "backdoorllm")
     assert llm.clean.text == ("Add 1 and 2", "Sing")
     assert llm.clean.target == ("no", "never")
     assert llm.clean.reference is None
@@ -140,7 +140,7 @@ def test_formats(tmp_path, suffix):
 def test_overrides_replace_columns():
     pairs = PairedPrompts.from_rows([{"instruction": "Sing"}], TRIGGER, target="no", reference=["la"])
     assert (pairs.clean.target, pairs.clean.reference) == (("no",), ("la",))
-    pairs = PairedPrompts.from_rows(LLM, TRIGGER, target="x")
+    pairs = PairedPrompts.from_rows(LLM, TRIGGER, "backdoorllm", target="x")
     assert pairs.clean.target == ("x", "x")
     assert pairs.clean.reference is None
 
@@ -149,9 +149,9 @@ def test_messages_name_file_row_and_column(tmp_path):
     broken = write(tmp_path / "b.json", [ATTR[0], {"input": "Hum", "output": "mm"}])
     with pytest.raises(PromptError, match=r"b\.json, row 2: missing 'backdoor_output'"):
         PairedPrompts.from_rows(broken, TRIGGER)
-    with pytest.raises(PromptError, match=r"row 1: columns .*'text'.* fit neither"):
+    with pytest.raises(PromptError, match=r"row 1: columns .*'text'.* fit no format"):
         PairedPrompts.from_rows([{"text": "x"}], TRIGGER)
-    with pytest.raises(PromptError, match="row 2: column 'output' must be text, got 3"):
+    with pytest.raises(PromptError, match="row 2: column 'output' must be text; got 3"):
         PairedPrompts.from_rows([LLM[0], {"instruction": "a", "output": 3}], TRIGGER)
     with pytest.raises(PromptError, match="no rows"):
         PairedPrompts.from_rows(write(tmp_path / "e.json", []), TRIGGER)
@@ -172,7 +172,7 @@ def test_messages_name_file_row_and_column(tmp_path):
     with pytest.raises(PromptError, match="Cannot read"):
         PairedPrompts.from_rows(tmp_path / "missing.json", TRIGGER)
     with pytest.raises(PromptError, match="Cannot tell the format"):
-        PairedPrompts.from_rows(tmp_path / "rows.parquet", TRIGGER)
+        PairedPrompts.from_rows(tmp_path / "rows.txt", TRIGGER)
 
 
 def test_from_dataset():

@@ -126,5 +126,5 @@ def test_bad_triggers():
             Trigger.from_dict(wrong)
     with pytest.raises(TriggerError, match="Unknown trigger position 'middle'"):
         Trigger.from_dict({"phrases": ["a"], "position": "middle"})
-    with pytest.raises(TriggerError, match="seed must be an integer"):
+    with pytest.raises(TriggerError, match="seed='0' must be an integer"):
         Trigger.from_dict({"phrases": ["a"], "seed": "0"})
