@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteConflictError, SiteError
+from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
 
 
@@ -30,6 +31,8 @@ class Read:
         heads: with an ``attn_proj`` site, only these heads' share of the projection output
             (``W_O z`` with every other head zeroed, bias excluded).
     """
+
+    __repr__ = short_repr
 
     # Users may write "L1.z" and "last"; what is stored, and read, is a Site and a Where.
     if TYPE_CHECKING:
@@ -88,6 +91,8 @@ class From:
     many examples as the edited one, unless the read is reduced to a mean.
     """
 
+    __repr__ = short_repr
+
     run: RunLike | _Base
     read: Read
     scale: float = 1.0
@@ -113,6 +118,8 @@ class Edit:
     Raises:
         SiteError: ``read`` without U and V, a read that comes after the site, or mismatched ranks.
     """
+
+    __repr__ = short_repr
 
     if TYPE_CHECKING:
         site: Site

@@ -34,6 +34,7 @@ from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
+from bkdinterp.reprs import short_repr
 from bkdinterp.results import Fingerprint, Result
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class MatchScores:
         weights: set -> weight; 1 where absent.
         measured: the sets whose wanted value ``of`` measured.
     """
+
+    __repr__ = short_repr
 
     model: Model
     sets: Mapping[str, Prompts]

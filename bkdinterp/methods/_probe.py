@@ -24,6 +24,7 @@ from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, un
 from bkdinterp.methods._random_directions import RandomDirections
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.reprs import short_repr
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
 
@@ -46,6 +47,8 @@ class BackdoorProbe:
     Raises:
         PlanError: an unknown classifier, logistic with ``paper=True``, or ``n_random`` below 1.
     """
+
+    __repr__ = short_repr
 
     model: Model
     classifier: str | None = None
@@ -121,6 +124,8 @@ class FittedProbe:
         null: the random directions, thresholds fitted on the same training examples.
         fingerprint: of the model and the pairs behind the fit.
     """
+
+    __repr__ = short_repr
 
     probe: BackdoorProbe
     pairs: PairedPrompts

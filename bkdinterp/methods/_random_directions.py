@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.methods._classifiers import Scaler
+from bkdinterp.reprs import short_repr
 
 # Projections closer than this (in standard deviations of a feature) are the same number but for rounding.
 _SAME = 1e-9
@@ -26,6 +27,8 @@ class RandomDirections:
     Attributes:
         threshold, sign: a projection p is called triggered when sign * (p - threshold) > 0.
     """
+
+    __repr__ = short_repr
 
     scalers: tuple[Scaler, ...]
     threshold: Float[Tensor, "layer n_random"]

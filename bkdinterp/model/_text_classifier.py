@@ -12,6 +12,7 @@ import torch
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError, UnsafeWeightsError
 from bkdinterp.model._load import check_hub_id
+from bkdinterp.reprs import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class TextClassifier:
     Raises:
         BkdinterpError: ``batch_size`` below 1.
     """
+
+    __repr__ = short_repr
 
     module: Any
     tokenizer: Any
