@@ -4,6 +4,7 @@ Asking for permissions is not enough (a full or read-only disk, root, a file on 
 and removed again; folders made for that go, too. No forwards.
 """
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -34,7 +35,8 @@ def writable_folder(value: Any, what: str) -> Path:
         raise _refused(what, path, error) from None
     finally:
         for folder in reversed(made):
-            _remove(folder)
+            with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+                folder.rmdir()
     return path
 
 
@@ -45,14 +47,14 @@ def writable_file(value: Any, what: str, *, exists: bool = False) -> Path:
         BkdinterpError: a folder is in its place, it is missing, or it cannot be read or written; the reason is named.
     """
     path = as_path(value, what)
-    if path.is_dir():
-        raise BkdinterpError(f"{what}={str(path)!r} is a folder; give a file.")
-    if exists or path.exists():
-        try:
+    try:
+        if path.is_dir():
+            raise BkdinterpError(f"{what}={str(path)!r} is a folder; give a file.")
+        if exists or path.exists():
             with path.open("r+b"):
                 pass
-        except OSError as error:
-            raise _refused(what, path, error) from None
+    except OSError as error:
+        raise _refused(what, path, error) from None
     writable_folder(path.parent, f"folder of {what}")
     return path
 
@@ -61,10 +63,3 @@ def _refused(what: str, path: Path, error: OSError) -> BkdinterpError:
     reason = error.strerror or str(error)
     at = f" at {error.filename}" if error.filename and str(error.filename) != str(path) else ""
     return BkdinterpError(f"{what}={str(path)!r} cannot be written ({reason}{at}); give another place.")
-
-
-def _remove(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:  # somebody else has put something there
-        pass

@@ -74,12 +74,12 @@ class Site:
         if self.head is not None and self.component is not Component.z:
             raise SiteError(
                 f"{self.component.value!r} with head={self.head}: only 'z' (the input of the output projection) is divided "
-                "into heads; "
-                "slicing any other component would cut residual channels, not heads."
+                "into heads; slicing any other component would cut residual channels, not heads."
             )
         if self.neuron is not None and self.component is not Component.mlp_act:
             raise SiteError(
-                f"{self.component.value!r} with neuron={self.neuron}: neurons are channels of 'mlp_act', of no other component."
+                f"{self.component.value!r} with neuron={self.neuron}: neurons are channels of "
+                "'mlp_act', of no other component."
             )
 
     @classmethod
