@@ -29,10 +29,11 @@ app = typer.Typer(
 )
 
 
-def _say_version(asked: bool) -> None:
+def _say_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"bkdinterp {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback(epilog="Example: bkdinterp doctor path/to/model --adapter path/to/lora")
@@ -95,7 +96,7 @@ def demo(
     report(f"done; {len(figures)} figures and the results are in {out}/")
 
 
-@app.command(epilog="Example: bkdinterp doctor path/to/model --adapter path/to/lora --dtype bfloat16")
+@app.command(epilog="Example: bkdinterp doctor path/to/model --adapter path/to/lora")
 def doctor(
     model: Annotated[str, typer.Argument(help="GGUF file, folder of save_pretrained, or hub id.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to merge in.")] = None,

@@ -168,7 +168,7 @@ def check_places(folder: Path) -> None:
         BkdinterpError: a place that cannot be written, or that holds something else; or matplotlib is missing.
     """
     writable_folder(folder, "out")
-    new_figure(1, 1)
+    new_figure(1.0, 1.0)
     names = [f.name for f in fields(Side)]
     figures = [folder / f"{side}_{name}.png" for side in SIDES for name in names]
     for place in (folder / "vector", *(folder / side / name for side in SIDES for name in names)):
