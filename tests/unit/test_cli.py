@@ -48,7 +48,11 @@ def test_a_bad_place_is_refused_before_any_work(arguments, monkeypatch, tmp_path
         raise AssertionError("work began")
 
     monkeypatch.chdir(tmp_path)
-    for place in ("bkdinterp.organisms.load", "bkdinterp.organisms.toy.train_toys", "bkdinterp.reproduce.load_paper"):
+    for place in (
+        "bkdinterp.organisms.load",
+        "bkdinterp.organisms.toy.train_toys",
+        "bkdinterp.reproduce.load_paper",
+    ):
         monkeypatch.setattr(place, never)
     result = CliRunner().invoke(cli.app, arguments)
     assert isinstance(result.exception, BkdinterpError) and BAD in str(result.exception)
@@ -114,7 +118,9 @@ def test_the_version_is_one():
 @pytest.mark.parametrize("name", [None, *COMMANDS])
 def test_help_shows_an_example_that_parses(name):
     said = CliRunner().invoke(cli.app, [*([name] if name else []), "--help"]).output
-    (example,) = [line.strip() for line in said.splitlines() if line.strip().startswith("Example: bkdinterp ")]
+    (example,) = [
+        line.strip() for line in said.splitlines() if line.strip().startswith("Example: bkdinterp ")
+    ]
     command, *rest = example.removeprefix("Example: bkdinterp ").split()
     assert name in (None, command)
     PARSERS[command].make_context(command, rest, resilient_parsing=False)
@@ -124,5 +130,3 @@ def test_names_are_those_that_load_takes():
     assert "smollm2-refusal" in bk.organisms.names()
     for name in bk.organisms.names():
         assert bk.organisms.adapter_folder(name).is_dir()
-
-
