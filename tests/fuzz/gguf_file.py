@@ -12,8 +12,8 @@ from typing import Any
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 U32, F32, BOOL, TEXT, LIST = 4, 6, 7, 8, 9
 BYTES = {"B": 1, "b": 1, "H": 2, "h": 2, "I": 4, "i": 4, "Q": 8, "q": 8}
-# A byte-level alphabet, as tokenizers of this format have it.
-CHARACTERS = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+# Of a byte-level alphabet, what our texts are made of; a space is written as \u0120.
+CHARACTERS = [*"\u0120abcdefghijklmnopqrstuvwxyz0123456789.,:!?"]
 
 
 def of_llama(module: Any) -> dict[str, Any]:

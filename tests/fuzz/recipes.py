@@ -138,8 +138,10 @@ ODD = st.one_of(
     st.floats(),
     st.text(max_size=12),
 )  # fmt: skip
-PLACE = st.lists(st.integers(0, 2**16), min_size=1, max_size=5)
-SPOT = st.integers(0, 2**32)
+# Hypothesis likes small numbers and ends of ranges; a multiplier spreads them over a file, and some stay at its head.
+SPREAD = st.integers(0, 2**32).map(lambda n: n * 2654435761 % 2**32)
+PLACE = st.lists(SPREAD.map(lambda n: n % 2**16), min_size=1, max_size=5)
+SPOT = st.one_of(SPREAD, SPREAD, st.integers(0, 200))
 
 
 def _file(kind: str) -> st.SearchStrategy[str]:
