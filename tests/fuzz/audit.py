@@ -11,7 +11,14 @@ CHANGES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime",
     "shutil.copyfile", "shutil.copytree", "shutil.move", "shutil.rmtree", "tempfile.mkstemp", "tempfile.mkdtemp",
 }  # fmt: skip
-CONNECTS = {"socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "http.client.connect", "ftplib.connect"}
+CONNECTS = {
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "urllib.Request",
+    "http.client.connect",
+    "ftplib.connect",
+}
 ALLOWED = ("/dev/null", "/dev/urandom", "/proc/self")
 
 _faults: list[str] = []
@@ -40,11 +47,17 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         _opened(*arguments)
     elif event in CHANGES:
-        for path in arguments[:2] if event in ("os.rename", "shutil.move", "os.link", "os.symlink") else arguments[:1]:
+        for path in (
+            arguments[:2] if event in ("os.rename", "shutil.move", "os.link", "os.symlink") else arguments[:1]
+        ):
             if isinstance(path, str | bytes | os.PathLike) and not _inside(path, _folder):
                 _note(f"wrote outside: {event} {_named(path)}")
     elif event in RUNS:
-        if event == "subprocess.Popen" and arguments[0] in (sys.executable, None) and arguments[1][0] == sys.executable:
+        if (
+            event == "subprocess.Popen"
+            and arguments[0] in (sys.executable, None)
+            and arguments[1][0] == sys.executable
+        ):
             return  # the package's own way to put a limit on work
         _note(f"ran: {event} {str(arguments[:2])[:80]}", stop_it=True)
     elif event in CONNECTS:
@@ -55,7 +68,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         _note("asked on the terminal", stop_it=True)
     elif event == "exec":
         file = getattr(arguments[0], "co_filename", "")
-        if _inside(file, _sandbox):
+        if not file.startswith("<") and _inside(file, _sandbox):
             _note(f"ran: code of {_named(file)}", stop_it=True)
     elif event == "import" and arguments[1] and _inside(arguments[1], _sandbox):
         _note(f"ran: import of {arguments[0]}", stop_it=True)

@@ -47,7 +47,14 @@ def of_llama(module: Any) -> dict[str, Any]:
         tensors.append([name, [int(n) for n in reversed(array.shape)], 0, len(data)])
         data += array.tobytes() + b"\0" * (-array.nbytes % 32)
     counts = [len(tensors), len(entries)]
-    return {"version": 3, "counts": counts, "entries": entries, "tensors": tensors, "align": 32, "data": data.hex()}
+    return {
+        "version": 3,
+        "counts": counts,
+        "entries": entries,
+        "tensors": tensors,
+        "align": 32,
+        "data": data.hex(),
+    }
 
 
 def write(document: dict[str, Any]) -> bytes:

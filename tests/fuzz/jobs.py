@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from fuzz import originals
 
 
@@ -92,6 +91,12 @@ def sweep(folder: Path, which: int) -> None:
         raise WrongNumbersError(f"effects off by {float((found.effects - expected).abs().max()):.3g}")
 
 
+def evil(folder: Path, which: int) -> None:
+    """What a file's code might do, if it ran: the tests of the guard."""
+    code = (folder / "code.txt").read_text()
+    eval(code, {"FOLDER": str(folder), "CANARY": str(folder.parents[2] / "canary")})
+
+
 class WrongNumbersError(Exception):
     """A damaged folder was used as if it were whole."""
 
@@ -108,4 +113,5 @@ JOBS = {
     "result": result,
     "rows": rows,
     "sweep": sweep,
+    "evil": evil,
 }

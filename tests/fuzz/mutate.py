@@ -251,7 +251,9 @@ def _code(folder: Path, canary: Path) -> None:
 
 
 def _template(folder: Path, canary: Path, text: str) -> None:
-    (folder / "chat_template.jinja").write_text(str(_with_canary(text, canary)), encoding="utf-8", errors="ignore")
+    (folder / "chat_template.jinja").write_text(
+        str(_with_canary(text, canary)), encoding="utf-8", errors="ignore"
+    )
 
 
 def _index(folder: Path, canary: Path, spot: int, target: str) -> bool:
@@ -260,13 +262,20 @@ def _index(folder: Path, canary: Path, spot: int, target: str) -> bool:
     places = document["weight_map"]
     names = sorted(places)
     chosen = places[names[spot % len(names)]]
-    (folder / "w.bin").write_bytes(pickle.dumps(Evil(canary)))
+    (folder / "evil.bin").write_bytes(pickle.dumps(Evil(canary)))
+    shutil.copy(ORIGINAL.with_name("sound.bin"), folder)
     (folder / "sub").mkdir(exist_ok=True)
+    if target == "ABSOLUTE":
+        target = str(ORIGINAL.parent / "neighbour" / "model.safetensors")
     for name in names:
         if places[name] == chosen:
             places[name] = target
     write(path, document)
     return True
+
+
+def _do(folder: Path, canary: Path, code: str) -> None:
+    (folder / "code.txt").write_text(code)
 
 
 # --- GGUF ---
@@ -343,6 +352,7 @@ STEPS: dict[str, Any] = {
     "template": _template,
     "index": _index,
     "gguf": _gguf,
+    "do": _do,
 }
 
 

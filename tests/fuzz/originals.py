@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-
 from fuzz import gguf_file
+from safetensors.torch import load_file, save_file
 
 WORDS = "a the cat dog sat ran on mat hill zeta omega sorry no can not help with that yes red blue tell me about".split()
 SPECIALS = ["<pad>", "<unk>", "<s>", "<e>"]
@@ -43,6 +42,7 @@ def make_all(folder: Path) -> dict[str, Path]:
         "result": results,
         "rows": rows,
         "sweep": sweep,
+        "evil": lambda folder: (folder / "code.txt").write_text("0"),
     }
     made = {}
     for kind, maker in makers.items():

@@ -178,7 +178,9 @@ def _bytes_change(kind: str) -> st.SearchStrategy[Any]:
 
 def _files_change(kind: str) -> st.SearchStrategy[Any]:
     file = _file(kind)
-    names = st.sampled_from(["x", "evil.bin", "pytorch_model.bin", "adapter_model.bin", "model.gguf", ".hidden", "a" * 200])
+    names = st.sampled_from(
+        ["x", "evil.bin", "pytorch_model.bin", "adapter_model.bin", "model.gguf", ".hidden", "a" * 200]
+    )
     target = st.sampled_from(["self", "nowhere", "/etc/passwd", "../neighbour", "/dev/zero", "."])
     return st.one_of(
         st.tuples(st.just("remove"), file),
@@ -187,7 +189,12 @@ def _files_change(kind: str) -> st.SearchStrategy[Any]:
         st.tuples(st.just("name"), file, names),
         st.tuples(st.just("exchange"), file, file),
         st.tuples(st.just("link"), file, target),
-        st.tuples(st.just("pickle"), st.sampled_from(["pytorch_model.bin", "adapter_model.bin", "model.safetensors", "training_args.bin"])),
+        st.tuples(
+            st.just("pickle"),
+            st.sampled_from(
+                ["pytorch_model.bin", "adapter_model.bin", "model.safetensors", "training_args.bin"]
+            ),
+        ),
         st.tuples(st.just("code")),
         st.tuples(st.just("template"), st.sampled_from(EVIL_TEMPLATES)),
     )
@@ -195,7 +202,9 @@ def _files_change(kind: str) -> st.SearchStrategy[Any]:
 
 def _gguf_change() -> st.SearchStrategy[Any]:
     kinds = st.integers(0, 40)
-    number = st.one_of(st.sampled_from([0, 1, 2**31, 2**40, 2**63, 2**64 - 1, 10**9]), st.integers(0, 2**64 - 1))
+    number = st.one_of(
+        st.sampled_from([0, 1, 2**31, 2**40, 2**63, 2**64 - 1, 10**9]), st.integers(0, 2**64 - 1)
+    )
     return st.one_of(
         st.tuples(st.just("gguf"), st.just("entry"), SPOT, ODD),
         st.tuples(st.just("gguf"), st.just("type"), SPOT, kinds),
@@ -217,7 +226,8 @@ def _gguf_change() -> st.SearchStrategy[Any]:
 
 def _index_change() -> st.SearchStrategy[Any]:
     """An index whose entry leads elsewhere: nothing but a refusal is right."""
-    targets = ["../neighbour/model.safetensors", "w.bin", "/etc/passwd", "../../neighbour/model.safetensors", "sub/../../neighbour/model.safetensors"]
+    outside = "../../neighbour/model.safetensors"
+    targets = [outside, f"sub/../{outside}", "ABSOLUTE", "evil.bin", "sound.bin", "/etc/passwd"]
     return st.tuples(st.just("index"), SPOT, st.sampled_from(targets))
 
 

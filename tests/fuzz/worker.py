@@ -52,6 +52,7 @@ def prepare() -> dict[str, Path]:
     made["skeleton"] = made["model"]
     mutate.ORIGINAL = SANDBOX / "document.json"
     mutate.ORIGINAL.write_text(json.dumps(gguf_file.of_llama(originals.llama())))
+    torch.save(originals.llama().state_dict(), SANDBOX / "sound.bin")
     # What an index or a link may try to lead to, from the mutant's folder.
     shutil.copytree(made["model"], SANDBOX / "neighbour")
     shutil.copytree(made["model"], MUTANTS / "neighbour")
@@ -90,7 +91,9 @@ def serve() -> None:
             told["faults"].append(f"wrote outside: {str(changed[0][0]).replace(str(SANDBOX), '')}")
             for path, _ in changed:
                 if path not in before:
-                    shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else Path(path).unlink(missing_ok=True)
+                    shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else Path(path).unlink(
+                        missing_ok=True
+                    )
             before = state()
         answers.write(json.dumps(told) + "\n")
 
@@ -137,15 +140,19 @@ def one(kind: str, which: int, steps: list[Any], original: Path, folder: Path) -
     except ValueError:
         code = os.waitstatus_to_exitcode(status)
         hung = -code in (signal.SIGXCPU, signal.SIGKILL)
-        told = {"end": "hang" if hung else "crash", "faults": [f"hang: {CPU_S} s" if hung else f"crash: signal {-code}"]}
+        told = {
+            "end": "hang" if hung else "crash",
+            "faults": [f"hang: {CPU_S} s" if hung else f"crash: signal {-code}"],
+        }
     told["cpu"] = used.ru_utime + used.ru_stime
     return told
 
 
 def guarded(kind: str, which: int, steps: list[Any], original: Path, folder: Path) -> dict[str, Any]:
     """In the child: make the mutant, close the doors, let the package read it."""
-    from bkdinterp.errors import BkdinterpError
     from fuzz import audit, jobs, mutate
+
+    from bkdinterp.errors import BkdinterpError
 
     folder.parent.mkdir()
     mutate.copy_of(original, folder)
@@ -187,7 +194,11 @@ def _short_of_memory(error: BaseException | None) -> str | None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, MemoryError) or "not enough memory" in str(error) or "can't allocate" in str(error):
+        if (
+            isinstance(error, MemoryError)
+            or "not enough memory" in str(error)
+            or "can't allocate" in str(error)
+        ):
             return _place(error)
         error = error.__cause__ or error.__context__
     return None
