@@ -13,7 +13,6 @@ import os
 from collections import Counter, defaultdict
 
 import pytest
-
 from fuzz.pool import open_pool
 from fuzz.recipes import SHARES, draw
 
