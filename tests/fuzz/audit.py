@@ -19,6 +19,11 @@ CONNECTS = {
     "http.client.connect",
     "ftplib.connect",
 }
+PRIVATE = (
+    "secret",
+    "neighbour",
+    "mutants/neighbour",
+)  # of the sandbox; nothing leads there but a mutant's words
 ALLOWED = ("/dev/null", "/dev/urandom", "/proc/self")
 
 _faults: list[str] = []
@@ -51,7 +56,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             arguments[:2] if event in ("os.rename", "shutil.move", "os.link", "os.symlink") else arguments[:1]
         ):
             if isinstance(path, str | bytes | os.PathLike) and not _inside(path, _folder):
-                _note(f"wrote outside: {event} {_named(path)}")
+                _note(f"wrote outside: {event} {_named(path)}", stop_it=True)
     elif event in RUNS:
         if (
             event == "subprocess.Popen"
@@ -79,9 +84,15 @@ def _opened(path: Any, mode: Any, flags: Any) -> None:
         return
     writes = bool(set(mode or "") & set("wax+")) or bool((flags or 0) & WRITES)
     if writes and not _inside(path, _folder):
-        _note(f"wrote outside: {_named(path)}")
-    elif not writes and "neighbour" in os.fsdecode(path) and not os.path.islink(path):
+        _note(f"wrote outside: {_named(path)}", stop_it=True)
+    elif (
+        not writes and _private(path) and not os.path.islink(path)
+    ):  # a link in the folder is its owner's own
         _note(f"read outside: {_named(path)}")
+
+
+def _private(path: Any) -> bool:
+    return os.path.realpath(os.fsdecode(path)).startswith(tuple(f"{_sandbox}/{name}" for name in PRIVATE))
 
 
 def _inside(path: Any, folder: str) -> bool:

@@ -23,10 +23,11 @@ def apply(steps: list[Any], folder: Path, canary: Path) -> bool:
 
 
 def the_file(folder: Path, name: str) -> Path:
-    """The file of that name, or of a sweep the first chunk."""
-    if name == "chunk":
-        return sorted(folder.glob("*.safetensors"))[0]
-    return folder / name
+    """The file of that name, or of a sweep the first chunk; never what a link leads to."""
+    path = sorted(folder.glob("*.safetensors"))[0] if name == "chunk" else folder / name
+    if path.is_symlink():
+        raise OSError(f"{path} is a link by now")
+    return path
 
 
 # --- JSON, and the JSON at the head of a safetensors file ---
@@ -52,7 +53,7 @@ def write(path: Path, document: Any, rest: bytes = b"") -> None:
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + rest if path.suffix == ".safetensors" else raw)
     # A result knows the hash of its tensors; what a forger changes, a forger signs.
     header = path.parent / "result.json"
-    if path.name == "tensors.safetensors" and header.is_file():
+    if path.name == "tensors.safetensors" and header.is_file() and not header.is_symlink():
         import hashlib
 
         said = json.loads(header.read_text())
@@ -219,7 +220,7 @@ def _exchange(folder: Path, canary: Path, one: str, other: str) -> None:
 def _link(folder: Path, canary: Path, name: str, target: str) -> None:
     path = the_file(folder, name)
     path.unlink()
-    path.symlink_to(path.name if target == "self" else target)
+    path.symlink_to({"self": path.name, "secret": str(ORIGINAL.with_name("secret"))}.get(target, target))
 
 
 class Evil:
@@ -233,8 +234,7 @@ class Evil:
 
 
 def _pickle(folder: Path, canary: Path, name: str) -> None:
-    (folder / name).unlink(missing_ok=True)
-    (folder / name).write_bytes(pickle.dumps(Evil(canary)))
+    _put(folder / name, pickle.dumps(Evil(canary)))
     if name in ("pytorch_model.bin", "adapter_model.bin"):
         for path in folder.glob("*.safetensors"):
             path.unlink()
@@ -243,27 +243,30 @@ def _pickle(folder: Path, canary: Path, name: str) -> None:
 def _code(folder: Path, canary: Path) -> None:
     source = f"import os\nos.mkdir({str(canary)!r})\nclass Evil: pass\nclass Config: pass\nclass T: pass\n"
     for name in ("evil.py", "modeling_llama.py", "__init__.py", "sitecustomize.py"):
-        (folder / name).write_text(source)
-    config = folder / ("config.json" if (folder / "config.json").is_file() else "adapter_config.json")
+        _put(folder / name, source.encode())
+    config = the_file(folder, "config.json" if (folder / "config.json").is_file() else "adapter_config.json")
     document, _ = read(config)
     document["auto_map"] = {"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.Config"}
     write(config, document)
 
 
 def _template(folder: Path, canary: Path, text: str) -> None:
-    (folder / "chat_template.jinja").write_text(
-        str(_with_canary(text, canary)), encoding="utf-8", errors="ignore"
-    )
+    _put(folder / "chat_template.jinja", str(_with_canary(text, canary)).encode("utf-8", "ignore"))
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
 
 
 def _index(folder: Path, canary: Path, spot: int, target: str) -> bool:
-    path = folder / "model.safetensors.index.json"
+    path = the_file(folder, "model.safetensors.index.json")
     document, _ = read(path)
     places = document["weight_map"]
     names = sorted(places)
     chosen = places[names[spot % len(names)]]
-    (folder / "evil.bin").write_bytes(pickle.dumps(Evil(canary)))
-    shutil.copy(ORIGINAL.with_name("sound.bin"), folder)
+    _put(folder / "evil.bin", pickle.dumps(Evil(canary)))
+    _put(folder / "sound.bin", ORIGINAL.with_name("sound.bin").read_bytes())
     (folder / "sub").mkdir(exist_ok=True)
     if target == "ABSOLUTE":
         target = str(ORIGINAL.parent / "neighbour" / "model.safetensors")
@@ -282,8 +285,8 @@ def _do(folder: Path, canary: Path, code: str) -> None:
 
 
 def _gguf(folder: Path, canary: Path, what: str, *a: Any) -> None:
-    path = folder / "model.gguf"
-    made = folder.parent / "document.json"  # of an earlier step; the file itself says too little
+    path = the_file(folder, "model.gguf")
+    made = folder / ".document.json"  # of an earlier step; the file itself says too little
     document = json.loads(made.read_text()) if made.is_file() else json.loads(ORIGINAL.read_text())
     entries, tensors = document["entries"], document["tensors"]
     if what == "entry":

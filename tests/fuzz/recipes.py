@@ -181,7 +181,7 @@ def _files_change(kind: str) -> st.SearchStrategy[Any]:
     names = st.sampled_from(
         ["x", "evil.bin", "pytorch_model.bin", "adapter_model.bin", "model.gguf", ".hidden", "a" * 200]
     )
-    target = st.sampled_from(["self", "nowhere", "/etc/passwd", "../neighbour", "/dev/zero", "."])
+    target = st.sampled_from(["self", "nowhere", "secret", "../../neighbour/config.json", "/dev/zero", "."])
     return st.one_of(
         st.tuples(st.just("remove"), file),
         st.tuples(st.just("empty"), file),
@@ -227,7 +227,7 @@ def _gguf_change() -> st.SearchStrategy[Any]:
 def _index_change() -> st.SearchStrategy[Any]:
     """An index whose entry leads elsewhere: nothing but a refusal is right."""
     outside = "../../neighbour/model.safetensors"
-    targets = [outside, f"sub/../{outside}", "ABSOLUTE", "evil.bin", "sound.bin", "/etc/passwd"]
+    targets = [outside, f"sub/../{outside}", "ABSOLUTE", "evil.bin", "sound.bin", "/dev/zero"]
     return st.tuples(st.just("index"), SPOT, st.sampled_from(targets))
 
 

@@ -52,6 +52,7 @@ def prepare() -> dict[str, Path]:
     made["skeleton"] = made["model"]
     mutate.ORIGINAL = SANDBOX / "document.json"
     mutate.ORIGINAL.write_text(json.dumps(gguf_file.of_llama(originals.llama())))
+    (SANDBOX / "secret").write_text("nobody's business\n")
     torch.save(originals.llama().state_dict(), SANDBOX / "sound.bin")
     # What an index or a link may try to lead to, from the mutant's folder.
     shutil.copytree(made["model"], SANDBOX / "neighbour")
@@ -156,12 +157,14 @@ def guarded(kind: str, which: int, steps: list[Any], original: Path, folder: Pat
 
     folder.parent.mkdir()
     mutate.copy_of(original, folder)
+    faults = audit.start(folder, SANDBOX)  # the mutant's making, too, must stay in its folder
     must_refuse = mutate.apply(steps, folder if kind != "result" else jobs.chosen(folder, which), CANARY)
     began, size = _memory("VmHWM"), _memory("VmSize")
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
     resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE, size + ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
-    faults = audit.start(folder, SANDBOX)
+    if faults:
+        raise PermissionError(f"the recipe leads out of its folder: {faults}")
     told: dict[str, Any] = {"end": "success", "faults": faults}
     try:
         jobs.run(kind, folder, which)
