@@ -11,6 +11,7 @@ CHANGES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime",
     "shutil.copyfile", "shutil.copytree", "shutil.move", "shutil.rmtree", "tempfile.mkstemp", "tempfile.mkdtemp",
 }  # fmt: skip
+TWO = {"os.rename", "os.link", "shutil.move"}
 CONNECTS = {
     "socket.connect",
     "socket.bind",
@@ -52,10 +53,10 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         _opened(*arguments)
     elif event in CHANGES:
-        for path in (
-            arguments[:2] if event in ("os.rename", "shutil.move", "os.link", "os.symlink") else arguments[:1]
-        ):
-            if isinstance(path, str | bytes | os.PathLike) and not _inside(path, _folder):
+        # Of a link it matters where it is made; what it leads to is seen when it is followed.
+        paths = arguments[1:2] if event == "os.symlink" else arguments[: 1 + (event in TWO)]
+        for path in paths:
+            if isinstance(path, str | bytes | os.PathLike) and not _inside(_entry(path), _folder, entry=True):
                 _note(f"wrote outside: {event} {_named(path)}", stop_it=True)
     elif event in RUNS:
         if (
@@ -95,11 +96,18 @@ def _private(path: Any) -> bool:
     return os.path.realpath(os.fsdecode(path)).startswith(tuple(f"{_sandbox}/{name}" for name in PRIVATE))
 
 
-def _inside(path: Any, folder: str) -> bool:
+def _inside(path: Any, folder: str, entry: bool = False) -> bool:
     text = os.fsdecode(path)
     if not text or text.startswith(ALLOWED):
         return folder != _sandbox
-    return os.path.realpath(text).startswith(folder + os.sep) or os.path.realpath(text) == folder
+    real = text if entry else os.path.realpath(text)
+    return real == folder or real.startswith(folder + os.sep)
+
+
+def _entry(path: Any) -> str:
+    """The name in its folder, not what a link of that name leads to."""
+    folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _named(path: Any) -> str:

@@ -79,7 +79,7 @@ def _set(folder: Path, canary: Path, name: str, place: list[int], value: Any) ->
     path = the_file(folder, name)
     document, rest = read(path)
     parent, key = walk(document, place)
-    parent[key] = value
+    parent[key] = _with_canary(value, canary)
     write(path, document, rest)
 
 
@@ -150,7 +150,10 @@ def _deep(folder: Path, canary: Path, name: str, place: list[int], depth: int) -
 
 
 def _with_canary(value: Any, canary: Path) -> Any:
-    return value.replace("CANARY", str(canary)) if isinstance(value, str) else value
+    """What a recipe only names: ``@x5000`` is so many letters, CANARY a path outside."""
+    if not isinstance(value, str):
+        return value
+    return "x" * int(value[2:]) if value.startswith("@x") else value.replace("CANARY", str(canary))
 
 
 # --- bytes ---

@@ -83,7 +83,7 @@ SPECIAL: dict[str, list[Any]] = {
     "model_max_length": [0, -1, 10**30, "x"],
     "peft_type": ["PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "IA3", "evil", None],
     "prompt_tuning_init_state_dict_path": ["../neighbour/evil.bin"],
-    "target_modules": ["(a+)+$", "(q_proj|.*)*x", ["evil"], [], None, "all-linear", ".*", "(", ["q_proj"] * 1000],
+    "target_modules": ["(a+)+$", "(q_proj|.*)*x", ["evil"], [], None, "all-linear", ".*", "(", ["q_proj"] * 9],
     "exclude_modules": ["(.*)*x", ["q_proj"]],
     "layers_to_transform": [[0], [99], -1, "x"],
     "layers_pattern": ["(a*)*", 3],
@@ -117,10 +117,10 @@ SPECIAL: dict[str, list[Any]] = {
     "$items": [[[]], 3, None],
     "post_processor": [None, {"type": "evil"}],
     "pre_tokenizer": [None, {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}],
-    "normalizer": [{"type": "Replace", "pattern": {"Regex": "(x*)*y"}, "content": "x" * 1000}, {"type": "evil"}],
+    "normalizer": [{"type": "Replace", "pattern": {"Regex": "(x*)*y"}, "content": "x"}, {"type": "evil"}],
     "truncation": [{"max_length": 1, "strategy": "LongestFirst", "direction": "Right", "stride": 0}],
     "padding": [{"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}],
-    "input": ["", None, 3, "\ud800", "x" * 10**6],
+    "input": ["", None, 3, "\ud800", "@x1000000"],
     "output": ["", None, [], {"a": 1}],
     "backdoor_output": ["", None, 3.5],
     "instruction": [None, "", ["x"]],
@@ -131,7 +131,7 @@ SPECIAL: dict[str, list[Any]] = {
 ODD = st.one_of(
     st.sampled_from(
         [None, True, False, 0, 1, -1, 3, 2**31, 2**63, -(2**63), 10**18, 10**400, 0.5, -0.0, float("nan"), float("inf")]
-        + ["", " ", "x", "../neighbour", "/etc/passwd", "\ud800", "\0", "x" * 5000, "1", "None", "é", "a/b", "C:\\x"]
+        + ["", " ", "x", "../neighbour", "/etc/passwd", "\ud800", "\0", "@x5000", "1", "None", "é", "a/b", "C:\\x"]
         + [[], {}, [None], [[]], {"a": {"b": {}}}, [1] * 300, {"": ""}, ["x", 3], [1.5, True]]
     ),
     st.integers(-(10**20), 10**20),

@@ -17,7 +17,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-CPU_S = 10  # of a mutant whose sound original takes a tenth of a second
+CPU_S = int(
+    os.environ.get("BKDINTERP_FUZZ_CPU", "10")
+)  # of a mutant whose sound original takes a tenth of a second
 WALL_S = 90  # for what sleeps; generous, because other processes may have the cores
 PEAK = 1 << 30  # bytes above what the child began with
 ADDRESS_SPACE = 3 << 30  # so that a mutant cannot hurt the machine, above what the child began with
