@@ -76,7 +76,7 @@ def result(folder: Path, which: int) -> None:
 def rows(folder: Path, which: int) -> None:
     import bkdinterp as bk
 
-    name = ("rows.json", "rows.jsonl", "rows.csv")[which % 3]
+    name = ROWS[which % len(ROWS)]
     format = "backdoorllm" if name == "rows.jsonl" else "bkdattr" if which > 2 else "auto"
     pairs = bk.PairedPrompts.from_rows(folder / name, bk.Trigger.gap("zeta omega", seed=1), format=format)
     repr(pairs)
@@ -101,6 +101,7 @@ class WrongNumbersError(Exception):
     """A damaged folder was used as if it were whole."""
 
 
+ROWS = ("rows.json", "rows.jsonl", "rows.csv")
 BASE = Path()  # the sound model, set by the worker
 EXPECTED: dict[str, torch.Tensor] = {}
 JOBS = {

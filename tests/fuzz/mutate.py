@@ -23,8 +23,9 @@ def apply(steps: list[Any], folder: Path, canary: Path) -> bool:
 
 
 def the_file(folder: Path, name: str) -> Path:
-    """The file of that name, or of a sweep the first chunk; never what a link leads to."""
-    path = sorted(folder.glob("*.safetensors"))[0] if name == "chunk" else folder / name
+    """The file of that name, of a sweep the first chunk, of rows the one that is there; never what a link leads to."""
+    patterns = {"chunk": "*.safetensors", "rows": "rows.*"}
+    path = sorted(folder.glob(patterns[name]))[0] if name in patterns else folder / name
     if path.is_symlink():
         raise OSError(f"{path} is a link by now")
     return path

@@ -17,7 +17,7 @@ FILES = {
     "adapter": ["adapter_config.json", "adapter_model.safetensors"],
     "gguf": ["model.gguf"],
     "result": ["result.json", "tensors.safetensors"],
-    "rows": ["rows.json", "rows.jsonl", "rows.csv"],
+    "rows": ["rows"],
     "sweep": ["plan.json", "chunk"],
 }  # fmt: skip
 SHARES = {"model": 24, "sharded": 10, "skeleton": 8, "classifier": 5, "adapter": 14, "gguf": 15, "result": 14, "rows": 6, "sweep": 8}  # fmt: skip

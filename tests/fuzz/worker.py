@@ -159,6 +159,9 @@ def guarded(kind: str, which: int, steps: list[Any], original: Path, folder: Pat
 
     folder.parent.mkdir()
     mutate.copy_of(original, folder)
+    if kind == "rows":
+        for name in set(jobs.ROWS) - {jobs.ROWS[which % len(jobs.ROWS)]}:
+            (folder / name).unlink()
     faults = audit.start(folder, SANDBOX)  # the mutant's making, too, must stay in its folder
     must_refuse = mutate.apply(steps, folder if kind != "result" else jobs.chosen(folder, which), CANARY)
     began, size = _memory("VmHWM"), _memory("VmSize")
