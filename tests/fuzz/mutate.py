@@ -23,9 +23,10 @@ def apply(steps: list[Any], folder: Path, canary: Path) -> bool:
 
 
 def the_file(folder: Path, name: str) -> Path:
-    """The file of that name, of a sweep the first chunk, of rows the one that is there; never what a link leads to."""
-    patterns = {"chunk": "*.safetensors", "rows": "rows.*"}
-    path = sorted(folder.glob(patterns[name]))[0] if name in patterns else folder / name
+    """The file of that name, of a sweep the first or last chunk, of rows the one there; never what a link leads to."""
+    patterns = {"chunk": "*.safetensors", "last chunk": "*.safetensors", "rows": "rows.*"}
+    found = sorted(folder.glob(patterns[name])) if name in patterns else [folder / name]
+    path = found[-1 if name == "last chunk" else 0]
     if path.is_symlink():
         raise OSError(f"{path} is a link by now")
     return path

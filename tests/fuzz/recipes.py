@@ -18,7 +18,7 @@ FILES = {
     "gguf": ["model.gguf"],
     "result": ["result.json", "tensors.safetensors"],
     "rows": ["rows"],
-    "sweep": ["plan.json", "chunk"],
+    "sweep": ["plan.json", "chunk", "last chunk"],
 }  # fmt: skip
 SHARES = {"model": 24, "sharded": 10, "skeleton": 8, "classifier": 5, "adapter": 14, "gguf": 15, "result": 14, "rows": 6, "sweep": 8}  # fmt: skip
 
