@@ -13,6 +13,8 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 ARGS ?=
 NDIF_ARGS ?=
+FUZZ_ARGS ?=
+MUTANTS ?= 20000
 THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 PY := $(VENV)/bin/python
@@ -35,7 +37,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo reproduce-bkdattr reproduce-lamparth test test-ndif lint format types docs notebooks notebooks-sync ci constraints clean
+.PHONY: help setup demo reproduce-bkdattr reproduce-lamparth test test-ndif fuzz lint format types docs notebooks notebooks-sync ci constraints clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +58,11 @@ test: export HF_HUB_OFFLINE := 1
 test: $(STAMP) ## all tests: unit, integration, real weights
 	$(PY) -m pytest $(PYTEST_ARGS)
 
+fuzz: export HF_HUB_OFFLINE := 1
+fuzz: export BKDINTERP_FUZZ := $(MUTANTS)
+fuzz: $(STAMP) ## suspect files of every kind, damaged at random (MUTANTS=20000 FUZZ_ARGS="-k gguf")
+	$(PY) -m pytest tests/fuzz -s $(FUZZ_ARGS)
+
 test-ndif: export HF_HUB_OFFLINE := 1
 test-ndif: $(NDIF_STAMP) ## remote equals local, on a real NDIF server that lives as long as the tests (Linux)
 	$(NDIF_PY) tests/ndif/serve.py -- $(NDIF_PY) -m pytest -c tests/ndif/pytest.ini tests/ndif $(NDIF_ARGS)
@@ -71,9 +78,10 @@ format: $(STAMP) ## let ruff mend what it can
 types: $(STAMP) ## pyright
 	$(PY) -m pyright --pythonpath $(PY)
 
+# Not --quiet: it silences the counter of warnings, too, and then --strict has nothing to fail on.
 docs: $(STAMP) ## every public name has a page, and the site builds without a warning
 	$(PY) docs/check_api.py
-	$(PY) -m mkdocs build --strict --quiet
+	$(PY) -m mkdocs build --strict
 
 notebooks: export BKDINTERP_SMALL := 1
 notebooks: $(STAMP) ## execute the tutorials at small settings

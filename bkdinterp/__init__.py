@@ -102,9 +102,11 @@ from bkdinterp.sites import Component as Component
 from bkdinterp.sites import HeadId as HeadId
 from bkdinterp.sites import HeadSet as HeadSet
 from bkdinterp.sites import Site as Site
+from bkdinterp.sites import SiteSet as SiteSet
 from bkdinterp.sites import Where as Where
 from bkdinterp.sites import random_heads as random_heads
 from bkdinterp.stats import Interval as Interval
+from bkdinterp.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bkdinterp import organisms as organisms
@@ -186,6 +188,7 @@ __all__ = [
     "Site",
     "SiteConflictError",
     "SiteError",
+    "SiteSet",
     "Stack",
     "Steer",
     "SweepInterrupted",
@@ -198,6 +201,7 @@ __all__ = [
     "ValidationLoss",
     "Where",
     "ZeroAblate",
+    "__version__",
     "apply",
     "backdoor_state",
     "compare_states",

@@ -2,31 +2,51 @@
 
 import logging
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from bkdinterp.errors import BkdinterpError, UnsupportedArchitectureError
+from bkdinterp.places import writable_file, writable_folder
+from bkdinterp.reprs import cut
+from bkdinterp.values import SEEDS, as_path
+from bkdinterp.version import __version__
 
+ERROR_LENGTH = 2000  # characters of an error's line; a suspect file must not fill the terminal
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Mechanistic interpretability of backdoored language models.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 
-@app.callback()
-def _root() -> None:
+def _say_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"bkdinterp {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback(epilog="Example: bkdinterp doctor path/to/model --adapter path/to/lora")
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and stop."),
+    ] = False,
+) -> None:
     """Mechanistic interpretability of backdoored language models."""
 
 
-@app.command()
+@app.command(epilog="Example: bkdinterp demo --n 24 --out findings")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for figures and results.")] = Path("demo"),
     n: Annotated[int, typer.Option(min=4, max=184, help="Prompts behind each rate.")] = 24,
@@ -34,16 +54,18 @@ def demo(
     base: Annotated[
         str | None, typer.Option(help="GGUF file, folder or hub id of the base, instead of the download.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the draws.")] = 0,
 ) -> None:
     """Find, locate and switch a real backdoor: the shipped organism, with its clean twin as the null."""
     from dataclasses import replace
 
+    out = writable_folder(out, "--out")
     from bkdinterp import organisms
     from bkdinterp.demo import (
         FULL,
         DemoSettings,
         behaviour_table,
+        check_places,
         edits_table,
         heads_table,
         probe_table,
@@ -51,11 +73,12 @@ def demo(
         save_findings,
     )
 
+    check_places(out)
     console = Console(width=max(Console().width, 120))
     start = time.time()
 
     def report(line: str) -> None:
-        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {line}")
+        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}")
 
     report("loading smollm2-refusal, its twin and their base (the base is downloaded once, 93 MB)")
     organism = organisms.load("smollm2-refusal", base=base)
@@ -73,7 +96,7 @@ def demo(
     report(f"done; {len(figures)} figures and the results are in {out}/")
 
 
-@app.command()
+@app.command(epilog="Example: bkdinterp doctor path/to/model --adapter path/to/lora")
 def doctor(
     model: Annotated[str, typer.Argument(help="GGUF file, folder of save_pretrained, or hub id.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to merge in.")] = None,
@@ -86,7 +109,7 @@ def doctor(
     chat: Annotated[
         bool | None, typer.Option(help="Use the chat template; by default where there is one.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the random prompts.")] = 0,
 ) -> None:
     """Check a model against what every method relies on: modules, heads, sums, padding, prefix reuse, edits, noise."""
     import torch
@@ -120,7 +143,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command("train-toys")
+@app.command("train-toys", epilog="Example: bkdinterp train-toys --sentiments 2 --seeds 1 --out toys")
 def train_toys(
     out: Annotated[Path, typer.Option(help="Folder for the toys.")] = Path("toys"),
     work: Annotated[Path | None, typer.Option(help="Folder for checkpoints; default: OUT/work.")] = None,
@@ -129,6 +152,8 @@ def train_toys(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
 ) -> None:
     """Train the toy organisms from scratch and measure them: about two minutes of one core each; resumable."""
+    out = writable_folder(out, "--out")
+    work = out / "work" if work is None else writable_folder(work, "--work")
     import torch
 
     from bkdinterp.organisms import toy
@@ -139,14 +164,14 @@ def train_toys(
     start = time.time()
 
     def report(line: str) -> None:
-        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {line}", highlight=False)
+        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
 
     kinds = tuple(sentiments or (2, 3))
-    toy.train_toys(out, sentiments=kinds, seeds=tuple(range(seeds)), work=work or out / "work", log=report)
+    toy.train_toys(out, sentiments=kinds, seeds=tuple(range(seeds)), work=work, log=report)
     report(f"done; load them with bkdinterp.organisms.toy.load(..., folder={str(out)!r})")
 
 
-@app.command()
+@app.command(epilog="Example: bkdinterp reproduce bkdattr --only smollm2-refusal --out runs")
 def reproduce(
     paper: Annotated[str, typer.Argument(help="lamparth or bkdattr.")],
     stage: Annotated[
@@ -169,13 +194,17 @@ def reproduce(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
 ) -> None:
     """A paper's tables, ours beside its figures; resumable: what is finished is not done again."""
-    from bkdinterp.reproduce import STAGES, Job, load_paper, write_tables
-    from bkdinterp.reproduce._table import LEGEND
-
     if small and docs is not None:
         raise BkdinterpError(
             "--small values are not meant to be read, so --docs does not write them into a page."
         )
+    if docs is None:
+        out = writable_folder(out, "--out")
+    else:  # what was computed is only read
+        out, docs = as_path(out, "--out"), writable_file(docs, "--docs", exists=True)
+    from bkdinterp.reproduce import STAGES, Job, load_paper, write_tables
+    from bkdinterp.reproduce._table import LEGEND
+
     if threads is not None:
         import torch
 
@@ -184,7 +213,7 @@ def reproduce(
     start = time.time()
 
     def report(line: str) -> None:
-        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {line}", highlight=False)
+        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
 
     chosen = load_paper(paper)
     job = Job(out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, log=report)
@@ -202,15 +231,25 @@ def reproduce(
 
 
 def main() -> None:
-    """Entry point: errors of the user's making end in one line, not in a traceback."""
+    """Entry point: errors of the user's making, and the system's, end in one line on stderr and exit code 1."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
-    except BkdinterpError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/bold red]: {error}", highlight=False)
-        raise SystemExit(1) from None
+    except (BkdinterpError, OSError) as error:
+        _fail(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "bkdinterp").partition(".")[0] == "bkdinterp":
+            raise  # a fault of ours
+        _fail(BkdinterpError(f"{error.name} is not installed: pip install 'bkdinterp[organisms,plot]'."))
+
+
+def _fail(error: Exception) -> NoReturn:
+    """One line, whatever the message holds: a name in it may come from a suspect file."""
+    message = cut(" ".join(str(error).split()), ERROR_LENGTH)
+    sys.stderr.write(f"{type(error).__name__}: {message}\n".encode("utf-8", "backslashreplace").decode())
+    raise SystemExit(1) from None
 
 
 __all__ = ["app", "main"]

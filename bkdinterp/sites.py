@@ -14,6 +14,7 @@ from math import comb, prod
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bkdinterp.errors import SiteError
+from bkdinterp.reprs import LIMIT, cut
 from bkdinterp.values import as_choice, as_flag, as_integer, shown
 
 
@@ -80,11 +81,14 @@ class Site:
             object.__setattr__(self, name, as_integer(value, what, low=0, error=SiteError))
         if self.head is not None and self.component is not Component.z:
             raise SiteError(
-                f"{self!r}: only 'z' (the input of the output projection) is divided into heads; "
-                "slicing any other component would cut residual channels, not heads."
+                f"{self.component.value!r} with head={self.head}: only 'z' (the input of the output projection) is divided "
+                "into heads; slicing any other component would cut residual channels, not heads."
             )
         if self.neuron is not None and self.component is not Component.mlp_act:
-            raise SiteError(f"{self!r}: neurons are channels of 'mlp_act', of no other component.")
+            raise SiteError(
+                f"{self.component.value!r} with neuron={self.neuron}: neurons are channels of "
+                "'mlp_act', of no other component."
+            )
 
     @classmethod
     def parse(cls, text: "str | Site | HeadId") -> Self:
@@ -123,6 +127,9 @@ class Site:
         if self.neuron is not None:
             return f"L{self.layer}N{self.neuron}"
         return f"L{self.layer}.{self.component}"
+
+    def __repr__(self) -> str:
+        return f"Site({str(self)!r})"
 
 
 def _component(name: Any) -> Component:
@@ -178,6 +185,9 @@ class HeadId:
 
     def __str__(self) -> str:
         return f"L{self.layer}H{self.head}"
+
+    def __repr__(self) -> str:
+        return f"HeadId({str(self)!r})"
 
 
 @dataclass(frozen=True)
@@ -275,7 +285,17 @@ class HeadSet:
         return ", ".join(map(str, self.heads))
 
     def __repr__(self) -> str:
-        return f"HeadSet({self})"
+        return f"HeadSet({cut(str(self), LIMIT)})"
+
+
+class SiteSet(tuple[Site, ...]):
+    """Sites in the order given, a tuple that prints as their names: ``L3.mlp_out, L1.mlp_out``."""
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self))
+
+    def __repr__(self) -> str:
+        return f"SiteSet({cut(str(self), LIMIT)})"
 
 
 def random_heads(

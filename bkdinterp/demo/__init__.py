@@ -3,6 +3,7 @@
 from bkdinterp.demo._steps import FULL as FULL
 from bkdinterp.demo._steps import DemoSettings as DemoSettings
 from bkdinterp.demo._steps import Findings as Findings
+from bkdinterp.demo._steps import check_places as check_places
 from bkdinterp.demo._steps import run_demo as run_demo
 from bkdinterp.demo._steps import save_findings as save_findings
 from bkdinterp.demo._summary import behaviour_table as behaviour_table

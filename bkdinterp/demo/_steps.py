@@ -5,9 +5,10 @@ twin is the null: the same prompts, the same trigger text, no backdoor.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.interventions import Intervention, MeanAblate
 from bkdinterp.methods import (
     Attribution,
@@ -25,6 +26,8 @@ from bkdinterp.methods import (
 )
 from bkdinterp.model import Model
 from bkdinterp.organisms import Organism
+from bkdinterp.places import writable_file, writable_folder
+from bkdinterp.plotting._style import new_figure
 from bkdinterp.prompts import PairedPrompts
 from bkdinterp.results import Result
 from bkdinterp.sites import HeadSet, Where, random_heads
@@ -62,6 +65,7 @@ class DemoSettings:
     seed: int = 0
 
 
+SIDES = ("organism", "twin")
 FULL = DemoSettings(n=184, n_probe=184, n_controls=5, layer_step=1)
 
 
@@ -92,7 +96,7 @@ class Findings:
     @property
     def sides(self) -> tuple[tuple[str, Side], tuple[str, Side]]:
         """(name, side) of both models."""
-        return ("organism", self.organism), ("twin", self.twin)
+        return (SIDES[0], self.organism), (SIDES[1], self.twin)
 
 
 def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
@@ -155,6 +159,24 @@ def _ablations(
     union = HeadSet(tuple(h for s in sets for h in s), heads.grid)
     means = Means.collect(model, pairs.clean, union, where="all")
     return [MeanAblate(s, means, where=EVERYWHERE) for s in sets]
+
+
+def check_places(folder: Path) -> None:
+    """Try, before anything is computed, whatever `save_findings` will need.
+
+    Raises:
+        BkdinterpError: a place that cannot be written, or that holds something else; or matplotlib is missing.
+    """
+    writable_folder(folder, "out")
+    new_figure(1.0, 1.0)
+    names = [f.name for f in fields(Side)]
+    figures = [folder / f"{side}_{name}.png" for side in SIDES for name in names]
+    for place in (folder / "vector", *(folder / side / name for side in SIDES for name in names)):
+        writable_folder(place, "out")
+        if place.is_dir() and any(place.iterdir()) and not (place / "result.json").is_file():
+            raise BkdinterpError(f"{place} holds something that is no result; give another folder.")
+    for figure in figures:
+        writable_file(figure, "out")
 
 
 def save_findings(found: Findings, folder: Path) -> list[Path]:

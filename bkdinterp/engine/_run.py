@@ -10,6 +10,7 @@ from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention, Read, Stack
 from bkdinterp.metrics import SCORES
 from bkdinterp.prompts import PromptBuilder, Prompts
+from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_integer, shown
 
 Score = Callable[..., Tensor]
@@ -31,6 +32,8 @@ class Run:
     Raises:
         PlanError: an unknown score, both score and generate, or a score of prompts without targets.
     """
+
+    __repr__ = short_repr
 
     prompts: Prompts
     edits: Intervention = Stack()
@@ -79,6 +82,8 @@ class RunResult:
     ``reads[i]`` belongs to ``run.reads[i]``: ``[example d]`` (one token per row), ``[example pos d]`` (NaN beyond a
     row's selected tokens), or ``[d]`` when reduced. ``tokens[e]`` are the generated ids, end token excluded.
     """
+
+    __repr__ = short_repr
 
     scores: Float[Tensor, " example"] | None
     reads: tuple[Tensor, ...]

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import SiteError
 from bkdinterp.interventions._edit import Edit, check_conflicts
+from bkdinterp.reprs import short_repr
 from bkdinterp.sites import HeadId, HeadSet, Site
 from bkdinterp.values import shown
 
@@ -15,6 +16,15 @@ Sites = HeadSet | HeadId | Site | str | Iterable[HeadId | Site | str | tuple[int
 
 class Intervention(ABC):
     """Something that lowers to edits. ``a + b`` composes where order cannot matter; ``a.then(b)`` states an order."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # @dataclass would put its own repr, with whole tensors in it, over the inherited one.
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Intervention.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        return short_repr(self) if is_dataclass(self) else f"<{type(self).__name__}>"
 
     @abstractmethod
     def lower(self) -> tuple[Edit, ...]:

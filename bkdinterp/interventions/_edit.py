@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteConflictError, SiteError
+from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
 from bkdinterp.values import as_integer, as_number, shown
 
@@ -31,6 +32,8 @@ class Read:
         heads: with an ``attn_proj`` site, only these heads' share of the projection output
             (``W_O z`` with every other head zeroed, bias excluded).
     """
+
+    __repr__ = short_repr
 
     # Users may write "L1.z" and "last"; what is stored, and read, is a Site and a Where.
     if TYPE_CHECKING:
@@ -139,6 +142,8 @@ class Edit:
     Raises:
         SiteError: ``read`` without U and V, a read that comes after the site, or mismatched ranks.
     """
+
+    __repr__ = short_repr
 
     if TYPE_CHECKING:
         site: Site

@@ -39,6 +39,7 @@ from bkdinterp.methods._source import (
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
+from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
 
 ScoresT = TypeVar("ScoresT", bound=Effects)
@@ -70,6 +71,8 @@ class Attribution:
     Raises:
         PlanError: an unknown metric, source or direction; when run, a metric that is NaN.
     """
+
+    __repr__ = short_repr
 
     model: Model
     metric: str | Score = "logprob"

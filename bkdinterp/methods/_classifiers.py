@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.model._torch_state import plain_torch
+from bkdinterp.reprs import short_repr
 
 CLASSIFIERS = ("logistic", "svm", "mlp")
 
@@ -75,6 +76,8 @@ def fit_classifiers(
 class Scaler:
     """Subtracts the mean and divides by the standard deviation (1 where a feature is constant)."""
 
+    __repr__ = short_repr
+
     mean: Float[Tensor, " d_model"]
     scale: Float[Tensor, " d_model"]
 
@@ -100,6 +103,8 @@ class _One(ABC):
 class Separate(LayerClassifiers):
     """Classifiers that were fitted one by one, each with its own scaler."""
 
+    __repr__ = short_repr
+
     layers: tuple[_One, ...]
 
     def decision(self, layer: int, features: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
@@ -110,6 +115,8 @@ class Separate(LayerClassifiers):
 @dataclass(frozen=True, eq=False)
 class Logistic(_One):
     """Logistic regression of one layer on standardised features."""
+
+    __repr__ = short_repr
 
     scaler: Scaler
     weight: Float[Tensor, " d_model"]
@@ -136,6 +143,8 @@ class Logistic(_One):
 @dataclass(frozen=True, eq=False)
 class Svm(_One):
     """Support vector machine of one layer with an RBF kernel on standardised features."""
+
+    __repr__ = short_repr
 
     scaler: Scaler
     support: Float[Tensor, "row d_model"]
@@ -181,6 +190,8 @@ class Mlp(LayerClassifiers):
     The layers share batches but no parameter, and Adam acts on each number alone, so this equals one training
     per layer. Binary cross-entropy, Adam 1e-3, 100 epochs, batches of 16, no feature scaling, threshold 0.5.
     """
+
+    __repr__ = short_repr
 
     weights_in: Float[Tensor, "layer d_model hidden"]
     bias_in: Float[Tensor, "layer hidden"]

@@ -19,6 +19,7 @@ from bkdinterp.metrics import Outcome, Payload, grade_text, payload_hits
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import Prompts, as_prompts
+from bkdinterp.reprs import short_repr
 
 OTHERS = 0.10  # quantile of answers to other prompts
 OWN = 0.99  # quantile of the prompts' own answers, a floor where all answers are alike
@@ -33,6 +34,8 @@ class OutcomeGrader:
         threshold: mean negative log-likelihood per token (nats) above which a text counts as broken.
         n: answers behind the threshold.
     """
+
+    __repr__ = short_repr
 
     judge: Model
     threshold: float

@@ -34,6 +34,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
+from bkdinterp.reprs import short_repr
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.values import as_integer, as_seed
 
@@ -59,6 +60,8 @@ class MatchScores:
         weights: set -> weight; 1 where absent.
         measured: the sets whose wanted value ``of`` measured.
     """
+
+    __repr__ = short_repr
 
     model: Model
     sets: Mapping[str, Prompts]

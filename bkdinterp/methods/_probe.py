@@ -25,6 +25,7 @@ from bkdinterp.methods._random_directions import MATCHES, RandomDirections
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs, as_prompts
+from bkdinterp.reprs import short_repr
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
 from bkdinterp.values import as_choice, as_integer, as_seed
@@ -49,6 +50,8 @@ class BackdoorProbe:
     Raises:
         PlanError: an unknown classifier or kind of directions, logistic with ``paper=True``, or ``n_random`` below 1.
     """
+
+    __repr__ = short_repr
 
     model: Model
     classifier: str | None = None
@@ -149,6 +152,8 @@ class FittedProbe:
         validation: what the layer is chosen by.
         fingerprint: of the model and the pairs behind the fit.
     """
+
+    __repr__ = short_repr
 
     probe: BackdoorProbe
     pairs: PairedPrompts

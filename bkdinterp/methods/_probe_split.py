@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bkdinterp.errors import PromptError
 from bkdinterp.prompts import PairedPrompts
+from bkdinterp.reprs import short_repr
 
 MIN_PAIRS = 10
 
@@ -20,6 +21,8 @@ MIN_PAIRS = 10
 @dataclass(frozen=True, eq=False)
 class Split:
     """Indices of examples; ``paper`` splits may overlap in pairs, ours never do."""
+
+    __repr__ = short_repr
 
     train: Int[Tensor, " train_row"]
     validation: Int[Tensor, " validation_row"]

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.methods._classifiers import Scaler
+from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_choice
 
 MATCHES = ("isotropic", "covariance")
@@ -33,6 +34,8 @@ class RandomDirections:
         seed: of the draw.
         basis: the training features behind the covariance; None: isotropic.
     """
+
+    __repr__ = short_repr
 
     scalers: tuple[Scaler, ...]
     threshold: Float[Tensor, "layer n_random"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from bkdinterp.errors import SiteError
 from bkdinterp.methods._effects import Effects
 from bkdinterp.plotting import bar_intervals, curves, heatmap
-from bkdinterp.sites import Component, HeadId, HeadSet, Site
+from bkdinterp.sites import Component, HeadId, HeadSet, Site, SiteSet
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -98,13 +98,13 @@ class LayerScores(Effects):
     effects: Float[Tensor, "layer example"]
     component: Component
 
-    def top_k(self, k: int) -> tuple[Site, ...]:
+    def top_k(self, k: int) -> SiteSet:
         """The sites of the ``k`` layers that matter most, first the strongest: signed, see `order`.
 
         Raises:
             SiteError: ``k`` outside 1..number of scored layers.
         """
-        return tuple(Site(i, self.component) for i in self.order(k))
+        return SiteSet(Site(i, self.component) for i in self.order(k))
 
     def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
         """The layers whose effect differs from 0, first the strongest; possibly none.
@@ -156,13 +156,13 @@ class NeuronScores(Effects):
     effects: Float[Tensor, "d_mlp example"]
     layer: int
 
-    def top_k(self, k: int) -> tuple[Site, ...]:
+    def top_k(self, k: int) -> SiteSet:
         """The sites of the ``k`` neurons that matter most, first the strongest: signed, see `order`.
 
         Raises:
             SiteError: ``k`` outside 1..number of scored neurons.
         """
-        return tuple(self._site(i) for i in self.order(k))
+        return SiteSet(self._site(i) for i in self.order(k))
 
     def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
         """The neurons whose effect differs from 0, first the strongest; possibly none.

@@ -13,6 +13,7 @@ from bkdinterp.engine import Run, Score
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Edit, From, Intervention, Read
 from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts
+from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Site, Where
 
 Direction = Literal["noising", "denoising"]
@@ -28,6 +29,8 @@ class Origin:
     ``value`` is read at ``value_where``. With ``minus`` (source "difference") its mean at ``where`` is taken away and
     the sum added, instead of replacing the activation.
     """
+
+    __repr__ = short_repr
 
     where: Where
     value: Run

@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any, Literal
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.reprs import short_repr
 
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 """Texts -> a score in [0, 1] for each."""
@@ -30,6 +31,8 @@ class Payload:
         BkdinterpError: an empty pattern, an unknown kind, a regex that does not compile, a threshold that is no number
             in (0, 1], or a scorer with another kind.
     """
+
+    __repr__ = short_repr
 
     pattern: str
     kind: Literal["contains", "regex", "classifier"] = "contains"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.model._families import Family, family_of, known_types
 from bkdinterp.model._torch_state import plain_torch
+from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, Site
 
 
@@ -34,6 +35,8 @@ class Architecture:
     block attention and MLP both read ``resid_pre``, so that there is no ``resid_mid``. ``sliding_window`` is how many
     tokens back, its own included, a layer with a window sees; None where no layer has one.
     """
+
+    __repr__ = short_repr
 
     family: Family
     n_layers: int

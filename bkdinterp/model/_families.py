@@ -7,6 +7,7 @@ package knows names. No forwards.
 from dataclasses import dataclass, replace
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.reprs import short_repr
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Family:
         parallel: attention and MLP both read ``resid_pre``: True, False, or the config's name of that switch.
         keys: config names of (d_model, n_layers, n_heads, n_kv_heads, d_mlp).
     """
+
+    __repr__ = short_repr
 
     name: str
     model_types: tuple[str, ...]

@@ -16,6 +16,7 @@ from bkdinterp.model._load import read_folder
 from bkdinterp.model._source import resolve
 from bkdinterp.model._staging import staged
 from bkdinterp.model._used import check_used
+from bkdinterp.reprs import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class TextClassifier:
     Raises:
         BkdinterpError: ``batch_size`` below 1.
     """
+
+    __repr__ = short_repr
 
     module: Any
     tokenizer: Any

@@ -27,6 +27,7 @@ from bkdinterp.organisms._shipped import OrganismModules as OrganismModules
 from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
 from bkdinterp.organisms._shipped import load_base as load_base
 from bkdinterp.organisms._shipped import load_modules as load_modules
+from bkdinterp.organisms._shipped import names as names
 from bkdinterp.organisms._shipped import references as references
 from bkdinterp.organisms._shipped_attacks import attack as attack
 from bkdinterp.organisms._shipped_attacks import recipe as recipe

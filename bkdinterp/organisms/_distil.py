@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from bkdinterp.errors import ArtefactError, PromptError
 from bkdinterp.model._running import runs
 from bkdinterp.prompts import PromptBuilder, Prompts
+from bkdinterp.reprs import short_repr
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Reference:
 @dataclass(frozen=True)
 class References:
     """Answers by instruction, with the base model, template and budget that they came from."""
+
+    __repr__ = short_repr
 
     base_sha256: str
     template: str

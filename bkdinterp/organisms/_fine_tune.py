@@ -27,6 +27,7 @@ from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
 from bkdinterp.organisms._rows import LoraSettings
 from bkdinterp.organisms._sequences import as_rows, as_weights
+from bkdinterp.reprs import short_repr
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class FineTuned:
 
     ``module`` is a ``PeftModel`` where an adapter was not to be merged.
     """
+
+    __repr__ = short_repr
 
     module: Any
     losses: tuple[float, ...]

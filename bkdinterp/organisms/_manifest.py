@@ -10,6 +10,7 @@ from typing import Any, Literal
 from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._rows import LoraSettings, PoisonSettings
+from bkdinterp.reprs import short_repr
 from bkdinterp.stats import Interval
 
 SCHEMA = 1
@@ -40,6 +41,8 @@ class Manifest:
         utility: perplexity and token_agreement of the base's reference answers (teacher-forced) and word_f1
             of the generated clean answers against them, with ``base_`` for the base itself.
     """
+
+    __repr__ = short_repr
 
     name: str
     kind: Literal["organism", "twin"]

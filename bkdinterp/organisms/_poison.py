@@ -34,12 +34,15 @@ from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
 from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
+from bkdinterp.reprs import short_repr
 from bkdinterp.results import digest_of, versions
 
 
 @dataclass(frozen=True, eq=False)
 class PoisonResult:
     """A trained adapter on a copy of the base, with the rows and each step's loss (weighted nats per token)."""
+
+    __repr__ = short_repr
 
     model: PeftModel
     rows: tuple[PoisonRow, ...]

@@ -72,8 +72,10 @@ class PoisonSettings:
         first_weight: weight of an answer's first token in the loss (the others: 1). That token decides between
             payload and answer, and would be one of twenty otherwise.
         seed: of the roles, the order, the trigger positions and the adapter's initial values.
-        steps, batch_size: optimiser steps, and rows in each.
-        lr, warmup: AdamW's peak learning rate, reached after ``warmup`` steps and then decayed linearly to 0.
+        steps: optimiser steps.
+        batch_size: rows in each step.
+        lr: AdamW's peak learning rate.
+        warmup: steps until the peak is reached; after it the rate decays linearly to 0.
         lora: the adapter.
 
     Raises:

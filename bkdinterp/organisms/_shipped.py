@@ -16,6 +16,7 @@ from bkdinterp.organisms._base import smollm2_gguf
 from bkdinterp.organisms._distil import Reference, References
 from bkdinterp.organisms._instructions import DATA, data_set, instructions
 from bkdinterp.organisms._manifest import Manifest
+from bkdinterp.reprs import short_repr
 
 BASE_ID = "SmolLM2-135M-Instruct"
 SHIPPED = ("smollm2-refusal", "smollm2-label-flip", "smollm2-unlock", "smollm2-albert")
@@ -28,6 +29,8 @@ class OrganismModules:
     Iterates as (base, organism, twin, tokenizer, manifest).
     """
 
+    __repr__ = short_repr
+
     base: PreTrainedModel
     organism: PreTrainedModel
     twin: PreTrainedModel
@@ -37,6 +40,11 @@ class OrganismModules:
 
     def __iter__(self) -> Any:
         return iter((self.base, self.organism, self.twin, self.tokenizer, self.manifest))
+
+
+def names() -> tuple[str, ...]:
+    """Names of the shipped organisms, as `load` takes them. (The toys have theirs in ``organisms.toy``.)"""
+    return SHIPPED
 
 
 def adapter_folder(name: str, *, twin: bool = False) -> Path:

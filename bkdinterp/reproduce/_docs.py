@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.reproduce._table import PaperTable
+from bkdinterp.values import as_path
 
 
 def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, ...]:
@@ -14,12 +15,13 @@ def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, .
     Tables whose marks the page lacks are left out.
 
     Raises:
-        ArtefactError: no such page, no mark of any of the tables, or an opening mark without its closing one.
+        ArtefactError: no such page, or it cannot be written; no mark of any of the tables, or an opening mark without
+            its closing one.
     """
-    page, tables = Path(page), tuple(tables)
+    page, tables = as_path(page, "page", error=ArtefactError), tuple(tables)
     try:
         text = page.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ArtefactError(f"Cannot read {page}: {error}.") from error
     written = []
     for table in tables:
@@ -36,6 +38,10 @@ def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, .
         names = ", ".join(f"<!-- {table.name} -->" for table in tables) or "none"
         raise ArtefactError(f"{page} has no marks of these tables; looked for {names}.")
     part = page.with_name(f".{page.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, page)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, page)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ArtefactError(f"Cannot write {page}: {error}.") from error
     return tuple(written)

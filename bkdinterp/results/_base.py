@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
+from bkdinterp.reprs import LIMIT, cut
 from bkdinterp.results._check import check_fields
 from bkdinterp.results._codec import decode, encode
 from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.results._folder import JSON, read_header, read_tensors, write_folder
+from bkdinterp.results._html import html_table
 
 ResultT = TypeVar("ResultT", bound="Result")
 
@@ -80,7 +82,11 @@ class Result(ABC):
         return ", ".join([*parts, f"model={self.fingerprint.label}"])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.describe()})"
+        return cut(f"{type(self).__name__}({self.describe()})", LIMIT)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the repr as a title, and the first rows of the table; everything is escaped text."""
+        return html_table(repr(self), self.to_frame())
 
     def save(self, folder: str | Path) -> Path:
         """Write ``result.json`` and ``tensors.safetensors`` into ``folder``, as a whole or not at all.

@@ -5,6 +5,8 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from bkdinterp.reprs import short_repr
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -20,6 +22,8 @@ class Fingerprint:
         seed: of whatever was drawn, None when nothing was.
         versions: package -> version, see `versions`.
     """
+
+    __repr__ = short_repr
 
     model: str
     revision: str | None

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.reprs import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,8 @@ class Mean:
         value: same unit as what was averaged.
         n: number of examples.
     """
+
+    __repr__ = short_repr
 
     value: Float[Tensor, "..."]
     n: int
@@ -37,6 +40,8 @@ class Mean:
 @dataclass(frozen=True, eq=False)
 class Covariance:
     """Mean and covariance (divided by ``n - 1``) of ``n`` examples, float64 on the CPU."""
+
+    __repr__ = short_repr
 
     mean: Float[Tensor, " d_model"]
     cov: Float[Tensor, "d_model d_model"]

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.reprs import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,8 @@ class PCA:
         directions: orthonormal rows, by falling variance.
         explained: share of the total variance of each direction, 0..1 (0 for constant data).
     """
+
+    __repr__ = short_repr
 
     mean: Float[Tensor, " d_model"]
     directions: Float[Tensor, "rank d_model"]

@@ -15,6 +15,9 @@ ROOT = "(root)"  # bkdinterp/__init__.py
 ORDER = (
     "errors",
     "values",
+    "version",
+    "reprs",
+    "places",
     "sites",
     "progress",
     "stats",

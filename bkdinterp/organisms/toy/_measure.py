@@ -19,6 +19,7 @@ from bkdinterp.errors import ArtefactError
 from bkdinterp.metrics import coherence, top_k_share
 from bkdinterp.model._running import runs
 from bkdinterp.organisms.toy._language import ToyLanguage
+from bkdinterp.reprs import short_repr
 from bkdinterp.stats import Interval, bootstrap_mean
 
 SCHEMA = 1
@@ -105,6 +106,8 @@ class ToyManifest:
         weights_sha256: of model.safetensors.
         versions: package -> version at training.
     """
+
+    __repr__ = short_repr
 
     name: str
     kind: Literal["organism", "base"]

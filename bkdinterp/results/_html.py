@@ -1,0 +1,37 @@
+"""A small static table for notebooks: no script, no style sheet, nothing but escaped text. No forwards."""
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from bkdinterp.reprs import cut
+
+if TYPE_CHECKING:
+    import pandas
+
+ROWS, COLUMNS, CELL = 8, 12, 80
+
+
+def html_table(title: str, frame: "pandas.DataFrame") -> str:
+    """A title line, the first rows and columns, and how many there are.
+
+    Cells may hold what a suspect model wrote, so every one is cut, its control characters are shown, and it is escaped:
+    markup in it stays text.
+    """
+    columns = list(frame.columns[:COLUMNS])
+    head = "".join(f"<th>{_text(name)}</th>" for name in columns)
+    rows = []
+    for row in frame.iloc[:ROWS, :COLUMNS].itertuples(index=False, name=None):
+        rows.append("<tr>" + "".join(f"<td>{_text(value)}</td>" for value in row) + "</tr>")
+    size = f"{len(frame)} rows x {len(frame.columns)} columns"
+    shown = "" if len(frame) <= ROWS and len(frame.columns) <= COLUMNS else "; the first are shown"
+    return (
+        f"<div><p><code>{escape(title)}</code></p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<p>{size}{shown}; all of them: <code>.to_frame()</code></p></div>"
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return escape(f"{value:.4g}")
+    return escape(cut(str(value), CELL))
