@@ -143,8 +143,6 @@ class Edit:
         SiteError: ``read`` without U and V, a read that comes after the site, or mismatched ranks.
     """
 
-    __repr__ = short_repr
-
     if TYPE_CHECKING:
         site: Site
         where: Where = Where("last")
