@@ -75,6 +75,7 @@ def load_module(
             )
         module.config._name_or_path = module.name_or_path = tokenizer.name_or_path = place.given
         Architecture.detect(module)
+        try_tokenizer(tokenizer)
         probe_templates(tokenizer, place.given)
     return module.to(device).eval(), tokenizer
 
@@ -124,6 +125,7 @@ def load_skeleton(
             **code,
         )
         Architecture.detect(nn_model._module)
+        try_tokenizer(tokenizer)
         probe_templates(tokenizer, place.given)
     return nn_model, tokenizer
 
@@ -152,6 +154,20 @@ def read_folder(
             **settings,
         )
     return module, tokenizer, found
+
+
+def try_tokenizer(tokenizer: Any) -> None:
+    """Use a tokenizer once, so that a damaged one fails where it is loaded.
+
+    Raises:
+        Exception: whatever the library raises on damaged settings; the caller names the file.
+    """
+    ids = tokenizer("a question").input_ids
+    tokenizer.decode(ids, skip_special_tokens=True)
+    special = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    numbers = [*ids, *(token for token in special if token is not None), tokenizer.model_max_length]
+    if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+        raise ValueError(f"its tokenizer gives {shown(numbers)}, where ids and a length are due")
 
 
 def _load_folder(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
