@@ -61,6 +61,7 @@ def load_module(
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ArtefactError(f"dtype={dtype!r} is no floating-point torch dtype; give e.g. torch.float32.")
     place = resolve(source, gguf_file=gguf_file, revision=revision)
+    module: Any
     with own_errors("load a model from", place.given):
         if place.gguf is not None:
             module, tokenizer = load_gguf(place.gguf, dtype, place.given)
@@ -130,9 +131,7 @@ def load_skeleton(
     return nn_model, tokenizer
 
 
-def read_folder(
-    staging: Staging, auto: Any, source: str, **settings: Any
-) -> tuple[PreTrainedModel, Any, dict[str, Any]]:
+def read_folder(staging: Staging, auto: Any, source: str, **settings: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Module, tokenizer and transformers' report, from a staging folder with weights.
 
     Raises:
@@ -185,9 +184,10 @@ def _load_trusted(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, A
         "trust_remote_code": True,
     }
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    module, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         **where, use_safetensors=True, dtype=dtype, output_loading_info=True
     )
+    module, found = loaded
     check_used(module, found, {}, place.given)
     return module, tokenizer
 
