@@ -63,6 +63,7 @@ def load_module(
     """
     dtype, device = as_dtype(dtype), as_device(device)
     place = resolve(source, gguf_file=gguf_file, revision=revision)
+    module: Any
     with own_errors("load a model from", place.given):
         if place.gguf is not None:
             module, tokenizer = load_gguf(place.gguf, dtype, place.given)
@@ -77,6 +78,7 @@ def load_module(
             )
         module.config._name_or_path = module.name_or_path = tokenizer.name_or_path = place.given
         Architecture.detect(module)
+        try_tokenizer(tokenizer)
         probe_templates(tokenizer, place.given)
     forget_quantisation(module)
     return module.to(device).eval(), tokenizer
@@ -128,13 +130,12 @@ def load_skeleton(
             **code,
         )
         Architecture.detect(nn_model._module)
+        try_tokenizer(tokenizer)
         probe_templates(tokenizer, place.given)
     return nn_model, tokenizer
 
 
-def read_folder(
-    staging: Staging, auto: Any, source: str, **settings: Any
-) -> tuple[PreTrainedModel, Any, dict[str, Any]]:
+def read_folder(staging: Staging, auto: Any, source: str, **settings: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Module, tokenizer and transformers' report, from a staging folder with weights.
 
     Raises:
@@ -158,6 +159,20 @@ def read_folder(
     return module, tokenizer, found
 
 
+def try_tokenizer(tokenizer: Any) -> None:
+    """Use a tokenizer once, so that a damaged one fails where it is loaded.
+
+    Raises:
+        Exception: whatever the library raises on damaged settings; the caller names the file.
+    """
+    ids = tokenizer("a question").input_ids
+    tokenizer.decode(ids, skip_special_tokens=True)
+    special = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    numbers = [*ids, *(token for token in special if token is not None), tokenizer.model_max_length]
+    if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
+        raise ValueError(f"its tokenizer gives {shown(numbers)}, where ids and a length are due")
+
+
 def _load_folder(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
     folder = _folder_of(place)
     with staged(folder) as staging:
@@ -173,9 +188,10 @@ def _load_trusted(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, A
         "trust_remote_code": True,
     }
     tokenizer = AutoTokenizer.from_pretrained(**where)
-    module, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         **where, use_safetensors=True, dtype=dtype, output_loading_info=True
     )
+    module, found = loaded
     check_used(module, found, {}, place.given)
     return module, tokenizer
 

@@ -12,7 +12,7 @@ import torch
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError
 from bkdinterp.model._errors_at_load import own_errors
-from bkdinterp.model._load import read_folder
+from bkdinterp.model._load import read_folder, try_tokenizer
 from bkdinterp.model._source import resolve
 from bkdinterp.model._staging import staged
 from bkdinterp.model._used import check_used
@@ -87,9 +87,10 @@ class TextClassifier:
                     raise ArtefactError(f"{place.given!r} is no text classifier: it lacks {missing[0]!r}.")
                 check_used(module, found, staging.stored, place.given, classifier=True)
             module.config._name_or_path = module.name_or_path = tokenizer.name_or_path = place.given
-        return cls.of(
-            module.to(device).eval(), tokenizer, label=label, name=place.given, batch_size=batch_size
-        )
+        with own_errors("use the text classifier in", place.given):
+            module.to(device).eval()
+            try_tokenizer(tokenizer)
+            return cls.of(module, tokenizer, label=label, name=place.given, batch_size=batch_size)
 
     @classmethod
     def of(
