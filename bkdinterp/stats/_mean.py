@@ -15,6 +15,7 @@ from bkdinterp.stats._intervals import Interval
 from bkdinterp.stats._sample import Sample, as_sample
 from bkdinterp.values import as_choice, as_integer, as_seed
 
+_STREAM = 0xB007
 METHODS = ("studentized", "bca", "percentile")
 
 
@@ -105,7 +106,8 @@ def _studentized(
     scale = float(np.abs(x - mean).max())
     centred = (x - mean) / scale
     error = float(centred.std(ddof=1)) / math.sqrt(n)
-    rng = np.random.default_rng(as_seed(seed))
+    # A stream of its own: data made from the same seed must not share its numbers with the resamples.
+    rng = np.random.default_rng((as_seed(seed), _STREAM))
     drawn, left = [], n_resamples
     while left:
         rows = min(left, _batch(n))

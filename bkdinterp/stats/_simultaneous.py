@@ -154,7 +154,8 @@ def _critical(residuals: Float[np.ndarray, "unit example"], flips: Flips, level:
     drawn = [np.abs(s @ unit.T).max(1) for s in flips.blocks(max(1, _BLOCK // len(unit)))]
     cosines = np.sort(np.concatenate(drawn)) / np.sqrt(n)
     if flips.exact:
-        rank = int(np.ceil(level * flips.count - SAME))
+        # Residuals sum to 0 as they are, or all flipped: these two are the observed signs, which count as extreme.
+        rank = int(np.ceil(level * flips.count - SAME)) + 2
     else:
         # Two standard errors of the quantile itself: what the draw leaves open counts against the claim.
         drawn_of = flips.count + 1
