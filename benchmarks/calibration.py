@@ -1,6 +1,6 @@
 """Are the intervals and p-values right? Error rates on noise, coverage and power, by simulation. No model.
 
-    python benchmarks/calibration.py              all of it, about 10 minutes on one core
+    python benchmarks/calibration.py              all of it, about 15 minutes on one core
     python benchmarks/calibration.py --small      a tenth of the simulations
 
 Four tables:

@@ -17,6 +17,7 @@ from bkdinterp.values import as_choice, as_integer, as_seed
 MOST_EXACT = 12
 """So many examples have all of their 2**n flips counted."""
 N_FLIPS = 4999
+_STREAM = 0x51F1
 SIDES = ("greater", "less", "two-sided")
 
 # Sums that differ by this share of their size are the same number but for rounding.
@@ -39,7 +40,8 @@ class Flips:
 
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "flip example"]]:
         """At most ``size`` flips at a time."""
-        rng = np.random.default_rng(self.seed)
+        # A stream of its own: data made from the same seed must not share its numbers with the flips.
+        rng = np.random.default_rng((self.seed, _STREAM))
         bits = np.arange(self.n)
         for start in range(0, self.count, size):
             rows = min(size, self.count - start)
