@@ -75,7 +75,7 @@ EVIL = [
     ("__import__('socket').socket().connect(('127.0.0.1', 9))", "network"),
     ("input('Run the custom code? ')", "asked"),
     ("exec(compile('1', FOLDER + '/evil.py', 'exec'))", "ran"),
-    ("open(FOLDER + '/../neighbour/config.json')", "read outside"),
+    ("open(FOLDER + '/../../neighbour/config.json')", "read outside"),
     ("[0 for i in iter(int, 1)]", "hang"),
     ("__import__('torch').ones(400_000_000)", "memory"),
     ("bytearray(10**11)", "memory"),
