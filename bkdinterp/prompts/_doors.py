@@ -9,7 +9,8 @@ from bkdinterp.values import shown
 
 # Checked here, with messages of our own, and not by a type checker at run time.
 if TYPE_CHECKING:
-    PromptsLike, PairsLike = Prompts, PairedPrompts
+    PromptsLike = Prompts
+    PairsLike = PairedPrompts
 else:
     PromptsLike = PairsLike = Any
 

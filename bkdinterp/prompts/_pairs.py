@@ -17,7 +17,9 @@ from bkdinterp.values import as_integer, as_number, as_seed, as_text, shown
 
 # Checked here, with messages of our own, and not by a type checker at run time.
 if TYPE_CHECKING:
-    TriggerLike, Fractions, Number = Trigger, Mapping[str, float], int
+    TriggerLike = Trigger
+    Fractions = Mapping[str, float]
+    Number = int
 else:
     TriggerLike = Fractions = Number = Any
 
