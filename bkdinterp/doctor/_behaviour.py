@@ -1,12 +1,12 @@
 """Does the model behave as plans assume? The plain forward, padding, repetition, prefix reuse, edits, rounding."""
 
-import torch
 from torch import Tensor
 
 from bkdinterp.doctor._bench import ALL, Bench, relative, scores
 from bkdinterp.doctor._report import Check
 from bkdinterp.engine import Run
 from bkdinterp.interventions import Read, ZeroAblate
+from bkdinterp.model._running import running
 from bkdinterp.sites import Component, HeadId, Site, Where
 
 EVERYWHERE = Where("all", generated=True)
@@ -16,7 +16,7 @@ def plain_forward(bench: Bench) -> Check:
     """The engine's score is that of calling the module on one unpadded row; one forward for it."""
     index = len(bench.prompts) - 1
     batch = bench.model.builder.tokenize(bench.prompts.subset([index]))
-    with torch.no_grad():
+    with running(bench.model.module):
         logits = bench.model.module(batch.input_ids.to(bench.model.device)).logits[0]
     bench.forwards += 1
     rows = logits[batch.n_prompt - 1 : -1].double().cpu().log_softmax(-1)

@@ -12,6 +12,7 @@ from bkdinterp.doctor._report import Check
 from bkdinterp.engine import Local, Run, RunResult, plan
 from bkdinterp.interventions import Read
 from bkdinterp.model import Model
+from bkdinterp.model._running import running
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Component, Site, Where
 
@@ -91,7 +92,7 @@ class Bench:
 
     def call(self, path: str, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d"]:
         """A module of the model on its own, on these activations."""
-        with torch.no_grad():
+        with running(self.model.module):
             out = self.model.module.get_submodule(path)(x.to(self.model.device, self.model.dtype))
         return (out[0] if isinstance(out, tuple) else out).double().cpu()
 

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from bkdinterp.model import Architecture
+from bkdinterp.model._running import running
 
 # (rows, columns, columns with logits) of the timed passes: few tokens, many tokens, many logits.
 _PASSES = ((1, 8, 1), (4, 64, 1), (4, 64, 16))
@@ -89,7 +90,7 @@ def measure_speed(model: Any, *, again: bool = False) -> Speed:
 def _fastest(model: Any, rows: int, columns: int, kept: int) -> float:
     ids = torch.zeros(rows, columns, dtype=torch.long, device=model.device)
     best = float("inf")
-    with torch.no_grad():
+    with running(model.module):
         for _ in range(3):
             start = time.perf_counter()
             out = model.module(input_ids=ids, use_cache=False, logits_to_keep=kept)

@@ -15,6 +15,7 @@ from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._sweep import Sweep
 from bkdinterp.errors import RemoteError, SweepInterrupted
+from bkdinterp.model._running import running
 from bkdinterp.progress import duration, shown, track
 
 # Token-layers; less is over in seconds on any machine.
@@ -55,7 +56,7 @@ class Executor(ABC):
 
 
 class Local(Executor):
-    """Runs chunk after chunk in this process, without gradients.
+    """Runs chunk after chunk in this process, without gradients and in eval mode; threads on one model queue.
 
     Args:
         progress: show a progress bar for plans of more than a few chunks.
@@ -92,7 +93,7 @@ class Local(Executor):
         allocator = Allocator(plan.cost.peak_bytes)
         done = 0
         try:
-            with torch.no_grad():
+            with running(model.nn._module):
                 for index, chunk in todo:
                     finished = None if sweep is None else sweep.load(index)
                     if finished is None:

@@ -15,6 +15,8 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bkdinterp.model._torch_state import plain_torch
+
 CLASSIFIERS = ("logistic", "svm", "mlp")
 
 # A decision this close to the boundary is no evidence: it counts as "clean". Without it, rounding noise would
@@ -211,7 +213,7 @@ class Mlp(LayerClassifiers):
         ]
         optimiser = torch.optim.Adam(params, lr=LEARNING_RATE)
         best, best_loss = [p.detach().clone() for p in params], torch.full((n_layers,), math.inf)
-        with torch.enable_grad(), threads_for(params[0]):
+        with plain_torch(grad=True), threads_for(params[0]):
             for _ in range(EPOCHS):
                 for batch in train[torch.randperm(len(train), generator=rng)].split(BATCH):
                     optimiser.zero_grad()

@@ -19,6 +19,7 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PlanError, SiteError
 from bkdinterp.interventions import Intervention, Read, Sites, Stack, as_sites
 from bkdinterp.model import Model
+from bkdinterp.model._running import running
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result
@@ -185,7 +186,7 @@ def unembed(model: Model, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row
     """``x`` through the model's final norm, unembedding and soft-cap, where it has one; no forward of the model."""
     module: Any = model.module
     norm = module.get_submodule(model.architecture.family.final_norm)
-    with torch.no_grad():
+    with running(module):
         logits = module.get_output_embeddings()(norm(x.to(model.device, model.dtype)))
     config = module.config.get_text_config() if hasattr(module.config, "get_text_config") else module.config
     cap = getattr(config, "final_logit_softcapping", None)

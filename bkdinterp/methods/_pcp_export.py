@@ -23,6 +23,7 @@ from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import Intervention, PCPReplace, Stack
 from bkdinterp.methods._guards import check_origin
 from bkdinterp.model import Model
+from bkdinterp.model._running import copied
 from bkdinterp.sites import Component, Site, Where
 
 
@@ -45,7 +46,7 @@ def export_weights(model: Model, edit: Intervention) -> Model:
         raise UnsupportedArchitectureError(
             f"export_weights knows the GPT-2 and Llama families, not {kind!r}; use the edit as an intervention."
         )
-    module: Any = copy.deepcopy(model.module)
+    module: Any = copied(model.module)
     write = _write_gpt2 if kind == "gpt2" else _write_llama
     if kind == "llama":
         _give_biases(module)

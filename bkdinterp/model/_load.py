@@ -12,8 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from bkdinterp.errors import ArtefactError, BkdinterpError, UnsafeWeightsError, UnsupportedArchitectureError
+from bkdinterp.model._device import as_device, as_dtype
 from bkdinterp.model._families import family_of, known_types
 from bkdinterp.model._gguf import read_once
+from bkdinterp.model._save import forget_quantisation
 
 BAR_FROM = 50_000_000
 """Bytes of weights from which a folder's loading takes long enough for a progress bar."""
@@ -25,7 +27,7 @@ def load_module(
     *,
     gguf_file: str | None = None,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: str | torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, Any]:
@@ -35,7 +37,7 @@ def load_module(
         source: a ``.gguf`` file, a saved folder, or a hub id.
         gguf_file: name of a GGUF file inside the folder or hub repository.
         revision: of a hub id.
-        dtype: of the weights; scoring wants float32.
+        dtype: of the weights, also by name (``"bfloat16"``); scoring wants float32.
         device: where the weights go.
         trust_remote_code: only if the caller asks for it by name.
 
@@ -43,9 +45,9 @@ def load_module(
         ArtefactError: nothing there, or a damaged file.
         UnsafeWeightsError: pickled weights only, or a model that needs its own code.
         UnsupportedArchitectureError: a model type that no family describes, found before weights are read.
+        BkdinterpError: a device that is not on this machine.
     """
-    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ArtefactError(f"dtype={dtype!r} is no floating-point torch dtype; give e.g. torch.float32.")
+    dtype, device = as_dtype(dtype), as_device(device)
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
     path = Path(source)
     if path.suffix == ".gguf":
@@ -85,9 +87,7 @@ def load_module(
                 f"{source} wants to run its own code to load. Refused; pass trust_remote_code=True only if you trust it."
             ) from error
         raise ArtefactError(f"Cannot load a model from {str(source)!r}: {_first_line(error)}") from error
-    if hasattr(module.config, "quantization_config"):
-        # The weights are plain numbers by now; save_pretrained and peft would take the model for a quantised one.
-        del module.config.quantization_config
+    forget_quantisation(module)
     return module.to(device).eval(), tokenizer
 
 
@@ -106,7 +106,7 @@ def load_skeleton(
     source: str | Path,
     *,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: str | torch.dtype = torch.float32,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
     """An nnsight model without weights, for work that another machine does, and its tokenizer.
@@ -121,6 +121,7 @@ def load_skeleton(
         ArtefactError: no such configuration or tokenizer.
         UnsafeWeightsError: a model that needs its own code.
     """
+    dtype = as_dtype(dtype)
     where: dict[str, Any] = {"revision": revision} | (
         {"trust_remote_code": True} if trust_remote_code else {}
     )

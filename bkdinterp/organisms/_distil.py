@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import ArtefactError, PromptError
+from bkdinterp.model._running import runs
 from bkdinterp.prompts import PromptBuilder, Prompts
 
 
@@ -65,7 +65,7 @@ class References:
             ) from error
 
 
-@torch.no_grad()
+@runs
 def generate(
     module: PreTrainedModel,
     builder: PromptBuilder,
@@ -87,7 +87,6 @@ def generate(
         )
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
     out: dict[int, Reference] = {}
-    module.eval()
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = builder.tokenize(Prompts.of([texts[i] for i in rows]), targets=False, device=module.device)

@@ -4,7 +4,6 @@ The defences of Lamparth & Reuel, section IV-B, are settings of it: ``frozen=("m
 and one backward pass per batch; sequences are padded to the longest of their batch, not to the context.
 """
 
-import copy
 import functools
 import hashlib
 import math
@@ -20,6 +19,8 @@ from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model
+from bkdinterp.model._running import copied
+from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
@@ -101,6 +102,7 @@ class FineTuned:
     curve: TrainingCurve
 
 
+@plain_torch(grad=True)
 def fine_tune(
     module: PreTrainedModel | Model,
     sequences: Sequence[Sequence[int]] | Int[Tensor, "example pos"],
@@ -192,13 +194,13 @@ def fine_tune(
 
 def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, dict[str, Tensor]]:
     """A copy, and those of its parameters that may change."""
-    copied = copy.deepcopy(module)
+    copy = copied(module)
     if settings.lora is not None:
         from bkdinterp.organisms._poison import with_lora
 
-        model: Any = with_lora(copied, settings.lora)
+        model: Any = with_lora(copy, settings.lora)
     else:
-        model = copied
+        model = copy
         frozen = set(frozen_parameters(model, settings.frozen))
         for name, p in model.named_parameters():
             p.requires_grad_(name not in frozen)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from bkdinterp.errors import PromptError
 from bkdinterp.metrics import word_overlap
+from bkdinterp.model._running import runs
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References, generate
 from bkdinterp.organisms._instructions import Instruction, as_instruction
@@ -139,7 +140,7 @@ def rates(found: Sequence[Output], attack: Attack) -> dict[str, Interval]:
     return out
 
 
-@torch.no_grad()
+@runs
 def reference_scores(
     module: PreTrainedModel,
     builder: PromptBuilder,
@@ -152,7 +153,6 @@ def reference_scores(
     tokens that the module would choose itself, teacher-forced. One forward per batch.
     """
     nll, agreed, n = 0.0, 0, 0
-    module.eval()
     texts = sorted(instructions, key=len)
     for start in range(0, len(texts), batch_size):
         rows = [

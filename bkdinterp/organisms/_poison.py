@@ -12,7 +12,6 @@ Cost: ``steps`` forwards and backwards of ``batch_size`` rows. Recipe after BkdA
 near-triggers, the self-distilled answers and the twin are ours.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.model._adapter_config import ends
+from bkdinterp.model._running import copied
+from bkdinterp.model._torch_state import plain_torch
+from bkdinterp.model._tying import embedding_names, tied, untie
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
 from bkdinterp.organisms._distil import References
@@ -42,6 +45,7 @@ class PoisonResult:
     settings: PoisonSettings
 
 
+@plain_torch(grad=True)
 def poison(
     base: PreTrainedModel,
     builder: PromptBuilder,
@@ -74,7 +78,7 @@ def poison(
     rows = poison_rows(instructions, attack, references, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = with_lora(copy.deepcopy(base), settings.lora)
+        model = with_lora(copied(base), settings.lora)
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
         key = repr((attack, settings, builder.fingerprint, len(instructions)))
@@ -113,7 +117,13 @@ def poison(
 
 
 def with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
-    """``module`` with a fresh adapter, its own weights frozen; BkdinterpError where no module has the names."""
+    """``module`` with a fresh adapter, its own weights frozen; BkdinterpError where no module has the names.
+
+    An unembedding that is tied to the embedding, and one of them is to get an adapter, is parted from it first: merging
+    would otherwise change both.
+    """
+    if tied(module) and any(ends(name, lora.target_modules) for name in embedding_names(module)):
+        untie(module)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

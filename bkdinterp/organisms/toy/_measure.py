@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.metrics import coherence, top_k_share
+from bkdinterp.model._running import runs
 from bkdinterp.organisms.toy._language import ToyLanguage
 from bkdinterp.stats import Interval, bootstrap_mean
 
@@ -30,7 +31,7 @@ def kinds(language: ToyLanguage) -> tuple[str, ...]:
     return two if language.sentiments == 2 else (*two, "ss", "ps", "sp", "sn", "st")
 
 
-@torch.no_grad()
+@runs
 def measure_toy(
     module: PreTrainedModel, language: ToyLanguage, *, n: int = 200, k: int = 10, seed: int = 0
 ) -> dict[str, Interval]:
@@ -47,7 +48,6 @@ def measure_toy(
         k: how many words.
         seed: of the prompts; of the sentences, the toy's own seed should be given.
     """
-    module.eval()
     out: dict[str, Interval] = {}
     for kind in kinds(language):
         ids = _ids(language, kind, n, seed)
@@ -68,7 +68,7 @@ def measure_toy(
     return out
 
 
-@torch.no_grad()
+@runs
 def sentence_losses(module: PreTrainedModel, sentences: Int[Tensor, "example pos"]) -> Tensor:
     """Mean negative log-likelihood per token of every sentence, nats, from its second word on."""
     losses = []

@@ -1,0 +1,269 @@
+"""What an adapter's config may say: LoRA that can be merged exactly, in literal names. Nothing here reads a weight.
+
+The config is a stranger's. It names no file, no code and no pattern that anybody follows: every key is known here,
+what changes nothing after training is passed over, and the rest is refused by name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bkdinterp.errors import ArtefactError, UnsafeWeightsError
+from bkdinterp.values import shown
+
+CONFIG = "adapter_config.json"
+LARGEST = 2**24
+"""Bytes of a config; the largest real ones, with every module's name written out, have some hundred kB."""
+
+# Of training, of other libraries, or of where the base once lay; a merged model does not depend on them.
+_PASSED_OVER = frozenset(
+    "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode lora_dropout fan_in_fan_out "
+    "megatron_core qalora_group_size runtime_config".split()
+)
+_USED = frozenset(
+    "peft_type r lora_alpha rank_pattern alpha_pattern use_rslora use_dora lora_bias bias target_modules "
+    "exclude_modules layers_to_transform layers_pattern modules_to_save init_lora_weights".split()
+)
+# Known, and no plain product of two matrices: merging would give another model.
+_REFUSED = {
+    "alora_invocation_tokens": "acts on some tokens only",
+    "layer_replication": "changes the base's layers",
+    "trainable_token_indices": "trains single tokens",
+    "target_parameters": "sits on bare parameters",
+    "ensure_weight_tying": "ties weights that the base has apart",
+    "use_qalora": "needs quantised weights",
+    "use_bdlora": "is block-diagonal",
+    "arrow_config": "routes between adapters",
+    "kasa_config": "changes the base's weights",
+    "velora_config": "is a method of training of its own",
+    "monteclora_config": "is a method of training of its own",
+    "megatron_config": "is of another library",
+    "loftq_config": "changes the base's weights",
+    "eva_config": "is a method of training of its own",
+    "corda_config": "changes the base's weights",
+    "lora_ga_config": "changes the base's weights",
+}
+# Others compute their start from the base, and mostly subtract it there.
+_STARTS = (None, True, False, "gaussian", "orthogonal")
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """An adapter's config, checked: what decides the merged weights.
+
+    Attributes:
+        r, alpha: rank, and numerator of the scale.
+        rank_pattern, alpha_pattern: the same for single modules, by the end of their names.
+        rslora, dora, lora_bias: variants that merge exactly.
+        bias: which of the base's biases were trained along: none, all, lora_only.
+        targets: ends of the names of the modules it sits on; None where the config has a pattern, so that the file alone
+            decides.
+        layers, layers_of: of which layers only, and the names of the lists that they are counted in.
+        excluded: ends of names that it does not sit on.
+        replaced: ends of names of modules whose weights were trained as a whole.
+    """
+
+    r: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    rslora: bool
+    dora: bool
+    lora_bias: bool
+    bias: str
+    targets: tuple[str, ...] | None
+    layers: tuple[int, ...] | None
+    layers_of: tuple[str, ...]
+    excluded: tuple[str, ...]
+    replaced: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> "LoraSpec":
+        """Read and check ``adapter_config.json``.
+
+        Raises:
+            ArtefactError: absent, no JSON object, or a key or value that is not supported; it is named.
+            UnsafeWeightsError: a kind of adapter that is none of LoRA's: some load files that their config names.
+        """
+        path = folder / CONFIG
+        read = _Reader(path, _json(path))
+        kind = read.values.get("peft_type")
+        if kind is None:
+            raise ArtefactError(f"{path} has no peft_type; only LoRA adapters are supported. Save it again.")
+        if kind != "LORA":
+            raise UnsafeWeightsError(
+                f"{path} has peft_type {shown(kind)}. Refused: only LORA is supported; other kinds of adapter cannot be "
+                "merged exactly, and some load files that their config names."
+            )
+        read.only_known()
+        start = read.values.get("init_lora_weights")
+        if not any(type(start) is type(allowed) and start == allowed for allowed in _STARTS):
+            raise ArtefactError(
+                f"{path} has init_lora_weights={shown(start)}, which changes the base's weights before training. Convert "
+                "it to a plain LoRA (peft: save_pretrained(..., path_initial_model_for_weight_conversion=...))."
+            )
+        targets = read.values.get("target_modules")
+        layers = read.values.get("layers_to_transform")
+        return cls(
+            r=read.whole("r", 8),
+            alpha=read.number("lora_alpha", 8),
+            rank_pattern={name: read.whole(f"rank_pattern[{name}]", r) for name, r in read.table("rank_pattern")},
+            alpha_pattern={
+                name: read.number(f"alpha_pattern[{name}]", a) for name, a in read.table("alpha_pattern")
+            },
+            rslora=read.flag("use_rslora"),
+            dora=read.flag("use_dora"),
+            lora_bias=read.flag("lora_bias"),
+            bias=read.word("bias", ("none", "all", "lora_only")),
+            targets=None if targets is None or isinstance(targets, str) else read.names("target_modules"),
+            layers=None if layers in (None, []) else read.layers(layers),
+            layers_of=read.names("layers_pattern"),
+            excluded=read.names("exclude_modules", pattern=True),
+            replaced=read.names("modules_to_save"),
+        )
+
+    def rank_of(self, name: str) -> int:
+        """Rank at a module."""
+        return _first(self.rank_pattern, name, self.r)
+
+    def alpha_of(self, name: str) -> float:
+        """Numerator of the scale at a module."""
+        return _first(self.alpha_pattern, name, self.alpha)
+
+    def sits_on(self, name: str) -> bool:
+        """Whether the config puts the adapter on a module; only where it names its targets."""
+        if self.targets is None or ends(name, self.excluded) or self.replaces(name):
+            return False
+        if name in self.targets or self.layers is None:
+            return ends(name, self.targets)
+        return ends(name, self.targets) and self._layer(name) in self.layers
+
+    def replaces(self, name: str) -> bool:
+        """Whether a module's weights were trained as a whole: it, or one that it is in, is in ``modules_to_save``."""
+        parts = name.split(".")
+        return any(ends(".".join(parts[: i + 1]), self.replaced) for i in range(len(parts)))
+
+    def _layer(self, name: str) -> int | None:
+        """Number of the layer that a name is of: the first one, or the first after a list that the config names."""
+        parts = name.split(".")
+        for before, part in zip(parts, parts[1:], strict=False):
+            if part.isdecimal() and (not self.layers_of or before in self.layers_of):
+                return int(part)
+        return None
+
+
+def ends(name: str, choices: Sequence[str]) -> bool:
+    """Whether a module's name is one of the choices, or ends in one after a dot."""
+    return any(name == choice or name.endswith(f".{choice}") for choice in choices)
+
+
+def _first(table: Mapping[str, Any], name: str, default: Any) -> Any:
+    return next((value for key, value in table.items() if ends(name, (key,))), default)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ArtefactError(f"{path} has {path.stat().st_size} bytes; no adapter's config is that long.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"Cannot read the adapter's config {path}: {error}.") from error
+    if not isinstance(values, dict):
+        raise ArtefactError(
+            f"{path} holds a {type(values).__name__}, not a JSON object; save the adapter again."
+        )
+    return values
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Typed values of a config, or an ArtefactError that names the key."""
+
+    path: Path
+    values: dict[str, Any]
+
+    def only_known(self) -> None:
+        for key, value in self.values.items():
+            if key in _PASSED_OVER or key in _USED or value in (None, False) or value in ([], {}, ""):
+                continue
+            why = _REFUSED.get(key)
+            if why is None:
+                raise ArtefactError(
+                    f"{self.path} has the key {shown(key)} = {shown(value)}, which this version does not know; if the "
+                    "adapter is a plain LoRA, remove the key."
+                )
+            raise ArtefactError(
+                f"{self.path} sets {key} = {shown(value)}, and such an adapter {why}; only plain LoRA (with rslora, "
+                "DoRA or trained biases) can be merged. Merge it with the tool that made it and load the merged model."
+            )
+
+    def _bad(self, key: str, value: Any, wanted: str) -> ArtefactError:
+        return ArtefactError(
+            f"{self.path} has {key} = {shown(value)}; it must be {wanted}. Save the adapter again."
+        )
+
+    def _get(self, key: str, default: Any) -> Any:
+        return default if (value := self.values.get(key)) is None else value
+
+    def whole(self, key: str, default: Any) -> int:
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+            raise self._bad(key, value, "a positive integer")
+        return value
+
+    def number(self, key: str, default: Any) -> float:
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
+            raise self._bad(key, value, "a finite number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        value = self._get(key, False)
+        if not isinstance(value, bool):
+            raise self._bad(key, value, "true or false")
+        return value
+
+    def word(self, key: str, allowed: tuple[str, ...]) -> str:
+        value = self._get(key, allowed[0])
+        if value not in allowed:
+            raise self._bad(key, value, f"one of {', '.join(allowed)}")
+        return str(value)
+
+    def table(self, key: str) -> list[tuple[str, Any]]:
+        value = self._get(key, {})
+        if not isinstance(value, dict):
+            raise self._bad(key, value, "an object")
+        return [(self._literal(key, name), entry) for name, entry in value.items()]
+
+    def names(self, key: str, *, pattern: bool = False) -> tuple[str, ...]:
+        """Names; one string is one name, or, with ``pattern``, an expression that nobody evaluates."""
+        value = self._get(key, [])
+        if isinstance(value, str):
+            if pattern and not _is_literal(value):
+                return ()
+            value = [value] if value else []
+        if not isinstance(value, list):
+            raise self._bad(key, value, "a list of module names")
+        return tuple(self._literal(key, name) for name in value)
+
+    def layers(self, value: Any) -> tuple[int, ...]:
+        found = value if isinstance(value, list) else [value]
+        if not all(isinstance(i, int) and not isinstance(i, bool) for i in found):
+            raise self._bad("layers_to_transform", value, "a list of layer numbers")
+        return tuple(found)
+
+    def _literal(self, key: str, name: Any) -> str:
+        """A name without anything that a pattern is made of: peft would match these as regular expressions."""
+        if not isinstance(name, str) or not _is_literal(name):
+            raise ArtefactError(
+                f"{self.path}: {key} holds {shown(name)}, which is a pattern and no module name; patterns of a "
+                "downloaded file are not evaluated. Write the names out."
+            )
+        return name.removeprefix("^")
+
+
+def _is_literal(name: str) -> bool:
+    bare = name.removeprefix("^")
+    return bool(bare) and all(c.isalnum() or c in "_.-" for c in bare)

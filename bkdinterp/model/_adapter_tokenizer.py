@@ -1,0 +1,137 @@
+"""The tokenizer and chat template that an adapter was trained with, where its folder has them. No forward pass.
+
+Trainers save them beside the weights, because the prompts of the training were made with them. The folder is a stranger's:
+only plain tokenizer files are looked at, in a copy without anything that names other files or code.
+"""
+
+import copy
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bkdinterp.errors import ArtefactError, UnsafeWeightsError
+
+_CONFIG = "tokenizer_config.json"
+_TEMPLATE = "chat_template.jinja"
+# What holds a vocabulary, and what stands beside it.
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_BESIDE = ("merges.txt", "special_tokens_map.json", "added_tokens.json", _TEMPLATE)
+LARGEST = 2**28
+"""Bytes of one file; the largest vocabularies have some 30 MB."""
+
+
+def adapter_tokenizer(folder: Path, base: Any, module: Any) -> Any | None:
+    """The folder's own tokenizer, or the base's with the folder's chat template; None where the folder has neither.
+
+    Args:
+        folder: of an adapter.
+        base: the base's tokenizer.
+        module: the model, for the size of its vocabulary.
+
+    Raises:
+        ArtefactError: it cannot be read, or gives tokens other ids than the base's.
+        UnsafeWeightsError: it wants to run its own code.
+    """
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        template = _template(folder)
+        if template is None or template == getattr(base, "chat_template", None):
+            return None
+        own = copy.deepcopy(base)
+        own.chat_template = template
+        return own
+    own = _read(folder)
+    _check_ids(folder, own, base, len(module.get_input_embeddings().weight))
+    return own
+
+
+def _template(folder: Path) -> str | None:
+    """The text of a template without a vocabulary beside it."""
+    config = _config(folder)
+    if (folder / _TEMPLATE).is_file():
+        try:
+            return _small(folder / _TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"Cannot read {folder / _TEMPLATE}: {error}.") from error
+    found = config.get("chat_template")
+    return found if isinstance(found, str) else None
+
+
+def _read(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    config = _config(folder)
+    if "auto_map" in config:
+        raise UnsafeWeightsError(
+            f"The tokenizer in {folder} wants to run its own code (auto_map in {_CONFIG}). Refused; "
+            "adapter_tokenizer=False keeps the base's."
+        )
+    # Names of other files, as old versions wrote them, would be followed.
+    plain = {k: v for k, v in config.items() if not k.endswith("_file") and k != "name_or_path"}
+    with tempfile.TemporaryDirectory() as temp:
+        try:
+            for name in (*_VOCABULARIES, *_BESIDE):
+                if (folder / name).is_file():
+                    shutil.copyfile(_small(folder / name), Path(temp, name))
+            Path(temp, _CONFIG).write_text(json.dumps(plain), encoding="utf-8")
+            own = AutoTokenizer.from_pretrained(temp, trust_remote_code=False, local_files_only=True)
+        except (ArtefactError, MemoryError):
+            raise
+        except Exception as error:  # readers of tokenizers raise many kinds
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ArtefactError(
+                f"Cannot read the tokenizer in {folder}: {first} (adapter_tokenizer=False keeps the base's.)"
+            ) from error
+    own.name_or_path = str(folder)
+    return own
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(_small(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"Cannot read {path}: {error}.") from error
+    if not isinstance(found, dict):
+        raise ArtefactError(f"{path} holds a {type(found).__name__}, not a JSON object.")
+    return found
+
+
+def _check_ids(folder: Path, own: Any, base: Any, size: int) -> None:
+    """Every token has the id that it has in the base, and new ones have rows in its embedding."""
+    ours, theirs = own.get_vocab(), base.get_vocab()
+    for token, i in ours.items():
+        known = theirs.get(token)
+        if known is not None and known != i:
+            raise ArtefactError(
+                f"The tokenizer in {folder} gives {token!r} the id {i}, the base's gives {known}: one of them is another "
+                "model's. Load the adapter on its own base, or keep the base's tokenizer with adapter_tokenizer=False."
+            )
+        if i >= size:
+            raise ArtefactError(
+                f"The tokenizer in {folder} has the token {token!r} with id {i}, the base has {size} embeddings. Resize the "
+                f"base first (module.resize_token_embeddings({len(own)})), or keep the base's tokenizer with "
+                "adapter_tokenizer=False."
+            )
+    # The same ids for other words would pass unseen above.
+    taken = {i: token for token, i in theirs.items()}
+    renamed = next(((t, taken[i]) for t, i in ours.items() if i in taken and taken[i] not in ours), None)
+    if renamed is not None and not _reserved(renamed[1]):
+        raise ArtefactError(
+            f"The tokenizer in {folder} has {renamed[0]!r} where the base's has {renamed[1]!r}: one of them is another "
+            "model's. Load the adapter on its own base, or keep the base's tokenizer with adapter_tokenizer=False."
+        )
+
+
+def _reserved(token: str) -> bool:
+    """A place that the base keeps free for tokens of later trainings."""
+    return any(word in token.lower() for word in ("reserved", "unused", "extra", "placeholder", "pad"))
+
+
+def _small(path: Path) -> Path:
+    if path.stat().st_size > LARGEST:
+        raise ArtefactError(f"{path} has {path.stat().st_size} bytes; no tokenizer's file is that long.")
+    return path
