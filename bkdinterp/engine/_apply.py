@@ -7,8 +7,8 @@ import torch
 from bkdinterp.engine import program
 from bkdinterp.engine._lower import Rows, Steps, check_width
 from bkdinterp.errors import PlanError
-from bkdinterp.interventions import Edit, From, Intervention
-from bkdinterp.model import Architecture
+from bkdinterp.interventions import Edit, From, Intervention, origins
+from bkdinterp.model import Architecture, check_origins
 from bkdinterp.prompts import TokenBatch
 from bkdinterp.sites import Component
 
@@ -28,11 +28,14 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
     Raises:
         PlanError: a From value, a position that needs ``tokens``, or a value of the wrong width.
         UnsupportedArchitectureError: a model of an unknown family.
+        ArtefactError: another model's numbers.
     """
     nn_model = getattr(model, "nn", model)
     arch = getattr(model, "architecture", None)
     if not isinstance(arch, Architecture):
         arch = Architecture.detect(nn_model._module)
+    known_as = model if hasattr(model, "fingerprint") else nn_model._module
+    check_origins(known_as, origins(intervention), f"The numbers of {intervention}")
     edits = intervention.lower()
     names = {edit.site.component for edit in edits}
     # One name only: keep its own location, so that the user can still read the block's output after this call.

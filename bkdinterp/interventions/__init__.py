@@ -9,6 +9,8 @@ from bkdinterp.interventions._edit import Edit as Edit
 from bkdinterp.interventions._edit import From as From
 from bkdinterp.interventions._edit import Read as Read
 from bkdinterp.interventions._edit import check_conflicts as check_conflicts
+from bkdinterp.interventions._origin import on_any_model as on_any_model
+from bkdinterp.interventions._origin import origins as origins
 from bkdinterp.interventions._primitives import Apply as Apply
 from bkdinterp.interventions._primitives import CachedAblate as CachedAblate
 from bkdinterp.interventions._primitives import MeanAblate as MeanAblate

@@ -138,7 +138,7 @@ def backdoor_state(
         runs = [Run(side, edits, score=score) for side in sides.values()]
     metric = runs[0].score_name or "payload"
     rates = []
-    for name, result in zip(sides, execute(model, runs, budget=budget), strict=True):
+    for name, result in zip(sides, execute(model, runs, budget=budget, finite=False), strict=True):
         if score is None:
             hits = payload_hits(result.text or (), payloads)
             rates.append(torch.tensor(hits, dtype=torch.float64))

@@ -146,7 +146,7 @@ def score_edits(
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
-    results = iter(execute(model, runs, budget=budget))
+    results = iter(execute(model, runs, budget=budget, finite=False))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     metric = runs[0].score_name or ""

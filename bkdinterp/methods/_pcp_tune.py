@@ -98,7 +98,7 @@ class MatchScores:
             )
         open_sets = [name for name in sets if name not in given]
         runs = [Run(sets[name], score=score) for name in open_sets]
-        results = execute(model, runs) if runs else ()
+        results = execute(model, runs, finite=False) if runs else ()
         unedited = {
             name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", run.score_name).mean())
             for name, run, r in zip(open_sets, runs, results, strict=True)
@@ -115,7 +115,7 @@ class MatchScores:
         for edit in edits:
             check_origin(self.model, edit, "MatchScores")
         runs = [Run(prompts, edit, score=self.score) for prompts in self.sets.values() for edit in edits]
-        results = iter(execute(self.model, runs))
+        results = iter(execute(self.model, runs, finite=False))
         totals = [0.0] * len(edits)
         for name in self.sets:
             for i in range(len(edits)):

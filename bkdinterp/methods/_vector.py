@@ -6,7 +6,7 @@
 batch of prompts and side.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
@@ -31,9 +31,26 @@ if TYPE_CHECKING:
 Kind = Literal["raw", "difference"]
 
 
+@dataclass(frozen=True, eq=False)
+class VectorSteer(Steer):
+    """A `Steer` that knows whose vector it adds, as `BackdoorVector.add` and ``subtract`` make it.
+
+    Attributes:
+        fitted_on: the ``Fingerprint.model`` of the vector; another model refuses it (see `interventions.on_any_model`).
+    """
+
+    fitted_on: str | None = field(default=None, kw_only=True)
+
+    def __str__(self) -> str:
+        return super().__str__()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class BackdoorVector(Result):
     """One vector in the residual stream's space.
+
+    It belongs to the model that it was taken from: runs on another refuse its edits, unless `interventions.on_any_model` says
+    that they are meant there (a vector of the organism on its twin).
 
     Attributes:
         vector: ``[d_model]``.
@@ -83,7 +100,8 @@ class BackdoorVector(Result):
 
     def add(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
-        return Steer(Site(layer, Component.attn_proj), self.vector, coeff, where=Where.of(where))
+        site, origin = Site(layer, Component.attn_proj), self.fingerprint.model
+        return VectorSteer(site, self.vector, coeff, where=Where.of(where), fitted_on=origin)
 
     def subtract(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Subtract it there."""
