@@ -55,4 +55,7 @@ def plot_outcomes(found: Evaluation, title: str | None, ax: Any) -> "matplotlib.
                     rows[f"{prefix}{label}, {side}"] = {
                         o.value: count for o, count in outcome_counts(outcomes).items()
                     }
-    return grouped_bars(rows, title=title or caption("What the model says", found.fingerprint), ax=ax)
+    text = caption("What the model says", found.fingerprint)
+    if found.twin is not None:
+        text += f"; twin: {model_words(found.twin)}"
+    return grouped_bars(rows, title=title or text, ax=ax)

@@ -72,7 +72,7 @@ def grouped_bars(
         left = left + share
     axes.set_xlim(0, 100)
     axes.set_yticks(y, [f"{name}  (n={n})" for name, n in zip(rows, totals, strict=True)])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -134,7 +134,7 @@ def bar_intervals(
     if reference is not None:
         axes.axvline(reference, color="black", linestyle="--", linewidth=1.2, label=reference_label or None)
     axes.set_yticks(np.arange(n), list(labels))
-    axes.invert_yaxis()
+    axes.set_ylim(n - 0.4, -0.6)
     if xlim is not None:
         axes.set_xlim(*xlim)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import GREY, LABEL, LIGHT, NOTE, TICK, TITLE, dress, new_panels
+from bkdinterp.plotting._style import LABEL, LIGHT, NOTE, TICK, TITLE, dress, new_panels
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Fixed, so that a kind of prompt has one colour in every figure; none is the colour of an outcome.
-_COLOURS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#7b1e3a"}
+# Fixed, so that a kind of prompt has one colour in every figure.
+_COLOURS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
 _OTHERS = ("#009E73", "#000000", "#8c8c8c")
 _BAR, _GAP = 1.0, 0.9
 
@@ -75,16 +75,18 @@ def _panel(
                 y, estimate, xerr=[[max(estimate - low, 0)], [max(high - estimate, 0)]], height=0.86,
                 color=colours[kind], error_kw={"ecolor": "black", "elinewidth": 1.1, "capsize": 2.5},
             )  # fmt: skip
-            axes.text(
-                max(high, estimate) + 1.5, y, f"{estimate:.0f}", va="center", ha="left", fontsize=NOTE
-            )
-            marks = singles.get((name, condition, kind), ())
-            axes.plot([100 * m for m in marks], [y] * len(marks), "|", color="black", markersize=5, alpha=0.55)
+            marks = [100 * m for m in singles.get((name, condition, kind), ())]
+            axes.plot(
+                marks, [y] * len(marks), "o", markersize=4, markerfacecolor="white", markeredgecolor="black",
+                markeredgewidth=0.8, zorder=4,
+            )  # fmt: skip
+            end = max(high, estimate, *marks) + 1.5
+            axes.text(end, y, f"{estimate:.0f}", va="center", ha="left", fontsize=NOTE)
             y += _BAR
         y += _GAP
     axes.set_yticks(ticks, list(groups))
     axes.set_ylim(y - _GAP - 0.35, -0.65)
-    axes.set_xlim(0, 108)
+    axes.set_xlim(0, 110)
     axes.set_xticks(range(0, 101, 20))
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
@@ -105,6 +107,6 @@ def _legend(
 
     handles: list[Any] = [Patch(color=colours[k], label=text) for k, text in words.items()]
     if singles:
-        handles.append(Line2D([], [], color=GREY, marker="|", linestyle="", label="each single control"))
+        handles.append(Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="", label="a single control"))
     where = {"loc": "outside lower center"} if ax is None else {"loc": "best"}
     (figure if ax is None else axes).legend(handles=handles, ncols=2, frameon=False, fontsize=TICK, **where)
