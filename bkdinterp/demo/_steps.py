@@ -112,7 +112,13 @@ def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
     def sweep(model: Model) -> LayerSweep:
         # On the twin the organism's vector is meant.
         return sweep_layers(
-            model, vector, selection, layers=layers, by=settings.metric, coeff=settings.coeff, strict=model is o.model
+            model,
+            vector,
+            selection,
+            layers=layers,
+            by=settings.metric,
+            coeff=settings.coeff,
+            strict=model is o.model,
         )
 
     def edit(

@@ -19,10 +19,14 @@ def check_finite(runs: Sequence[Run], results: Sequence[RunResult]) -> None:
     for i, (run, result) in enumerate(zip(runs, results, strict=True)):
         which = f"Run {i} ({run.edits})"
         if result.scores is not None and (bad := int(result.scores.isnan().sum())):
-            raise PlanError(f"{which}: {run.score_name} is NaN for {bad} of {len(run.prompts)} prompts: {CAUSES}.")
+            raise PlanError(
+                f"{which}: {run.score_name} is NaN for {bad} of {len(run.prompts)} prompts: {CAUSES}."
+            )
         for read, value in zip(run.reads, result.reads, strict=True):
             if not _finite(read, value):
-                raise PlanError(f"{which}: what {read.site} holds at {read.where} is NaN or infinite: {CAUSES}.")
+                raise PlanError(
+                    f"{which}: what {read.site} holds at {read.where} is NaN or infinite: {CAUSES}."
+                )
 
 
 def _finite(read: Read, value: Tensor) -> bool:

@@ -26,7 +26,9 @@ def name_edits(under: Any, what: str = "under") -> dict[str, Intervention]:
     if isinstance(under, Intervention):
         return {EDITED: under}
     if not isinstance(under, Mapping) or not all(isinstance(e, Intervention) for e in under.values()):
-        raise PlanError(f"{what} must be an intervention or name -> intervention; got {type(under).__name__}.")
+        raise PlanError(
+            f"{what} must be an intervention or name -> intervention; got {type(under).__name__}."
+        )
     if UNEDITED in under:
         raise PlanError(
             f"{what}: no edit may be called {UNEDITED!r}; the unedited model is always there by that name."
@@ -49,7 +51,9 @@ def conditions_of(
     nulls = dict(controls) if isinstance(controls, Mapping) else ({EDITED: controls} if controls else {})
     unknown = [name for name in nulls if name not in named]
     if unknown:
-        raise PlanError(f"Controls of {unknown}: there is no such edit; under has {', '.join(named) or 'none'}.")
+        raise PlanError(
+            f"Controls of {unknown}: there is no such edit; under has {', '.join(named) or 'none'}."
+        )
     conditions: dict[str, Intervention] = {UNEDITED: Stack(), **named}
     control_of: dict[str, str] = {}
     for name, group in nulls.items():
@@ -96,7 +100,9 @@ def sham_prompts(pairs: PairedPrompts, sham: PairedPrompts | Trigger | None) -> 
         raise PlanError(f"sham must be a Trigger or PairedPrompts; got {type(sham).__name__}.")
     for i, text in enumerate(texts):
         if text == clean.text[i]:
-            raise PromptError(f"Sham prompt {i} is the clean prompt: nothing was inserted into {shown(text)}.")
+            raise PromptError(
+                f"Sham prompt {i} is the clean prompt: nothing was inserted into {shown(text)}."
+            )
         triggered = pairs.triggered.text[i]
         phrases = [triggered[start:end] for start, end in pairs.triggered.spans[i]]
         if text == triggered or (phrases and all(phrase in text for phrase in phrases)):
@@ -148,5 +154,7 @@ def twin_conditions(under: Named, twin_under: Named | str) -> dict[str, Interven
         own = name_edits(twin_under, "twin_under")
         known = name_edits(under)
         if unknown := [name for name in own if name not in known]:
-            raise PlanError(f"twin_under: the suspect has no edit {unknown[0]!r}; under has {', '.join(known) or 'none'}.")
+            raise PlanError(
+                f"twin_under: the suspect has no edit {unknown[0]!r}; under has {', '.join(known) or 'none'}."
+            )
     return {UNEDITED: Stack(), **own}

@@ -15,7 +15,6 @@ from bkdinterp.interventions import Intervention
 from bkdinterp.methods._conditions import (
     SAME,
     UNEDITED,
-    Named,
     check_twin,
     conditions_of,
     sham_prompts,

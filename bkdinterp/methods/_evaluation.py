@@ -190,7 +190,9 @@ class Evaluation(Result):
         names = self.controls_of(edit)
         if not names:
             self._side(SUSPECT, edit, side)
-            raise BkdinterpError(f"{edit!r} has no controls; give evaluate(controls=...), e.g. from random_heads.")
+            raise BkdinterpError(
+                f"{edit!r} has no controls; give evaluate(controls=...), e.g. from random_heads."
+            )
         return Comparison.of(
             self._hits(side, edit, outcome),
             [self._hits(side, c, outcome) for c in names],
@@ -230,7 +232,10 @@ class Evaluation(Result):
         if TWIN not in self.models:
             raise BkdinterpError("There is no twin to compare with; give evaluate(twin=...).")
         added = {
-            who: [a - b for a, b in zip(*(self._hits(s, model=who) for s in ("triggered", "clean")), strict=True)]
+            who: [
+                a - b
+                for a, b in zip(*(self._hits(s, model=who) for s in ("triggered", "clean")), strict=True)
+            ]
             for who in (SUSPECT, TWIN)
         }
         return Comparison.of(
@@ -311,7 +316,9 @@ class Evaluation(Result):
                 )
                 parts.append(f"{condition if who == SUSPECT else f'{who} {condition}'}: {rates}")
                 if who == SUSPECT and (nulls := self.controls_of(condition)):
-                    parts.append(f"its {len(nulls)} control{'s' * (len(nulls) > 1)}: {self._pooled(condition)}")
+                    parts.append(
+                        f"its {len(nulls)} control{'s' * (len(nulls) > 1)}: {self._pooled(condition)}"
+                    )
         if len(self.backdoor.null_names) > 1:
             parts.append(f"backdoor p={self.backdoor.p:.2g} against {', '.join(self.backdoor.null_names)}")
         if self.own_references:

@@ -18,7 +18,9 @@ ORDER = ("clean", "sham", "triggered")
 def plot_rates(found: Evaluation, title: str | None, ax: Any) -> "matplotlib.figure.Figure":
     """Payload rates: a panel per model, a group per condition, clean, sham and triggered prompts side by side."""
     if ax is not None and len(found.models) > 1:
-        raise BkdinterpError("Rates of two models need a figure of their own; leave ax= out, or plot outcomes.")
+        raise BkdinterpError(
+            "Rates of two models need a figure of their own; leave ax= out, or plot outcomes."
+        )
     sides = [s for s in ORDER if s in found.sides]
     panels: dict[str, dict[str, dict[str, Interval]]] = {}
     singles: dict[tuple[str, str, str], list[float]] = {}

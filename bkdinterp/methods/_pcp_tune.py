@@ -34,7 +34,7 @@ from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -177,7 +177,7 @@ class PCPStudy(Result):
             series,
             xlabel="trial",
             ylabel="objective (smaller is better)",
-            title=f"Tuning {len(self.names)} factors ({self.method})",
+            title=caption(f"Tuning {len(self.names)} factors ({self.method})", self.fingerprint),
         )
 
     def describe(self) -> str:

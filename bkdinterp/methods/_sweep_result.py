@@ -131,7 +131,7 @@ class LayerSweep(Result):
         )
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per layer: mean and simultaneous interval, n, whether it is the best; what was kept, and the controls' means."""
+        """One row per layer: mean and simultaneous interval, n, whether it is the best; what was kept; the controls."""
         import pandas as pd
 
         rows = []
@@ -157,13 +157,13 @@ class LayerSweep(Result):
             ax: matplotlib axes to draw into; None makes a figure.
         """
         found = self.intervals()
-        series = {self._words: tuple([getattr(i, k) for i in found] for k in ("estimate", "low", "high"))}
+        series = {"vector": tuple([getattr(i, k) for i in found] for k in ("estimate", "low", "high"))}
         if len(self.nulls):
             means = self.nulls.mean(-1)
             name = f"{len(means)} control{'s' * (len(means) > 1)} (range)"
             series[name] = tuple(x.tolist() for x in (means.median(0).values, means.amin(0), means.amax(0)))  # type: ignore[assignment]
         ci = wilson(int(self.base.sum()), self.n) if self._rates else bootstrap_mean(self.base)
-        first = " (first token only)" if self.first_token_only else ""
+        first = "\n(first token only)" if self.first_token_only else ""
         details = (f"n={self.n}", "" if self.coeff == 1 else f"coeff={self.coeff:g}")
         figure = curves(
             self.layers.tolist(),

@@ -7,7 +7,7 @@ batch of prompts and side.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from einops import rearrange
@@ -20,7 +20,7 @@ from bkdinterp.interventions import Read, Steer
 from bkdinterp.model import Model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 from bkdinterp.values import as_choice, as_integer, as_seed
 
@@ -126,16 +126,22 @@ class BackdoorVector(Result):
         ]
         return pd.DataFrame(rows, columns=["layer", "norm", "cosine"])
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Share of each layer's heads in the vector: projection of its part on the vector's direction."""
+    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+        """Share of each layer's heads in the vector: projection of its part on the vector's direction; without intervals.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+        """
+        label = "share of the vector"
         if not self.parts:
-            return bar_intervals(
-                ["whole"], [1.0], [1.0], [1.0], xlabel="share of the vector", title=f"{self.kind} vector"
-            )
+            text = title or caption(f"{self.kind} vector", self.fingerprint)
+            return bar_intervals(["whole"], [1.0], [1.0], [1.0], xlabel=label, title=text, ax=ax)
         shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
         labels = [f"layer {layer}" for layer in self.parts]
-        title = f"What the {len(self.heads)} heads add to the vector ({self.kind}, n={self.n})"
-        return bar_intervals(labels, shares, shares, shares, xlabel="share of the vector", title=title)
+        what = f"What the {len(self.heads)} heads add to the vector"
+        text = title or caption(what, self.fingerprint, self.kind, f"n={self.n}")
+        return bar_intervals(labels, shares, shares, shares, xlabel=label, title=text, ax=ax)
 
     def describe(self) -> str:
         """Kind, size, norm, heads, n and model."""

@@ -10,7 +10,18 @@ import numpy as np
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting._curves import Column, drawable
-from bkdinterp.plotting._style import GREY, LABEL, LIGHT, NOTE, PALETTE, TICK, dress, legend, new_figure, same_length
+from bkdinterp.plotting._style import (
+    GREY,
+    LABEL,
+    LIGHT,
+    NOTE,
+    PALETTE,
+    TICK,
+    dress,
+    legend,
+    new_figure,
+    same_length,
+)
 
 if TYPE_CHECKING:
     import matplotlib.figure

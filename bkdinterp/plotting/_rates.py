@@ -51,7 +51,9 @@ def rate_panels(
     figure, all_axes = new_panels(7.6, 1.5 + 0.5 * len(panels) + 0.235 * sum(sizes), sizes, ax)
     for axes, (name, groups) in zip(all_axes, panels.items(), strict=True):
         _panel(axes, name, groups, colours, singles or {})
-        axes.set_title(name if ax is None else title, fontsize=LABEL if ax is None else TITLE, loc="left", pad=6)
+        axes.set_title(
+            name if ax is None else title, fontsize=LABEL if ax is None else TITLE, loc="left", pad=6
+        )
     all_axes[-1].set_xlabel(xlabel, fontsize=LABEL)
     if ax is None:
         figure.suptitle(title, fontsize=TITLE, x=0.01, ha="left")
@@ -107,6 +109,16 @@ def _legend(
 
     handles: list[Any] = [Patch(color=colours[k], label=text) for k, text in words.items()]
     if singles:
-        handles.append(Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="", label="a single control"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color="black",
+                marker="o",
+                markerfacecolor="white",
+                linestyle="",
+                label="a single control",
+            )
+        )
     where = {"loc": "outside lower center"} if ax is None else {"loc": "best"}
     (figure if ax is None else axes).legend(handles=handles, ncols=2, frameon=False, fontsize=TICK, **where)

@@ -44,7 +44,9 @@ def new_panels(
 
     if ax is not None:
         if not hasattr(ax, "get_figure") or not hasattr(ax, "barh"):
-            raise BkdinterpError(f"ax must be matplotlib axes, e.g. of plt.subplots(); got {type(ax).__name__}.")
+            raise BkdinterpError(
+                f"ax must be matplotlib axes, e.g. of plt.subplots(); got {type(ax).__name__}."
+            )
         return ax.get_figure(), [ax]
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(width, height), layout=layout, dpi=110)
