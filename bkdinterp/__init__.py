@@ -48,6 +48,7 @@ from bkdinterp.interventions import ResampleAblate as ResampleAblate
 from bkdinterp.interventions import Stack as Stack
 from bkdinterp.interventions import Steer as Steer
 from bkdinterp.interventions import ZeroAblate as ZeroAblate
+from bkdinterp.interventions import on_any_model as on_any_model
 from bkdinterp.methods import PCP as PCP
 from bkdinterp.methods import Activations as Activations
 from bkdinterp.methods import Attribution as Attribution
@@ -207,6 +208,7 @@ __all__ = [
     "factor_scales",
     "logit_lens",
     "measure_speed",
+    "on_any_model",
     "organisms",
     "plan",
     "random_directions",

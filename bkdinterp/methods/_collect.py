@@ -93,7 +93,7 @@ class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
     The pooled mean, not the reference code's running re-division (papers.md 7.3a). Means belong to the model that they
-    were collected on: every run, and `apply`, refuses them on another, unless `interventions.on_any_model` says that it is meant.
+    were collected on: every run, and `apply`, refuses them on another, unless `on_any_model` says that it is meant.
     """
 
     @classmethod

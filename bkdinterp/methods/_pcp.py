@@ -40,7 +40,7 @@ class PCP(Result):
     """Principal directions of one or several modules' outputs.
 
     They belong to the model that they were fitted on: every run, `apply` and `export_weights` refuse another, unless
-    `interventions.on_any_model` says that it is meant.
+    `on_any_model` says that it is meant.
 
     Attributes:
         directions: site -> ``[rank d_model]``, by falling variance.

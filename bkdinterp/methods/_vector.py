@@ -36,7 +36,7 @@ class VectorSteer(Steer):
     """A `Steer` that knows whose vector it adds, as `BackdoorVector.add` and ``subtract`` make it.
 
     Attributes:
-        fitted_on: the ``Fingerprint.model`` of the vector; another model refuses it (see `interventions.on_any_model`).
+        fitted_on: the ``Fingerprint.model`` of the vector; another model refuses it (see `on_any_model`).
     """
 
     fitted_on: str | None = field(default=None, kw_only=True)
@@ -49,7 +49,7 @@ class VectorSteer(Steer):
 class BackdoorVector(Result):
     """One vector in the residual stream's space.
 
-    It belongs to the model that it was taken from: runs on another refuse its edits, unless `interventions.on_any_model` says
+    It belongs to the model that it was taken from: runs on another refuse its edits, unless `on_any_model` says
     that they are meant there (a vector of the organism on its twin).
 
     Attributes:

@@ -8,7 +8,7 @@ from torch.nn import Module
 from bkdinterp.errors import ArtefactError
 from bkdinterp.model._identity import same_weights, weights_id
 
-WAY_OUT = "interventions.on_any_model(edit)"
+WAY_OUT = "on_any_model(edit)"
 
 
 def check_origins(model: Any, known: Iterable[str], what: str, way_out: str = WAY_OUT) -> None:
