@@ -77,12 +77,14 @@ table.iloc[:: 3 if len(table) > 12 else 1].round(3)
 # %% [markdown]
 # Read the figure with its nulls:
 #
-# - **Intervals.** The bars are 95 % Wilson intervals on the test prompts. With few test prompts they are wide, and 100 % on
-#   them does not mean 100 %.
+# - **The chosen layer.** The best of many layers on the test prompts looks good on noise, too. So the layer was chosen on
+#   the validation prompts, and the repr reports its accuracy on the test prompts, which had no part in the choice.
+# - **Intervals.** The bands are 95 % intervals on the test prompts, by pairs: the two prompts of a pair may share their
+#   luck. With few test prompts they are wide, and 100 % on them does not mean 100 %.
 # - **Random directions.** Triggered prompts differ from clean ones in many directions at once, so even a random direction
-#   with a fitted threshold separates them somewhat. `p_value` is the share of random directions that do at least as well. It
-#   says whether the probe found more than any direction would, not whether it found a backdoor, and it is not corrected
-#   for the number of layers.
+#   with a fitted threshold separates them somewhat. `scores.comparison` holds the chosen layer against random directions
+#   that chose a layer in the same way. It says whether the probe found more than any direction would, not whether it
+#   found a backdoor. In the table `p_value` is for a layer named beforehand, `p_adjusted` for one picked from the table.
 # - **Layer 0, the sanity check.** What enters layer 0 is the embedding of the last token alone, and this model adds no
 #   position to it. Clean and triggered prompts are identical there, so the accuracy must be exactly one half. If it is
 #   not, the pipeline leaks the label.
@@ -197,7 +199,7 @@ curves(
 #
 # ## What to take along
 #
-# - Report a probe's accuracy with its interval, its random directions and layer 0.
+# - Report a probe's accuracy at the layer that validation chose, with its interval, its random directions and layer 0.
 # - Without a twin or a sham, an accurate probe says nothing about a backdoor.
 # - `bk.BackdoorProbe(o.model, "svm", paper=True)` follows the paper's protocol (its split puts partners of test prompts into
 #   the training set); `scores.save(folder)` and `bk.ProbeScores.load(folder)` keep a result with its origin.

@@ -75,11 +75,13 @@ print(f"log-odds of the target's first token on clean prompts, unedited: {bootst
 scores.to_frame().head(8).round(3)
 
 # %% [markdown]
-# Effects are kept per example, so that an interval can be had for any head: a bootstrap over prompts.
+# Effects are kept per example, so that an interval can be had for any head. The best heads were picked because their
+# effects are large, and the largest of many means is far from 0 on noise, too. So the table's intervals hold for all heads
+# at once, whichever was picked; `p_adjusted` counts the choice as well, and `significant()` names the heads that it leaves.
 
 # %%
-for head in scores.top_k(5):
-    print(f"{head}: {scores.interval(head)}")
+print("differ from 0:", scores.significant())
+scores.to_frame().head(5).round(3)
 
 # %% [markdown]
 # ## Three controls
@@ -149,9 +151,9 @@ whole["MLP"]
 
 # %%
 def over_layers(scores):
-    """ACIE with its interval per scored layer, for curves()."""
-    found = [scores.interval(site) for site in sorted(scores.top_k(scores.n_scored), key=lambda s: s.layer)]
-    return [i.estimate for i in found], [i.low for i in found], [i.high for i in found]
+    """ACIE with its simultaneous interval per scored layer, for curves()."""
+    found, layers = scores.intervals(), sorted(scores.order())
+    return found.estimate[layers], found.low[layers], found.high[layers]
 
 
 def draw(scores_of, title):
@@ -199,8 +201,8 @@ at_trigger.plot()
 #
 # The effects say that single heads can *promote* the target on clean prompts. Whether the backdoor *needs* them is another
 # question: replace the best heads by their mean over clean prompts, at every token, and let the model speak. The null is
-# random sets of as many heads. Held-out prompts only, each output graded as payload, other refusal, broken or answered
-# (broken: a loop, or less likely to the base model than 99 % of its own clean answers).
+# random sets of as many heads in the same layers. Held-out prompts only, each output graded as payload, other refusal,
+# broken or answered (broken: a loop, or less likely to the base model than 99 % of its own clean answers).
 
 # %%
 heads = scores.top_k(K)

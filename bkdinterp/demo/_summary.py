@@ -38,23 +38,23 @@ def behaviour_table(found: Findings) -> Table:
 
 
 def probe_table(found: Findings) -> Table:
-    """Best in-layer accuracy, and layer 0 as the sanity check."""
+    """Accuracy at the layer that the validation prompts chose, and layer 0 as the sanity check."""
     n = found.organism.probe.n_test
     table = Table(
         title=f"2. Probe: does the last token know of the trigger? (n={n} test prompts)", title_justify="left"
     )
-    for column in ("", "layer 0", "best layer", "accuracy there", "best of the random directions", "p"):
+    for column in ("", "layer 0", "chosen layer", "accuracy there", "best of the random directions", "p"):
         table.add_column(column)
     for name, side in found.sides:
         p = side.probe
-        best = max(range(p.n_layers), key=lambda layer: p.in_layer[layer].estimate)
+        claim = p.comparison
         table.add_row(
             name,
             f"{p.in_layer[0].estimate:.2f}",
-            str(best),
-            repr(p.in_layer[best]),
-            f"{float(p.random_best[best]):.2f}",
-            f"{float(p.p_value[best]):.3f}",
+            str(p.chosen_layer),
+            repr(p.chosen),
+            f"{max(claim.null_estimates):.2f}",
+            f"{claim.p:.3f}",
         )
     return table
 
@@ -64,16 +64,16 @@ def heads_table(found: Findings, k: int = 4) -> Table:
     unit = f"{found.organism.heads.metric} of the target"
     n = found.organism.heads.n
     table = Table(
-        title=f"3. Heads by causal effect ({unit}; ACIE [95 %] on the n={n} prompts that ranked them)",
+        title=f"3. Heads by causal effect ({unit}; ACIE [95 % for all heads at once], n={n} prompts)",
         title_justify="left",
     )
     for column in ("", *(f"#{i + 1}" for i in range(k))):
         table.add_column(column)
     for name, side in found.sides:
         cells = []
-        for h in side.heads.top_k(k):
-            ci = side.heads.interval(h)
-            cells.append(f"{h} {ci.estimate:+.2f} [{ci.low:.2f}, {ci.high:.2f}]")
+        table_of = side.heads.to_frame().head(k)
+        for h, acie, low, high in table_of[["head", "acie", "low", "high"]].itertuples(index=False):
+            cells.append(f"{h} {acie:+.2f} [{low:.2f}, {high:.2f}]")
         table.add_row(name, *cells)
     return table
 

@@ -16,7 +16,7 @@ def mark_value(
     axis: Literal["x", "y"] = "x",
     axes: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """A thin dotted line across the first axes at ``value``, with its label at the line's end; the same figure.
+    """A thin dotted line across the first axes at ``value``, with its label beside it; the same figure.
 
     Args:
         figure: what to mark; it is changed.
@@ -40,7 +40,7 @@ def mark_value(
     else:
         axes.axhline(value, **style)
         axes.annotate(
-            label, (0.01, value), xycoords=("axes fraction", "data"), xytext=(0, 2),
-            textcoords="offset points", ha="left", va="bottom", **text,
+            label, (1.0, value), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            textcoords="offset points", ha="left", va="center", annotation_clip=False, **text,
         )  # fmt: skip
     return figure

@@ -17,6 +17,7 @@ from bkdinterp.values import as_choice, as_integer, as_seed
 MOST_EXACT = 12
 """So many examples have all of their 2**n flips counted."""
 N_FLIPS = 4999
+_STREAM = 0x51F1
 SIDES = ("greater", "less", "two-sided")
 
 # Sums that differ by this share of their size are the same number but for rounding.
@@ -39,20 +40,18 @@ class Flips:
 
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "flip example"]]:
         """At most ``size`` flips at a time."""
-        rng = np.random.default_rng(self.seed)
+        # A stream of its own: data made from the same seed must not share its numbers with the flips.
+        rng = np.random.default_rng((self.seed, _STREAM))
         bits = np.arange(self.n)
         for start in range(0, self.count, size):
             rows = min(size, self.count - start)
-            if self.exact:
-                heads = (np.arange(start, start + rows)[:, None] >> bits) & 1
-            else:
-                # One draw a row, so that the block's size does not decide which flips are drawn.
-                heads = np.stack([rng.integers(0, 2, size=self.n) for _ in range(rows)])
+            numbers = np.arange(start, start + rows)[:, None]
+            heads = (numbers >> bits) & 1 if self.exact else rng.integers(0, 2, size=(rows, self.n))
             yield 1.0 - 2.0 * heads
 
     def p(self, exceeding: Int[np.ndarray, "*unit"]) -> Float[np.ndarray, "*unit"]:
         """p-values of how many flips were at least as extreme; the observed signs are one of all."""
-        return exceeding / self.count if self.exact else (1 + exceeding) / (1 + self.count)
+        return np.asarray(exceeding / self.count if self.exact else (1 + exceeding) / (1 + self.count))
 
 
 def sign_flip(x: Sample, *, side: str = "two-sided", n_flips: int = N_FLIPS, seed: int = 0) -> float:

@@ -1,12 +1,14 @@
 """What statistics take: one number per example, as a float64 array without NaN."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.values import shown
 
 Sample = Float[Tensor, " example"] | Float[np.ndarray, " example"] | Sequence[float | int]
 
@@ -27,8 +29,15 @@ def as_sample(x: Sample, who: str) -> Float[np.ndarray, " example"]:
     return out
 
 
-def as_array(x: Sample | Float[Tensor, "..."] | Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """float64, from a tensor of any device and dtype too."""
+def as_array(x: Any) -> Float[np.ndarray, "..."]:
+    """float64, from a tensor of any device and dtype, an array, nested lists or a number.
+
+    Raises:
+        BkdinterpError: something that is no array of numbers.
+    """
     if isinstance(x, Tensor):
         return x.detach().cpu().double().numpy()
-    return np.asarray(x, dtype=np.float64)
+    try:
+        return np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise BkdinterpError(f"{shown(x)} must be numbers, one per example.") from None

@@ -104,7 +104,7 @@ def simultaneous(
         half = np.where(spread > 0, critical, 0.0) * spread
     out = np.full((3, len(scored)), np.nan)
     out[:, scored] = mean, mean - half, mean + half
-    return Simultaneous(*out, float(critical), n, level, method)
+    return Simultaneous(out[0], out[1], out[2], float(critical), n, level, method)
 
 
 def adjusted_p(
@@ -154,7 +154,8 @@ def _critical(residuals: Float[np.ndarray, "unit example"], flips: Flips, level:
     drawn = [np.abs(s @ unit.T).max(1) for s in flips.blocks(max(1, _BLOCK // len(unit)))]
     cosines = np.sort(np.concatenate(drawn)) / np.sqrt(n)
     if flips.exact:
-        rank = int(np.ceil(level * flips.count - SAME))
+        # Residuals sum to 0 as they are, or all flipped: these two are the observed signs, which count as extreme.
+        rank = int(np.ceil(level * flips.count - SAME)) + 2
     else:
         # Two standard errors of the quantile itself: what the draw leaves open counts against the claim.
         drawn_of = flips.count + 1
@@ -185,7 +186,7 @@ def _checked(effects: Any, who: str) -> tuple[Float[np.ndarray, "unit example"],
     if data.ndim != 2 or 0 in data.shape:
         raise BkdinterpError(f"{who} needs effects [unit, example], at least 1 x 1; got shape {data.shape}.")
     missing = np.isnan(data)
-    scored = ~missing.all(1)
+    scored = np.asarray(~missing.all(1))
     if not scored.any():
         raise BkdinterpError(f"{who}: every effect is NaN, so no unit was scored.")
     if missing[scored].any():

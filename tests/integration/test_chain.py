@@ -15,7 +15,7 @@ def chain(model, pairs):
     vector = bk.BackdoorVector.extract(model, heads, pairs, kind="difference")
     sweep = bk.sweep_layers(model, vector, pairs, by="logprob")
     means = bk.Means.collect(model, pairs.clean, heads)
-    nulls = [bk.ZeroAblate(h) for h in bk.random_heads(like=heads, n=2, seed=0)]
+    nulls = [bk.ZeroAblate(h) for h in bk.random_heads(like=heads, n=2, seed=0, match="any")]
     found = bk.evaluate(model, pairs, under=bk.MeanAblate(heads, means), controls=nulls, max_new_tokens=3)
     found = bk.evaluate(model, pairs, under=vector.add(sweep.best), max_new_tokens=3), found
     return scores.acie, str(heads), found[0].texts, found[1].texts, probe.accuracy

@@ -9,6 +9,7 @@ from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError, PromptError
 from bkdinterp.interventions import Read
+from bkdinterp.methods import _probe
 from bkdinterp.methods._classifiers import fit_classifiers
 from bkdinterp.methods._probe import BackdoorProbe, collect_features
 from bkdinterp.methods._probe_result import ProbeScores
@@ -16,6 +17,7 @@ from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.results import Result
 from bkdinterp.sites import Component, Site, Where
+from bkdinterp.stats import clustered_rate
 
 N = 40
 SETTINGS = [
@@ -217,6 +219,112 @@ def test_bad_input_is_refused_before_any_forward(llama, many, fitted):
         fitted.on(llama.with_builder(system="be brief"))
     with pytest.raises(ArtefactError, match="builds its prompts differently"):
         fitted.decision(llama.with_builder(chat=False), Prompts.of("tell me"))
+
+
+def noise_features(monkeypatch, layers=30, width=12):
+    """Have every probe see noise that knows nothing of the trigger; returns a function that sets its seed."""
+    state = {}
+
+    def collect(_model, *sides):
+        rng = torch.Generator().manual_seed(state["seed"])
+        return torch.randn(layers, sum(map(len, sides)), width, generator=rng)
+
+    monkeypatch.setattr(_probe, "collect_features", collect)
+    return lambda seed: state.update(seed=seed)
+
+
+def test_on_noise_the_reported_layer_beats_chance_in_at_most_1_of_20_fits(llama, many, monkeypatch):
+    """30 layers: the best on the test prompts beats chance in half of the fits."""
+    set_seed = noise_features(monkeypatch)
+    naive = reported = by_p = 0
+    for seed in range(60):
+        set_seed(seed)
+        scores = BackdoorProbe(llama, n_random=39, seed=seed).fit(many).scores
+        naive += max(i.low for i in scores.in_layer) > scores.chance
+        reported += scores.beats_chance
+        by_p += scores.comparison.p <= 0.05
+    assert naive >= 12
+    assert reported <= 3
+    assert by_p <= 7  # at a true rate of .05 more come in 1 of 100 runs
+
+
+def test_the_reported_layer_is_the_validations_choice(llama, many, monkeypatch):
+    set_seed = noise_features(monkeypatch, layers=4)
+    set_seed(0)
+    collect = _probe.collect_features
+
+    def informed(model, *sides):
+        features = collect(model, *sides)
+        half = features.shape[1] // 2
+        features[2, half:, 0] += 4.0
+        return features
+
+    monkeypatch.setattr(_probe, "collect_features", informed)
+    fitted = BackdoorProbe(llama, n_random=199).fit(many)
+    scores, split = fitted.scores, fitted.split
+    features = informed(llama, many.clean, many.triggered)
+    labels = torch.arange(2 * N) >= N
+    for layer in range(4):
+        right = (
+            fitted.classifiers.predict(layer, features[layer, split.validation]) == labels[split.validation]
+        )
+        assert torch.equal(scores.validation_right[layer], right)
+    assert scores.chosen_layer == 2 and scores.beats_chance and scores.chosen.estimate > 0.9
+    assert scores.chosen == scores.in_layer[2]
+    wanted = fitted.null.accuracy(features[:, split.validation], labels[split.validation])
+    assert torch.equal(scores.random_validation, wanted)
+    first = wanted[:, 7].tolist().index(max(wanted[:, 7].tolist()))
+    assert scores.comparison.null_estimates[7] == float(scores.random_accuracy[first, 7])
+    assert scores.comparison.p < 0.1 and "layer 2" in repr(scores.comparison)
+    assert (scores.p_adjusted >= scores.p_value).all()
+    table = scores.to_frame("in_layer")
+    assert table.chosen.tolist() == [False, False, True, False]
+    # On the twin nothing is chosen again.
+    set_seed(1)
+    twin = fitted.on(llama)
+    assert twin.chosen_layer == 2 and torch.equal(twin.validation_right, scores.validation_right)
+
+
+def test_the_first_of_equal_layers_is_chosen(fitted):
+    scores = dataclasses.replace(fitted.scores, validation_right=fitted.scores.validation_right | True)
+    assert scores.chosen_layer == 0
+
+
+def test_the_intervals_count_pairs(fitted):
+    scores = fitted.scores
+    for layer, interval in enumerate(scores.in_layer):
+        right = scores.predicted[layer, layer] == scores.labels
+        assert interval == clustered_rate(right, scores.pair)
+    doubled = dataclasses.replace(
+        scores,
+        predicted=scores.predicted.repeat(1, 1, 2),
+        labels=scores.labels.repeat(2),
+        pair=scores.pair.repeat(2),
+    )
+    # The same pairs twice over are no more evidence.
+    assert doubled.chosen.low <= scores.chosen.low + 0.05
+
+
+def test_directions_with_the_features_covariance_are_the_harder_null(llama, many):
+    plain, shaped = (
+        BackdoorProbe(llama, n_random=200, directions=kind).icla(many) for kind in ("isotropic", "covariance")
+    )
+    assert torch.equal(plain.predicted, shaped.predicted)
+    assert not torch.equal(plain.random_accuracy, shaped.random_accuracy)
+    assert (shaped.random_accuracy[0] == 0.5).all()  # equal features: no direction
+    assert (plain.directions, shaped.directions) == ("isotropic", "covariance")
+    assert "covariance directions" in repr(shaped)
+    with pytest.raises(PlanError, match="Unknown directions 'flat'"):
+        BackdoorProbe(llama, directions="flat")
+
+
+def test_figures_mark_the_choice_and_chance(llama, many, fitted):
+    axes = fitted.scores.plot("in_layer").axes[0]
+    texts = [t.get_text() for t in axes.texts]
+    assert texts == ["chosen on validation", "chance"]
+    paper = run(llama, many, paper=True)
+    bar = paper.plot().axes[1].get_ylabel()
+    assert paper.chance > 0.5 and f"chance = {paper.chance:g}" in bar
 
 
 def test_settings_are_frozen(llama):

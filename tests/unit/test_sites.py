@@ -216,7 +216,7 @@ def test_random_heads_of_a_crowded_layer_take_as_few_of_like_as_they_can():
     # 8 of a layer's 9 heads: one is new, seven of the eight are the old ones.
     crowded = heads("L1H0 L1H1 L1H2 L1H3 L1H4 L1H5 L1H6 L1H7", (2, 9))
     assert len(set(random_heads(like=crowded, n=8, seed=0))) == 8
-    with pytest.raises(SiteError, match="only 8 sets .* not 9; ask for fewer sets, or match='any'"):
+    with pytest.raises(SiteError, match=r"only 8 sets .* not 9; ask for fewer sets, or match='any'"):
         random_heads(like=crowded, n=9, seed=0)
     whole = crowded | heads("L1H8", (2, 9))
     with pytest.raises(SiteError, match="only 0 sets"):

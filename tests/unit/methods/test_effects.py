@@ -1,12 +1,15 @@
 """Scores of heads, layers and neurons as values: order, intervals, tables, figures, files. No model."""
 
+import math
+
 import pytest
 import torch
 
-from bkdinterp.errors import SiteError
+from bkdinterp.errors import BkdinterpError, SiteError
 from bkdinterp.methods import HeadScores, LayerScores, NeuronScores
 from bkdinterp.results import Fingerprint, Result
-from bkdinterp.sites import Component, HeadId, Site, Where
+from bkdinterp.sites import Component, HeadId, HeadSet, Site, Where
+from bkdinterp.stats import adjusted_p, simultaneous
 
 NAN = torch.nan
 
@@ -106,3 +109,93 @@ def test_scores_survive_a_folder(make, tmp_path):
     assert repr(again) == repr(scores)
     assert again.to_frame().equals(scores.to_frame())
     assert "denoising" in repr(again) and "n=2" in repr(again)
+
+
+def many(direction="noising", n=24):
+    """4 x 5 heads of noise, layer 1 not scored; L0H1 and L3H2 promote, L2H0 hinders."""
+    rng = torch.Generator().manual_seed(0)
+    effects = torch.randn(4, 5, n, generator=rng)
+    effects[0, 1] += 2.5
+    effects[3, 2] += 1.5
+    effects[2, 0] -= 2
+    effects[1] = NAN
+    return HeadScores(effects=effects, **common(n, direction))
+
+
+def test_significant_heads_are_those_that_differ_from_0_among_all_scored():
+    scores = many()
+    assert [str(h) for h in scores.significant()] == ["L0H1", "L3H2", "L2H0"]
+    assert scores.significant() == HeadSet.of("L0H1 L3H2 L2H0") and scores.significant().grid == (4, 5)
+    assert [str(h) for h in many("denoising").significant()] == ["L2H0", "L3H2", "L0H1"]
+    assert len(scores.significant(1.0)) == scores.n_scored == 15
+    assert len(scores.significant(0.0)) == 0
+    flat = scores.effects.flatten(0, 1)
+    assert scores.p_adjusted.shape == (4, 5)
+    assert torch.equal(
+        scores.p_adjusted.flatten().nan_to_num(), torch.from_numpy(adjusted_p(flat)).nan_to_num()
+    )
+    with pytest.raises(BkdinterpError, match="level=5"):
+        scores.significant(5)
+
+
+def test_none_is_an_answer():
+    noise = HeadScores(
+        effects=torch.randn(4, 5, 24, generator=torch.Generator().manual_seed(1)), **common(24)
+    )
+    assert noise.significant() == HeadSet((), (4, 5))
+    # Two prompts can show nothing.
+    assert layers().significant() == () and neurons().significant() == ()
+
+
+def test_layers_and_neurons_have_significant_sites():
+    rng = torch.Generator().manual_seed(0)
+    effects = torch.randn(6, 30, generator=rng)
+    effects[4] += 2
+    found = LayerScores(effects=effects, component=Component.mlp_out, **common(30))
+    assert found.significant() == (Site(4, Component.mlp_out),)
+    units = NeuronScores(effects=effects, layer=5, **common(30))
+    assert units.significant() == (Site(5, Component.mlp_act, neuron=4),)
+
+
+def test_table_repr_and_figures_show_simultaneous_intervals():
+    scores = many()
+    wanted = simultaneous(scores.effects.flatten(0, 1))
+    frame = scores.to_frame()
+    assert list(frame.columns) == ["head", "layer", "index", "acie", "low", "high", "p_adjusted", "std", "n"]
+    assert frame["head"][0] == "L0H1" and len(frame) == 15
+    assert (frame["low"][0], frame["high"][0]) == (wanted.low[1], wanted.high[1])
+    assert (frame["p_adjusted"] <= 0.05).sum() == 3
+    pointwise = scores.interval("L0H1")
+    assert frame["low"][0] < pointwise.low < pointwise.high < frame["high"][0]
+    assert f"L0H1 {wanted.estimate[1]:+.3f} [{wanted.low[1]:+.2f}, {wanted.high[1]:+.2f}]" in repr(scores)
+    assert "(simultaneous 95 %)" in repr(scores)
+    assert scores.intervals(level=0.5).high[1] < wanted.high[1]
+    units = NeuronScores(effects=scores.effects[0], layer=5, **common(24))
+    (axes,) = units.plot(k=2).get_axes()
+    inner = simultaneous(scores.effects[0])
+    ends = sorted(
+        x for c in axes.containers if hasattr(c, "lines") for x in c.lines[2][0].get_segments()[0][:, 0]
+    )
+    assert ends == pytest.approx([inner.low[1], inner.high[1]])
+
+
+def test_the_map_outlines_what_may_be_noise_with_dots():
+    axes = many().plot(marks=4).get_axes()[0]
+    styles = {(p.get_x() + 0.5, p.get_y() + 0.5): p.get_linestyle() for p in axes.patches}
+    assert len(styles) == 4
+    assert styles[(1.0, 0.0)] == styles[(2.0, 3.0)] == "-"
+    assert sum(style == ":" for style in styles.values()) == 2
+    assert "3 of 15 differ from 0" in axes.get_title(loc="left")
+
+
+def test_one_prompt_claims_nothing_and_is_drawn_without_whiskers():
+    scores = HeadScores(effects=torch.ones(2, 2, 1), **common(1))
+    assert scores.interval("L0H0").high == math.inf
+    assert "[-inf, +inf]" in repr(scores)
+    units = NeuronScores(effects=torch.ones(3, 1), layer=0, **common(1))
+    for figure in (
+        units.plot(),
+        LayerScores(effects=torch.ones(3, 1), component=Component.mlp_out, **common(1)).plot(),
+    ):
+        figure.canvas.draw()
+        assert all(math.isfinite(x) for x in (*figure.axes[0].get_xlim(), *figure.axes[0].get_ylim()))
