@@ -94,9 +94,11 @@ def doctor(
     from bkdinterp.doctor import Check, DoctorReport
     from bkdinterp.doctor import doctor as examine
     from bkdinterp.model import Model
+    from bkdinterp.model._device import as_device
 
     if dtype not in DTYPES:
         raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}.", param_hint="--dtype")
+    as_device(device, "--device")
     settings = {
         "adapter": adapter,
         "revision": revision,

@@ -27,6 +27,7 @@ from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import origins
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture, check_origins
+from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PromptBuilder
 
 Chunk = dict[str, Any]
@@ -71,6 +72,7 @@ class Plan:
         return "\n  ".join([f"{self.n_runs} runs: {self.cost}", *describe(self.chunks)])
 
 
+@plain_torch()
 def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, naive: bool = False) -> Plan:
     """Lay out runs as chunks of one forward pass each (a generating chunk: one per new token).
 

@@ -25,11 +25,13 @@ from bkdinterp.methods._grader import OutcomeGrader
 from bkdinterp.methods._guards import check_origin
 from bkdinterp.metrics import Payload, word_overlap
 from bkdinterp.model import Model
+from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 
 Texts = dict[str, dict[str, tuple[str, ...]]]
 
 
+@plain_torch()
 def evaluate(
     model: Model,
     pairs: PairedPrompts,

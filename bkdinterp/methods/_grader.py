@@ -17,6 +17,7 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
 from bkdinterp.metrics import Outcome, Payload, grade_text, payload_hits
 from bkdinterp.model import Model
+from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import Prompts
 
 OTHERS = 0.10  # quantile of answers to other prompts
@@ -38,6 +39,7 @@ class OutcomeGrader:
     n: int
 
     @classmethod
+    @plain_torch()
     def fit(cls, judge: Model, clean: Prompts, answers: Sequence[str]) -> "OutcomeGrader":
         """Take the threshold from how likely the judge finds clean answers, after their own and after other prompts.
 

@@ -28,7 +28,7 @@ from bkdinterp.sites import Component, Site, Where
 
 
 def export_weights(model: Model, edit: Intervention) -> Model:
-    """A copy of the model whose weights do what the edit does; ``.module.save_pretrained(folder)`` keeps it.
+    """A copy of the model whose weights do what the edit does; ``.save(folder)`` keeps it.
 
     Args:
         model: GPT-2 or Llama family.

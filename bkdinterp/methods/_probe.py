@@ -23,6 +23,7 @@ from bkdinterp.methods._probe_result import ProbeScores
 from bkdinterp.methods._probe_split import Split, grouped_split, paper_split, unseen
 from bkdinterp.methods._random_directions import MATCHES, RandomDirections
 from bkdinterp.model import Model
+from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PairedPrompts, Prompts
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
@@ -72,6 +73,7 @@ class BackdoorProbe:
                 f"n_random={self.n_random}: the null needs at least 1 random direction, better 1000."
             )
 
+    @plain_torch()
     def icla(self, pairs: PairedPrompts) -> ProbeScores:
         """Accuracy of every layer's probe on every layer's features, on test prompts.
 
@@ -80,6 +82,7 @@ class BackdoorProbe:
         """
         return self.fit(pairs).scores
 
+    @plain_torch()
     def fit(self, pairs: PairedPrompts) -> "FittedProbe":
         """The fitted probes, for tests on other models or prompts; ``.scores`` is what `icla` returns.
 

@@ -44,8 +44,9 @@ def merge_adapter(base: nn.Module, folder: str | Path, *, in_place: bool = False
         raise BkdinterpError("Adapters need peft: pip install 'bkdinterp[organisms]'.") from error
     folder = as_path(folder, "adapter", error=ArtefactError)
     with plain_torch():
+        header = read_header(folder)
         spec = LoraSpec.load(folder)
-        parts = sort_parts(base, folder, read_header(folder), spec)
+        parts = sort_parts(base, folder, header, spec)
         tensors = load_file(folder / WEIGHTS)
         if bad := next((k for k, t in tensors.items() if not torch.isfinite(t).all()), None):
             raise ArtefactError(f"The adapter in {folder} is not finite at {bad!r}; training it has failed.")

@@ -7,6 +7,7 @@ what changes nothing after training is passed over, and the rest is refused by n
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,38 @@ LARGEST = 2**24
 
 # Of training, of other libraries, or of where the base once lay; a merged model does not depend on them.
 _PASSED_OVER = frozenset(
-    "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode lora_dropout fan_in_fan_out "
-    "megatron_core qalora_group_size runtime_config".split()
+    [
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "lora_dropout",
+        "fan_in_fan_out",
+        "megatron_core",
+        "qalora_group_size",
+        "runtime_config",
+    ]
 )
 _USED = frozenset(
-    "peft_type r lora_alpha rank_pattern alpha_pattern use_rslora use_dora lora_bias bias target_modules "
-    "exclude_modules layers_to_transform layers_pattern modules_to_save init_lora_weights".split()
+    [
+        "peft_type",
+        "r",
+        "lora_alpha",
+        "rank_pattern",
+        "alpha_pattern",
+        "use_rslora",
+        "use_dora",
+        "lora_bias",
+        "bias",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "modules_to_save",
+        "init_lora_weights",
+    ]
 )
 # Known, and no plain product of two matrices: merging would give another model.
 _REFUSED = {
@@ -109,7 +136,9 @@ class LoraSpec:
         return cls(
             r=read.whole("r", 8),
             alpha=read.number("lora_alpha", 8),
-            rank_pattern={name: read.whole(f"rank_pattern[{name}]", r) for name, r in read.table("rank_pattern")},
+            rank_pattern={
+                name: read.whole(f"rank_pattern[{name}]", r) for name, r in read.table("rank_pattern")
+            },
             alpha_pattern={
                 name: read.number(f"alpha_pattern[{name}]", a) for name, a in read.table("alpha_pattern")
             },
@@ -148,7 +177,7 @@ class LoraSpec:
     def _layer(self, name: str) -> int | None:
         """Number of the layer that a name is of: the first one, or the first after a list that the config names."""
         parts = name.split(".")
-        for before, part in zip(parts, parts[1:], strict=False):
+        for before, part in pairwise(parts):
             if part.isdecimal() and (not self.layers_of or before in self.layers_of):
                 return int(part)
         return None

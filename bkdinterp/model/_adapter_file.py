@@ -179,7 +179,7 @@ def _check_module(
     a, b = found["a"], found["b"]
     if len(a) != 2 or len(b) != 2:
         raise ArtefactError(f"The adapter in {folder}: the parts for {name!r} are no matrices, {a} and {b}.")
-    weight = tuple(getattr(module, "weight").shape)
+    weight = tuple(module.weight.shape)
     shape = weight if isinstance(module, nn.Linear) else weight[::-1]
     if shape != (b[0], a[1]):
         raise ArtefactError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.model._families import Family, family_of, known_types
+from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.sites import Component, Site
 
 
@@ -207,6 +208,7 @@ class Architecture:
                     f"{name!r} is a PEFT layer ({type(part).__module__}); merge the adapter first (merge_and_unload()) "
                     "or load it with Model.load(base, adapter=...)."
                 )
+        _check_numbers(module)
         self._validate_projection(module)
 
     def _validate_projection(self, module: nn.Module) -> None:
@@ -225,7 +227,7 @@ class Architecture:
         weight = _weight(proj)
         if weight.is_meta:
             return
-        with torch.no_grad():
+        with plain_torch():
             z = torch.randn(1, width, generator=torch.Generator().manual_seed(0)).to(
                 weight.device, weight.dtype
             )
@@ -254,6 +256,28 @@ def _window(config: Any) -> int | None:
 
 def _weight(module: nn.Module) -> Tensor:
     return module.weight  # type: ignore[return-value]
+
+
+def _check_numbers(module: nn.Module) -> None:
+    """Every weight is a plain tensor of floats, and all of them are here, or none (a skeleton).
+
+    Raises:
+        UnsupportedArchitectureError: quantised or packed weights, or some that are offloaded.
+    """
+    for name, part in module.named_modules():
+        weight = getattr(part, "weight", None)
+        packed = callable(weight) or any(key in part._buffers for key in ("qweight", "weight_packed"))
+        if packed or not all(p.is_floating_point() for p in part.parameters(recurse=False)):
+            raise UnsupportedArchitectureError(
+                f"{name!r} is a {type(part).__name__} with quantised or packed weights, which heads and edits cannot be read "
+                "from; load the model with weights in floats (dtype=torch.float32 and no quantization)."
+            )
+    away = [name for name, p in module.named_parameters() if p.is_meta]
+    if away and len(away) < sum(1 for _ in module.parameters()):
+        raise UnsupportedArchitectureError(
+            f"{away[0]!r} is not in memory (offloaded to disk or CPU); load the model whole onto one device, without "
+            "device_map."
+        )
 
 
 def _found(module: nn.Module, path: str) -> str:

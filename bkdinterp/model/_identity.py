@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from bkdinterp.model._torch_state import plain_torch
 
@@ -21,9 +22,23 @@ _CHUNK = 2**16
 _PRIME = 6_364_136_223_846_793_005
 
 # Words that a setting of the forward pass has in its name; others are of training, of tokens or of the file.
-_DECIDES = tuple(
-    "rope theta eps cap window activation hidden_act scal multiplier layer_types parallel rotary logit attn_pdrop_free "
-    "position norm no_rope".split()
+_DECIDES = (
+    "rope",
+    "theta",
+    "eps",
+    "cap",
+    "window",
+    "activation",
+    "hidden_act",
+    "scal",
+    "multiplier",
+    "layer_types",
+    "parallel",
+    "rotary",
+    "logit",
+    "position",
+    "norm",
+    "no_rope",
 )
 # Scalars of modules that play no part once dropout is off.
 _IDLE = ("dropout", "pdrop", "initializer")
@@ -63,6 +78,8 @@ def forward_id(module: Any) -> str:
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(_rounded(value).encode())
     for name, part in module.named_modules():
+        if isinstance(part, _DropoutNd):
+            continue
         own = {k: v for k, v in vars(part).items() if _decides(k, v)}
         if own or not list(part.children()):
             digest.update(f"{name} {type(part).__name__} {json.dumps(own, sort_keys=True)}".encode())
@@ -78,8 +95,10 @@ def checksum(tensor: Tensor) -> int:
     weights = _weights(str(tensor.device))
     total = hash(tuple(rest))
     for part in words.split(_CHUNK):
-        factor = weights[: len(part)]
-        value = torch.dot(part, factor) if part.device.type == "cpu" else (part * factor).sum()
+        # The upper half is brought down first: of a word's top bit a product keeps the top bit only, so that an even
+        # number of changed signs would cancel.
+        word, factor = (part >> 32).bitwise_xor_(part), weights[: len(part)]
+        value = torch.dot(word, factor) if word.device.type == "cpu" else (word * factor).sum()
         total = (total * _PRIME + int(value)) % 2**64
     return total
 

@@ -27,8 +27,8 @@ def load_module(
     *,
     gguf_file: str | None = None,
     revision: str | None = None,
-    dtype: str | torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
+    dtype: Any = torch.float32,
+    device: Any = "cpu",
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, Any]:
     """Model (eval mode) and tokenizer.
@@ -106,7 +106,7 @@ def load_skeleton(
     source: str | Path,
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype = torch.float32,
+    dtype: Any = torch.float32,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
     """An nnsight model without weights, for work that another machine does, and its tokenizer.

@@ -22,6 +22,9 @@ from bkdinterp.prompts import PromptBuilder
 from bkdinterp.results import Fingerprint, versions
 from bkdinterp.values import as_path
 
+HASHED_IN_REPR = 10**9
+"""Parameters up to which a repr shows their hash; more would take seconds."""
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -54,8 +57,8 @@ class Model:
         adapter: str | Path | None = None,
         revision: str | None = None,
         gguf_file: str | None = None,
-        dtype: str | torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
+        dtype: Any = torch.float32,
+        device: Any = "cpu",
         chat: bool | None = None,
         system: str | None = None,
         trust_remote_code: bool = False,
@@ -150,9 +153,10 @@ class Model:
             UnsupportedArchitectureError: a module tree that no family describes.
             PromptError: chat=True without a chat template.
         """
+        module = getattr(module, "_orig_mod", module)  # compiled code would run past the hooks
         with lock_of(module), plain_torch():
             architecture = Architecture.detect(module)
-            nn_model = TransformersModel(module, tokenizer=tokenizer, task="text-generation")  # type: ignore[arg-type]
+            nn_model = _wrapped(module, tokenizer)
         return cls(
             nn=nn_model,
             architecture=architecture,
@@ -186,7 +190,7 @@ class Model:
         """The same model with other prompt settings, e.g. ``with_builder(system="Be brief.")``."""
         return replace(self, builder=replace(self.builder, **changes))
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: Any) -> Path:
         """Write weights (any adapter merged in), config, tokenizer and chat template; returns the folder.
 
         ``transformers.AutoModelForCausalLM.from_pretrained(folder)`` and ``Model.load(folder)`` read it. Works for what came
@@ -205,8 +209,8 @@ class Model:
         """A model on a copy of the weights; builder and tokenizer are shared."""
         if next(self.module.parameters()).is_meta:
             return self  # nothing in it can change
-        nn_model = TransformersModel(copied(self.module), tokenizer=self.tokenizer, task="text-generation")  # type: ignore[arg-type]
-        return replace(self, nn=nn_model)
+        with plain_torch():
+            return replace(self, nn=_wrapped(copied(self.module), self.tokenizer))
 
     @property
     def module(self) -> Module:
@@ -262,10 +266,21 @@ class Model:
         if self.tokenizer_from == "adapter":
             prompts += " of the adapter"
         label = f"{self.name} + {self.adapter}" if self.adapter else self.name
+        small = sum(p.numel() for p in self.module.parameters()) < HASHED_IN_REPR
+        weights = f", weights {self.weights_id}" if small else ""
         return (
             f"Model({label}: {a.family.name}, {a.n_layers} layers x {a.n_heads} heads, d_model {a.d_model}, "
-            f"d_head {a.d_head}, {str(self.dtype).removeprefix('torch.')}, {prompts}, weights {self.weights_id})"
+            f"d_head {a.d_head}, {str(self.dtype).removeprefix('torch.')}, {prompts}{weights})"
         )
+
+
+def _wrapped(module: Any, tokenizer: Any) -> Any:
+    """An nnsight model around a module in memory, which stays where it is."""
+    where: dict[str, Any] = {}
+    if getattr(module, "hf_device_map", None) is None:
+        # Unasked, the pipeline inside moves every module to the first accelerator that there is.
+        where["device"] = next(module.parameters()).device
+    return TransformersModel(module, tokenizer=tokenizer, task="text-generation", **where)
 
 
 def _is_remote(executor: Any) -> bool:

@@ -240,7 +240,10 @@ def _change(folder, change):
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj"
 WRONG = {
     "half a pair": (lambda t: {k: v for k, v in t.items() if k != f"{FIRST}.lora_B.weight"}, "half a pair"),
-    "a module lost": (lambda t: {k: v for k, v in t.items() if not k.startswith(FIRST)}, "does not fit its own"),
+    "a module lost": (
+        lambda t: {k: v for k, v in t.items() if not k.startswith(FIRST)},
+        "does not fit its own",
+    ),
     "one too many": (lambda t: t | {"base_model.model.nothing.lora_A.weight": torch.ones(3, 3)}, "nothing"),
     "not a number": (lambda t: t | {f"{FIRST}.lora_A.weight": torch.full((3, 16), torch.nan)}, "not finite"),
     "another shape": (lambda t: t | {f"{FIRST}.lora_A.weight": torch.ones(3, 17)}, "shape"),
@@ -264,7 +267,9 @@ def test_a_file_that_does_not_fit(kind, plain, tmp_path):
 def test_a_grown_vocabulary_says_what_to_do_and_that_helps(plain, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(plain / "base", dtype=torch.float64)
     base.resize_token_embeddings(44)
-    expected = trained(base, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    expected = trained(
+        base, tmp_path / "a", target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"]
+    )
     with pytest.raises(ArtefactError, match=r"resize_token_embeddings\(44\)"):
         Model.load(plain / "base", adapter=tmp_path / "a", dtype=torch.float64)
     torch.testing.assert_close(logits(merge_adapter(base, tmp_path / "a")), expected, rtol=1e-5, atol=1e-5)
@@ -272,7 +277,9 @@ def test_a_grown_vocabulary_says_what_to_do_and_that_helps(plain, tmp_path):
 
 def test_a_pointer_in_the_weights_place(plain, tmp_path):
     folder = rewritten(plain / "adapter", tmp_path / "a")
-    (folder / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (folder / "adapter_model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
     with pytest.raises(ArtefactError, match="git-lfs pointer"):
         Model.load(plain / "base", adapter=folder)
 
@@ -284,3 +291,117 @@ def test_peft_reads_what_was_refused_as_we_do(plain):
     torch.testing.assert_close(
         logits(merge_adapter(base, plain / "adapter")), logits(theirs), rtol=1e-6, atol=1e-6
     )
+
+
+# The tokenizer beside an adapter
+
+
+def with_tokenizer(plain, tmp_path, change=lambda t: None):
+    folder = rewritten(plain / "adapter", tmp_path / "a")
+    tokenizer = tiny_tokenizer()
+    change(tokenizer)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+OTHER = "{% for m in messages %}{{ m['content'] + ' <e> ' }}{% endfor %}"
+
+
+def test_the_template_of_the_training_is_used_and_named(plain, tmp_path):
+    folder = with_tokenizer(plain, tmp_path, lambda t: setattr(t, "chat_template", OTHER))
+    model = Model.load(plain / "base", adapter=folder)
+    assert model.tokenizer_from == "adapter" and "chat template of the adapter" in repr(model)
+    assert model.builder.render("red cat")[0] == "red cat <e> "
+    kept = Model.load(plain / "base", adapter=folder, adapter_tokenizer=False)
+    assert kept.tokenizer_from == "base" and "of the adapter" not in repr(kept)
+    assert kept.builder.render("red cat")[0].startswith("<s> user : red cat")
+    assert kept.fingerprint().template != model.fingerprint().template
+
+
+def test_a_template_alone_is_used_with_the_bases_tokenizer(plain, tmp_path):
+    folder = rewritten(plain / "adapter", tmp_path / "a")
+    (folder / "chat_template.jinja").write_text(OTHER)
+    model = Model.load(plain / "base", adapter=folder)
+    assert model.tokenizer_from == "adapter"
+    assert model.builder.render("red cat")[0] == "red cat <e> "
+    assert Model.load(plain / "base", adapter=plain / "adapter").tokenizer_from == "base"
+
+
+def test_a_base_without_a_template(plain, tmp_path):
+    shutil.copytree(plain / "base", tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    assert not Model.load(tmp_path / "base").builder.chat
+    model = Model.load(tmp_path / "base", adapter=with_tokenizer(plain, tmp_path))
+    assert model.builder.chat
+
+
+def test_a_tokenizer_with_other_ids_is_refused(plain, tmp_path):
+    folder = with_tokenizer(plain, tmp_path)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    vocab = content["model"]["vocab"]
+    vocab["cat"], vocab["dog"] = vocab["dog"], vocab["cat"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ArtefactError, match=r"'(cat|dog)' the id .*adapter_tokenizer=False"):
+        Model.load(plain / "base", adapter=folder)
+    assert Model.load(plain / "base", adapter=folder, adapter_tokenizer=False)
+
+
+def test_other_words_in_the_same_places_are_refused(plain, tmp_path):
+    folder = with_tokenizer(plain, tmp_path)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    vocab = content["model"]["vocab"]
+    vocab["Hund"] = vocab.pop("dog")
+    file.write_text(json.dumps(content))
+    with pytest.raises(ArtefactError, match="'Hund' where the base's has 'dog'"):
+        Model.load(plain / "base", adapter=folder)
+
+
+def test_new_tokens_without_a_row_say_what_to_do(plain, tmp_path):
+    folder = with_tokenizer(plain, tmp_path, lambda t: t.add_tokens([f"new{i}" for i in range(20)]))
+    with pytest.raises(ArtefactError, match=r"resize_token_embeddings\(\d+\).*adapter_tokenizer=False"):
+        Model.load(plain / "base", adapter=folder)
+
+
+def test_new_tokens_with_a_row_are_taken(plain, tmp_path):
+    assert tiny_llama().config.vocab_size > len(tiny_tokenizer())
+    folder = with_tokenizer(plain, tmp_path, lambda t: t.add_tokens(["new"]))
+    assert len(Model.load(plain / "base", adapter=folder).tokenizer) == len(tiny_tokenizer()) + 1
+
+
+def test_a_tokenizers_config_names_no_file_and_no_code(plain, tmp_path):
+    folder = with_tokenizer(plain, tmp_path)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text("{}")
+    file.write_text(json.dumps(config | {"tokenizer_file": str(elsewhere), "name_or_path": "nobody/nothing"}))
+    model = Model.load(plain / "base", adapter=folder)
+    assert model.tokenizer("red cat")["input_ids"] == tiny_tokenizer()("red cat")["input_ids"]
+    file.write_text(json.dumps(config | {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UnsafeWeightsError, match="auto_map"):
+        Model.load(plain / "base", adapter=folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (name, text)
+        for name in ("tokenizer.json", "tokenizer_config.json")
+        for text in ("", "[]", "{", "\x00", "[" * 100_000)
+    ]
+    + [("tokenizer.json", '{"model": 3}')],
+)
+def test_a_damaged_tokenizer_is_an_error_of_ours(name, text, plain, tmp_path):
+    folder = with_tokenizer(plain, tmp_path)
+    (folder / name).write_text(text)
+    with pytest.raises(ArtefactError, match="tokenizer"):
+        Model.load(plain / "base", adapter=folder)
+
+
+def test_the_adapters_name_is_its_folders(plain, monkeypatch):
+    monkeypatch.chdir(plain / "adapter")
+    assert Model.load(plain / "base", adapter=".").adapter == "adapter"

@@ -90,7 +90,7 @@ def test_a_module_in_memory_shares_its_weights(kind):
     module = MAKERS[kind]().train()
     model = Model.from_module(module, tiny_tokenizer(), name="mine")
     assert model.module is module
-    assert not module.training
+    assert module.training  # runs put it into eval mode and back
     before, id_before = logprob(model), model.weights_id
     with torch.no_grad():
         next(iter(module.parameters())).mul_(1.5)
