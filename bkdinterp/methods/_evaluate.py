@@ -11,7 +11,7 @@ import torch
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
-from bkdinterp.interventions import Intervention
+from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._conditions import (
     SAME,
     UNEDITED,
@@ -57,7 +57,7 @@ def evaluate(
 
     Cost in generations per prompt: (2, or 3 with a sham) x (1 + edits + controls) on the suspect, and as many x (1 + edits) on
     the twin, which runs no controls; ``twin_under=None`` leaves it unedited. On the suspect one scored forward per clean
-    prompt and condition more, for the perplexity.
+    prompt and condition more, for the perplexity; on the twin one, to see that its scores are numbers.
 
     Args:
         model: the suspect.
@@ -101,9 +101,12 @@ def evaluate(
     said = {who: _speak(m, sides, own, max_new_tokens, budget) for who, m, own in cast}
     own_references = pairs.clean.reference is None
     references = pairs.clean.reference or said[SUSPECT][UNEDITED]["clean"]
+    # Scores come before grades: logits that are NaN still give texts, and only here are they seen.
+    nll = _reference_nll(model, pairs.clean, references, edits, budget)
+    if twin is not None:
+        _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, budget)
     grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
     payloads = [payload or Payload(t) for t in (pairs.clean.target or [""] * len(pairs))]
-    nll = _reference_nll(model, pairs.clean, references, edits, budget)
     agreement = [
         [word_overlap(a, b) for a, b in zip(by_side["clean"], references, strict=True)]
         for by_side in said[SUSPECT].values()

@@ -170,6 +170,8 @@ def test_what_a_broken_model_gives_is_refused_by_name(broken, ours, pairs):
         execute(broken, [Run(pairs.clean, score="logprob")])
     with pytest.raises(PlanError, match="NaN"):
         bk.evaluate(broken, pairs, payload=bk.Payload("cat"), max_new_tokens=2)
+    with pytest.raises(PlanError, match="NaN"):
+        bk.evaluate(ours, pairs, twin=broken, payload=bk.Payload("cat"), max_new_tokens=2)
     vector = bk.BackdoorVector.extract(ours, "L1H0", pairs)
     with pytest.raises(PlanError, match="NaN"):
         sweep_layers(broken, vector, pairs, by="logprob", strict=False)
