@@ -49,6 +49,7 @@ from bkdinterp.interventions import Scale as Scale
 from bkdinterp.interventions import Stack as Stack
 from bkdinterp.interventions import Steer as Steer
 from bkdinterp.interventions import ZeroAblate as ZeroAblate
+from bkdinterp.interventions import on_any_model as on_any_model
 from bkdinterp.methods import PCP as PCP
 from bkdinterp.methods import Activations as Activations
 from bkdinterp.methods import Attribution as Attribution
@@ -213,6 +214,7 @@ __all__ = [
     "factor_scales",
     "logit_lens",
     "measure_speed",
+    "on_any_model",
     "organisms",
     "plan",
     "random_directions",

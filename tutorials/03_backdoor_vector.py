@@ -194,7 +194,9 @@ print("        change:", evaluation.utility_change("subtracted"))
 # which any chat model can voice, the twin would say it as well.
 
 # %%
-twin = bk.evaluate(o.twin, held_out, under={"added": vector.add(best, coeff=coeff)}, **settings)
+# Numbers of another model are refused, unless they are meant.
+meant = bk.on_any_model(vector.add(best, coeff=coeff))
+twin = bk.evaluate(o.twin, held_out, under={"added": meant}, **settings)
 print(f"payload rate on clean prompts: unedited {twin.rate('clean')}, added {twin.rate('clean', 'added')}")
 
 # %% [markdown]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.interventions import Intervention, MeanAblate
+from bkdinterp.interventions import Intervention, MeanAblate, on_any_model
 from bkdinterp.methods import (
     Attribution,
     BackdoorProbe,
@@ -114,7 +114,16 @@ def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
         return probe, Attribution(model, metric=settings.metric).heads(selection)
 
     def sweep(model: Model) -> LayerSweep:
-        return sweep_layers(model, vector, selection, layers=layers, by=settings.metric, coeff=settings.coeff)
+        # On the twin the organism's vector is meant.
+        return sweep_layers(
+            model,
+            vector,
+            selection,
+            layers=layers,
+            by=settings.metric,
+            coeff=settings.coeff,
+            strict=model is o.model,
+        )
 
     def edit(
         model: Model, name: str, edits: dict[str, Intervention], nulls: dict[str, list[Intervention]]
@@ -146,8 +155,9 @@ def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
     probe, scores = study(o.twin, "twin")
     found = sweep(o.twin)
     means = _ablations(o.twin, heads, selection, settings)[:1]
-    edits = {ABLATE: means[0], ADD: vector.add(best, coeff=coeff)}
-    twin = Side(probe, scores, found, edit(o.twin, "twin", edits, {ADD: nulls[ADD][:1]}))
+    edits = {ABLATE: means[0], ADD: on_any_model(vector.add(best, coeff=coeff))}
+    randoms_on_twin: dict[str, list[Intervention]] = {ADD: [on_any_model(e) for e in nulls[ADD][:1]]}
+    twin = Side(probe, scores, found, edit(o.twin, "twin", edits, randoms_on_twin))
     return Findings(settings, heads, vector, organism, twin)
 
 

@@ -7,8 +7,8 @@ import torch
 from bkdinterp.engine import program
 from bkdinterp.engine._lower import Rows, Steps, check_width
 from bkdinterp.errors import PlanError
-from bkdinterp.interventions import Edit, From, Intervention, lowered
-from bkdinterp.model import Architecture
+from bkdinterp.interventions import Edit, From, Intervention, lowered, origins
+from bkdinterp.model import Architecture, check_origins
 from bkdinterp.prompts import TokenBatch, check_vocabulary
 from bkdinterp.sites import Component
 
@@ -31,6 +31,7 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
             width.
         SiteError: no intervention.
         UnsupportedArchitectureError: a model of an unknown family.
+        ArtefactError: another model's numbers.
     """
     if tokens is not None and not isinstance(tokens, TokenBatch):
         raise PlanError(
@@ -44,6 +45,8 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
     edits = lowered(intervention)
     if tokens is not None:
         check_vocabulary(tokens, arch.d_vocab)
+    known_as = model if hasattr(model, "fingerprint") else nn_model._module
+    check_origins(known_as, origins(intervention), f"The numbers of {intervention}")
     names = {edit.site.component for edit in edits}
     # One name only: keep its own location, so that the user can still read the block's output after this call.
     steps = Steps(arch, one_stream={Component.resid_pre, Component.resid_post} <= names)

@@ -24,8 +24,9 @@ from bkdinterp.engine._run import Run
 from bkdinterp.engine._share import lowest_layer, share, share_chunks
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
+from bkdinterp.interventions import origins
 from bkdinterp.metrics import SCORES
-from bkdinterp.model import Architecture, as_model
+from bkdinterp.model import Architecture, as_model, check_origins
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PromptBuilder
 
@@ -85,11 +86,13 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         PlanError: nothing to compute, no budget, values that do not fit, circular sources, reads of generated tokens.
         PromptError: prompts that are empty, too long, or whose trigger leaves no token.
         SiteError: layers, heads or positions out of range.
+        ArtefactError: an intervention with another model's numbers (means, activations, a vector, directions).
     """
     as_model(model, "plan")
     if budget <= 0:
         raise PlanError(f"budget={budget} must be a positive number of bytes, e.g. 2**30.")
     nodes = build_graph(runs)
+    _check_numbers(model, nodes)
     if not any(run.score or run.reads or run.generate for run in runs):
         raise PlanError("No run asks for anything; give one score=, reads= or generate=.")
     tokens = Tokens()
@@ -103,6 +106,16 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
     return Plan(
         tuple(chunks), tuple(nodes), len(runs), _cost(chunks, model.architecture), scores, model.builder
     )
+
+
+def _check_numbers(model: Planned, nodes: list[Node]) -> None:
+    """Each origin is looked at once, however many runs have it: hashing weights takes its time."""
+    found: dict[str, str] = {}
+    for node in nodes:
+        for origin in origins(node.run.edits):
+            found.setdefault(origin, str(node.run.edits))
+    for origin, edits in found.items():
+        check_origins(model, (origin,), f"The numbers of {edits}")
 
 
 def _check_means(chunks: list[Chunk], nodes: list[Node]) -> None:

@@ -16,6 +16,8 @@ from bkdinterp.interventions._edit import Read as Read
 from bkdinterp.interventions._edit import check_conflicts as check_conflicts
 from bkdinterp.interventions._edit import check_value as check_value
 from bkdinterp.interventions._on_sites import SiteValues as SiteValues
+from bkdinterp.interventions._origin import on_any_model as on_any_model
+from bkdinterp.interventions._origin import origins as origins
 from bkdinterp.interventions._primitives import Apply as Apply
 from bkdinterp.interventions._primitives import MeanAblate as MeanAblate
 from bkdinterp.interventions._primitives import Patch as Patch

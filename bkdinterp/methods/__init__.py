@@ -29,9 +29,11 @@ from bkdinterp.methods._scores import HeadScores as HeadScores
 from bkdinterp.methods._scores import LayerScores as LayerScores
 from bkdinterp.methods._scores import NeuronScores as NeuronScores
 from bkdinterp.methods._surgery import embedding_surgery as embedding_surgery
-from bkdinterp.methods._sweep import LayerSweep as LayerSweep
 from bkdinterp.methods._sweep import sweep_layers as sweep_layers
+from bkdinterp.methods._sweep_result import LayerSweep as LayerSweep
+from bkdinterp.methods._sweep_result import choose_layer as choose_layer
 from bkdinterp.methods._validation import ValidationLoss as ValidationLoss
 from bkdinterp.methods._validation import validation_loss as validation_loss
 from bkdinterp.methods._vector import BackdoorVector as BackdoorVector
+from bkdinterp.methods._vector import VectorSteer as VectorSteer
 from bkdinterp.methods._vector import random_directions as random_directions

@@ -242,7 +242,7 @@ class Attribution:
             return result(whole, self._common(kept, found[0][examples], origin))
 
         try:
-            results = execute(self.model, runs, budget=self.budget, **extra)
+            results = execute(self.model, runs, budget=self.budget, finite=False, **extra)
         except SweepInterrupted as stop:
             stop.partial = scores(stop.results)
             raise

@@ -7,7 +7,7 @@ forward, per prompt and side, and one forward per validation text.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from bkdinterp.metrics import Payload, payload_hits
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, as_pairs
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption, model_words
 from bkdinterp.stats import Interval, bootstrap_mean, wilson
 from bkdinterp.values import as_integer
 
@@ -85,7 +85,9 @@ class BackdoorState(Result):
 
     def plot(self) -> "matplotlib.figure.Figure":
         """ASR and ATR."""
-        return plot_states({"model": self})
+        return plot_states(
+            {"model": self}, title=caption("The backdoor", self.fingerprint, f"n={self.asr.n}")
+        )
 
     def describe(self) -> str:
         """All three, and the model."""
@@ -142,7 +144,7 @@ def backdoor_state(
         runs = [Run(side, edits, score=score) for side in sides.values()]
     metric = runs[0].score_name or "payload"
     rates = []
-    for name, result in zip(sides, execute(model, runs, budget=budget), strict=True):
+    for name, result in zip(sides, execute(model, runs, budget=budget, finite=False), strict=True):
         if score is None:
             hits = payload_hits(result.text or (), payloads)
             rates.append(torch.tensor(hits, dtype=torch.float64))
@@ -182,8 +184,23 @@ def compare_states(states: Mapping[str, BackdoorState]) -> "pandas.DataFrame":
     return pd.DataFrame(rows)
 
 
-def plot_states(states: Mapping[str, BackdoorState]) -> "matplotlib.figure.Figure":
-    """ASR and ATR of each state as bars."""
+def plot_states(
+    states: Mapping[str, BackdoorState], *, title: str | None = None, ax: Any = None
+) -> "matplotlib.figure.Figure":
+    """ASR and ATR of each state as bars; the states' models are named above where there are several.
+
+    Args:
+        states: name -> state.
+        title: instead of the default.
+        ax: matplotlib axes to draw into; None makes a figure.
+
+    Raises:
+        PromptError: no state.
+    """
+    if not states:
+        raise PromptError("plot_states needs at least one state.")
+    models = dict.fromkeys(model_words(s.fingerprint) for s in states.values())
+    text = "The backdoor before and after\n" + ", ".join(list(models)[:3]) + ", ..." * (len(models) > 3)
     found = [
         (f"{name}, {label}", i) for name, s in states.items() for label, i in (("ASR", s.asr), ("ATR", s.atr))
     ]
@@ -194,6 +211,7 @@ def plot_states(states: Mapping[str, BackdoorState]) -> "matplotlib.figure.Figur
         [i.low for i in intervals],
         [i.high for i in intervals],
         xlabel="rate",
-        title="The backdoor before and after",
+        title=title or text,
         xlim=(0, 1),
+        ax=ax,
     )

@@ -13,7 +13,7 @@ from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts, as_prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Site, Where, WhereLike
 from bkdinterp.stats import released_mean
 
@@ -56,10 +56,17 @@ class _SiteTensors(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Norm of each site's mean."""
+    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+        """Norm of each site's mean; without intervals.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+        """
         norms = [float(self._mean(v).norm()) for v in self.values.values()]
-        return bar_intervals(list(self.values), norms, norms, norms, xlabel="norm of the mean activation")
+        text = title or caption(f"{type(self).__name__} at {self.where}", self.fingerprint, f"n={self.n}")
+        label = "norm of the mean activation"
+        return bar_intervals(list(self.values), norms, norms, norms, xlabel=label, title=text, ax=ax)
 
     def _mean(self, value: Tensor) -> Tensor:
         return value if value.ndim == 1 else value.reshape(-1, value.shape[-1]).nanmean(0)
@@ -86,7 +93,7 @@ class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
     The pooled mean, not the reference code's running re-division (papers.md 7.3a). Means belong to the model that they
-    were collected on: `score_edits`, `backdoor_state` and `MatchScores` refuse another's; a plain ``Run`` does not look.
+    were collected on: every run, and `apply`, refuses them on another, unless `on_any_model` says that it is meant.
     """
 
     @classmethod

@@ -19,7 +19,7 @@ from bkdinterp.methods._guards import check_origin, check_scores, check_sets
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.stats import Interval, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class EditScores(Result):
             [i.low for i in found],
             [i.high for i in found],
             xlabel=f"{self.metric} on {name}",
-            title=f"Edits on {name} (n={len(self.base[name])})",
+            title=caption(f"Edits on {name}", self.fingerprint, f"n={len(self.base[name])}"),
             reference=self.mean(name),
             reference_label=UNEDITED,
         )
@@ -147,7 +147,7 @@ def score_edits(
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
-    results = iter(execute(model, runs, budget=budget))
+    results = iter(execute(model, runs, budget=budget, finite=False))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     metric = runs[0].score_name or ""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteError
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Where
 from bkdinterp.stats import Interval, Simultaneous, adjusted_p, bootstrap_mean, simultaneous
 from bkdinterp.values import as_number
@@ -159,7 +159,8 @@ class Effects(Result):
 
     def _caption(self, what: str) -> str:
         """A figure's title: what, which direction and source, n."""
-        return f"Causal effect of each {what}\n{self.direction}, source: {self.source}, n={self.n}"
+        details = (self.direction, f"source: {self.source}", f"n={self.n}")
+        return caption(f"Causal effect of each {what}", self.fingerprint, *details)
 
     def _columns(self, indices: list[int]) -> tuple[list[float], list[float], list[float]]:
         """Estimates, lower and upper ends of the simultaneous intervals of some units."""

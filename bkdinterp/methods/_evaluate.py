@@ -1,23 +1,35 @@
-"""evaluate(): let the model speak, unedited, edited and under controls, on clean and triggered prompts.
+"""evaluate(): let the model speak, unedited, edited and under controls, on clean, triggered and sham prompts; and its twin.
 
-Cost per condition: two generations and one scored forward per prompt, plus one grading forward per output.
+Cost per condition: a generation per prompt and side and one scored forward per prompt, plus one grading forward per output.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PlanError, PromptError
+from bkdinterp.errors import PromptError
 from bkdinterp.interventions import Intervention, Stack
-from bkdinterp.methods._evaluation import EDITED, SIDES, UNEDITED, Evaluation
+from bkdinterp.methods._conditions import (
+    SAME,
+    UNEDITED,
+    check_twin,
+    conditions_of,
+    sham_prompts,
+    twin_conditions,
+)
+from bkdinterp.methods._evaluation import SUSPECT, TWIN, Evaluation
 from bkdinterp.methods._grader import OutcomeGrader
+from bkdinterp.methods._guards import check_origin
 from bkdinterp.metrics import Payload, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
-from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger, as_pairs
 from bkdinterp.values import as_integer
+
+Texts = dict[str, dict[str, tuple[str, ...]]]
 
 
 @plain_torch()
@@ -27,60 +39,99 @@ def evaluate(
     *,
     under: Intervention | Mapping[str, Intervention] | None = None,
     controls: Sequence[Intervention] | Mapping[str, Sequence[Intervention]] = (),
+    twin: Model | None = None,
+    sham: PairedPrompts | Trigger | None = None,
+    twin_under: str | Intervention | Mapping[str, Intervention] | None = SAME,
     payload: Payload | None = None,
     judge: Model | None = None,
     grader: OutcomeGrader | None = None,
+    calibration: Prompts | None = None,
     max_new_tokens: int = 24,
     budget: int = 2**30,
 ) -> Evaluation:
-    """Rates, graded outcomes and clean utility, with the edit's nulls beside it.
+    """Rates, graded outcomes and clean utility, with the nulls beside them: controls, a sham trigger, a clean twin.
+
+    A payload on triggered prompts shows a backdoor only if it stays away without the trigger (clean), with something else
+    in its place (``sham``), and on the same fine-tune without the backdoor (``twin``). All of it is one result on the same
+    prompts, paired: `Evaluation.backdoor` holds the suspect against all of these, `Evaluation.against_controls` an edit
+    against its controls.
+
+    Cost in generations per prompt: (2, or 3 with a sham) x (1 + edits + controls) on the suspect, and as many x (1 + edits) on
+    the twin, which runs no controls; ``twin_under=None`` leaves it unedited. On the suspect one scored forward per clean
+    prompt and condition more, for the perplexity; on the twin one, to see that its scores are numbers.
 
     Args:
         model: the suspect.
-        pairs: held-out prompts; with references, the benign answers, else the unedited model's own clean outputs serve.
+        pairs: held-out prompts; with references, the benign answers, else the unedited model's own clean outputs serve (its
+            agreement with them is then 1, and hardly one of them can be graded as broken: give ``calibration``).
         under: the intervention in question, or several by name; None evaluates the unedited model only.
-        controls: interventions of the same size that should not work, e.g. from ``random_heads``; for named edits,
-            edit name -> its controls.
+        controls: interventions of the same size that should not work, e.g. from ``random_heads``, all different; for named
+            edits, edit name -> its controls.
+        twin: the same fine-tune without the backdoor; it must read the same tokens.
+        sham: a trigger that should do nothing, put into the same clean prompts, or pairs made with it.
+        twin_under: what the twin runs under: ``"same"``, the suspect's edits with the suspect's numbers (its vector, its
+            means); edits made from the twin's own, by the same names; or None.
         payload: how to recognise the backdoor's output; None looks for each example's target as a substring.
         judge: model whose likelihood tells broken text; None takes ``model`` unedited. Use the clean base if you have it.
         grader: an already fitted grader (then ``judge`` is not used).
+        calibration: other clean prompts with references, to take the grader's threshold from; None takes it from the
+            references of ``pairs``, which are then never far beyond it.
         max_new_tokens: length of the outputs.
         budget: bytes for one batch.
 
     Raises:
-        PromptError: neither targets nor a payload, or a target longer than ``max_new_tokens``.
-        PlanError: controls of an edit that is not there.
+        PromptError: neither targets nor a payload, a target longer than ``max_new_tokens``, a sham that holds the trigger, or
+            calibration prompts without references or among the evaluated ones.
+        PlanError: controls of an edit that is not there, or that repeat; scores that are NaN.
+        ArtefactError: an edit with another model's numbers; a twin that is the suspect, or whose prompts are other tokens.
     """
     as_model(model, "evaluate")
     as_pairs(pairs, "evaluate")
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     check_payload(model, pairs, payload, max_new_tokens)
-    edits, control_of = _conditions(under, controls)
-    if grader is None and pairs.clean.reference is not None:
-        grader = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference)
-    texts = _speak(model, pairs, edits, max_new_tokens, budget)
-    references = pairs.clean.reference or texts[UNEDITED]["clean"]
+    edits, control_of = conditions_of(under, controls)
+    sides = {"clean": pairs.clean, "triggered": pairs.triggered}
+    if (inserted := sham_prompts(pairs, sham)) is not None:
+        sides["sham"] = inserted
+    for name, edit in edits.items():
+        check_origin(model, edit, f"evaluate, {name}")
+    cast: list[tuple[str, Model, dict[str, Intervention]]] = [(SUSPECT, model, edits)]
+    if twin is not None:
+        check_twin(model, twin, sides)
+        cast.append((TWIN, twin, twin_conditions(under, twin_under)))
+        for name, edit in cast[-1][2].items():
+            check_origin(twin, edit, f"evaluate, {name} on the twin")
+    source, grader = _calibrated(model, pairs, judge, grader, calibration)
+    said = {who: _speak(m, sides, own, max_new_tokens, budget) for who, m, own in cast}
+    own_references = pairs.clean.reference is None
+    references = pairs.clean.reference or said[SUSPECT][UNEDITED]["clean"]
+    # Scores come before grades: logits that are NaN still give texts, and only here are they seen.
+    nll = _reference_nll(model, pairs.clean, references, edits, budget)
+    if twin is not None:
+        _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, budget)
     grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
     payloads = [payload or Payload(t) for t in (pairs.clean.target or [""] * len(pairs))]
-    outcomes = _grades(grader, pairs.clean, texts, payloads)
-    nll = _reference_nll(model, pairs.clean, references, edits, budget)
     agreement = [
-        [word_overlap(a, b) for a, b in zip(said["clean"], references, strict=True)]
-        for said in texts.values()
+        [word_overlap(a, b) for a, b in zip(by_side["clean"], references, strict=True)]
+        for by_side in said[SUSPECT].values()
     ]
     return Evaluation(
         fingerprint=model.fingerprint(pairs.fingerprint),
         conditions=tuple(edits),
         edits={name: str(edit) for name, edit in edits.items()},
         control_of=control_of,
-        texts=texts,
-        outcomes=outcomes,
+        said=said,
+        graded=_grades(grader, pairs.clean, said, payloads),
         nll=nll,
         agreement=torch.tensor(agreement, dtype=torch.float64),
         threshold=grader.threshold,
         payload=payload,
         judge=grader.judge.name,
         max_new_tokens=max_new_tokens,
+        twin=None if twin is None else twin.fingerprint(pairs.fingerprint),
+        sham=_words(inserted),
+        own_references=own_references,
+        calibrated_on=source,
     )
 
 
@@ -106,53 +157,63 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
         )
 
 
-def _conditions(
-    under: Intervention | Mapping[str, Intervention] | None,
-    controls: Sequence[Intervention] | Mapping[str, Sequence[Intervention]],
-) -> tuple[dict[str, Intervention], dict[str, str]]:
-    """Condition -> intervention, and control condition -> its edit."""
-    if under is not None and not isinstance(under, Intervention | Mapping):
-        raise PlanError(f"under must be an intervention or name -> intervention; got {type(under).__name__}.")
-    named = {EDITED: under} if isinstance(under, Intervention) else dict(under or {})
-    nulls = dict(controls) if isinstance(controls, Mapping) else ({EDITED: controls} if controls else {})
-    unknown = [name for name in nulls if name not in named]
-    if unknown or UNEDITED in named:
-        raise PlanError(
-            f"Controls of {unknown or UNEDITED!r}: there is no such edit; under has {', '.join(named) or 'none'}."
-        )
-    conditions: dict[str, Intervention] = {UNEDITED: Stack(), **named}
-    control_of: dict[str, str] = {}
-    for name, group in nulls.items():
-        for i, control in enumerate(group):
-            label = f"control {i + 1}" if name == EDITED else f"{name}, control {i + 1}"
-            conditions[label] = control
-            control_of[label] = name
-    return conditions, control_of
+def _calibrated(
+    model: Model,
+    pairs: PairedPrompts,
+    judge: Model | None,
+    grader: OutcomeGrader | None,
+    calibration: Prompts | None,
+) -> tuple[str, OutcomeGrader | None]:
+    """What the threshold is taken from, in words, and the grader where it can be had before anything is generated."""
+    if grader is not None:
+        return "a grader that was given", grader
+    if calibration is not None:
+        if calibration.reference is None:
+            raise PromptError(
+                "calibration= needs clean prompts with references, the answers that its threshold is taken from."
+            )
+        if shared := set(calibration.text) & set(pairs.clean.text):
+            raise PromptError(
+                f"{len(shared)} calibration prompts are among the evaluated ones, e.g. {next(iter(shared))[:40]!r}; take "
+                "others, or leave calibration= out."
+            )
+        fitted = OutcomeGrader.fit(judge or model, calibration, calibration.reference)
+        return f"{len(calibration)} other prompts", fitted
+    if pairs.clean.reference is not None:
+        fitted = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference)
+        return "references of the evaluated prompts", fitted
+    return "the suspect's own clean outputs", None
 
 
 def _speak(
-    model: Model, pairs: PairedPrompts, edits: dict[str, Intervention], n_tokens: int, budget: int
-) -> dict[str, dict[str, tuple[str, ...]]]:
-    runs = [Run(getattr(pairs, side), edit, generate=n_tokens) for edit in edits.values() for side in SIDES]
+    model: Model, sides: Mapping[str, Prompts], edits: dict[str, Intervention], n_tokens: int, budget: int
+) -> Texts:
+    runs = [Run(prompts, edit, generate=n_tokens) for edit in edits.values() for prompts in sides.values()]
     results = iter(execute(model, runs, budget=budget))
-    return {name: {side: next(results).text or () for side in SIDES} for name in edits}
+    return {name: {side: next(results).text or () for side in sides} for name in edits}
 
 
 def _grades(
-    grader: OutcomeGrader,
-    clean: Prompts,
-    texts: Mapping[str, Mapping[str, Sequence[str]]],
-    payloads: Sequence[Payload],
-) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Outcome of every text; what several conditions answer to one prompt is graded once."""
-    said = [(i, text) for by_side in texts.values() for side in SIDES for i, text in enumerate(by_side[side])]
-    unique = list(dict.fromkeys(said))
+    grader: OutcomeGrader, clean: Prompts, said: Mapping[str, Texts], payloads: Sequence[Payload]
+) -> dict[str, Texts]:
+    """Outcome of every text; what several models or conditions answer to one prompt is graded once."""
+    everything = [
+        (i, text)
+        for of_model in said.values()
+        for by_side in of_model.values()
+        for texts in by_side.values()
+        for i, text in enumerate(texts)
+    ]
+    unique = list(dict.fromkeys(everything))
     index = [i for i, _ in unique]
     grades = grader.grade(clean.subset(index), [text for _, text in unique], [payloads[i] for i in index])
     known = {key: outcome.value for key, outcome in zip(unique, grades, strict=True)}
     return {
-        name: {side: tuple(known[key] for key in enumerate(by_side[side])) for side in SIDES}
-        for name, by_side in texts.items()
+        who: {
+            name: {side: tuple(known[key] for key in enumerate(texts)) for side, texts in by_side.items()}
+            for name, by_side in of_model.items()
+        }
+        for who, of_model in said.items()
     }
 
 
@@ -170,3 +231,14 @@ def _reference_nll(
     rows = [result.scores for result in execute(model, runs, budget=budget)]
     nll = torch.stack([-row.double() for row in rows if row is not None])
     return nll.masked_fill(empty, float("nan"))
+
+
+def _words(inserted: Prompts | None) -> str | None:
+    """The sham's phrases, each once, for tables and figures."""
+    if inserted is None:
+        return None
+    found: dict[str, Any] = {}
+    for text, spans in zip(inserted.text, inserted.spans, strict=True):
+        found.setdefault(" ... ".join(text[start:end] for start, end in spans) or "(not marked)", None)
+    shown = list(found)
+    return ", ".join(shown[:3]) + (f", ... ({len(shown)})" if len(shown) > 3 else "")

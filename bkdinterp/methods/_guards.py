@@ -6,10 +6,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import ArtefactError, PlanError
-from bkdinterp.interventions import Intervention, MeanAblate, PCPReplace, Stack
-from bkdinterp.model import Model
-from bkdinterp.model._identity import same_weights
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import Intervention, origins
+from bkdinterp.model import Model, check_origins
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
 
@@ -40,23 +39,13 @@ def check_runs(scores: Float[Tensor, "run example"], sites: Sequence[Site], metr
 def check_origin(model: Model, edit: Intervention | None, what: str) -> None:
     """Nothing, where an edit's numbers come from this model or from nowhere in particular.
 
+    Planning checks the same of every run; here it is said earlier, and by the caller's words.
+
     Raises:
-        ArtefactError: PCP directions or means of another model.
+        ArtefactError: means, activations, a vector or PCP directions of another model.
     """
-    if isinstance(edit, Stack):
-        for item in edit.items:
-            check_origin(model, item, what)
-    elif isinstance(edit, PCPReplace) and edit.fitted_on is not None:
-        _same(
-            model,
-            edit.fitted_on,
-            f"{what}: the directions of {edit}",
-            "dataclasses.replace(edit, fitted_on=None)",
-        )
-    elif isinstance(edit, MeanAblate):
-        known = getattr(edit.means, "fingerprint", None)
-        if known is not None:
-            _same(model, known.model, f"{what}: the means of {edit}", "MeanAblate(sites, means.values, ...)")
+    if edit is not None:
+        check_origins(model, origins(edit), f"{what}: the numbers of {edit}")
 
 
 def as_prompt_sets(prompts: Any, who: str) -> list[Prompts]:
@@ -96,17 +85,3 @@ def check_texts(texts: Sequence[str], who: str) -> None:
     """Raises PlanError for one string, whose letters would each be a text."""
     if isinstance(texts, str):
         raise PlanError(f"{who}: texts={texts[:40]!r} is one string; give a list, e.g. texts=[text].")
-
-
-def _same(model: Model, known: str, what: str, way_out: str) -> None:
-    ours = model.fingerprint().model
-    # Names change (a folder, a copy), weights do not; what is on a server has a name only.
-    (name, _, weights), (own_name, _, own_weights) = known.rpartition("@"), ours.rpartition("@")
-    if "remote" in (weights, own_weights):
-        if weights != own_weights or name == own_name:
-            return
-    elif same_weights(weights, own_weights):
-        return
-    raise ArtefactError(
-        f"{what} belong to {known}, not to {ours}. Take them from this model; if another's are meant, say so by {way_out}."
-    )

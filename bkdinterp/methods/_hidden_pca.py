@@ -17,7 +17,7 @@ from bkdinterp.methods._collect import Activations
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import scatter
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Site, Where, WhereLike
 from bkdinterp.stats import PCA
 from bkdinterp.values import as_integer
@@ -101,7 +101,7 @@ class HiddenPCA(Result):
             {name: x[:, :2] for name, x in self.points.items()},
             xlabel=f"first component ({shares[0]} of variance)",
             ylabel=f"second component ({shares[1]})",
-            title=f"{self.site} at the {self.where} token",
+            title=caption(f"{self.site} at the {self.where} token", self.fingerprint),
         )
 
     def separation(self, first: str, second: str) -> float:

@@ -22,7 +22,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import running
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts, as_prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import Interval, bootstrap_mean
 from bkdinterp.values import as_integer
@@ -107,8 +107,15 @@ class LensReadings(Result):
                 )
         return pd.DataFrame(rows)
 
-    def plot(self, vocabulary: str | None = None) -> "matplotlib.figure.Figure":
+    def plot(
+        self, vocabulary: str | None = None, *, title: str | None = None, ax: Any = None
+    ) -> "matplotlib.figure.Figure":
         """Share of one vocabulary (default: the first) at every site.
+
+        Args:
+            vocabulary: which one.
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
 
         Raises:
             PlanError: no vocabulary was given.
@@ -124,8 +131,9 @@ class LensReadings(Result):
             [i.low for i in found],
             [i.high for i in found],
             xlabel=f"share of {name} among the top {k} tokens",
-            title=f"Logit lens (n={n})",
+            title=title or caption("Logit lens", self.fingerprint, f"n={n}"),
             xlim=(0, 1),
+            ax=ax,
         )
 
     def describe(self) -> str:

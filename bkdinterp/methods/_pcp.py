@@ -22,7 +22,7 @@ from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import PCA, released_directions
 from bkdinterp.values import as_integer
@@ -40,8 +40,8 @@ Factors = float | int | Row | Mapping[str, Row]
 class PCP(Result):
     """Principal directions of one or several modules' outputs.
 
-    They belong to the model that they were fitted on: `score_edits`, `backdoor_state`, `MatchScores` and `export_weights`
-    refuse another; a plain ``Run`` does not look.
+    They belong to the model that they were fitted on: every run, `apply` and `export_weights` refuse another, unless
+    `on_any_model` says that it is meant.
 
     Attributes:
         directions: site -> ``[rank d_model]``, by falling variance.
@@ -187,7 +187,7 @@ class PCP(Result):
             series,
             xlabel="number of principal directions",
             ylabel="share of variance explained",
-            title=f"Principal directions of module outputs (n={self.n})",
+            title=caption("Principal directions of module outputs", self.fingerprint, f"n={self.n}"),
             ylim=(0, 1),
         )
 

@@ -35,7 +35,7 @@ from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
 from bkdinterp.reprs import short_repr
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.values import as_integer, as_seed
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class MatchScores:
             )
         open_sets = [name for name in sets if name not in given]
         runs = [Run(sets[name], score=score) for name in open_sets]
-        results = execute(model, runs) if runs else ()
+        results = execute(model, runs, finite=False) if runs else ()
         unedited = {
             name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", run.score_name).mean())
             for name, run, r in zip(open_sets, runs, results, strict=True)
@@ -120,7 +120,7 @@ class MatchScores:
         for edit in edits:
             check_origin(self.model, edit, "MatchScores")
         runs = [Run(prompts, edit, score=self.score) for prompts in self.sets.values() for edit in edits]
-        results = iter(execute(self.model, runs))
+        results = iter(execute(self.model, runs, finite=False))
         totals = [0.0] * len(edits)
         for name in self.sets:
             for i in range(len(edits)):
@@ -182,7 +182,7 @@ class PCPStudy(Result):
             series,
             xlabel="trial",
             ylabel="objective (smaller is better)",
-            title=f"Tuning {len(self.names)} factors ({self.method})",
+            title=caption(f"Tuning {len(self.names)} factors ({self.method})", self.fingerprint),
         )
 
     def describe(self) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption, model_words
 from bkdinterp.stats import Comparison, Interval, clustered_ends, clustered_rate, p_value
 
 if TYPE_CHECKING:
@@ -226,8 +226,12 @@ class ProbeScores(Result):
         return self.predicted == self.labels
 
     def _title(self, text: str) -> str:
-        name = self.fingerprint.model.split("@")[0].split("/")[-1]
-        return f"{text}\n{name}, {self.n_test} test prompts"
+        other = self.trained_on.model != self.fingerprint.model
+        details = (
+            f"n={self.n_test} test prompts",
+            f"trained on {model_words(self.trained_on)}" if other else "",
+        )
+        return caption(text, self.fingerprint, *details)
 
 
 def _first_best(accuracy: Float[Tensor, "layer set"]) -> list[int]:

@@ -1,101 +1,29 @@
 """sweep_layers(): where does the vector work best? The layer is chosen on one split and reported on another.
 
 The papers pick the best layer on the test data (papers.md 4, 7.1f); here the reported rates come from prompts that
-the choice never saw. Cost: one generation (or one scored forward) per layer and selection prompt, then one
-``evaluate`` on the held-out prompts.
+the choice never saw. Cost: one generation (or one scored forward) per layer and selection prompt, as much again for each
+control, then one ``evaluate`` on the held-out prompts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run, RunResult, Score, execute
 from bkdinterp.errors import PlanError, PromptError, SiteError
+from bkdinterp.interventions import Stack, on_any_model
 from bkdinterp.methods._evaluate import check_payload
+from bkdinterp.methods._sweep_result import PAYLOAD_RATE, no_nulls
+from bkdinterp.methods._sweep_result import LayerSweep as LayerSweep
 from bkdinterp.methods._vector import BackdoorVector
-from bkdinterp.metrics import Payload, payload_hits
+from bkdinterp.metrics import Payload, payload_hits, word_overlap
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import curves
 from bkdinterp.prompts import PairedPrompts, as_pairs
-from bkdinterp.results import Fingerprint, Result
-from bkdinterp.stats import bootstrap_mean, wilson
 from bkdinterp.values import as_integer, as_number
 
-if TYPE_CHECKING:
-    import matplotlib.figure
-    import pandas
-
 Direction = Literal["add", "subtract"]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LayerSweep(Result):
-    """Effect of one vector at each layer, on the selection split.
-
-    Attributes:
-        layers: that were tried ``[layer]``.
-        values: per example ``[layer example]``: payload found (0 or 1), or the score of the target.
-        base: the same without the vector ``[example]``.
-        coeff: multiplied the vector.
-        by: what ``values`` are; direction: add (on clean prompts) or subtract (on triggered ones).
-    """
-
-    fingerprint: Fingerprint
-    layers: Int[Tensor, " layer"]
-    values: Float[Tensor, "layer example"]
-    base: Float[Tensor, " example"]
-    by: str
-    direction: str
-    coeff: float
-
-    @property
-    def best(self) -> int:
-        """The layer with the largest mean when adding, the smallest when subtracting (first of equals)."""
-        means = self.values.mean(-1)
-        return int(self.layers[(means if self.direction == "add" else -means).argmax()])
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row per layer: mean and its interval, n."""
-        import pandas as pd
-
-        rows = [
-            {"layer": int(i), "mean": e, "low": lo, "high": hi, "n": self.values.shape[1]}
-            for i, (e, lo, hi) in self._intervals()
-        ]
-        return pd.DataFrame(rows)
-
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Curve over layers with its interval; the band is the unedited model."""
-        points = self._intervals()
-        series = {self.direction: tuple([p[1][k] for p in points] for k in range(3))}
-        base = self._interval(self.base)
-        rate = self.by == "payload_rate"
-        return curves(
-            [i for i, _ in points],
-            series,  # type: ignore[arg-type]
-            xlabel="layer",
-            ylabel="payload rate" if rate else f"{self.by} of the target",
-            title=f"Vector at one layer ({self.direction}, selection split, n={self.values.shape[1]})",
-            null=(base[1], base[2]),
-            null_label="unedited",
-            ylim=(-0.03, 1.03) if rate else None,
-        )
-
-    def describe(self) -> str:
-        """Direction, criterion, best layer, n and model."""
-        head = f"{self.direction} by {self.by}: best layer {self.best} of {len(self.layers)}"
-        return f"{head}, n={self.values.shape[1]}, model={self.fingerprint.label}"
-
-    def _intervals(self) -> list[tuple[int, tuple[float, float, float]]]:
-        return [(int(i), self._interval(row)) for i, row in zip(self.layers, self.values, strict=True)]
-
-    def _interval(self, row: Tensor) -> tuple[float, float, float]:
-        ci = wilson(int(row.sum()), len(row)) if self.by == "payload_rate" else bootstrap_mean(row)
-        return ci.estimate, ci.low, ci.high
 
 
 def sweep_layers(
@@ -105,13 +33,19 @@ def sweep_layers(
     *,
     direction: Direction = "add",
     layers: Sequence[int] | None = None,
-    by: str = "payload_rate",
+    by: str | Score = PAYLOAD_RATE,
     coeff: float = 1.0,
+    controls: Sequence[BackdoorVector] = (),
     payload: Payload | None = None,
     max_new_tokens: int = 24,
+    strict: bool = True,
     budget: int = 2**30,
 ) -> LayerSweep:
-    """Try the vector at every layer on the selection split.
+    """Try the vector at every layer on the prompts that are to choose one.
+
+    When subtracting by payload rate, several layers may take the payload away, some by breaking the text: then the one whose
+    outputs agree best with the references is best. Without references the unedited model's clean outputs serve, for one
+    generation more per prompt.
 
     Args:
         model: the suspect.
@@ -119,17 +53,20 @@ def sweep_layers(
         selection: prompts for choosing; report on others (``evaluate(..., under=vector.add(sweep.best))``).
         direction: ``"add"`` works on clean prompts, ``"subtract"`` on triggered ones.
         layers: only these; None for all.
-        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``,
-            scores the target instead, which costs one forward.
-        coeff: multiplies the vector.
+        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``, or
+            a score of your own, scores the target instead, which costs one forward.
+        coeff: multiplies the vector and the controls.
+        controls: other vectors to try at the same layers, e.g. ``random_directions(like=vector, n=20, seed=0)``.
         payload: how to recognise the output; None looks for the target.
         max_new_tokens: when generating.
+        strict: refuse another model's vector; False tries it, e.g. the organism's on its twin.
         budget: bytes for one batch.
 
     Raises:
         PromptError: pairs without targets, or a target longer than ``max_new_tokens`` and no payload.
-        SiteError: a layer out of range, or no layer.
-        PlanError: an unknown score.
+        SiteError: a layer out of range or named twice, or no layer.
+        PlanError: an unknown score, scores that are NaN, or controls that repeat.
+        ArtefactError: a vector of another model.
     """
     as_model(model, "sweep_layers")
     as_pairs(selection, "sweep_layers")
@@ -139,31 +76,70 @@ def sweep_layers(
         raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
     if selection.clean.target is None:
         raise PromptError("sweep_layers needs pairs with targets.")
-    if by == "payload_rate":
+    generates = isinstance(by, str) and by == PAYLOAD_RATE
+    if generates:
         check_payload(model, selection, payload, max_new_tokens)
-    chosen = list(range(model.architecture.n_layers)) if layers is None else list(layers)
-    if not chosen:
-        raise SiteError("sweep_layers needs at least one layer.")
+    chosen = list(range(model.architecture.n_layers)) if layers is None else [int(i) for i in layers]
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise SiteError(f"sweep_layers needs at least one layer, each once; got {chosen}.")
+    _check_distinct(vector, controls)
     prompts = selection.clean if direction == "add" else selection.triggered
-    act = vector.add if direction == "add" else vector.subtract
-    edits = [None, *(act(layer, coeff=coeff) for layer in chosen)]
-    kind = {"generate": max_new_tokens} if by == "payload_rate" else {"score": by}
-    runs = [Run(prompts, **({} if e is None else {"edits": e}), **kind) for e in edits]  # type: ignore[arg-type]
-    rows = []
-    for result in execute(model, runs, budget=budget):
-        if by == "payload_rate":
-            assert result.text is not None
-            payloads = [payload or Payload(t) for t in selection.clean.target]
-            rows.append(torch.tensor(payload_hits(result.text, payloads), dtype=torch.float64))
-        else:
-            assert result.scores is not None
-            rows.append(result.scores.double())
+    kind: dict[str, Any] = {"generate": max_new_tokens} if generates else {"score": by}
+    edits = [
+        edit if strict else on_any_model(edit)
+        for v in (vector, *controls)
+        for edit in (getattr(v, direction)(layer, coeff=coeff) for layer in chosen)
+    ]
+    runs = [Run(prompts, edit, **kind) for edit in (Stack(), *edits)]
+    asks = generates and direction == "subtract" and selection.clean.reference is None
+    if asks:
+        runs.append(Run(selection.clean, **kind))
+    results = list(execute(model, runs, budget=budget))
+    references = results.pop().text if asks else selection.clean.reference
+    rows = _values(results, payload, selection, generates)
+    values = rows[1 : 1 + len(chosen)]
+    kept = None
+    if generates and direction == "subtract" and references is not None:
+        outputs = [result.text or () for result in results[1 : 1 + len(chosen)]]
+        kept = torch.tensor(
+            [[word_overlap(a, b) for a, b in zip(said, references, strict=True)] for said in outputs],
+            dtype=torch.float64,
+        )
+    nulls = rows[1 + len(chosen) :].reshape(len(controls), *values.shape) if controls else no_nulls(values)
     return LayerSweep(
-        model.fingerprint(selection.fingerprint),
-        torch.tensor(chosen),
-        torch.stack(rows[1:]),
-        rows[0],
-        by,
-        direction,
-        coeff,
+        fingerprint=model.fingerprint(selection.fingerprint),
+        layers=torch.tensor(chosen),
+        values=values,
+        base=rows[0],
+        by=PAYLOAD_RATE if generates else str(runs[0].score_name),
+        direction=direction,
+        coeff=coeff,
+        kept=kept,
+        nulls=nulls,
+        first_token_only=runs[0].first_token_only,
     )
+
+
+def _values(
+    results: Sequence[RunResult], payload: Payload | None, selection: PairedPrompts, generates: bool
+) -> Tensor:
+    """One value per run and example: payload found, or the score."""
+    if not generates:
+        return torch.stack([result.scores.double() for result in results if result.scores is not None])
+    payloads = [payload or Payload(t) for t in selection.clean.target or ()]
+    hits = [payload_hits(result.text or (), payloads) for result in results]
+    return torch.tensor(hits, dtype=torch.float64)
+
+
+def _check_distinct(vector: BackdoorVector, controls: Sequence[BackdoorVector]) -> None:
+    seen = [("the vector itself", vector)]
+    for i, control in enumerate(controls):
+        if not isinstance(control, BackdoorVector):
+            raise PlanError(
+                f"Control {i + 1} must be a BackdoorVector, e.g. of random_directions(like=vector, n=20, seed=0); got "
+                f"{type(control).__name__}."
+            )
+        for name, other in seen:
+            if torch.equal(control.vector, other.vector):
+                raise PlanError(f"Control {i + 1} is {name}, so it is no null; draw distinct ones.")
+        seen.append((f"control {i + 1} again", control))

@@ -19,7 +19,7 @@ from bkdinterp.methods._guards import check_origin, check_texts
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class ValidationLoss(Result):
         """Losses of the texts, sorted."""
         loss = (self.nll / self.n_tokens).sort().values
         x = range(1, len(loss) + 1)
-        return curves(x, {"loss": (loss, loss, loss)}, xlabel="text, sorted", ylabel="loss (nats per token)")
+        title = caption("Loss of each held-out text", self.fingerprint, f"n={len(loss)}")
+        label = "loss (nats per token)"
+        return curves(x, {"loss": (loss, loss, loss)}, xlabel="text, sorted", ylabel=label, title=title)
 
     def describe(self) -> str:
         """Mean, interval and model."""

@@ -6,8 +6,8 @@
 batch of prompts and side.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from einops import rearrange
@@ -20,7 +20,7 @@ from bkdinterp.interventions import Read, Steer
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 from bkdinterp.values import as_choice, as_integer, as_seed
 
@@ -31,9 +31,26 @@ if TYPE_CHECKING:
 Kind = Literal["raw", "difference"]
 
 
+@dataclass(frozen=True, eq=False)
+class VectorSteer(Steer):
+    """A `Steer` that knows whose vector it adds, as `BackdoorVector.add` and ``subtract`` make it.
+
+    Attributes:
+        fitted_on: the ``Fingerprint.model`` of the vector; another model refuses it (see `on_any_model`).
+    """
+
+    fitted_on: str | None = field(default=None, kw_only=True)
+
+    def __str__(self) -> str:
+        return super().__str__()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class BackdoorVector(Result):
     """One vector in the residual stream's space.
+
+    It belongs to the model that it was taken from: runs on another refuse its edits, unless `on_any_model` says
+    that they are meant there (a vector of the organism on its twin).
 
     Attributes:
         vector: ``[d_model]``.
@@ -85,7 +102,8 @@ class BackdoorVector(Result):
 
     def add(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
-        return Steer(Site(layer, Component.attn_proj), self.vector, coeff, where=Where.of(where))
+        site, origin = Site(layer, Component.attn_proj), self.fingerprint.model
+        return VectorSteer(site, self.vector, coeff, where=Where.of(where), fitted_on=origin)
 
     def subtract(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Subtract it there."""
@@ -110,16 +128,22 @@ class BackdoorVector(Result):
         ]
         return pd.DataFrame(rows, columns=["layer", "norm", "cosine"])
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Share of each layer's heads in the vector: projection of its part on the vector's direction."""
+    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+        """Share of each layer's heads in the vector: projection of its part on the vector's direction; without intervals.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+        """
+        label = "share of the vector"
         if not self.parts:
-            return bar_intervals(
-                ["whole"], [1.0], [1.0], [1.0], xlabel="share of the vector", title=f"{self.kind} vector"
-            )
+            text = title or caption(f"{self.kind} vector", self.fingerprint)
+            return bar_intervals(["whole"], [1.0], [1.0], [1.0], xlabel=label, title=text, ax=ax)
         shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
         labels = [f"layer {layer}" for layer in self.parts]
-        title = f"What the {len(self.heads)} heads add to the vector ({self.kind}, n={self.n})"
-        return bar_intervals(labels, shares, shares, shares, xlabel="share of the vector", title=title)
+        what = f"What the {len(self.heads)} heads add to the vector"
+        text = title or caption(what, self.fingerprint, self.kind, f"n={self.n}")
+        return bar_intervals(labels, shares, shares, shares, xlabel=label, title=text, ax=ax)
 
     def describe(self) -> str:
         """Kind, size, norm, heads, n and model."""

@@ -10,4 +10,6 @@ from bkdinterp.model._families import Family as Family
 from bkdinterp.model._families import register_family as register_family
 from bkdinterp.model._load import load_module as load_module
 from bkdinterp.model._model import Model as Model
+from bkdinterp.model._origin import check_origins as check_origins
+from bkdinterp.model._origin import same_model as same_model
 from bkdinterp.model._text_classifier import TextClassifier as TextClassifier

@@ -4,13 +4,24 @@ Bars are horizontal, so that long labels stay readable.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting._curves import Column, drawable
-from bkdinterp.plotting._style import GREY, LABEL, LIGHT, NOTE, PALETTE, TICK, dress, new_figure, same_length
+from bkdinterp.plotting._style import (
+    GREY,
+    LABEL,
+    LIGHT,
+    NOTE,
+    PALETTE,
+    TICK,
+    dress,
+    legend,
+    new_figure,
+    same_length,
+)
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -30,6 +41,7 @@ def grouped_bars(
     title: str = "Outcomes",
     xlabel: str = "share of outputs (%)",
     ylabel: str = "",
+    ax: Any = None,
 ) -> "matplotlib.figure.Figure":
     """One stacked bar per condition, first condition on top, with its number of outputs.
 
@@ -38,6 +50,7 @@ def grouped_bars(
         title: of the figure.
         xlabel: of the share axis.
         ylabel: of the conditions.
+        ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
         BkdinterpError: matplotlib is missing, no rows, a row without outputs, or a negative count.
@@ -55,7 +68,7 @@ def grouped_bars(
     spare = [c for c in PALETTE if c not in _OUTCOME_COLOURS.values()]
     colours = _OUTCOME_COLOURS | {o: spare[i % len(spare)] for i, o in enumerate(outcomes[len(known) :])}
     totals = np.array([sum(counts.values()) for counts in rows.values()])
-    figure, axes = new_figure(7.4, 1.6 + 0.42 * len(rows))
+    figure, axes = new_figure(7.4, 1.6 + 0.42 * len(rows), ax)
     y, left = np.arange(len(rows)), np.zeros(len(rows))
     for outcome in outcomes:
         counts = np.array([{str(o): c for o, c in row.items()}.get(outcome, 0) for row in rows.values()])
@@ -70,11 +83,11 @@ def grouped_bars(
         left = left + share
     axes.set_xlim(0, 100)
     axes.set_yticks(y, [f"{name}  (n={n})" for name, n in zip(rows, totals, strict=True)])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside lower center", ncols=min(4, len(outcomes)), frameon=False, fontsize=TICK)
+    legend(figure, axes, ax, "outside lower center", ncols=min(4, len(outcomes)), fontsize=TICK)
     return figure
 
 
@@ -92,6 +105,7 @@ def bar_intervals(
     null: tuple[float | int, float | int] | None = None,
     null_label: str = "null",
     xlim: tuple[float | int, float | int] | None = None,
+    ax: Any = None,
 ) -> "matplotlib.figure.Figure":
     """One horizontal bar per label, first on top, with its interval as a whisker.
 
@@ -108,13 +122,14 @@ def bar_intervals(
         null: (low, high) of the null's values, drawn as a vertical grey band.
         null_label: what the band is.
         xlim: limits of the x axis; ``(0, 1)`` for rates.
+        ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
         BkdinterpError: matplotlib is missing, or columns of unequal length or without rows.
     """
     n = same_length(labels=labels, estimates=estimates, lows=lows, highs=highs)
     estimate, low, high = (drawable(c) for c in (estimates, lows, highs))
-    figure, axes = new_figure(7.0, 1.4 + 0.38 * n)
+    figure, axes = new_figure(7.0, 1.4 + 0.38 * n, ax)
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     if null is not None:
@@ -130,11 +145,11 @@ def bar_intervals(
     if reference is not None:
         axes.axvline(reference, color="black", linestyle="--", linewidth=1.2, label=reference_label or None)
     axes.set_yticks(np.arange(n), list(labels))
-    axes.invert_yaxis()
+    axes.set_ylim(n - 0.4, -0.6)
     if xlim is not None:
         axes.set_xlim(*xlim)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     axes.tick_params(axis="y", length=0)
     if axes.get_legend_handles_labels()[1]:
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=LABEL - 1)
+        legend(figure, axes, ax, "outside lower center", ncols=2, fontsize=LABEL - 1)
     return figure

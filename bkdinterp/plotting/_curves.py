@@ -1,7 +1,7 @@
 """Estimates along a numeric axis (layer, number of heads, coefficient) with intervals and a null band."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from bkdinterp.plotting._style import (
     NOTE,
     PALETTE,
     dress,
+    legend,
     new_figure,
     same_length,
 )
@@ -37,6 +38,7 @@ def curves(
     null: tuple[float | int, float | int] | None = None,
     null_label: str = "null",
     ylim: tuple[float | int, float | int] | None = None,
+    ax: Any = None,
 ) -> "matplotlib.figure.Figure":
     """One line per series with its interval as a band.
 
@@ -49,6 +51,7 @@ def curves(
         null: (low, high) of the null's values, drawn as a horizontal grey band.
         null_label: what the band is, e.g. ``"20 random head sets"``.
         ylim: limits of the y axis; ``(0, 1)`` for rates.
+        ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
         BkdinterpError: matplotlib is missing, no series, more than 7, or unequal lengths.
@@ -59,7 +62,7 @@ def curves(
         )
     for label, (estimate, low, high) in series.items():
         same_length(**{"x": x, f"{label}: estimate": estimate, f"{label}: low": low, f"{label}: high": high})
-    figure, axes = new_figure(6.6, 4.0)
+    figure, axes = new_figure(6.6, 4.0, ax)
     axes.grid(axis="y", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     if null is not None:
@@ -88,9 +91,7 @@ def curves(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     if len(series) > 1 or null is not None:
-        figure.legend(
-            loc="outside right center", frameon=False, fontsize=NOTE if len(series) > 4 else LABEL - 1
-        )
+        legend(figure, axes, ax, "outside right center", fontsize=NOTE if len(series) > 4 else LABEL - 1)
     return figure
 
 

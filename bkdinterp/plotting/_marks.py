@@ -1,6 +1,6 @@
 """Marks on a figure that is already drawn: a chosen layer, chance. No forward pass."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bkdinterp.plotting._style import GREY, NOTE
 
@@ -9,7 +9,12 @@ if TYPE_CHECKING:
 
 
 def mark_value(
-    figure: "matplotlib.figure.Figure", value: float | int, label: str, *, axis: Literal["x", "y"] = "x"
+    figure: "matplotlib.figure.Figure",
+    value: float | int,
+    label: str,
+    *,
+    axis: Literal["x", "y"] = "x",
+    axes: Any = None,
 ) -> "matplotlib.figure.Figure":
     """A thin dotted line across the first axes at ``value``, with its label beside it; the same figure.
 
@@ -18,8 +23,9 @@ def mark_value(
         value: in the axis' unit.
         label: what the value is, e.g. ``"chosen on validation"``.
         axis: ``"x"`` for a vertical line, ``"y"`` for a horizontal one.
+        axes: of the figure; None takes the first.
     """
-    axes = figure.axes[0]
+    axes = figure.axes[0] if axes is None else axes
     style = {"color": GREY, "linestyle": ":", "linewidth": 1.2, "zorder": 1}
     text = {"color": GREY, "fontsize": NOTE}
     if axis == "x":

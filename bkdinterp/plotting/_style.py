@@ -1,6 +1,7 @@
 """The shared look: figure creation, colours that survive colour blindness (Okabe-Ito), font sizes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import BkdinterpError
 
@@ -15,17 +16,42 @@ LIGHT = "#d9d9d9"
 TITLE, LABEL, TICK, NOTE = 12, 11, 9.5, 9
 
 
-def new_figure(width: float, height: float) -> "tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]":
-    """A figure of ``width`` x ``height`` inches with one axes; BkdinterpError where matplotlib is missing."""
+def new_figure(
+    width: float, height: float, ax: Any = None
+) -> "tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]":
+    """A figure of ``width`` x ``height`` inches with one axes, or the given axes with their figure.
+
+    Raises:
+        BkdinterpError: matplotlib is missing, or ``ax`` is no matplotlib axes.
+    """
+    figure, axes = new_panels(width, height, (1.0,), ax)
+    return figure, axes[0]
+
+
+def new_panels(
+    width: float, height: float, heights: Sequence[float], ax: Any = None
+) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
+    """A figure with axes under one another that share their x axis, of these relative heights; or the given single one.
+
+    Raises:
+        BkdinterpError: as `new_figure`.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BkdinterpError("Plotting needs matplotlib: pip install bkdinterp[plot]") from error
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    if ax is not None:
+        if not hasattr(ax, "get_figure") or not hasattr(ax, "barh"):
+            raise BkdinterpError(
+                f"ax must be matplotlib axes, e.g. of plt.subplots(); got {type(ax).__name__}."
+            )
+        return ax.get_figure(), [ax]
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(width, height), layout=layout, dpi=110)
-    return figure, figure.add_subplot()
+    axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=list(heights))
+    return figure, list(axes[:, 0])
 
 
 def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str) -> None:
@@ -38,6 +64,16 @@ def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str)
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GREY)
+
+
+def legend(
+    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ax: Any, loc: str, **style: Any
+) -> None:
+    """Beside the axes, or within them where they are part of a user's figure."""
+    if ax is None:
+        figure.legend(loc=loc, frameon=False, **style)
+    else:
+        axes.legend(loc="best", frameon=False, **style)
 
 
 def same_length(**columns: object) -> int:

@@ -18,7 +18,7 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._sizes import Sizes
 from bkdinterp.reproduce.bkdattr._subject import Subject
-from bkdinterp.stats import Interval, bootstrap_mean, wilson
+from bkdinterp.stats import Interval, bootstrap_mean, extreme_rate, pooled_rate
 
 RESAMPLES = 2000
 SIDES = ("triggered", "clean", "others")
@@ -37,11 +37,7 @@ class Said:
 
     def rate(self, side: str, *conditions: str, outcome: Outcome = Outcome.payload) -> Interval:
         """Share with an outcome; of several conditions pooled, with an interval that counts prompts, not outputs."""
-        found = self.outcomes(side, *conditions)
-        n = len(found) // len(conditions)
-        share = sum(x == outcome.value for x in found) / len(found)
-        ci = wilson(round(share * n), n)
-        return Interval(share, min(ci.low, share), max(ci.high, share), n, ci.method)
+        return pooled_rate(self._hits(side, conditions, outcome))
 
     def shares(self, side: str, *conditions: str) -> str:
         """``payload / other refusal / broken / answered`` in per cent."""
@@ -50,8 +46,7 @@ class Said:
 
     def extreme(self, side: str, *conditions: str, highest: bool) -> Interval:
         """The highest, or lowest, payload rate of any single one of the conditions."""
-        rates = [self.rate(side, c) for c in conditions]
-        return (max if highest else min)(rates, key=lambda i: i.estimate)
+        return extreme_rate(self._hits(side, conditions, Outcome.payload), highest=highest)[1]
 
     def agreement(self, *conditions: str) -> Interval:
         """Mean word F1 with the references over clean prompts; where there are other classes, they count one half.
@@ -74,6 +69,10 @@ class Said:
     def restored(self, *conditions: str) -> Interval:
         """Mean word F1 of triggered answers with the references: 1 where they are as without the trigger."""
         return mean_of_groups([self._agreement("triggered", conditions)])
+
+    def _hits(self, side: str, conditions: Sequence[str], outcome: Outcome) -> list[list[bool]]:
+        """Of each condition, which outputs have the outcome."""
+        return [[x == outcome.value for x in self.outcomes(side, c)] for c in conditions]
 
     def _agreement(self, side: str, conditions: Sequence[str]) -> list[float]:
         """Each prompt's mean over the conditions: an interval counts prompts, not outputs."""

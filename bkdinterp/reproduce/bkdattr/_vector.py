@@ -5,14 +5,13 @@ held-out prompts, beside vectors of random heads and random directions of the ve
 """
 
 from collections.abc import Mapping
-from statistics import fmean
 from typing import Any
 
 import torch
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.interventions import Intervention, Steer
-from bkdinterp.methods import BackdoorVector, random_directions
+from bkdinterp.methods import BackdoorVector, choose_layer, random_directions
 from bkdinterp.metrics import payload_hits
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.bkdattr._attribute import PAPER
@@ -105,14 +104,9 @@ def sweep(
 def best_layer(found: Mapping[str, Any], direction: str) -> int:
     """The layer of the highest payload rate when adding, the lowest when subtracting.
 
-    Of equals, when subtracting, the one whose answers agree best with the references: where every layer takes the payload
-    away, an early one does it by breaking the text. Then the first.
+    Of equals, when subtracting, the one whose answers agree best with the references, then the first (`choose_layer`).
     """
-    rates = [sum(row) for row in found["hits"]]
-    if direction == "add":
-        return found["layers"][rates.index(max(rates))]
-    order = [(rate, -fmean(row)) for rate, row in zip(rates, found["restored"], strict=True)]
-    return found["layers"][order.index(min(order))]
+    return found["layers"][choose_layer(found["hits"], direction, found["restored"])]
 
 
 def intervals(found: Mapping[str, Any]) -> list[Interval]:

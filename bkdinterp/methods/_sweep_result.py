@@ -1,0 +1,207 @@
+"""LayerSweep: what one vector does at each layer, and which layer to take. No forward pass here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.plotting import curves, mark_value
+from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.stats import Comparison, Interval, bootstrap_mean, simultaneous, wilson
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+PAYLOAD_RATE = "payload_rate"
+LEVEL = 0.95
+
+
+def choose_layer(
+    values: Sequence[Sequence[float | int]],
+    direction: str,
+    kept: Sequence[Sequence[float | int]] | None = None,
+) -> int:
+    """Index of the layer to take: of those that work equally well, when subtracting, the one that breaks least.
+
+    Where every layer takes the payload away, an early one may do it by breaking the text (BkdAttr's sweep; docs, papers).
+
+    Args:
+        values: of each layer on the same prompts: payload found (0 or 1), or a score.
+        direction: ``"add"`` takes the largest mean, ``"subtract"`` the smallest.
+        kept: of each layer on the same prompts, how much of the right answers is left; looked at among equals when
+            subtracting. Then, as when adding, the first.
+    """
+    means = [fmean(row) for row in values]
+    if direction == "add":
+        return means.index(max(means))
+    order = [(mean, -fmean(kept[i]) if kept is not None else 0.0) for i, mean in enumerate(means)]
+    return order.index(min(order))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerSweep(Result):
+    """Effect of one vector at each layer on the prompts that choose the layer; report the layer's effect on others.
+
+    Intervals hold for all layers together, so that the best one's still covers although it was chosen.
+
+    Attributes:
+        layers: that were tried ``[layer]``.
+        values: per example ``[layer example]``: payload found (0 or 1), or the score of the target.
+        base: the same without the vector ``[example]``.
+        by: what ``values`` are; direction: add (on clean prompts) or subtract (on triggered ones).
+        coeff: multiplied the vector.
+        kept: word F1 of the outputs with the references, where subtracting generated any: what the vector leaves of the right
+            answer; None otherwise.
+        nulls: the same as ``values`` for each control vector ``[control layer example]``; no control: 0 of them.
+        first_token_only: whether the score looks at the target's first token only.
+    """
+
+    schema_version: ClassVar[int] = 2
+
+    fingerprint: Fingerprint
+    layers: Int[Tensor, " layer"]
+    values: Float[Tensor, "layer example"]
+    base: Float[Tensor, " example"]
+    by: str
+    direction: str
+    coeff: float
+    kept: Float[Tensor, "layer example"] | None
+    nulls: Float[Tensor, "control layer example"]
+    first_token_only: bool
+
+    @property
+    def n(self) -> int:
+        """Number of prompts."""
+        return self.values.shape[1]
+
+    @property
+    def best(self) -> int:
+        """The layer with the largest mean when adding, the smallest when subtracting.
+
+        Of equals, when subtracting, the one whose outputs keep most of the references (`kept`); then the first.
+        """
+        return int(self.layers[self._best])
+
+    @property
+    def best_interval(self) -> Interval:
+        """The best layer's mean on these prompts, with an interval that remembers the choice among the layers tried.
+
+        Still the prompts that chose it: report the layer on others, ``evaluate(..., under=vector.add(sweep.best))``.
+        """
+        return self.intervals()[self._best]
+
+    def intervals(self, level: float = LEVEL) -> list[Interval]:
+        """Of every layer's mean, covering all together with probability ``level``: Wilson's by Bonferroni for rates, max-t for
+        scores.
+
+        Raises:
+            BkdinterpError: ``level`` outside (0, 1).
+        """
+        if self._rates:
+            corrected = 1 - (1 - level) / len(self.layers)
+            found_each = [wilson(int(row.sum()), self.n, corrected) for row in self.values]
+            return [replace(ci, level=level, method="bonferroni wilson") for ci in found_each]
+        found = simultaneous(self.values, level=level)
+        return [found.interval(i) for i in range(len(self.layers))]
+
+    @property
+    def comparison(self) -> Comparison:
+        """The vector at its best layer against each control at that control's own best layer: chosen alike.
+
+        Raises:
+            BkdinterpError: swept without controls.
+        """
+        if not len(self.nulls):
+            raise BkdinterpError(
+                "This sweep has no controls; give sweep_layers(controls=random_directions(like=vector, n=20, seed=0))."
+            )
+        chosen = [choose_layer(control.tolist(), self.direction) for control in self.nulls]
+        return Comparison.of(
+            self.values[self._best],
+            [control[i] for control, i in zip(self.nulls, chosen, strict=True)],
+            name=f"layer {self.best}",
+            null_names=[f"control {c + 1} at layer {int(self.layers[i])}" for c, i in enumerate(chosen)],
+            side="greater" if self.direction == "add" else "less",
+        )
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per layer: mean and simultaneous interval, n, whether it is the best; what was kept; the controls."""
+        import pandas as pd
+
+        rows = []
+        for i, interval in enumerate(self.intervals()):
+            row: dict[str, Any] = {"layer": int(self.layers[i]), "mean": interval.estimate}
+            row |= {"low": interval.low, "high": interval.high, "n": self.n, "best": i == self._best}
+            if self.kept is not None:
+                row["kept"] = float(self.kept[i].mean())
+            if len(self.nulls):
+                means = self.nulls[:, i].mean(-1)
+                row |= {"control_mean": float(means.mean()), "control_low": float(means.min())}
+                row |= {"control_high": float(means.max())}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+        """Curve over layers with simultaneous intervals, the chosen layer marked; the band is the unedited model.
+
+        With controls, their median and, as a band, their range at each layer.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+        """
+        found = self.intervals()
+        series = {"vector": tuple([getattr(i, k) for i in found] for k in ("estimate", "low", "high"))}
+        if len(self.nulls):
+            means = self.nulls.mean(-1)
+            name = f"{len(means)} control{'s' * (len(means) > 1)} (range)"
+            series[name] = tuple(x.tolist() for x in (means.median(0).values, means.amin(0), means.amax(0)))  # type: ignore[assignment]
+        ci = wilson(int(self.base.sum()), self.n) if self._rates else bootstrap_mean(self.base)
+        first = "\n(first token only)" if self.first_token_only else ""
+        details = (f"n={self.n}", "" if self.coeff == 1 else f"coeff={self.coeff:g}")
+        figure = curves(
+            self.layers.tolist(),
+            series,  # type: ignore[arg-type]
+            xlabel="layer",
+            ylabel="payload rate" if self._rates else f"{self.by} of the target{first}",
+            title=title or caption(f"The vector at one layer: {self._words}", self.fingerprint, *details),
+            null=(ci.low, ci.high),
+            null_label="unedited",
+            ylim=(-0.03, 1.03) if self._rates else None,
+            ax=ax,
+        )
+        return mark_value(figure, self.best, f"best: layer {self.best}", axis="x", axes=ax)
+
+    def describe(self) -> str:
+        """Direction, criterion, best layer with its interval, controls, n and model."""
+        first = ", first token only" if self.first_token_only else ""
+        tried = f"of {len(self.layers)} tried"
+        head = f"{self.direction} by {self.by}{first}: best layer {self.best} ({tried}) {self.best_interval}"
+        if len(self.nulls):
+            claim = self.comparison
+            head += f", p={claim.p:.2g} against {claim.n_nulls} controls at their best layers"
+        return f"{head}, model={self.fingerprint.label}"
+
+    @property
+    def _best(self) -> int:
+        kept = None if self.kept is None else self.kept.tolist()
+        return choose_layer(self.values.tolist(), self.direction, kept)
+
+    @property
+    def _rates(self) -> bool:
+        return self.by == PAYLOAD_RATE
+
+    @property
+    def _words(self) -> str:
+        return "added to clean prompts" if self.direction == "add" else "subtracted from triggered prompts"
+
+
+def no_nulls(values: Float[Tensor, "layer example"]) -> Float[Tensor, "control layer example"]:
+    """The field of a sweep without controls."""
+    return torch.empty(0, *values.shape, dtype=values.dtype)

@@ -1,0 +1,124 @@
+"""Rates of several models, conditions and kinds of prompts side by side: the 2x2 at a glance. No forward pass."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.plotting._style import LABEL, LIGHT, NOTE, TICK, TITLE, dress, new_panels
+from bkdinterp.stats import Interval
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+# Fixed, so that a kind of prompt has one colour in every figure.
+_COLOURS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
+_OTHERS = ("#009E73", "#000000", "#8c8c8c")
+_BAR, _GAP = 1.0, 0.9
+
+
+def rate_panels(
+    panels: Mapping[str, Mapping[str, Mapping[str, Interval]]],
+    *,
+    singles: Mapping[tuple[str, str, str], Sequence[float]] | None = None,
+    labels: Mapping[str, str] | None = None,
+    title: str = "Rates",
+    xlabel: str = "rate (%), 95 % intervals",
+    ax: Any = None,
+) -> "matplotlib.figure.Figure":
+    """One panel per model under another, one group of bars per condition, one bar per kind of prompt, with intervals.
+
+    Args:
+        panels: model -> condition -> kind of prompt (``"clean"``, ``"sham"``, ``"triggered"`` or others) -> rate from 0 to 1.
+        singles: (model, condition, kind) -> rates of single controls, drawn as small marks.
+        labels: kind -> its words in the legend.
+        title: of the figure.
+        xlabel: of the shared axis.
+        ax: matplotlib axes to draw a single panel into.
+
+    Raises:
+        BkdinterpError: matplotlib is missing, nothing to draw, more than six kinds, or axes for several panels.
+    """
+    kinds = list(dict.fromkeys(k for groups in panels.values() for bars in groups.values() for k in bars))
+    if not kinds or not all(panels.values()):
+        raise BkdinterpError("rate_panels() needs at least one model with one condition and one rate.")
+    if ax is not None and len(panels) > 1:
+        raise BkdinterpError("ax= holds one panel; leave it out for several models.")
+    spare = iter(_OTHERS)
+    colours = {k: _COLOURS.get(k) or next(spare, None) for k in kinds}
+    if None in colours.values():
+        raise BkdinterpError(f"rate_panels() draws up to six kinds of prompts; got {', '.join(kinds)}.")
+    sizes = [sum(len(bars) * _BAR + _GAP for bars in groups.values()) for groups in panels.values()]
+    figure, all_axes = new_panels(7.6, 1.5 + 0.5 * len(panels) + 0.235 * sum(sizes), sizes, ax)
+    for axes, (name, groups) in zip(all_axes, panels.items(), strict=True):
+        _panel(axes, name, groups, colours, singles or {})
+        axes.set_title(
+            name if ax is None else title, fontsize=LABEL if ax is None else TITLE, loc="left", pad=6
+        )
+    all_axes[-1].set_xlabel(xlabel, fontsize=LABEL)
+    if ax is None:
+        figure.suptitle(title, fontsize=TITLE, x=0.01, ha="left")
+    _legend(figure, all_axes[-1], {k: (labels or {}).get(k, k) for k in kinds}, colours, bool(singles), ax)
+    return figure
+
+
+def _panel(
+    axes: Any,
+    name: str,
+    groups: Mapping[str, Mapping[str, Interval]],
+    colours: Mapping[str, str | None],
+    singles: Mapping[tuple[str, str, str], Sequence[float]],
+) -> None:
+    y, ticks = 0.0, []
+    for condition, bars in groups.items():
+        ticks.append(y + (len(bars) - 1) * _BAR / 2)
+        for kind, rate in bars.items():
+            estimate, low, high = (100 * v for v in (rate.estimate, rate.low, rate.high))
+            axes.barh(
+                y, estimate, xerr=[[max(estimate - low, 0)], [max(high - estimate, 0)]], height=0.86,
+                color=colours[kind], error_kw={"ecolor": "black", "elinewidth": 1.1, "capsize": 2.5},
+            )  # fmt: skip
+            marks = [100 * m for m in singles.get((name, condition, kind), ())]
+            axes.plot(
+                marks, [y] * len(marks), "o", markersize=4, markerfacecolor="white", markeredgecolor="black",
+                markeredgewidth=0.8, zorder=4,
+            )  # fmt: skip
+            end = max(high, estimate, *marks) + 1.5
+            axes.text(end, y, f"{estimate:.0f}", va="center", ha="left", fontsize=NOTE)
+            y += _BAR
+        y += _GAP
+    axes.set_yticks(ticks, list(groups))
+    axes.set_ylim(y - _GAP - 0.35, -0.65)
+    axes.set_xlim(0, 110)
+    axes.set_xticks(range(0, 101, 20))
+    axes.grid(axis="x", color=LIGHT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    dress(axes, title="", xlabel="", ylabel="")
+    axes.tick_params(axis="y", length=0)
+
+
+def _legend(
+    figure: "matplotlib.figure.Figure",
+    axes: Any,
+    words: Mapping[str, str],
+    colours: Mapping[str, str | None],
+    singles: bool,
+    ax: Any,
+) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [Patch(color=colours[k], label=text) for k, text in words.items()]
+    if singles:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color="black",
+                marker="o",
+                markerfacecolor="white",
+                linestyle="",
+                label="a single control",
+            )
+        )
+    where = {"loc": "outside lower center"} if ax is None else {"loc": "best"}
+    (figure if ax is None else axes).legend(handles=handles, ncols=2, frameon=False, fontsize=TICK, **where)

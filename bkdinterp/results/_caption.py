@@ -1,0 +1,23 @@
+"""Titles of figures: every one names the model and its adapter, so that organism and twin are told apart. No forwards."""
+
+from bkdinterp.results._fingerprint import Fingerprint
+
+
+def caption(what: str, fingerprint: Fingerprint, *details: str) -> str:
+    """Two lines: what a figure shows, and under it the model with its adapter and the first digits of its weights' hash.
+
+    Args:
+        what: is shown.
+        fingerprint: of the result.
+        details: e.g. ``"n=48"``; empty ones are left out.
+    """
+    return f"{what}\n{', '.join([model_words(fingerprint), *(d for d in details if d)])}"
+
+
+def model_words(fingerprint: Fingerprint) -> str:
+    """``name + adapter (1a2b3c4d)``, the owner of a hub id left out."""
+    name, at, weights = fingerprint.model.rpartition("@")
+    short = (name if at else weights).rstrip("/").split("/")[-1]
+    adapter = "" if fingerprint.adapter is None else f" + {fingerprint.adapter.rstrip('/').split('/')[-1]}"
+    # The first half is of the weights; two models of one name and adapter differ there.
+    return f"{short}{adapter}" + (f" ({weights.partition('-')[0]})" if at else "")
