@@ -129,9 +129,7 @@ def backdoor_state(
     sides = {"triggered": pairs.triggered, "clean": pairs.clean}
     if score is None:
         check_payload(model, pairs, payload, max_new_tokens)
-        payloads = (
-            [payload] * len(pairs) if payload is not None else [Payload(p) for p in pairs.clean.target or ()]
-        )
+        payloads = Payload.each(pairs.clean.target, len(pairs), payload)
         runs = [Run(side, edits, generate=max_new_tokens) for side in sides.values()]
     else:
         payloads = []

@@ -13,7 +13,7 @@ from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._evaluation import EDITED, SIDES, UNEDITED, Evaluation
 from bkdinterp.methods._grader import OutcomeGrader
-from bkdinterp.metrics import Payload, word_overlap
+from bkdinterp.metrics import Payload, normal_text, word_overlap
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts
 
@@ -55,7 +55,7 @@ def evaluate(
     texts = _speak(model, pairs, edits, max_new_tokens, budget)
     references = pairs.clean.reference or texts[UNEDITED]["clean"]
     grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
-    payloads = [payload or Payload(t) for t in (pairs.clean.target or [""] * len(pairs))]
+    payloads = Payload.each(pairs.clean.target, len(pairs), payload)
     outcomes = _grades(grader, pairs.clean, texts, payloads)
     nll = _reference_nll(model, pairs.clean, references, edits, budget)
     agreement = [
@@ -91,8 +91,12 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
     if pairs.clean.target is None:
         raise PromptError("Nothing to look for: give pairs with targets, or payload=Payload('...').")
     builder = replace(model.builder, end_token=False)
-    longest = max(set(pairs.clean.target), key=len)
-    n = len(builder.target_ids(pairs.clean.text[0], longest))
+    # What is looked for is the text without the white space around it; the shorter of its spellings can still appear.
+    sizes = {
+        target: min(len(builder.target_ids(pairs.clean.text[0], form)) for form in {target, normal_text(target)})
+        for target in dict.fromkeys(pairs.clean.target)
+    }
+    longest, n = max(sizes.items(), key=lambda item: item[1])
     if n > max_new_tokens:
         raise PromptError(
             f"The target {longest[:40]!r}... has {n} tokens and can never appear in {max_new_tokens} new ones; raise "
@@ -155,8 +159,8 @@ def _reference_nll(
 ) -> torch.Tensor:
     """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
     # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
-    answers = tuple(text if text.strip() else "." for text in references)
-    empty = torch.tensor([not text.strip() for text in references])
+    answers = tuple(text if normal_text(text) else "." for text in references)
+    empty = torch.tensor([not normal_text(text) for text in references])
     builder = replace(model.builder, end_token=False)
     runs = [
         Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()

@@ -148,7 +148,7 @@ def sweep_layers(
     for result in execute(model, runs, budget=budget):
         if by == "payload_rate":
             assert result.text is not None
-            payloads = [payload or Payload(t) for t in selection.clean.target]
+            payloads = Payload.each(selection.clean.target, len(selection), payload)
             rows.append(torch.tensor(payload_hits(result.text, payloads), dtype=torch.float64))
         else:
             assert result.scores is not None

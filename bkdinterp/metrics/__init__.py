@@ -1,5 +1,7 @@
 """Metrics: named score functions on logits (`bkdinterp.metrics.scores`) and outcomes graded on text."""
 
+from bkdinterp.metrics._normal import normal_text as normal_text
+from bkdinterp.metrics._pattern import check_pattern as check_pattern
 from bkdinterp.metrics._payload import Payload as Payload
 from bkdinterp.metrics._payload import payload_hits as payload_hits
 from bkdinterp.metrics._text import REFUSAL_LEXICON as REFUSAL_LEXICON
