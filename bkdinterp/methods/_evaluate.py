@@ -93,7 +93,9 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
     builder = replace(model.builder, end_token=False)
     # What is looked for is the text without the white space around it; the shorter of its spellings can still appear.
     sizes = {
-        target: min(len(builder.target_ids(pairs.clean.text[0], form)) for form in {target, normal_text(target)})
+        target: min(
+            len(builder.target_ids(pairs.clean.text[0], form)) for form in {target, normal_text(target)}
+        )
         for target in dict.fromkeys(pairs.clean.target)
     }
     longest, n = max(sizes.items(), key=lambda item: item[1])

@@ -101,7 +101,9 @@ class Payload:
             return [payload] * n
         if targets is None or len(targets) != n:
             given = "none" if targets is None else str(len(targets))
-            raise BkdinterpError(f"{n} prompts and {given} targets; give one each, or payload=Payload('...').")
+            raise BkdinterpError(
+                f"{n} prompts and {given} targets; give one each, or payload=Payload('...')."
+            )
         known = {target: cls(target) for target in dict.fromkeys(targets)}
         return [known[target] for target in targets]
 
