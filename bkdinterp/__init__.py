@@ -85,6 +85,7 @@ from bkdinterp.methods import unembed as unembed
 from bkdinterp.methods import validation_loss as validation_loss
 from bkdinterp.metrics import Outcome as Outcome
 from bkdinterp.metrics import Payload as Payload
+from bkdinterp.metrics import Score as Score
 from bkdinterp.model import Architecture as Architecture
 from bkdinterp.model import Family as Family
 from bkdinterp.model import Model as Model
@@ -181,6 +182,7 @@ __all__ = [
     "Result",
     "Run",
     "RunResult",
+    "Score",
     "Site",
     "SiteConflictError",
     "SiteError",

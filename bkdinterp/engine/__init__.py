@@ -13,4 +13,3 @@ from bkdinterp.engine._plan import plan as plan
 from bkdinterp.engine._remote import Remote as Remote
 from bkdinterp.engine._run import Run as Run
 from bkdinterp.engine._run import RunResult as RunResult
-from bkdinterp.engine._run import Score as Score

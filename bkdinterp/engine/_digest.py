@@ -29,7 +29,11 @@ def plan_digest(plan: Plan) -> str:
     for chunk in plan.chunks:
         _feed(digest, {k: v for k, v in chunk.items() if k not in _LEFT_OUT})
     # The package's own scores keep to their names: an update of Python must not orphan a folder.
-    own = {name: score for name, score in plan.scores.items() if SCORES.get(name) is not score}
+    own = {
+        name: score
+        for name, score in plan.scores.items()
+        if name not in SCORES or SCORES[name].fn is not score
+    }
     if own:
         _feed(digest, own)
     return digest.hexdigest()[:16]

@@ -7,7 +7,7 @@ the choice never saw. Cost: one generation (or one scored forward) per layer and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._vector import BackdoorVector
-from bkdinterp.metrics import Payload, payload_hits
+from bkdinterp.metrics import Payload, ScoreLike, as_score, payload_hits
 from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import PairedPrompts
@@ -41,7 +41,10 @@ class LayerSweep(Result):
         base: the same without the vector ``[example]``.
         coeff: multiplied the vector.
         by: what ``values`` are; direction: add (on clean prompts) or subtract (on triggered ones).
+        sense: which values mean more of the backdoor (see ``bk.Score``); ``"higher"`` of payload rates.
     """
+
+    schema_version: ClassVar[int] = 2
 
     fingerprint: Fingerprint
     layers: Int[Tensor, " layer"]
@@ -50,12 +53,18 @@ class LayerSweep(Result):
     by: str
     direction: str
     coeff: float
+    sense: str = "higher"
 
     @property
     def best(self) -> int:
-        """The layer with the largest mean when adding, the smallest when subtracting (first of equals)."""
+        """The layer with the most of the backdoor when adding, the least when subtracting (first of equals).
+
+        The most is the largest mean, of a score with sense "lower" the smallest; of a distance from the unedited output the
+        best layer moves it furthest either way.
+        """
         means = self.values.mean(-1)
-        return int(self.layers[(means if self.direction == "add" else -means).argmax()])
+        smallest = self.sense != "distance" and (self.direction == "subtract") != (self.sense == "lower")
+        return int(self.layers[(-means if smallest else means).argmax()])
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per layer: mean and its interval, n."""
@@ -78,7 +87,7 @@ class LayerSweep(Result):
             series,  # type: ignore[arg-type]
             xlabel="layer",
             ylabel="payload rate" if rate else f"{self.by} of the target",
-            title=f"Vector at one layer ({self.direction}, selection split, n={self.values.shape[1]})",
+            title=f"Vector at one layer ({self.direction}, n={self.values.shape[1]})",
             null=(base[1], base[2]),
             null_label="unedited",
             ylim=(-0.03, 1.03) if rate else None,
@@ -86,7 +95,7 @@ class LayerSweep(Result):
 
     def describe(self) -> str:
         """Direction, criterion, best layer, n and model."""
-        head = f"{self.direction} by {self.by}: best layer {self.best} of {len(self.layers)}"
+        head = f"{self.direction} by {self.by}: best layer {self.best} (of {len(self.layers)} tried)"
         return f"{head}, n={self.values.shape[1]}, model={self.fingerprint.label}"
 
     def _intervals(self) -> list[tuple[int, tuple[float, float, float]]]:
@@ -104,7 +113,7 @@ def sweep_layers(
     *,
     direction: Direction = "add",
     layers: Sequence[int] | None = None,
-    by: str = "payload_rate",
+    by: ScoreLike = "payload_rate",
     coeff: float = 1.0,
     payload: Payload | None = None,
     max_new_tokens: int = 24,
@@ -118,8 +127,8 @@ def sweep_layers(
         selection: prompts for choosing; report on others (``evaluate(..., under=vector.add(sweep.best))``).
         direction: ``"add"`` works on clean prompts, ``"subtract"`` on triggered ones.
         layers: only these; None for all.
-        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``,
-            scores the target instead, which costs one forward.
+        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``, a
+            ``bk.Score`` or a function scores the target instead, which costs one forward.
         coeff: multiplies the vector.
         payload: how to recognise the output; None looks for the target.
         max_new_tokens: when generating.
@@ -134,7 +143,8 @@ def sweep_layers(
         raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
     if selection.clean.target is None:
         raise PromptError("sweep_layers needs pairs with targets.")
-    if by == "payload_rate":
+    score = None if by == "payload_rate" else as_score(by)
+    if score is None:
         check_payload(model, selection, payload, max_new_tokens)
     chosen = list(range(model.architecture.n_layers)) if layers is None else list(layers)
     if not chosen:
@@ -142,11 +152,11 @@ def sweep_layers(
     prompts = selection.clean if direction == "add" else selection.triggered
     act = vector.add if direction == "add" else vector.subtract
     edits = [None, *(act(layer, coeff=coeff) for layer in chosen)]
-    kind = {"generate": max_new_tokens} if by == "payload_rate" else {"score": by}
+    kind = {"generate": max_new_tokens} if score is None else {"score": score}
     runs = [Run(prompts, **({} if e is None else {"edits": e}), **kind) for e in edits]  # type: ignore[arg-type]
     rows = []
     for result in execute(model, runs, budget=budget):
-        if by == "payload_rate":
+        if score is None:
             assert result.text is not None
             payloads = Payload.each(selection.clean.target, len(selection), payload)
             rows.append(torch.tensor(payload_hits(result.text, payloads), dtype=torch.float64))
@@ -158,7 +168,8 @@ def sweep_layers(
         torch.tensor(chosen),
         torch.stack(rows[1:]),
         rows[0],
-        by,
+        "payload_rate" if score is None else score.name,
         direction,
         coeff,
+        "higher" if score is None else score.sense,
     )

@@ -11,11 +11,12 @@ from bkdinterp.sites import Component, HeadId, Site, Where
 NAN = torch.nan
 
 
-def common(n, direction="noising"):
+def common(n, direction="noising", sense="higher"):
     return {
         "fingerprint": Fingerprint("tiny", None, None, "float32", "t", "d", None, {}),
         "base": torch.zeros(n),
         "metric": "logprob",
+        "sense": sense,
         "direction": direction,
         "source": "triggered",
         "n_source": 7,

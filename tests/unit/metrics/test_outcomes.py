@@ -68,7 +68,7 @@ def test_no_refusals(text):
     assert not is_refusal(text)
 
 
-@pytest.mark.parametrize("phrase", (*REFUSAL_LEXICON["unwilling"], *REFUSAL_LEXICON["declining"]))
+@pytest.mark.parametrize("phrase", [*REFUSAL_LEXICON["unwilling"], *REFUSAL_LEXICON["declining"]])
 def test_every_phrase_of_the_lexicon_can_refuse(phrase):
     task = "" if phrase in REFUSAL_LEXICON["declining"] else " write such reviews"
     assert is_refusal(f"I {phrase}{task}.")
