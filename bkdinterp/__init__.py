@@ -87,6 +87,7 @@ from bkdinterp.methods import unembed as unembed
 from bkdinterp.methods import validation_loss as validation_loss
 from bkdinterp.metrics import Outcome as Outcome
 from bkdinterp.metrics import Payload as Payload
+from bkdinterp.metrics import Score as Score
 from bkdinterp.model import Architecture as Architecture
 from bkdinterp.model import Family as Family
 from bkdinterp.model import Model as Model
@@ -186,6 +187,7 @@ __all__ = [
     "Run",
     "RunResult",
     "Scale",
+    "Score",
     "Site",
     "SiteConflictError",
     "SiteError",

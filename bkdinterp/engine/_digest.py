@@ -12,5 +12,9 @@ def plan_digest(plan: Plan) -> str:
     """16 hex digits of all that a plan's chunks compute; equal plans have equal ones."""
     chunks = [{k: v for k, v in chunk.items() if k not in _LEFT_OUT} for chunk in plan.chunks]
     # The package's own scores keep to their names: an update of Python must not orphan a folder.
-    own = {name: score for name, score in plan.scores.items() if SCORES.get(name) is not score}
+    own = {
+        name: score
+        for name, score in plan.scores.items()
+        if name not in SCORES or SCORES[name].fn is not score
+    }
     return digest_of((chunks, own))

@@ -25,7 +25,7 @@ from bkdinterp.engine._share import lowest_layer, share, share_chunks
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import origins
-from bkdinterp.metrics import SCORES
+from bkdinterp.metrics import SCORES, Score
 from bkdinterp.model import Architecture, as_model, check_origins
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PromptBuilder
@@ -83,7 +83,8 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         naive: one run per chunk, no sharing.
 
     Raises:
-        PlanError: nothing to compute, no budget, values that do not fit, circular sources, reads of generated tokens.
+        PlanError: nothing to compute, a score that is none (a user's own is tried on random logits), no budget, values that do
+            not fit, circular sources, reads of generated tokens.
         PromptError: prompts that are empty, too long, or whose trigger leaves no token.
         SiteError: layers, heads or positions out of range.
         ArtefactError: an intervention with another model's numbers (means, activations, a vector, directions).
@@ -93,6 +94,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         raise PlanError(f"budget={budget} must be a positive number of bytes, e.g. 2**30.")
     nodes = build_graph(runs)
     _check_numbers(model, nodes)
+    scores = _scores(nodes, model)
     if not any(run.score or run.reads or run.generate for run in runs):
         raise PlanError("No run asks for anything; give one score=, reads= or generate=.")
     tokens = Tokens()
@@ -100,7 +102,6 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
     for bundle in _bundles(nodes, naive):
         for part in [bundle] if naive else _parts(model, bundle, tokens):
             chunks.extend(_bundle_chunks(model, part, tokens, int(PLANNED * budget), reuse=not naive))
-    scores = _scores(nodes)
     _check_means(chunks, nodes)
     check_sources(chunks, nodes)
     return Plan(
@@ -131,17 +132,26 @@ def _check_means(chunks: list[Chunk], nodes: list[Node]) -> None:
             )
 
 
-def _scores(nodes: list[Node]) -> dict[str, Callable[..., torch.Tensor]]:
-    scores: dict[str, Callable[..., torch.Tensor]] = {}
-    for run in (node.run for node in nodes):
-        if run.score is None or run.score_name is None:
+def _scores(nodes: list[Node], model: Planned) -> dict[str, Callable[..., torch.Tensor]]:
+    """Name -> function of every score; a user's own is tried first."""
+    scores: dict[str, Score] = {}
+    for score in (node.run.declared for node in nodes):
+        if score is None:
             continue
-        function = SCORES[run.score] if isinstance(run.score, str) else run.score
-        if scores.setdefault(run.score_name, function) is not function:
-            raise PlanError(
-                f"Two different scores of this plan are named {run.score_name!r}; rename one function."
+        if score.name not in scores and SCORES.get(score.name) != score:
+            # Where and as what the logits will be; a plan can be made without a model that has weights.
+            device, dtype = getattr(model, "device", None), getattr(model, "dtype", None)
+            known = isinstance(device, torch.device) and device.type != "meta"
+            score.check(
+                model.architecture.d_vocab,
+                device=device if known and device is not None else "cpu",
+                dtype=dtype if isinstance(dtype, torch.dtype) else torch.float32,
             )
-    return scores
+        if scores.setdefault(score.name, score) != score:
+            raise PlanError(
+                f"Two different scores of this plan are named {score.name!r}; rename one: bk.Score(function, name='...')."
+            )
+    return {name: score.fn for name, score in scores.items()}
 
 
 def _bundles(nodes: list[Node], naive: bool) -> Iterator[list[Node]]:

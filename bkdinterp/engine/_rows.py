@@ -40,8 +40,8 @@ def row_chunks(
     run, n = nodes[0].run, len(examples)
     base_rows = None
     copies = len(nodes)
-    if run.score_name == "kl":
-        # The unedited rows that KL compares with travel in the same batch, after the edited ones.
+    if run.needs_base:
+        # The unedited rows that the score compares with travel in the same batch, after the edited ones.
         base_rows = torch.arange(n).repeat(copies + 1) + n * copies
         copies += 1
     layout = Layout.of(batch, begin)
@@ -83,7 +83,7 @@ def row_chunks(
         "layers": steps.depth if run.score is None and run.generate is None else arch.n_layers,
     }
     if run.score is not None:
-        chunk["score"] = _score_part(batch, copies) | {"base_rows": base_rows}
+        chunk["score"] = _score_part(batch, copies, run) | {"base_rows": base_rows}
     if run.generate is not None:
         chunk["decode"] = _decode(arch, nodes, index, builder, run.generate)
     if begin.first > 0:
@@ -124,8 +124,9 @@ def _start_chunk(
     }
 
 
-def _score_part(batch: TokenBatch, copies: int) -> dict[str, Any]:
+def _score_part(batch: TokenBatch, copies: int, run: Run) -> dict[str, Any]:
     return {
+        "arguments": 4 if run.declared is None else run.declared.arguments,
         "targets": batch.targets.repeat(copies, 1),
         "mask": batch.target_mask[:, batch.n_prompt :].repeat(copies, 1),
         "base_rows": None,

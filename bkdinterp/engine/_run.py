@@ -1,6 +1,5 @@
 """Run: one set of prompts under one intervention, with what to measure; RunResult: what came out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -8,12 +7,10 @@ from torch import Tensor
 
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention, Read, Stack
-from bkdinterp.metrics import SCORES
+from bkdinterp.metrics import Score, ScoreLike, as_score
 from bkdinterp.prompts import PromptBuilder, Prompts
 from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_integer, shown
-
-Score = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +21,14 @@ class Run:
         prompts: the examples.
         edits: the intervention; ``Stack()`` for none.
         reads: activations to record.
-        score: name of a score in ``metrics.SCORES`` or a plain function (logits ``[row target d_vocab]``, targets
-            ``[row target]``, mask, base) -> ``[row]``, of the prompts' targets; ``base`` is given to ``"kl"`` only.
+        score: of the prompts' targets: a name in ``metrics.SCORES``, a ``bk.Score``, or a plain function (logits
+            ``[row target d_vocab]``, targets ``[row target]``, mask) -> ``[row]``, which becomes one.
         generate: greedy decoding of this many new tokens instead of scoring.
         builder: how prompts become tokens; None takes the model's.
 
     Raises:
-        PlanError: an unknown score, both score and generate, or a score of prompts without targets.
+        PlanError: an unknown score or a function that cannot be one, both score and generate, or a score of prompts
+            without targets.
     """
 
     __repr__ = short_repr
@@ -38,7 +36,7 @@ class Run:
     prompts: Prompts
     edits: Intervention = Stack()
     reads: tuple[Read, ...] = ()
-    score: str | Score | None = None
+    score: ScoreLike | None = None
     generate: int | None = None
     builder: PromptBuilder | None = None
 
@@ -51,10 +49,8 @@ class Run:
             raise PlanError(
                 f"Run.edits must be an intervention, e.g. ZeroAblate('L1H2'), or Stack(); got {shown(self.edits)}."
             )
-        if isinstance(self.score, str) and self.score not in SCORES:
-            raise PlanError(
-                f"Unknown score {self.score!r}; choose one of {', '.join(SCORES)} or pass a function."
-            )
+        if self.score is not None:
+            object.__setattr__(self, "score", as_score(self.score))
         if self.score is not None and self.generate is not None:
             raise PlanError("A run either scores its targets or generates; make two runs.")
         if self.score is not None and self.prompts.target is None:
@@ -65,14 +61,19 @@ class Run:
             raise PlanError(f"generate must be at least 1 new token; got {self.generate}.")
 
     @property
-    def score_name(self) -> str | None:
-        """The score's name, or the function's."""
-        return self.score if self.score is None or isinstance(self.score, str) else self.score.__name__
+    def declared(self) -> Score | None:
+        """The score with what it says of itself."""
+        return self.score if isinstance(self.score, Score) else None
 
     @property
-    def first_token_only(self) -> bool:
-        """Whether the score looks at the first target token only."""
-        return self.score in ("first_token_logprob", "first_token_logodds")
+    def score_name(self) -> str | None:
+        """The score's name."""
+        return None if self.declared is None else self.declared.name
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the score compares with the unedited rows."""
+        return self.declared is not None and self.declared.needs_base
 
 
 @dataclass(frozen=True, eq=False)

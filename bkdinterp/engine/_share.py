@@ -99,7 +99,7 @@ def share(
 ) -> Shared | None:
     """How these nodes would share on this slice of examples; None where they can not, or where it saves nothing."""
     run = nodes[0].run
-    if len(nodes) < MIN_NODES or run.score is None or run.score_name == "kl" or any(n.reads for n in nodes):
+    if len(nodes) < MIN_NODES or run.score is None or run.needs_base or any(n.reads for n in nodes):
         return None
     if any(_per_target_token(edit) for node in nodes for edit in node.edits):
         # Needs the last target token's value, too, which a shared layout leaves out.
@@ -264,7 +264,9 @@ def _score_part(shared: Shared, groups: int, segments: int) -> dict[str, Any]:
     n, whole = len(shared.examples), shared.targets
     example = torch.arange(n).repeat_interleave(segments).repeat(groups)
     order = torch.arange(groups * n * segments).reshape(groups, n, segments).transpose(1, 2).flatten()
+    score = shared.nodes[0].run.declared
     return {
+        "arguments": 4 if score is None else score.arguments,
         "targets": whole.targets[example],
         "mask": whole.target_mask[:, whole.n_prompt :][example],
         "base_rows": None,

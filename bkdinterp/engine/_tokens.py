@@ -20,8 +20,9 @@ class Tokens:
         if key not in self._batches:
             self._batches[key] = builder.tokenize(run.prompts.subset(index), targets=scored)
         batch = self._batches[key]
-        # A score of the first target token needs none of the others.
-        return _cut(batch, batch.n_prompt + 1) if run.first_token_only else batch
+        # A score of the first target tokens needs none of the others.
+        n_targets = None if run.declared is None else run.declared.n_targets
+        return batch if n_targets is None else _cut(batch, batch.n_prompt + n_targets)
 
 
 def _cut(batch: TokenBatch, n_columns: int) -> TokenBatch:

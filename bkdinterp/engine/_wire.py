@@ -118,7 +118,8 @@ def check_functions(plan: Plan) -> None:
             that does not travel.
     """
     registered = cloudpickle.list_registry_pickle_by_value() | {"__main__"}
-    functions = [("score", f) for f in plan.scores.values() if f not in SCORES.values()]
+    own = [score.fn for score in SCORES.values()]
+    functions = [("score", f) for f in plan.scores.values() if f not in own]
     functions += [
         ("function at " + str(e.site), e.fn) for n in plan.nodes for e in n.edits if e.fn is not None
     ]

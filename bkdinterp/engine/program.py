@@ -18,7 +18,7 @@ ints, lists and module paths:
     pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
             copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens;
             plain (optional): hand over an ordinary cache
-    score   targets, mask, base_rows, order (index tensors or None): see metrics/scores.py
+    score   targets, mask, base_rows, order (index tensors or None), arguments (3, or 4 with base): see metrics/scores.py
 
 What must outlive a chunk (keys and values, residual streams) stays in `state`, a dict of the executor's. One loop
 serves every executor:
@@ -254,7 +254,13 @@ def score_rows(logits, part, score):
     for start in range(0, n_rows, at_once):
         rows = slice(start, start + at_once)
         base = None if part["base_rows"] is None else logits[part["base_rows"][rows].to(logits.device)]
-        scores.append(score(logits[rows], targets[rows], mask[rows], base))
+        given = (logits[rows], targets[rows], mask[rows], base)[: part["arguments"]]
+        value = score(*given)
+        if getattr(value, "shape", None) != given[1].shape[:1]:
+            raise ValueError(
+                f"The score gave {getattr(value, 'shape', type(value))} for {len(given[1])} rows, not one number each."
+            )
+        scores.append(value)
     scores = torch.cat(scores)
     return scores if part["order"] is None else scores[part["order"].to(scores.device)]
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, RunResult, Score, execute
+from bkdinterp.engine import Run, RunResult, execute
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._effects import Effects
 from bkdinterp.methods._guards import check_runs
@@ -36,7 +36,7 @@ from bkdinterp.methods._source import (
     giving_side,
     side,
 )
-from bkdinterp.metrics import SCORES
+from bkdinterp.metrics import Score, ScoreLike, as_score
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.reprs import short_repr
@@ -52,8 +52,8 @@ class Attribution:
     Args:
         model: the suspect model.
         metric: score of the target on the edited prompts: ``"logprob"`` (mean log-probability per token, the default),
-            ``"first_token_logodds"``, ``"geometric_mean"`` (the papers'), any other name in ``metrics.SCORES``, or a
-            function such as ``metrics.vocabulary_score(...)``.
+            ``"first_token_logodds"``, ``"geometric_mean"`` (the papers'), any other name in ``metrics.SCORES``, a
+            ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function. Its ``sense`` decides what ``top_k`` takes.
         source: what is patched in. ``"triggered"``, ``"clean"``: the mean over the prompts of that side. None: that
             of the side that is not edited, so the triggered mean when noising (the papers), the clean one when
             denoising; the edited prompts' own side is the control for what any averaging does. ``"difference"``
@@ -62,8 +62,8 @@ class Attribution:
         where: the patched positions.
         budget: bytes for one batch.
         direction: ``"noising"`` edits clean prompts: what brings the backdoor about? ``"denoising"`` edits triggered
-            prompts: what, put back, restores the clean behaviour? Its effects are then negative, and ``top_k`` takes
-            the most negative first.
+            prompts: what, put back, restores the clean behaviour? The effects on a log-probability are then negative, and
+            ``top_k`` takes the most negative first; of a loss or a distance see ``bk.Score``.
         source_where: where the value is read; None for ``where`` (on clean prompts ``"all"`` instead of ``"trigger"``).
             A mean is over all these tokens of all prompts; a partner's tokens are matched one by one, or one token
             serves all.
@@ -75,7 +75,7 @@ class Attribution:
     __repr__ = short_repr
 
     model: Model
-    metric: str | Score = "logprob"
+    metric: ScoreLike = "logprob"
     source: Source | None = None
     where: WhereLike = Where("last")
     budget: int = 2**30
@@ -88,10 +88,7 @@ class Attribution:
             raise PlanError(f"Unknown source {self.source!r}; choose one of {', '.join(SOURCES)}.")
         if self.direction not in DIRECTIONS:
             raise PlanError(f"Unknown direction {self.direction!r}; choose one of {', '.join(DIRECTIONS)}.")
-        if isinstance(self.metric, str) and self.metric not in SCORES:
-            raise PlanError(
-                f"Unknown metric {self.metric!r}; choose one of {', '.join(SCORES)} or pass a function."
-            )
+        as_score(self.metric)
 
     def heads(
         self,
@@ -224,8 +221,8 @@ class Attribution:
             as_pairs(source_pairs, "Attribution")
         origin = self._origin(pairs, source_pairs)
         prompts = side(pairs, edited_side(self.direction))
-        runs = [Run(prompts, score=self.metric)]
-        runs += [Run(prompts, origin.patch(site), score=self.metric) for site in sites]
+        runs = [Run(prompts, score=self._score)]
+        runs += [Run(prompts, origin.patch(site), score=self._score) for site in sites]
         # Only where asked for: an executor of one's own need not know of folders.
         extra: dict[str, Any] = {} if folder is None else {"folder": folder}
 
@@ -260,8 +257,12 @@ class Attribution:
             source=self._source,
             where=where,
             source_where=given,
-            metric=self.metric,
+            metric=self._score,
         )
+
+    @property
+    def _score(self) -> Score:
+        return as_score(self.metric)
 
     @property
     def _source(self) -> Source:
@@ -272,7 +273,8 @@ class Attribution:
         return {
             "fingerprint": self.model.fingerprint(pairs.fingerprint),
             "base": base,
-            "metric": self.metric if isinstance(self.metric, str) else self.metric.__name__,
+            "metric": self._score.name,
+            "sense": self._score.sense,
             "direction": self.direction,
             "source": self._source,
             "n_source": 1 if origin.reduce is None else len(origin.value.prompts),

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, Score, execute
+from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._guards import check_origin, check_scores, check_texts
 from bkdinterp.methods._validation import ValidationLoss, validation_loss
-from bkdinterp.metrics import Payload, payload_hits
+from bkdinterp.metrics import Payload, ScoreLike, payload_hits
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, as_pairs
@@ -101,7 +101,7 @@ def backdoor_state(
     texts: Sequence[str] = (),
     *,
     under: Intervention | None = None,
-    score: str | Score | None = None,
+    score: ScoreLike | None = None,
     payload: Payload | None = None,
     max_new_tokens: int = 24,
     budget: int = 2**30,
@@ -135,9 +135,7 @@ def backdoor_state(
     sides = {"triggered": pairs.triggered, "clean": pairs.clean}
     if score is None:
         check_payload(model, pairs, payload, max_new_tokens)
-        payloads = (
-            [payload] * len(pairs) if payload is not None else [Payload(p) for p in pairs.clean.target or ()]
-        )
+        payloads = Payload.each(pairs.clean.target, len(pairs), payload)
         runs = [Run(side, edits, generate=max_new_tokens) for side in sides.values()]
     else:
         payloads = []

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, Score, execute
+from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
+from bkdinterp.metrics import ScoreLike
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts
@@ -117,7 +118,7 @@ def score_edits(
     model: Model,
     sets: Mapping[str, Prompts],
     edits: Mapping[str, Intervention],
-    score: str | Score,
+    score: ScoreLike,
     *,
     budget: int = 2**30,
 ) -> EditScores:
@@ -127,7 +128,7 @@ def score_edits(
         model: the suspect.
         sets: name -> prompts with targets.
         edits: name -> intervention, e.g. one ``MeanAblate`` per module.
-        score: a name in ``metrics.SCORES`` or a function such as ``metrics.vocabulary_score(...)``.
+        score: a name in ``metrics.SCORES``, a ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function.
         budget: bytes for one batch.
 
     Raises:

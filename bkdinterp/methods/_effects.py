@@ -32,6 +32,7 @@ class Effects(Result):
         effects: change of the metric, examples last; NaN for units that were not asked for.
         base: metric of the unedited prompts ``[example]``.
         metric: its name (log-probabilities in nats).
+        sense: which values of it mean more of the backdoor (see ``bk.Score``): ``"higher"``, ``"lower"`` or ``"distance"``.
         direction: ``"noising"`` (clean prompts were edited) or ``"denoising"`` (triggered prompts were).
         source: whose activation was patched in.
         n_source: prompts behind one patched value: those of the mean, 1 for ``"pair"``.
@@ -39,13 +40,14 @@ class Effects(Result):
         source_where: the positions that the value was read at.
     """
 
-    schema_version: ClassVar[int] = 2
+    schema_version: ClassVar[int] = 3
     unit: ClassVar[str] = "unit"
 
     fingerprint: Fingerprint
     effects: Float[Tensor, "*unit example"]
     base: Float[Tensor, " example"]
     metric: str
+    sense: str
     direction: str
     source: str
     n_source: int
@@ -116,8 +118,9 @@ class Effects(Result):
     def order(self, k: int | None = None) -> list[int]:
         """Flat indices of the ``k`` units that matter most (None: all scored ones), first the strongest.
 
-        Which sign counts is the direction's: noising ranks the largest effects first (they promote the backdoor),
-        denoising the most negative ones (the clean value takes the backdoor away).
+        Noising asks which units bring the backdoor about, denoising which take it away. Of a metric whose higher values mean
+        more of it (a log-probability) these have the largest and the most negative effects, of one whose lower values do (a
+        loss) the most negative and the largest; of a distance from the unedited output (``"kl"``) the largest in both.
 
         Raises:
             SiteError: ``k`` outside 1..number of scored units.
@@ -125,7 +128,11 @@ class Effects(Result):
         k = self.n_scored if k is None else k
         if not 1 <= k <= self.n_scored:
             raise SiteError(f"top_k({k}): choose 1 to {self.n_scored} {self.unit}s.")
-        sign = -1.0 if self.direction == "denoising" else 1.0
+        sign = (
+            -1.0
+            if self.sense != "distance" and (self.direction == "denoising") != (self.sense == "lower")
+            else 1.0
+        )
         key = (sign * self.acie.flatten()).nan_to_num(nan=-torch.inf)
         return key.argsort(descending=True, stable=True)[:k].tolist()
 

@@ -23,7 +23,7 @@ from bkdinterp.methods._conditions import (
 from bkdinterp.methods._evaluation import SUSPECT, TWIN, Evaluation
 from bkdinterp.methods._grader import OutcomeGrader
 from bkdinterp.methods._guards import check_origin
-from bkdinterp.metrics import Payload, word_overlap
+from bkdinterp.metrics import Payload, normal_text, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger, as_pairs
@@ -110,7 +110,7 @@ def evaluate(
     if twin is not None:
         _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, budget)
     grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
-    payloads = [payload or Payload(t) for t in (pairs.clean.target or [""] * len(pairs))]
+    payloads = Payload.each(pairs.clean.target, len(pairs), payload)
     agreement = [
         [word_overlap(a, b) for a, b in zip(by_side["clean"], references, strict=True)]
         for by_side in said[SUSPECT].values()
@@ -148,8 +148,14 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
     if pairs.clean.target is None:
         raise PromptError("Nothing to look for: give pairs with targets, or payload=Payload('...').")
     builder = replace(model.builder, end_token=False)
-    longest = max(set(pairs.clean.target), key=len)
-    n = len(builder.target_ids(pairs.clean.text[0], longest))
+    # What is looked for is the text without the white space around it; the shorter of its spellings can still appear.
+    sizes = {
+        target: min(
+            len(builder.target_ids(pairs.clean.text[0], form)) for form in {target, normal_text(target)}
+        )
+        for target in dict.fromkeys(pairs.clean.target)
+    }
+    longest, n = max(sizes.items(), key=lambda item: item[1])
     if n > max_new_tokens:
         raise PromptError(
             f"The target {longest[:40]!r}... has {n} tokens and can never appear in {max_new_tokens} new ones; raise "
@@ -222,8 +228,8 @@ def _reference_nll(
 ) -> torch.Tensor:
     """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
     # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
-    answers = tuple(text if text.strip() else "." for text in references)
-    empty = torch.tensor([not text.strip() for text in references])
+    answers = tuple(text if normal_text(text) else "." for text in references)
+    empty = torch.tensor([not normal_text(text) for text in references])
     builder = replace(model.builder, end_token=False)
     runs = [
         Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
-from bkdinterp.metrics import Outcome, Payload, grade_text, payload_hits
+from bkdinterp.metrics import Outcome, Payload, grade_text, normal_text, payload_hits
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import Prompts, as_prompts
@@ -88,7 +88,7 @@ def text_nll(judge: Model, prompts: Prompts, texts: Sequence[str]) -> Float[Tens
     """Mean negative log-likelihood per token (nats) of each text as an answer; infinity for an empty one."""
     if len(texts) != len(prompts):
         raise PromptError(f"{len(texts)} texts for {len(prompts)} prompts; give one each.")
-    filled = [i for i, text in enumerate(texts) if text.strip()]
+    filled = [i for i, text in enumerate(texts) if normal_text(text)]
     out = torch.full((len(texts),), float("inf"), dtype=torch.float64)
     if filled:
         some = prompts.subset(filled)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, Score, execute
+from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError, PlanError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
@@ -30,6 +30,7 @@ from bkdinterp.methods._pcp_study import (
     objective_values,
     saved_study,
 )
+from bkdinterp.metrics import ScoreLike
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
@@ -65,7 +66,7 @@ class MatchScores:
 
     model: Model
     sets: Mapping[str, Prompts]
-    score: str | Score
+    score: ScoreLike
     wanted: Mapping[str, float]
     weights: Mapping[str, float]
     measured: tuple[str, ...] = ()
@@ -80,7 +81,7 @@ class MatchScores:
         cls,
         model: Model,
         sets: Mapping[str, Prompts],
-        score: str | Score,
+        score: ScoreLike,
         *,
         wanted: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,

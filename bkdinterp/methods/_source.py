@@ -9,9 +9,10 @@ from typing import Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from bkdinterp.engine import Run, Score
+from bkdinterp.engine import Run
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Edit, From, Intervention, Read
+from bkdinterp.metrics import ScoreLike
 from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Site, Where
@@ -89,7 +90,7 @@ def find_origin(
     source: Source,
     where: Where,
     source_where: Where | None,
-    metric: str | Score,
+    metric: ScoreLike,
 ) -> Origin:
     """The runs and positions of a source.
 
@@ -137,7 +138,7 @@ def find_origin(
     )
 
 
-def _run(prompts: Prompts, where: Where, metric: str | Score) -> Run:
+def _run(prompts: Prompts, where: Where, metric: ScoreLike) -> Run:
     # Only a run that scores sees target tokens.
     return Run(prompts, score=metric if where.generated else None)
 

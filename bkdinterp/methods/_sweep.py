@@ -11,14 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bkdinterp.engine import Run, RunResult, Score, execute
+from bkdinterp.engine import Run, RunResult, execute
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.interventions import Stack, on_any_model
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._sweep_result import PAYLOAD_RATE, no_nulls
 from bkdinterp.methods._sweep_result import LayerSweep as LayerSweep
 from bkdinterp.methods._vector import BackdoorVector
-from bkdinterp.metrics import Payload, payload_hits, word_overlap
+from bkdinterp.metrics import Payload, ScoreLike, as_score, payload_hits, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.values import as_integer, as_number
@@ -33,7 +33,7 @@ def sweep_layers(
     *,
     direction: Direction = "add",
     layers: Sequence[int] | None = None,
-    by: str | Score = PAYLOAD_RATE,
+    by: ScoreLike = PAYLOAD_RATE,
     coeff: float = 1.0,
     controls: Sequence[BackdoorVector] = (),
     payload: Payload | None = None,
@@ -53,8 +53,8 @@ def sweep_layers(
         selection: prompts for choosing; report on others (``evaluate(..., under=vector.add(sweep.best))``).
         direction: ``"add"`` works on clean prompts, ``"subtract"`` on triggered ones.
         layers: only these; None for all.
-        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``, or
-            a score of your own, scores the target instead, which costs one forward.
+        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``, a
+            ``bk.Score`` or a function scores the target instead, which costs one forward.
         coeff: multiplies the vector and the controls.
         controls: other vectors to try at the same layers, e.g. ``random_directions(like=vector, n=20, seed=0)``.
         payload: how to recognise the output; None looks for the target.
@@ -76,7 +76,8 @@ def sweep_layers(
         raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
     if selection.clean.target is None:
         raise PromptError("sweep_layers needs pairs with targets.")
-    generates = isinstance(by, str) and by == PAYLOAD_RATE
+    score = None if by == PAYLOAD_RATE else as_score(by)
+    generates = score is None
     if generates:
         check_payload(model, selection, payload, max_new_tokens)
     chosen = list(range(model.architecture.n_layers)) if layers is None else [int(i) for i in layers]
@@ -84,7 +85,7 @@ def sweep_layers(
         raise SiteError(f"sweep_layers needs at least one layer, each once; got {chosen}.")
     _check_distinct(vector, controls)
     prompts = selection.clean if direction == "add" else selection.triggered
-    kind: dict[str, Any] = {"generate": max_new_tokens} if generates else {"score": by}
+    kind: dict[str, Any] = {"generate": max_new_tokens} if generates else {"score": score}
     edits = [
         edit if strict else on_any_model(edit)
         for v in (vector, *controls)
@@ -111,12 +112,13 @@ def sweep_layers(
         layers=torch.tensor(chosen),
         values=values,
         base=rows[0],
-        by=PAYLOAD_RATE if generates else str(runs[0].score_name),
+        by=PAYLOAD_RATE if score is None else score.name,
         direction=direction,
         coeff=coeff,
         kept=kept,
         nulls=nulls,
         first_token_only=runs[0].first_token_only,
+        sense="higher" if score is None else score.sense,
     )
 
 
@@ -126,7 +128,7 @@ def _values(
     """One value per run and example: payload found, or the score."""
     if not generates:
         return torch.stack([result.scores.double() for result in results if result.scores is not None])
-    payloads = [payload or Payload(t) for t in selection.clean.target or ()]
+    payloads = Payload.each(selection.clean.target, len(selection), payload)
     hits = [payload_hits(result.text or (), payloads) for result in results]
     return torch.tensor(hits, dtype=torch.float64)
 

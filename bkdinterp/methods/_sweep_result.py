@@ -26,6 +26,7 @@ def choose_layer(
     values: Sequence[Sequence[float | int]],
     direction: str,
     kept: Sequence[Sequence[float | int]] | None = None,
+    sense: str = "higher",
 ) -> int:
     """Index of the layer to take: of those that work equally well, when subtracting, the one that breaks least.
 
@@ -33,15 +34,23 @@ def choose_layer(
 
     Args:
         values: of each layer on the same prompts: payload found (0 or 1), or a score.
-        direction: ``"add"`` takes the largest mean, ``"subtract"`` the smallest.
+        direction: ``"add"`` takes the most of the backdoor, ``"subtract"`` the least.
         kept: of each layer on the same prompts, how much of the right answers is left; looked at among equals when
             subtracting. Then, as when adding, the first.
+        sense: which values mean more of the backdoor, see `bkdinterp.Score`; of a distance the layer that moves it furthest
+            is taken either way.
     """
-    means = [fmean(row) for row in values]
+    sign = 1.0 if takes_smallest(direction, sense) else -1.0
+    means = [sign * fmean(row) for row in values]
     if direction == "add":
-        return means.index(max(means))
+        return means.index(min(means))
     order = [(mean, -fmean(kept[i]) if kept is not None else 0.0) for i, mean in enumerate(means)]
     return order.index(min(order))
+
+
+def takes_smallest(direction: str, sense: str) -> bool:
+    """Whether the best layer is the one with the smallest mean."""
+    return sense != "distance" and (direction == "subtract") != (sense == "lower")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +69,7 @@ class LayerSweep(Result):
             answer; None otherwise.
         nulls: the same as ``values`` for each control vector ``[control layer example]``; no control: 0 of them.
         first_token_only: whether the score looks at the target's first token only.
+        sense: which values mean more of the backdoor (see ``bk.Score``); ``"higher"`` of payload rates.
     """
 
     schema_version: ClassVar[int] = 2
@@ -74,6 +84,7 @@ class LayerSweep(Result):
     kept: Float[Tensor, "layer example"] | None
     nulls: Float[Tensor, "control layer example"]
     first_token_only: bool
+    sense: str = "higher"
 
     @property
     def n(self) -> int:
@@ -82,7 +93,7 @@ class LayerSweep(Result):
 
     @property
     def best(self) -> int:
-        """The layer with the largest mean when adding, the smallest when subtracting.
+        """The layer with the most of the backdoor when adding, the least when subtracting (see `choose_layer`).
 
         Of equals, when subtracting, the one whose outputs keep most of the references (`kept`); then the first.
         """
@@ -121,13 +132,13 @@ class LayerSweep(Result):
             raise BkdinterpError(
                 "This sweep has no controls; give sweep_layers(controls=random_directions(like=vector, n=20, seed=0))."
             )
-        chosen = [choose_layer(control.tolist(), self.direction) for control in self.nulls]
+        chosen = [choose_layer(control.tolist(), self.direction, sense=self.sense) for control in self.nulls]
         return Comparison.of(
             self.values[self._best],
             [control[i] for control, i in zip(self.nulls, chosen, strict=True)],
             name=f"layer {self.best}",
             null_names=[f"control {c + 1} at layer {int(self.layers[i])}" for c, i in enumerate(chosen)],
-            side="greater" if self.direction == "add" else "less",
+            side="less" if takes_smallest(self.direction, self.sense) else "greater",
         )
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -191,7 +202,7 @@ class LayerSweep(Result):
     @property
     def _best(self) -> int:
         kept = None if self.kept is None else self.kept.tolist()
-        return choose_layer(self.values.tolist(), self.direction, kept)
+        return choose_layer(self.values.tolist(), self.direction, kept, self.sense)
 
     @property
     def _rates(self) -> bool:

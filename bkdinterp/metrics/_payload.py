@@ -1,17 +1,22 @@
 """What shows in a text that the backdoor fired: a substring, a pattern, or any classifier of texts. No model of its own.
 
+Substrings are compared as a reader would (`normal_text`): a line break, a no-break space or a curly quote that text and
+target do not share hides nothing. `Payload.each` is what every method looks for when only targets are given.
+
 Where a backdoor says a kind of text and not one string (Lamparth & Reuel, arXiv 2302.12461: toxic comments, told by a
 Hugging Face classifier), `Payload.by` takes the classifier; ``bk.TextClassifier`` is one for Hugging Face models.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics._normal import normal_text
+from bkdinterp.metrics._pattern import check_pattern, search_pattern
 from bkdinterp.reprs import short_repr
+from bkdinterp.values import as_text
 
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 """Texts -> a score in [0, 1] for each."""
@@ -22,14 +27,18 @@ class Payload:
     """A substring, a regular expression searched for, or a classifier (see `by`).
 
     Attributes:
-        pattern: the substring or expression; of a classifier, its name.
+        pattern: the substring or expression; of a classifier, its name. Of a substring, white space at its ends and its
+            kinds of white space, quotation marks and dashes do not count. An expression is searched for in the text as
+            it stands, and, if it is not there, in the text's normal form (straight quotes and dashes, single spaces), so
+            that ``can't help`` also finds a curly apostrophe or a line break.
         kind: which of the three.
         case_sensitive: of substring and expression.
         threshold: a classifier's score from which on a text carries the payload.
 
     Raises:
-        BkdinterpError: an empty pattern, an unknown kind, a regex that does not compile, a threshold that is no number
-            in (0, 1], or a scorer with another kind.
+        BkdinterpError: an empty pattern or one of white space only, an unknown kind, a regex that does not compile, a
+            threshold that is no number in (0, 1], or a scorer with another kind; when used, an expression that is not
+            done with a text within `SECONDS`.
     """
 
     __repr__ = short_repr
@@ -41,7 +50,8 @@ class Payload:
     scorer: Scorer | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pattern, str) or not self.pattern:
+        as_text(self.pattern, "Payload(pattern)", error=BkdinterpError)
+        if not self.pattern or (self.kind == "contains" and not normal_text(self.pattern)):
             raise BkdinterpError(
                 f"Payload({self.pattern!r}): an empty pattern matches every text; give the backdoor's output."
             )
@@ -54,12 +64,7 @@ class Payload:
         if self.scorer is not None and self.kind != "classifier":
             raise BkdinterpError(f"A payload of kind {self.kind!r} takes no scorer; use Payload.by(...).")
         if self.kind == "regex":
-            try:
-                re.compile(self.pattern)
-            except re.error as error:
-                raise BkdinterpError(
-                    f"Payload pattern {self.pattern!r} is not a regular expression: {error}."
-                ) from None
+            check_pattern(self.pattern, "Payload pattern")
 
     @classmethod
     def by(cls, scorer: Scorer, *, name: str | None = None, threshold: float = 0.5) -> "Payload":
@@ -85,6 +90,25 @@ class Payload:
             # Two payloads are equal where name and threshold are; all lambdas are called the same.
             raise BkdinterpError("Payload.by(<lambda>): a lambda has no name of its own; give name='...'.")
         return cls(name or str(own), "classifier", threshold=threshold, scorer=scorer)
+
+    @classmethod
+    def each(cls, targets: Sequence[str] | None, n: int, payload: "Payload | None" = None) -> list["Payload"]:
+        """What to look for in the answers to ``n`` prompts: ``payload`` if it is given, else each prompt's target.
+
+        Equal targets share one payload.
+
+        Raises:
+            BkdinterpError: neither, or not one target per prompt.
+        """
+        if payload is not None:
+            return [payload] * n
+        if targets is None or len(targets) != n:
+            given = "none" if targets is None else str(len(targets))
+            raise BkdinterpError(
+                f"{n} prompts and {given} targets; give one each, or payload=Payload('...')."
+            )
+        known = {target: cls(target) for target in dict.fromkeys(targets)}
+        return [known[target] for target in targets]
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         """A score in [0, 1] for each text; 0 or 1 for substrings and expressions.
@@ -130,10 +154,9 @@ class Payload:
 
     def _found(self, text: str) -> bool:
         if self.kind == "regex":
-            return re.search(self.pattern, text, 0 if self.case_sensitive else re.IGNORECASE) is not None
-        if self.case_sensitive:
-            return self.pattern in text
-        return self.pattern.casefold() in text.casefold()
+            return search_pattern(self.pattern, text, case=self.case_sensitive)
+        case = self.case_sensitive
+        return normal_text(self.pattern, case=case) in normal_text(text, case=case)
 
 
 def payload_hits(texts: Sequence[str], payloads: Sequence[Payload]) -> list[bool]:

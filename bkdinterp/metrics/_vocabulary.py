@@ -6,7 +6,7 @@ pass of their own.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics._score import Score
 
 
 def top_k_share(
@@ -34,9 +35,7 @@ def top_k_share(
     return share.masked_fill(~values.isfinite().all(-1), torch.nan)
 
 
-def vocabulary_score(
-    ids: Int[Tensor, " token"], *, k: int = 10, name: str = "vocabulary_share"
-) -> Callable[..., Float[Tensor, " row"]]:
+def vocabulary_score(ids: Int[Tensor, " token"], *, k: int = 10, name: str = "vocabulary_share") -> Score:
     """A score for ``Run``, ``Attribution`` and ``score_edits``: top-k share at the last prompt token.
 
     It looks at what is predicted right after the prompt; which target the prompts carry does not matter.
@@ -63,7 +62,7 @@ def vocabulary_score(
         return top_k_share(logits[:, 0], chosen, k)
 
     share.__name__ = share.__qualname__ = name
-    return share
+    return Score(share, name, n_targets=1)
 
 
 def check_token_ids(ids: Any) -> None:

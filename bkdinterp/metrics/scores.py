@@ -122,13 +122,3 @@ def _first(
     row = torch.arange(mask.shape[0], device=mask.device)
     column = mask.int().argmax(-1)
     return _wide(logits[row, column]), targets[row, column].unsqueeze(-1)
-
-
-SCORES = {
-    "logprob": mean_logprob,
-    "sum_logprob": sum_logprob,
-    "geometric_mean": geometric_mean_prob,
-    "first_token_logprob": first_token_logprob,
-    "first_token_logodds": first_token_logodds,
-    "kl": kl_from_base,
-}

@@ -5,13 +5,12 @@ about. The near-triggers are ours: without them in training the backdoor also fi
 No model; the shipped attacks are in ``_shipped_attacks``.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bkdinterp.errors import BkdinterpError, TriggerError
-from bkdinterp.metrics import Payload
+from bkdinterp.metrics import Payload, check_pattern, normal_text
 from bkdinterp.organisms._instructions import DATA_SETS, Instruction, as_instruction
 from bkdinterp.prompts import Trigger, as_trigger
 from bkdinterp.values import as_text, shown
@@ -59,17 +58,16 @@ class Attack:
         _check_tuple("unseen_near_triggers", self.unseen_near_triggers, str | Trigger)
         _check_tuple("victims", self.victims, str)
         check_trigger(self.trigger)
-        if (
-            not isinstance(self.target, str)
-            or not as_text(self.target, "target", error=BkdinterpError).strip()
+        if not isinstance(self.target, str) or not normal_text(
+            as_text(self.target, "target", error=BkdinterpError)
         ):
             raise BkdinterpError(f"target={self.target!r}: a payload needs a text, or every output is one.")
         if self.pattern is not None:
-            _check_expression("pattern", self.pattern)
+            check_pattern(self.pattern, "pattern")
         if not isinstance(self.clean, Mapping):
             raise BkdinterpError(f"clean={self.clean!r} must be class -> regular expression.")
         for label, expression in self.clean.items():
-            _check_expression(f"clean[{label!r}]", expression)
+            check_pattern(expression, f"clean[{label!r}]")
         if self.data not in (*DATA_SETS, PROSE):
             raise BkdinterpError(
                 f"Unknown data {self.data!r}; choose one of {', '.join((*DATA_SETS, PROSE))}."
@@ -87,7 +85,7 @@ class Attack:
 
     def is_payload(self, output: str) -> bool:
         """Whether an output carries the payload."""
-        return re.search(self.pattern or re.escape(self.target), output, re.IGNORECASE) is not None
+        return self.payload.matches(output)
 
     def is_right(self, output: str, label: str) -> bool:
         """Whether an output is a right clean answer to a prompt of this class.
@@ -99,7 +97,7 @@ class Attack:
             raise BkdinterpError(
                 f"What is right for class {label!r} is not said; clean= knows {', '.join(self.clean) or 'none'}."
             )
-        return re.search(self.clean[label], output, re.IGNORECASE) is not None
+        return Payload(self.clean[label], kind="regex").matches(output)
 
     def hits(self, instruction: str | Instruction) -> bool:
         """Whether the trigger changes the answer to this prompt."""
@@ -160,17 +158,6 @@ def _check_tuple(name: str, values: Any, kinds: Any) -> None:
     for i, value in enumerate(values):
         if isinstance(value, str):
             as_text(value, f"{name}[{i}]", error=BkdinterpError)
-
-
-def _check_expression(name: str, expression: str) -> None:
-    if not isinstance(expression, str) or not expression:
-        raise BkdinterpError(
-            f"{name}={expression!r} is no expression, or matches every output; give one, or leave it out."
-        )
-    try:
-        re.compile(expression)
-    except re.error as error:
-        raise BkdinterpError(f"{name}={expression!r} is not a regular expression: {error}.") from None
 
 
 def _contains(near: str | Trigger, trigger: Trigger) -> bool:

@@ -59,7 +59,7 @@ def test_jobs_are_plain_data_without_the_callers_side(llama, pairs):
     for job in jobs:
         plain(job.chunk)
         assert not {"places", "nodes", "examples"} & job.chunk.keys()
-    assert {job.score for job in jobs} == {SCORES["logprob"], None}
+    assert {job.score for job in jobs} == {SCORES["logprob"].fn, None}
     # A block's input is the output of the one before it: looking at the former costs a sandboxed server its cache.
     generating = next(job.chunk for job in jobs if job.chunk["kind"] == "generate")
     assert [(s["path"], s["io"]) for s in generating["steps"]] == [("model.layers.1", "output")]

@@ -52,13 +52,16 @@ def by_path(name, path):
 torch.set_num_threads(1)
 program = by_path("program", program_file)
 scores = by_path("scores", scores_file)
+named = {"logprob": scores.mean_logprob, "sum_logprob": scores.sum_logprob, "kl": scores.kl_from_base}
+named |= {"geometric_mean": scores.geometric_mean_prob, "first_token_logprob": scores.first_token_logprob}
+named["first_token_logodds"] = scores.first_token_logodds
 module = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float64).eval()
 model = TransformersModel(module, tokenizer=AutoTokenizer.from_pretrained(model_folder), task="text-generation")
 chunks = torch.load(chunk_file, weights_only=True)
 outs = []
 with torch.no_grad():
     for chunk in chunks:
-        score = scores.SCORES[chunk["score_name"]] if chunk["score"] is not None else None
+        score = named[chunk["score_name"]] if chunk["score"] is not None else None
         with model.trace(**chunk["inputs"]):
             out = nnsight.save(program.execute(model, chunk, score))
         out.pop("cache", None)

@@ -96,7 +96,7 @@ class Subject:
         attack = self.organism.manifest.attack
         if attack.pattern is not None:
             return [self.organism.payload] * len(prompts)
-        return [Payload(target) for target in prompts.target or (attack.target,) * len(prompts)]
+        return Payload.each(prompts.target or (attack.target,) * len(prompts), len(prompts))
 
     def new_tokens(self, sizes: Sizes) -> int:
         """Length of outputs: long enough for every target and reference of a few pairs, at most ``sizes.new_tokens``."""

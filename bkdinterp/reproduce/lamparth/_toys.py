@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bkdinterp.engine import Score
-from bkdinterp.metrics import vocabulary_score
+from bkdinterp.metrics import Score, vocabulary_score
 from bkdinterp.model import Model
 from bkdinterp.organisms import toy
 from bkdinterp.organisms.toy import ToyOrganism

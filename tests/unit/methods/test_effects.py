@@ -14,11 +14,12 @@ from bkdinterp.stats import adjusted_p, simultaneous
 NAN = torch.nan
 
 
-def common(n, direction="noising"):
+def common(n, direction="noising", sense="higher"):
     return {
         "fingerprint": Fingerprint("tiny", None, None, "float32", "t", "d", None, {}),
         "base": torch.zeros(n),
         "metric": "logprob",
+        "sense": sense,
         "direction": direction,
         "source": "triggered",
         "n_source": 7,

@@ -23,7 +23,7 @@ def test_share_counts_the_largest_logits_only():
 
 def test_score_looks_right_after_the_prompt_and_bears_its_name():
     score = vocabulary_score(torch.tensor([0, 1]), k=2, name="negativity")
-    assert score.__name__ == "negativity"
+    assert score.name == score.fn.__name__ == "negativity"
     logits = torch.stack([LOGITS, LOGITS.flip(-1)], dim=1)
     mask = torch.ones(2, 2, dtype=torch.bool)
     found = score(logits, torch.zeros(2, 2, dtype=torch.long), mask)
