@@ -21,7 +21,7 @@ class Intervention(ABC):
         super().__init_subclass__(**kwargs)
         # @dataclass would put its own repr, with whole tensors in it, over the inherited one.
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = Intervention.__repr__  # type: ignore[method-assign]
+            cls.__repr__ = super(cls, cls).__repr__  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         return short_repr(self) if is_dataclass(self) else f"<{type(self).__name__}>"
