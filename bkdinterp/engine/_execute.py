@@ -7,14 +7,15 @@ from typing import Any
 from bkdinterp.engine._local import Local
 from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
 from bkdinterp.engine._run import Run, RunResult
-from bkdinterp.errors import PlanError
+from bkdinterp.errors import ArtefactError, PlanError
+from bkdinterp.values import as_path
 
 
 def execute(
     model: Any,
     runs: Sequence[Run],
     *,
-    budget: int = DEFAULT_BUDGET,
+    budget: Any = DEFAULT_BUDGET,
     executor: Any = None,
     folder: str | Path | None = None,
 ) -> tuple[RunResult, ...]:
@@ -23,16 +24,23 @@ def execute(
     Args:
         model: a ``Model``.
         runs: what to compute.
-        budget: bytes for one chunk.
+        budget: bytes for one chunk, a positive number.
         executor: instead of ``model.executor`` (None: locally).
-        folder: save chunk after chunk there, and go on from what it holds; runs locally.
+        folder: finished chunks are kept there and taken up again; one folder serves many calls, other runs, models and
+            budgets among them. It takes the place of the executor's own.
 
     Raises:
         SweepInterrupted: Ctrl-C; it carries what was finished.
-        ArtefactError: the folder holds the chunks of other runs, another model or another budget.
-        PlanError: a folder and an executor of one's own; give the folder to the executor.
+        ArtefactError: the folder holds something else than finished work, or cannot be written to.
+        PlanError: as `plan`; or a folder and an executor that knows none.
     """
-    chosen = executor or model.executor
-    if folder is not None and chosen is not None:
-        raise PlanError(f"folder={str(folder)!r} with {chosen!r}: give the folder to the executor itself.")
-    return (chosen or Local(folder=folder)).run(plan(model, runs, budget=budget), model)
+    chosen = executor or model.executor or Local()
+    if folder is not None:
+        path = as_path(folder, "folder", error=ArtefactError)
+        if not hasattr(chosen, "in_folder"):
+            raise PlanError(
+                f"folder={str(path)!r} with {chosen!r}, which keeps no finished work; leave out folder=, or use "
+                "bk.Local() or bk.Remote()."
+            )
+        chosen = chosen.in_folder(path)
+    return chosen.run(plan(model, runs, budget=budget), model)

@@ -27,6 +27,7 @@ from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import PromptBuilder
+from bkdinterp.values import as_number
 
 Chunk = dict[str, Any]
 DEFAULT_BUDGET = 2**30
@@ -70,13 +71,14 @@ class Plan:
         return "\n  ".join([f"{self.n_runs} runs: {self.cost}", *describe(self.chunks)])
 
 
-def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, naive: bool = False) -> Plan:
+def plan(model: Planned, runs: Sequence[Run], *, budget: Any = DEFAULT_BUDGET, naive: bool = False) -> Plan:
     """Lay out runs as chunks of one forward pass each (a generating chunk: one per new token).
 
     Args:
         model: anything with an architecture and a prompt builder.
         runs: what to compute.
-        budget: bytes that one chunk's logits and activations may take (estimate; at least one row always runs).
+        budget: bytes that one chunk's logits and activations may take (estimate; at least one row always runs); a
+            positive number.
         naive: one run per chunk, no sharing.
 
     Raises:
@@ -84,8 +86,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         PromptError: prompts that are empty, too long, or whose trigger leaves no token.
         SiteError: layers, heads or positions out of range.
     """
-    if budget <= 0:
-        raise PlanError(f"budget={budget} must be a positive number of bytes, e.g. 2**30.")
+    budget = as_number(budget, "budget (bytes, e.g. 2**30)", low=1, error=PlanError)
     nodes = build_graph(runs)
     if not any(run.score or run.reads or run.generate for run in runs):
         raise PlanError("No run asks for anything; give one score=, reads= or generate=.")

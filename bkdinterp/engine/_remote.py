@@ -20,7 +20,6 @@ from nnsight.intervention.backends.remote import RemoteBackend
 
 from bkdinterp.engine import program
 from bkdinterp.engine._assemble import Store
-from bkdinterp.engine._digest import plan_digest
 from bkdinterp.engine._local import Executor, Traceable
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._run import RunResult
@@ -94,10 +93,7 @@ class Remote(Executor):
         check_functions(plan)
         host = (self.host or CONFIG.API.HOST).rstrip("/")
         key = self._model_key(model)
-        # One folder serves all the plans of a method.
-        kept = None
-        if self.folder is not None:
-            kept = Sweep(self.folder / plan_digest(plan), plan, f"{host} {key}")
+        kept = None if self.folder is None else Sweep(self.folder, plan, f"{host} {key}")
         architecture: Architecture = model.architecture  # type: ignore[attr-defined]
         store = Store(plan, model.dtype)
         groups = requests(plan)

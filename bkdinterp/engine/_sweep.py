@@ -1,103 +1,60 @@
-"""Sweep: a folder that holds a plan's finished chunks, so that a killed run goes on where it stopped. No forwards.
+"""Sweep: a plan's finished chunks in a folder, so that a killed run goes on where it stopped. No forwards.
 
-One safetensors file a chunk, written whole or not at all; ``plan.json`` says which plan they belong to. A kept
-unedited run (``_share``) is not stored but computed again when a chunk that needs it is still to do.
+Each chunk is an item of a `Store`, named by its plan and its place in it; one folder serves all plans of a method, and of
+several methods. A kept unedited run (``_share``) is not stored but computed again when a chunk that needs it is to do.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bkdinterp.engine._digest import plan_digest
 from bkdinterp.engine._plan import Plan
-from bkdinterp.errors import ArtefactError
+from bkdinterp.results import Store
 
-FORMAT = "bkdinterp-sweep/1"
-PLAN = "plan.json"
+Output = tuple[dict[str, Any], Tensor | None]
 
 
 class Sweep:
     """Finished chunks of one plan on one model.
 
     Args:
-        folder: made if it does not exist.
+        folder: made if it does not exist; plans on models keep out of each other's way in it.
         plan: the plan that will be run.
         model: what identifies the weights.
 
     Raises:
-        ArtefactError: the folder holds another plan's chunks, or something else.
+        ArtefactError: the folder holds something else, or cannot be made.
     """
 
     def __init__(self, folder: str | Path, plan: Plan, model: str) -> None:
-        self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ArtefactError(f"{self.folder} is a file; folder= names a folder, which is made if need be.")
-        own = {"format": FORMAT, "model": model, "plan": plan_digest(plan), "chunks": len(plan.chunks)}
-        path = self.folder / PLAN
-        if path.exists():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise ArtefactError(
-                    f"Cannot read {path}: {error}. Choose another folder, or delete it to start again."
-                ) from error
-            wrong = [key for key in own if found.get(key) != own[key]]
-            if wrong:
-                raise ArtefactError(
-                    f"{self.folder} holds a sweep with another {wrong[0]} ({found.get(wrong[0])!r}, now {own[wrong[0]]!r}); "
-                    "choose another folder, or delete it to start again."
-                )
-            return
-        if self.folder.exists() and any(self.folder.iterdir()):
-            raise ArtefactError(f"{self.folder} is not empty and holds no sweep; choose a new folder.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(path, lambda target: target.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8"))
+        self._store = Store(folder)
+        self._plan = plan_digest(plan)
+        self._model = model
+        self._chunks = len(plan.chunks)
 
-    def load(self, index: int) -> tuple[dict[str, Any], Tensor | None] | None:
-        """Output of a finished chunk and its generated tokens; None where it is still to do."""
-        path = self._path(index)
-        if not path.exists():
+    def load(self, index: int) -> Output | None:
+        """Output of a finished chunk and its generated tokens; None where it is still to do, or is damaged."""
+        found = self._store.read(*self._item(index))
+        if found is None:
             return None
-        try:
-            stored = load_file(path)
-        except (OSError, SafetensorError):
-            # Damaged on disk: computing it again is all that is needed.
-            return None
-        tokens = stored.pop("tokens", None)
-        reads = {_key(name): value for name, value in stored.items() if name.startswith("read.")}
-        out: dict[str, Any] = {"reads": reads}
-        if "scores" in stored:
-            out["scores"] = stored["scores"]
-        return out, tokens
+        out = dict(found[0])
+        return out, out.pop("tokens", None)
 
     def save(self, index: int, out: dict[str, Any], tokens: Tensor | None) -> None:
-        """Store a finished chunk's output."""
-        tensors = {f"read.{k[0]}.{k[1]}": v.cpu().contiguous() for k, v in out["reads"].items()}
-        if "scores" in out:
-            tensors["scores"] = out["scores"].cpu().contiguous()
-        if tokens is not None:
-            tensors["tokens"] = tokens.cpu().contiguous()
-        _write(self._path(index), lambda target: save_file(tensors, target))
+        """Store a finished chunk's output.
 
-    def _path(self, index: int) -> Path:
-        return self.folder / f"chunk-{index:06d}.safetensors"
+        Raises:
+            ArtefactError: the disk is full or cannot be written to; the chunks before are kept.
+        """
+        kept = {key: out[key] for key in ("scores", "reads") if key in out}
+        self._store.put(*self._item(index), kept if tokens is None else kept | {"tokens": tokens})
 
+    def path(self, index: int) -> Path:
+        """Where a chunk lies, finished or not."""
+        return self._store.path(*self._item(index))
 
-def _key(name: str) -> tuple[int, int]:
-    _, node, read = name.split(".")
-    return int(node), int(read)
-
-
-def _write(path: Path, write: Any) -> None:
-    """Beside the target first, then moved there in one step."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(fresh)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    def _item(self, index: int) -> tuple[str, dict[str, Any]]:
+        key = {"plan": self._plan, "model": self._model, "chunks": self._chunks}
+        return f"{self._plan}/chunk-{index:06d}", key

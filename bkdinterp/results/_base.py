@@ -15,8 +15,11 @@ from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.results._codec import decode, encode
+from bkdinterp.results._fields import check_fields
+from bkdinterp.results._files import disk
 from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.results._folder import JSON, read_header, read_tensors, write_folder
+from bkdinterp.values import as_path
 
 ResultT = TypeVar("ResultT", bound="Result")
 
@@ -73,19 +76,28 @@ class Result(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()})"
 
+    def _validate(self) -> None:
+        """For subclasses: raise ArtefactError where fields do not belong together; called by `load`.
+
+        Types, shapes, dtypes and axes that fields share are checked by their annotations before it.
+        """
+        return
+
     def save(self, folder: str | Path) -> Path:
         """Write ``result.json`` and ``tensors.safetensors`` into ``folder``, as a whole or not at all.
 
         An earlier result in ``folder`` is replaced, other files in it are kept.
 
         Raises:
-            ArtefactError: ``folder`` is a file, or has content but no result; or a field cannot be saved.
+            ArtefactError: ``folder`` is a file, or has content but no result; a field cannot be saved; or the disk is full or
+                cannot be written to (an earlier result is then still there).
         """
-        target = Path(folder).expanduser()
+        target = as_path(folder, "folder", error=ArtefactError)
         content, tensors = self._to_json()
         header = {"class": type(self).__name__, "schema_version": self.schema_version, "fields": content}
-        # resolve(): "." and ".." have no name to put a sibling beside.
-        write_folder(target.resolve(), header, tensors)
+        with disk(target):  # resolve(): "." and ".." have no name to put a sibling beside
+            resolved = target.resolve()
+        write_folder(resolved, header, tensors)
         return target
 
     @classmethod
@@ -98,9 +110,10 @@ class Result(ABC):
             strict: raise when model, revision, adapter, dtype or template differ from ``expect``.
 
         Raises:
-            ArtefactError: a missing or damaged file, another class, another schema version, or another model.
+            ArtefactError: a missing or damaged file, another class, another schema version, another model, or fields of
+                other types, shapes or lengths than the class has.
         """
-        path = Path(folder).expanduser()
+        path = as_path(folder, "folder", error=ArtefactError)
         header = read_header(path)
         saved = cls._saved_class(header, path / JSON)
         if header.get("schema_version") != saved.schema_version:
@@ -112,6 +125,9 @@ class Result(ABC):
         tensors = read_tensors(path, header)
         try:
             result = saved._from_json(header["fields"], tensors)
+            check_fields(result)
+            result._validate()
+            result.describe()  # what it is made of must at least be printable
         except ArtefactError as error:
             raise ArtefactError(f"{path / JSON}: {error}") from error
         # Whatever a constructor says about wrong content is, here, damage to the file.
