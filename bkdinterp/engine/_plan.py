@@ -86,7 +86,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: Any = DEFAULT_BUDGET, n
         PromptError: prompts that are empty, too long, or whose trigger leaves no token.
         SiteError: layers, heads or positions out of range.
     """
-    budget = as_number(budget, "budget (bytes, e.g. 2**30)", low=1, error=PlanError)
+    budget = as_number(budget, "budget", low=1, error=PlanError)
     nodes = build_graph(runs)
     if not any(run.score or run.reads or run.generate for run in runs):
         raise PlanError("No run asks for anything; give one score=, reads= or generate=.")

@@ -1,5 +1,7 @@
 """Sweeps: killed at any moment they resume to the same numbers, and Ctrl-C leaves what was finished."""
 
+import copy
+import errno
 import os
 import signal
 import subprocess
@@ -9,15 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import bkdinterp as bk
-from bkdinterp.engine import Local, Run, execute, plan, program
+from bkdinterp.engine import Executor, Local, Run, execute, plan, program
 from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
 from bkdinterp.interventions import Read, ZeroAblate
+from bkdinterp.results import _files, _store
 from bkdinterp.sites import Site
 
 BUDGET = 60_000
+
+
+def chunks(folder):
+    """Files of finished chunks."""
+    return sorted(folder.rglob("chunk-*"))
 
 
 def runs_on(pairs):
@@ -67,7 +74,7 @@ def test_every_stop_resumes_to_the_same_numbers(model, pairs, tmp_path, counted)
         with pytest.raises(SweepInterrupted) as caught:
             Local(progress=False, folder=folder).run(planned, model)
         assert caught.value.total == n_chunks
-        assert len(list(folder.glob("chunk-*"))) == caught.value.done < n_chunks
+        assert len(chunks(folder)) == caught.value.done < n_chunks
         counted.update(n=0, fail_at=None)
         same(Local(progress=False, folder=folder).run(planned, model), whole)
         # The chunk in work, and at most one unedited run (or, generating, the steps of that one chunk).
@@ -90,17 +97,52 @@ def test_partial_results_hold_what_was_finished(model, pairs, counted):
     assert torch.equal(partial[seen], complete[seen])
 
 
-def test_a_folder_of_other_work_is_refused(model, pairs, tmp_path):
+def test_one_folder_serves_other_runs_models_and_budgets(model, pairs, tmp_path, counted):
     runs = runs_on(pairs)[:5]
-    execute(model, runs, folder=tmp_path / "a")
-    with pytest.raises(ArtefactError, match="another plan"):
-        execute(model, runs[:4], folder=tmp_path / "a")
+    other = bk.Model.from_module(copy.deepcopy(model.module), model.tokenizer)
+    with torch.no_grad():
+        next(other.module.parameters()).mul_(1.5)
+    jobs = [(model, runs, 2**30), (model, runs[:4], 2**30), (model, runs, BUDGET), (other, runs, 2**30)]
+    whole = [execute(m, r, budget=b) for m, r, b in jobs]
+    for (m, r, b), plain in zip(jobs, whole, strict=True):
+        same(execute(m, r, budget=b, folder=tmp_path / "a"), plain)
+    counted["n"] = 0
+    for (m, r, b), plain in zip(jobs, whole, strict=True):
+        same(execute(m, r, budget=b, folder=tmp_path / "a"), plain)
+    assert counted["n"] == 0
+
+
+def test_a_folder_of_something_else_is_refused(model, pairs, tmp_path):
+    runs = runs_on(pairs)[:5]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ArtefactError, match="not empty"):
         execute(model, runs, folder=tmp_path / "b")
-    with pytest.raises(PlanError, match="executor"):
-        execute(model, runs, folder=tmp_path / "c", executor=Local())
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "plan.json").write_text('{"format": "bkdinterp-sweep/1"}', encoding="utf-8")
+    with pytest.raises(ArtefactError, match="earlier bkdinterp"):
+        execute(model, runs, folder=tmp_path / "c")
+
+
+def test_the_folder_goes_to_whatever_executor(model, pairs, tmp_path, counted):
+    class Bare(Executor):
+        def run(self, plan, model):
+            raise AssertionError("ran")
+
+    runs = runs_on(pairs)[:2]
+    with pytest.raises(PlanError, match="keeps no finished work"):
+        execute(model, runs, folder=tmp_path / "a", executor=Bare())
+    execute(model, runs, folder=tmp_path / "a", executor=Local(progress=False))
+    counted["n"] = 0
+    execute(model, runs, executor=Local(folder=tmp_path / "a"))
+    execute(model, runs, executor=Local(folder=tmp_path / "b"), folder=tmp_path / "a")
+    assert counted["n"] == 0 and not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1, 0, "1GB", None, True])
+def test_a_budget_that_is_no_number_of_bytes(model, pairs, budget):
+    with pytest.raises(PlanError, match="budget"):
+        execute(model, runs_on(pairs)[:1], budget=budget)
 
 
 def named_alike(value):
@@ -113,14 +155,14 @@ def named_alike(value):
 @pytest.mark.parametrize(
     "caught", [(1.0, 2.0), (torch.tensor(1.0), torch.tensor(2.0))], ids=["number", "tensor"]
 )
-def test_a_folder_of_another_score_of_the_same_name_is_refused(model, pairs, tmp_path, caught):
-    first, second = ([Run(pairs.triggered, score=named_alike(value))] for value in caught)
-    (kept,) = execute(model, first, folder=tmp_path / "s")
-    assert kept.scores.tolist() == [1.0] * len(pairs)
+def test_another_score_of_the_same_name_is_computed(model, pairs, tmp_path, counted, caught):
+    for value in caught:
+        (found,) = execute(model, [Run(pairs.triggered, score=named_alike(value))], folder=tmp_path / "s")
+        assert found.scores.tolist() == [float(value)] * len(pairs)
+    counted["n"] = 0
     # A new function of the same code and values is the same score.
-    same(execute(model, [Run(pairs.triggered, score=named_alike(caught[0]))], folder=tmp_path / "s"), [kept])
-    with pytest.raises(ArtefactError, match="another plan"):
-        execute(model, second, folder=tmp_path / "s")
+    execute(model, [Run(pairs.triggered, score=named_alike(caught[0]))], folder=tmp_path / "s")
+    assert counted["n"] == 0
 
 
 def test_a_file_is_no_folder(model, pairs, tmp_path):
@@ -129,13 +171,66 @@ def test_a_file_is_no_folder(model, pairs, tmp_path):
         execute(model, runs_on(pairs)[:1], folder=tmp_path / "s")
 
 
-def test_a_damaged_chunk_is_computed_again(model, pairs, tmp_path):
+def cut(path):
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 64  # in a number: safetensors alone does not notice
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_chunk_is_computed_again(model, pairs, tmp_path, damage, counted):
     runs = runs_on(pairs)[:9]
-    whole = execute(model, runs, folder=tmp_path / "s")
-    chunk = sorted((tmp_path / "s").glob("chunk-*"))[-1]
-    chunk.write_bytes(chunk.read_bytes()[:20])
-    same(execute(model, runs, folder=tmp_path / "s"), whole)
-    assert "scores" in load_file(chunk)
+    whole = execute(model, runs, folder=tmp_path / "s", budget=BUDGET)
+    damage(chunks(tmp_path / "s")[-1])
+    counted["n"] = 0
+    same(execute(model, runs, folder=tmp_path / "s", budget=BUDGET), whole)
+    assert 0 < counted["n"] <= 3
+    counted["n"] = 0
+    same(execute(model, runs, folder=tmp_path / "s", budget=BUDGET), whole)
+    assert counted["n"] == 0
+
+
+def test_two_chunks_that_changed_places_are_computed_again(model, pairs, tmp_path, counted):
+    runs = runs_on(pairs)[:17]
+    whole = execute(model, runs, folder=tmp_path / "s", budget=BUDGET)
+    files = chunks(tmp_path / "s")
+    contents = [path.read_bytes() for path in files]
+    for path, data in zip(files, contents[1:] + contents[:1], strict=True):
+        path.write_bytes(data)
+    counted["n"] = 0
+    same(execute(model, runs, folder=tmp_path / "s", budget=BUDGET), whole)
+    assert counted["n"] >= len(files)
+
+
+def test_a_disk_that_is_full_keeps_what_was_finished(model, pairs, tmp_path, monkeypatch, counted):
+    planned = plan(model, runs_on(pairs)[:9], budget=BUDGET)
+    whole = Local(progress=False).run(planned, model)
+    original, written = _files.os.replace, []
+
+    def replace(source, target):
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(target)
+        original(source, target)
+
+    monkeypatch.setattr(_files.os, "replace", replace)
+    with pytest.raises(ArtefactError, match=r"No space left.*free some space"):
+        Local(progress=False, folder=tmp_path / "s").run(planned, model)
+    monkeypatch.undo()
+    assert len(chunks(tmp_path / "s")) == 3
+    same(Local(progress=False, folder=tmp_path / "s").run(planned, model), whole)
+
+
+def test_another_version_computes_again(model, pairs, tmp_path, monkeypatch, counted):
+    execute(model, runs_on(pairs)[:2], folder=tmp_path / "s")
+    counted["n"] = 0
+    monkeypatch.setattr(_store, "versions", lambda: {"bkdinterp": "9.9"})
+    execute(model, runs_on(pairs)[:2], folder=tmp_path / "s")
+    assert counted["n"] > 0
 
 
 def test_attribution_resumes(model, pairs, tmp_path, counted):
@@ -175,14 +270,14 @@ def test_kill_9(tmp_path):
         return subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=subprocess.PIPE)
 
     assert start("whole", "whole.pt").wait(300) == 0
-    n_chunks = len(list((tmp_path / "whole").glob("chunk-*")))
+    n_chunks = len(chunks(tmp_path / "whole"))
     child = start("killed", "killed.pt")
     deadline = time.monotonic() + 300
-    while len(list((tmp_path / "killed").glob("chunk-*"))) < 3 and time.monotonic() < deadline:
+    while len(chunks(tmp_path / "killed")) < 3 and time.monotonic() < deadline:
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait(60)
-    assert 3 <= len(list((tmp_path / "killed").glob("chunk-*"))) < n_chunks
+    assert 3 <= len(chunks(tmp_path / "killed")) < n_chunks
     assert not (tmp_path / "killed.pt").exists()
     assert start("killed", "killed.pt").wait(300) == 0
     assert torch.equal(torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "killed.pt"))
