@@ -8,15 +8,16 @@ from bkdinterp.engine._finite import check_finite
 from bkdinterp.engine._local import Local
 from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
 from bkdinterp.engine._run import Run, RunResult
-from bkdinterp.errors import PlanError
+from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.model import as_model
+from bkdinterp.values import as_path
 
 
 def execute(
     model: Any,
     runs: Sequence[Run],
     *,
-    budget: int = DEFAULT_BUDGET,
+    budget: Any = DEFAULT_BUDGET,
     executor: Any = None,
     folder: str | Path | None = None,
     finite: bool = True,
@@ -26,22 +27,27 @@ def execute(
     Args:
         model: a ``Model``.
         runs: what to compute.
-        budget: bytes for one chunk.
+        budget: bytes for one chunk, a positive number.
         executor: instead of ``model.executor`` (None: locally).
-        folder: save chunk after chunk there, and go on from what it holds; one folder serves many calls.
+        folder: finished chunks are kept there and taken up again; one folder serves many calls, other runs, models and
+            budgets among them. It takes the place of the executor's own.
         finite: refuse scores that are NaN and activations that are NaN or infinite.
 
     Raises:
         SweepInterrupted: Ctrl-C; it carries what was finished.
-        ArtefactError: a folder that cannot be written to, or that holds something else.
-        PlanError: a folder, and an executor of a kind that keeps no chunks; or results that are not finite.
+        ArtefactError: the folder holds something else than finished work, or cannot be written to.
+        PlanError: as `plan`; a folder and an executor that keeps no finished work; or results that are not finite.
     """
     as_model(model, "execute")
     chosen = executor or model.executor or Local()
     if folder is not None:
-        if not hasattr(chosen, "keeping"):
-            raise PlanError(f"folder={str(folder)!r}: {chosen!r} keeps no chunks; leave out folder=.")
-        chosen = chosen.keeping(folder)
+        path = as_path(folder, "folder", error=ArtefactError)
+        if not hasattr(chosen, "in_folder"):
+            raise PlanError(
+                f"folder={str(path)!r} with {chosen!r}, which keeps no finished work; leave out folder=, or use "
+                "bk.Local() or bk.Remote()."
+            )
+        chosen = chosen.in_folder(path)
     results = chosen.run(plan(model, runs, budget=budget), model)
     if finite:
         check_finite(runs, results)

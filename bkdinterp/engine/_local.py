@@ -1,8 +1,9 @@
 """Local: runs a plan's chunks on this machine, one trace per forward pass, and assembles the results."""
 
+import copy
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import nnsight
 import torch
@@ -14,7 +15,7 @@ from bkdinterp.engine._cost import measure_speed
 from bkdinterp.engine._plan import Chunk, Plan
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._sweep import Sweep
-from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
+from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
 from bkdinterp.model._running import running
 from bkdinterp.progress import duration, shown, track
 from bkdinterp.values import as_path
@@ -55,31 +56,44 @@ class Executor(ABC):
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
         """One result per run, in the runs' order."""
 
+    def in_folder(self, folder: Path) -> Self:
+        """The same executor, with its finished work kept in ``folder``.
+
+        Raises:
+            PlanError: it keeps none.
+        """
+        raise PlanError(f"folder={str(folder)!r}: {self!r} keeps no finished work; leave out folder=.")
+
 
 class Local(Executor):
     """Runs chunk after chunk in this process, without gradients and in eval mode; threads on one model queue.
 
     Args:
         progress: show a progress bar for plans of more than a few chunks.
-        folder: save each chunk's output there as it finishes, and start from what is there. A kill at any moment loses
-            the chunk in work; the unedited run that later chunks lean on is computed again. One folder serves any number
-            of plans and models.
+        folder: save each chunk's output there as it finishes, and start from what is there; one folder serves any number
+            of plans and models. A kill at any moment loses the chunk in work; the unedited run that later chunks lean on is
+            computed again.
+
+    Raises:
+        ArtefactError: a folder that is no path.
     """
 
     def __init__(self, *, progress: bool = True, folder: str | Path | None = None) -> None:
         self.progress = progress
         self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
 
-    def keeping(self, folder: str | Path) -> "Local":
-        """The same executor with another folder."""
-        return Local(progress=self.progress, folder=folder)
+    def in_folder(self, folder: Path) -> Self:
+        """The same executor, with its finished work kept in ``folder``."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
 
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
         """One result per run. Costs ``plan.cost``, less what the folder holds.
 
         Raises:
             SweepInterrupted: Ctrl-C; it carries what was finished.
-            ArtefactError: the folder cannot be written to, or holds something else.
+            ArtefactError: the folder holds something else than finished work, or cannot be written to.
             RemoteError: the model was loaded for a server and has no weights here.
         """
         if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:

@@ -29,6 +29,7 @@ from bkdinterp.metrics import SCORES, Score
 from bkdinterp.model import Architecture, as_model, check_origins
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PromptBuilder
+from bkdinterp.values import as_number
 
 Chunk = dict[str, Any]
 DEFAULT_BUDGET = 2**30
@@ -73,13 +74,14 @@ class Plan:
 
 
 @plain_torch()
-def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, naive: bool = False) -> Plan:
+def plan(model: Planned, runs: Sequence[Run], *, budget: Any = DEFAULT_BUDGET, naive: bool = False) -> Plan:
     """Lay out runs as chunks of one forward pass each (a generating chunk: one per new token).
 
     Args:
         model: anything with an architecture and a prompt builder.
         runs: what to compute.
-        budget: bytes that one chunk's logits and activations may take (estimate; at least one row always runs).
+        budget: bytes that one chunk's logits and activations may take (estimate; at least one row always runs); a
+            positive number.
         naive: one run per chunk, no sharing.
 
     Raises:
@@ -90,8 +92,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: int = DEFAULT_BUDGET, n
         ArtefactError: an intervention with another model's numbers (means, activations, a vector, directions).
     """
     as_model(model, "plan")
-    if budget <= 0:
-        raise PlanError(f"budget={budget} must be a positive number of bytes, e.g. 2**30.")
+    budget = as_number(budget, "budget", low=1, error=PlanError)
     nodes = build_graph(runs)
     _check_numbers(model, nodes)
     scores = _scores(nodes, model)

@@ -6,12 +6,13 @@ generation stay on the server while a request runs; scores, reads and generated 
 ``engine/program.py`` and the scores' source are sent; the server needs nothing of this package.
 """
 
+import copy
 import json
 import re
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nnsight
 from nnsight import CONFIG, ndif
@@ -19,18 +20,18 @@ from nnsight.intervention.backends.display import StatusDisplay
 from nnsight.intervention.backends.remote import RemoteBackend
 
 from bkdinterp.engine import program
+from bkdinterp.engine._address import Secret, environment_key, redacted, split_key, warn_in_clear
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._local import Executor, Traceable
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._run import RunResult
-from bkdinterp.engine._secrets import redacted, warn_of_clear_text, without_key
 from bkdinterp.engine._sweep import Sweep
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
 from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.model import Architecture
 from bkdinterp.progress import track
-from bkdinterp.values import as_path
+from bkdinterp.values import as_number, as_path
 
 _SENT = frozenset({program.__name__, score_functions.__name__})
 
@@ -39,21 +40,22 @@ class Remote(Executor):
     """Runs a plan on an NDIF server, without gradients; nothing runs here.
 
     Args:
-        host: address of the server, ``"http://..."``; None takes nnsight's setting (``NDIF_HOST``, or the public
-            service).
-        api_key: your key there; None takes nnsight's setting (``NDIF_API_KEY``, or the one you logged in with).
+        host: address of the server, ``"https://..."``; None takes nnsight's setting (``NDIF_HOST``, or the public
+            service). Of ``https://user:KEY@host`` the key is taken, and never shown.
+        api_key: your key there; None takes nnsight's setting (``NDIF_API_KEY``, or the one you logged in with). It stands in
+            no repr, message or pickle: a copy in another process asks for it in its environment. With http to another
+            machine a warning says that it goes unencrypted.
         deployed: hub id (or folder, on the server's machine) of the checkpoint that the server has deployed, where it
             is not the model's own id: a checkpoint with your adapter merged into it.
-        folder: keeps the answer to every finished request, so that work that was killed is taken up there. The
-            answers belong to this server and checkpoint id; delete the folder when the weights behind them change.
+        folder: keeps the answer to every finished request, so that work that was killed is taken up there; one folder
+            serves any number of plans. The answers belong to this server and checkpoint id; delete the folder when the
+            weights behind them change.
         progress: show a progress bar for more than a few requests.
         timeout: seconds to wait for the server's first sign of life.
 
-    The key stays in memory: a repr, an error, a copy on disk (pickle) and what is in ``folder`` never hold it. An object
-    read back takes nnsight's setting.
-
     Raises:
-        RemoteError: not a valid address.
+        RemoteError: an address that is none, or a timeout that is no number.
+        ArtefactError: a folder that is no path.
     """
 
     # What `Model.load` asks: whether the weights are needed here.
@@ -69,37 +71,28 @@ class Remote(Executor):
         progress: bool = True,
         timeout: float = 10.0,
     ) -> None:
-        if host is not None and not host.startswith(("http://", "https://")):
-            raise RemoteError(
-                f"{redacted(host)!r} is not a valid address; it must start with http:// or https://."
-            )
+        given = None
+        if host is not None:
+            host, given = split_key(host)
         self.host = host
-        self.api_key = api_key
+        self._secret = Secret(api_key or given)
         self.deployed = deployed
         self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
         self.progress = progress
-        self.timeout = timeout
+        self.timeout = as_number(timeout, "timeout", low=0, error=RemoteError)
+        if host is not None:
+            warn_in_clear(host, self.api_key or environment_key())
 
-    def keeping(self, folder: str | Path | None) -> "Remote":
-        """The same executor with another folder."""
-        return Remote(
-            self.host,
-            self.api_key,
-            deployed=self.deployed,
-            folder=folder,
-            progress=self.progress,
-            timeout=self.timeout,
-        )
+    @property
+    def api_key(self) -> str | None:
+        """The key that was given; None where nnsight's setting counts."""
+        return self._secret.reveal()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Remote":
-        return self.keeping(self.folder)
-
-    def __copy__(self) -> "Remote":
-        return self.keeping(self.folder)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A pickle lies about in caches and logs.
-        return self.__dict__ | {"api_key": None, "host": None if self.host is None else redacted(self.host)}
+    def in_folder(self, folder: Path) -> Self:
+        """The same server, with its finished work kept in ``folder``."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
 
     def requests(self, plan: Plan) -> int:
         """How many requests a plan takes when the folder holds nothing of it; asks nobody."""
@@ -119,13 +112,12 @@ class Remote(Executor):
             nnsight.register(module)
         ndif.pull_env()
         check_functions(plan)
-        host = (self.host or CONFIG.API.HOST).rstrip("/")
-        warn_of_clear_text(host, bool(self.api_key or CONFIG.API.APIKEY))
+        host, given = split_key(self.host or CONFIG.API.HOST)
+        secret = self.api_key or given
+        if self.host is None:
+            warn_in_clear(host, self.api_key or environment_key())
         key = self._model_key(model)
-        # One folder serves all the plans of a method.
-        kept = None
-        if self.folder is not None:
-            kept = Sweep(self.folder, plan, f"{redacted(host)} {key}")
+        kept = None if self.folder is None else Sweep(self.folder, plan, f"{host} {key}")
         architecture: Architecture = model.architecture  # type: ignore[attr-defined]
         store = Store(plan, model.dtype)
         groups = requests(plan)
@@ -145,7 +137,9 @@ class Remote(Executor):
                         self._reach(host)
                         reached = True
                     jobs = [Job.of(store.resolve(plan.chunks[i]), plan.scores, architecture) for i in group]
-                    finished = [received(answer, model.dtype) for answer in self._ask(model, jobs, host, key)]
+                    finished = [
+                        received(answer, model.dtype) for answer in self._ask(model, jobs, host, key, secret)
+                    ]
                     for i, (out, tokens) in zip(group, finished, strict=True):
                         if kept is not None:
                             kept.save(i, out, tokens)
@@ -156,16 +150,21 @@ class Remote(Executor):
             raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
         return store.results()
 
-    def _ask(self, model: Traceable, jobs: list[Job], host: str, key: str) -> list[Output]:
+    def _ask(
+        self, model: Traceable, jobs: list[Job], host: str, key: str, secret: str | None
+    ) -> list[Output]:
         """One request."""
         env = getattr(model.nn, "_remoteable_get_env", dict)()
         # A backend of our own carries address and key, so that nnsight's global settings stay as they are.
-        backend = RemoteBackend(key, host=host, api_key=self.api_key, env=env)
+        backend = RemoteBackend(key, host=host, api_key=secret, env=env)
         backend.display = StatusDisplay(enabled=False)
         try:
             return _session(model.nn, backend, [job.chunk for job in jobs], [job.score for job in jobs])
         except Exception as error:  # sockets, HTTP, JSON and the server's own errors come in many kinds
-            raise RemoteError(without_key(_explain(error, redacted(host), key), self.api_key)) from None
+            text = redacted(_explain(error, host, key), secret, environment_key())
+            # What caused it may hold request headers: it is named, and not carried along.
+            cause = error if redacted(repr(error), secret, environment_key()) == repr(error) else None
+            raise RemoteError(text) from cause
 
     def _reach(self, host: str) -> None:
         try:
@@ -178,7 +177,7 @@ class Remote(Executor):
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
         raise RemoteError(
-            f"No NDIF server answers at {redacted(host)} ({reason}). Check Remote(host=...) or NDIF_HOST, and the network."
+            f"No NDIF server answers at {host} ({reason}). Check Remote(host=...) or NDIF_HOST, and the network."
         )
 
     def _check_adapter(self, model: Traceable) -> None:
@@ -211,7 +210,7 @@ class Remote(Executor):
         return f"{kind.__module__}.{kind.__qualname__}:{json.dumps(identity)}"
 
     def __repr__(self) -> str:
-        about = [repr(redacted(self.host))] if self.host else []
+        about = [repr(self.host)] if self.host else []
         about += [f"deployed={self.deployed!r}"] if self.deployed else []
         about += [f"folder={str(self.folder)!r}"] if self.folder else []
         return f"Remote({', '.join(about)})"

@@ -11,7 +11,7 @@ from bkdinterp.engine import digest_of
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
-from bkdinterp.results import write_atomic
+from bkdinterp.results import write_whole
 from bkdinterp.values import as_path
 
 Objective = Callable[[Intervention], float]
@@ -164,7 +164,7 @@ def _drop_broken_tail(journal: Path) -> None:
     while whole and not _is_entry(lines[whole - 1]):
         whole -= 1
     if whole < len(lines):
-        write_atomic(journal, b"".join(lines[:whole]))
+        write_whole(journal, lambda fresh: fresh.write_bytes(b"".join(lines[:whole])))
 
 
 def _is_entry(line: bytes) -> bool:

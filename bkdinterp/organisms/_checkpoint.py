@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.results import write_atomic
+from bkdinterp.results import write_whole
 from bkdinterp.values import as_path
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -34,7 +34,7 @@ def save_checkpoint(
         tensors |= {f"{moment}/{name}": optimiser.state[p][moment].contiguous() for moment in _MOMENTS}
     metadata = {"key": key, "losses": json.dumps(losses), "sha256": _hash(key, losses, tensors)}
     target = as_path(path, "checkpoint", error=ArtefactError)
-    write_atomic(target, lambda fresh: save_file(tensors, fresh, metadata=metadata))
+    write_whole(target, lambda fresh: save_file(tensors, fresh, metadata=metadata))
 
 
 def load_checkpoint(

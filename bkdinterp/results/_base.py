@@ -15,11 +15,13 @@ from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.reprs import LIMIT, cut
-from bkdinterp.results._check import check_fields
 from bkdinterp.results._codec import decode, encode
+from bkdinterp.results._fields import check_fields
+from bkdinterp.results._files import disk
 from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.results._folder import JSON, read_header, read_tensors, write_folder
 from bkdinterp.results._html import html_table
+from bkdinterp.values import as_path
 
 ResultT = TypeVar("ResultT", bound="Result")
 
@@ -94,13 +96,15 @@ class Result(ABC):
         An earlier result in ``folder`` is replaced, other files in it are kept.
 
         Raises:
-            ArtefactError: ``folder`` is a file, or has content but no result; or a field cannot be saved.
+            ArtefactError: ``folder`` is a file, or has content but no result; a field cannot be saved; or the disk is full or
+                cannot be written to (an earlier result is then still there).
         """
-        target = Path(folder).expanduser()
+        target = as_path(folder, "folder", error=ArtefactError)
         content, tensors = self._to_json()
         header = {"class": type(self).__name__, "schema_version": self.schema_version, "fields": content}
-        # resolve(): "." and ".." have no name to put a sibling beside.
-        write_folder(target.resolve(), header, tensors)
+        with disk(target):  # resolve(): "." and ".." have no name to put a sibling beside
+            resolved = target.resolve()
+        write_folder(resolved, header, tensors)
         return target
 
     @classmethod
@@ -113,9 +117,10 @@ class Result(ABC):
             strict: raise when model, revision, adapter, dtype or template differ from ``expect``.
 
         Raises:
-            ArtefactError: a missing or damaged file, another class, another schema version, or another model.
+            ArtefactError: a missing or damaged file, another class, another schema version, another model, or fields of
+                other types, shapes or lengths than the class has.
         """
-        path = Path(folder).expanduser()
+        path = as_path(folder, "folder", error=ArtefactError)
         header = read_header(path)
         saved = cls._saved_class(header, path / JSON)
         if header.get("schema_version") != saved.schema_version:
@@ -129,7 +134,7 @@ class Result(ABC):
             result = saved._from_json(header["fields"], tensors)
             check_fields(result)
             result.validate()
-            repr(result)
+            repr(result)  # what it is made of must at least be printable
         except ArtefactError as error:
             raise ArtefactError(f"{path / JSON}: {error}") from error
         # Whatever a constructor says about wrong content is, here, damage to the file.

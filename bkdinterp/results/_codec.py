@@ -9,11 +9,15 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
 import torch
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.metrics import Outcome, Payload
+from bkdinterp.results._fields import check_fields
+from bkdinterp.results._files import LARGEST
 from bkdinterp.results._fingerprint import Fingerprint
+from bkdinterp.results._tensors import as_saved
 from bkdinterp.sites import Component, HeadId, HeadSet, Site, Where
 from bkdinterp.stats import Comparison, Interval
 
@@ -47,11 +51,18 @@ def encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
         ArtefactError: a value of a type that has no JSON form, naming the field.
     """
     if isinstance(value, torch.Tensor):
-        # A copy of its own: safetensors refuses views that share memory.
-        tensors[name] = value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+        # {"a": {"b": x}, "a.b": y} would give two tensors one name.
+        while name in tensors:
+            name += "'"
+        tensors[name] = as_saved(value)
         return {"$tensor": name}
     if isinstance(value, Enum) or (type(value).__name__ in _VALUES and not isinstance(value, type)):
         return _encode_object(value, name, tensors)
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        plain = {"b": bool, "f": float}.get(value.dtype.kind, int)
+        value = plain(value)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ArtefactError(f"Field {name!r} holds an integer of more than 64 bits, which has no saved form.")
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -79,7 +90,7 @@ def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Inverse of `encode`.
 
     Raises:
-        ArtefactError: a missing tensor, or a class that is not registered.
+        ArtefactError: a missing tensor, a class that is not registered, or one whose fields are of other types.
     """
     if isinstance(value, list):
         return [decode(item, tensors) for item in value]
@@ -91,7 +102,7 @@ def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     content = value[tag]
     decoders: dict[str, Callable[[], Any]] = {
         "$tensor": lambda: _tensor(content, tensors),
-        "$float": lambda: float(content),
+        "$float": lambda: {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[content],
         "$tuple": lambda: tuple(decode(item, tensors) for item in content),
         "$items": lambda: {decode(k, tensors): decode(v, tensors) for k, v in content},
         "$type": lambda: _decode_object(content, value["value"], tensors),
@@ -126,7 +137,10 @@ def _decode_object(class_name: str, body: Any, tensors: dict[str, torch.Tensor])
     content = decode(body, tensors)
     if issubclass(cls, Enum):
         return cls(content)
-    return cls.from_dict(content) if _has_dict(cls) else cls(**content)
+    value = cls.from_dict(content) if _has_dict(cls) else cls(**content)
+    if is_dataclass(value):
+        check_fields(value)
+    return value
 
 
 def _tensor(name: str, tensors: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -15,16 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.results._atomic import drop_stale_parts, is_part, write_atomic
 from bkdinterp.results._codec import decode, encode
 from bkdinterp.results._digest import digest_of
+from bkdinterp.results._files import disk, loads, read_json, temporary, tidy, write_text, write_whole
 from bkdinterp.results._fingerprint import versions
+from bkdinterp.results._tensors import content_hash, read_file
 from bkdinterp.values import as_path, shown
 
 FORMAT = "bkdinterp-item/1"
@@ -105,7 +104,7 @@ class Store:
                 text = json.dumps(document | {"sha256": _json_hash(name, known, value)}, allow_nan=False)
             except (TypeError, ValueError, RecursionError) as error:
                 raise ArtefactError(f"{name} gave a value that is no JSON: {error}.") from error
-            write_atomic(path, text + "\n")
+            write_text(path, text + "\n")
             # As it will be read: tuples are lists from now on, keys are strings.
             return Item(json.loads(text)["value"], dict(notes or {}))
         tensors: dict[str, Tensor] = {}
@@ -118,8 +117,8 @@ class Store:
             "notes": dict(notes or {}),
         }
         metadata = {"item": json.dumps(document, allow_nan=False)}
-        metadata["sha256"] = _hash(metadata["item"], tensors)
-        write_atomic(path, lambda target: save_file(tensors, target, metadata=metadata))
+        metadata["sha256"] = content_hash(metadata["item"], tensors)
+        write_whole(path, lambda target: save_file(tensors, target, metadata=metadata))
         return Item(decode(content, tensors), dict(notes or {}))
 
     def has(self, name: str, key: Any) -> bool:
@@ -147,24 +146,21 @@ class Store:
     @cached_property
     def _marked(self) -> Path:
         mark = self.root / MARK
-        try:
+        with disk(self.root, "choose a folder that can be made and written to"):
             if self.root.exists() and not self.root.is_dir():
                 raise ArtefactError(
                     f"{self.root} is a file; folder= names a folder, which is made if need be."
                 )
-            if not mark.exists():
-                if self.root.is_dir():
-                    self._refuse_strangers()
-                write_atomic(mark, json.dumps({"format": FORMAT}) + "\n")
-            drop_stale_parts(self.root)
-        except OSError as error:
-            raise ArtefactError(
-                f"Cannot use folder={str(self.root)!r}: {error.strerror or error}. Name another folder."
-            ) from error
+            if mark.exists():
+                tidy(self.root)
+                return mark
+            if self.root.is_dir():
+                self._refuse_strangers()
+        write_text(mark, json.dumps({"format": FORMAT}) + "\n")
         return mark
 
     def _refuse_strangers(self) -> None:
-        strangers = sorted(p.name for p in self.root.iterdir() if not is_part(p) and p.name != MARK)
+        strangers = sorted(p.name for p in self.root.iterdir() if not temporary(p) and p.name != MARK)
         if strangers:
             old = (
                 " It is of an earlier bkdinterp, whose work cannot be taken up."
@@ -190,31 +186,20 @@ class Store:
         try:
             if self.as_json:
                 return _read_json(path, name, known)
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
-            if metadata["sha256"] != _hash(metadata["item"], tensors):
+            metadata, tensors = read_file(path)
+            if metadata["sha256"] != content_hash(metadata["item"], tensors):
                 return None
-            document = json.loads(metadata["item"])
+            document = loads(metadata["item"])
             if (document["format"], document["name"], document["key"]) != (FORMAT, name, known):
                 return None
             return Item(decode(document["value"], tensors), document["notes"])
-        except (
-            OSError,
-            SafetensorError,
-            ArtefactError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            RecursionError,
-        ):
+        except (OSError, ArtefactError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             # Absent, or damaged on disk: computing it again is all that is needed.
             return None
 
 
 def _read_json(path: Path, name: str, known: Any) -> Item | None:
-    notes = json.loads(path.read_text(encoding="utf-8"))
+    notes = read_json(path)
     form, value = notes.pop("format"), notes.pop("value")
     # Pieces that were shipped before there were hashes say "settings".
     early = form == EARLY_FORMAT
@@ -236,13 +221,3 @@ def _canonical(value: Any) -> str:
 
 def _json_hash(name: str, key: Any, value: Any) -> str:
     return hashlib.sha256(_canonical([name, key, value]).encode()).hexdigest()
-
-
-def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

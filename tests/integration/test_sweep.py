@@ -1,23 +1,30 @@
 """Sweeps: killed at any moment they resume to the same numbers, and Ctrl-C leaves what was finished."""
 
+import copy
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import bkdinterp as bk
-from bkdinterp.engine import Local, Run, execute, plan, program
+from bkdinterp.engine import Executor, Local, Run, execute, plan, program
 from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
 from bkdinterp.interventions import Read, ZeroAblate
+from bkdinterp.results import _files, _store
 from bkdinterp.sites import Site
 
 BUDGET = 60_000
+
+
+def chunks(folder):
+    """Files of finished chunks."""
+    return sorted(folder.rglob("chunk-*"))
 
 
 def runs_on(pairs):
@@ -67,7 +74,7 @@ def test_every_stop_resumes_to_the_same_numbers(model, pairs, tmp_path, counted)
         with pytest.raises(SweepInterrupted) as caught:
             Local(progress=False, folder=folder).run(planned, model)
         assert caught.value.total == n_chunks
-        assert len(list(folder.rglob("chunk-*"))) == caught.value.done < n_chunks
+        assert len(chunks(folder)) == caught.value.done < n_chunks
         counted.update(n=0, fail_at=None)
         same(Local(progress=False, folder=folder).run(planned, model), whole)
         # The chunk in work, and at most one unedited run (or, generating, the steps of that one chunk).
@@ -90,60 +97,52 @@ def test_partial_results_hold_what_was_finished(model, pairs, counted):
     assert torch.equal(partial[seen], complete[seen])
 
 
-def test_one_folder_serves_many_plans_and_executors(model, pairs, tmp_path, counted):
+def test_one_folder_serves_other_runs_models_and_budgets(model, pairs, tmp_path, counted):
     runs = runs_on(pairs)[:5]
-    folder = tmp_path / "a"
-    whole = execute(model, runs, folder=folder)
-    part = execute(model, runs[:4], folder=folder, executor=Local(progress=False))
+    other = bk.Model.from_module(copy.deepcopy(model.module), model.tokenizer)
+    with torch.no_grad():
+        next(other.module.parameters()).mul_(1.5)
+    jobs = [(model, runs, 2**30), (model, runs[:4], 2**30), (model, runs, BUDGET), (other, runs, 2**30)]
+    whole = [execute(m, r, budget=b) for m, r, b in jobs]
+    for (m, r, b), plain in zip(jobs, whole, strict=True):
+        same(execute(m, r, budget=b, folder=tmp_path / "a"), plain)
     counted["n"] = 0
-    same(execute(model, runs, folder=folder), whole)
-    same(execute(model, runs[:4], executor=Local(folder=folder)), part)
+    for (m, r, b), plain in zip(jobs, whole, strict=True):
+        same(execute(m, r, budget=b, folder=tmp_path / "a"), plain)
     assert counted["n"] == 0
 
 
-def test_an_executor_with_a_folder_serves_methods_with_several_plans(model, pairs, tmp_path, counted):
-    kept = replace(model, executor=Local(progress=False, folder=tmp_path / "s"))
-    grader = bk.OutcomeGrader(model, 5.0, 1)
-    found = [bk.evaluate(kept, pairs, max_new_tokens=12, grader=grader) for _ in range(2)]
-    assert found[0].texts == found[1].texts
-    torch.testing.assert_close(found[0].nll, found[1].nll, rtol=0, atol=0, equal_nan=True)
-    counted["n"] = 0
-    bk.Attribution(kept, budget=BUDGET).heads(pairs)
-    assert counted["n"] > 0
-    counted["n"] = 0
-    bk.Attribution(kept, budget=BUDGET).heads(pairs)
-    assert counted["n"] == 0
-
-
-def test_a_folder_of_other_content_is_refused(model, pairs, tmp_path):
+def test_a_folder_of_something_else_is_refused(model, pairs, tmp_path):
+    runs = runs_on(pairs)[:5]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ArtefactError, match="not empty"):
-        execute(model, runs_on(pairs)[:5], folder=tmp_path / "b")
-    (tmp_path / "early").mkdir()
-    (tmp_path / "early" / "plan.json").write_text("{}", encoding="utf-8")
+        execute(model, runs, folder=tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "plan.json").write_text('{"format": "bkdinterp-sweep/1"}', encoding="utf-8")
     with pytest.raises(ArtefactError, match="earlier bkdinterp"):
-        execute(model, runs_on(pairs)[:5], folder=tmp_path / "early")
+        execute(model, runs, folder=tmp_path / "c")
 
-    class Own:
+
+def test_the_folder_goes_to_whatever_executor(model, pairs, tmp_path, counted):
+    class Bare(Executor):
         def run(self, plan, model):
-            return ()
+            raise AssertionError("ran")
 
-    with pytest.raises(PlanError, match="keeps no chunks"):
-        execute(model, runs_on(pairs)[:5], folder=tmp_path / "c", executor=Own())
+    runs = runs_on(pairs)[:2]
+    with pytest.raises(PlanError, match="keeps no finished work"):
+        execute(model, runs, folder=tmp_path / "a", executor=Bare())
+    execute(model, runs, folder=tmp_path / "a", executor=Local(progress=False))
+    counted["n"] = 0
+    execute(model, runs, executor=Local(folder=tmp_path / "a"))
+    execute(model, runs, executor=Local(folder=tmp_path / "b"), folder=tmp_path / "a")
+    assert counted["n"] == 0 and not (tmp_path / "b").exists()
 
 
-def test_what_a_killed_process_left_behind_is_no_content(model, pairs, tmp_path):
-    (tmp_path / "s").mkdir()
-    (tmp_path / "s" / ".bkdinterp-store.json.1a2b3c4d.part").write_text("{", encoding="utf-8")
-    execute(model, runs_on(pairs)[:1], folder=tmp_path / "s")
-
-
-def test_home_is_expanded(model, pairs, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    execute(model, runs_on(pairs)[:1], folder="~/kept")
-    assert (tmp_path / "kept").is_dir() and not (tmp_path / "~").exists()
+@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1, 0, "1GB", None, True])
+def test_a_budget_that_is_no_number_of_bytes(model, pairs, budget):
+    with pytest.raises(PlanError, match="budget"):
+        execute(model, runs_on(pairs)[:1], budget=budget)
 
 
 def named_alike(value):
@@ -156,32 +155,14 @@ def named_alike(value):
 @pytest.mark.parametrize(
     "caught", [(1.0, 2.0), (torch.tensor(1.0), torch.tensor(2.0))], ids=["number", "tensor"]
 )
-def test_another_score_of_the_same_name_is_other_work(model, pairs, tmp_path, caught):
-    first, second = ([Run(pairs.triggered, score=named_alike(value))] for value in caught)
-    (kept,) = execute(model, first, folder=tmp_path / "s")
-    assert kept.scores.tolist() == [1.0] * len(pairs)
+def test_another_score_of_the_same_name_is_computed(model, pairs, tmp_path, counted, caught):
+    for value in caught:
+        (found,) = execute(model, [Run(pairs.triggered, score=named_alike(value))], folder=tmp_path / "s")
+        assert found.scores.tolist() == [float(value)] * len(pairs)
+    counted["n"] = 0
     # A new function of the same code and values is the same score.
-    same(execute(model, [Run(pairs.triggered, score=named_alike(caught[0]))], folder=tmp_path / "s"), [kept])
-    (other,) = execute(model, second, folder=tmp_path / "s")
-    assert other.scores.tolist() == [2.0] * len(pairs)
-
-
-HELPERS = """
-def helper(logits):
-    return logits[:, 0, 0] * 0 + {value}
-
-def score(logits, targets, mask, base=None):
-    return helper(logits)
-"""
-
-
-def test_a_helper_of_a_score_counts(model, pairs, tmp_path):
-    """The score itself is the same to the letter; what it calls is not."""
-    for value in (1.0, 2.0):
-        around = {"__name__": "mine"}
-        exec(HELPERS.format(value=value), around)
-        (found,) = execute(model, [Run(pairs.triggered, score=around["score"])], folder=tmp_path / "s")
-        assert found.scores.tolist() == [value] * len(pairs)
+    execute(model, [Run(pairs.triggered, score=named_alike(caught[0]))], folder=tmp_path / "s")
+    assert counted["n"] == 0
 
 
 def test_a_file_is_no_folder(model, pairs, tmp_path):
@@ -190,27 +171,66 @@ def test_a_file_is_no_folder(model, pairs, tmp_path):
         execute(model, runs_on(pairs)[:1], folder=tmp_path / "s")
 
 
-def test_a_damaged_chunk_is_computed_again(model, pairs, tmp_path):
-    runs = runs_on(pairs)[:9]
-    whole = execute(model, runs, folder=tmp_path / "s")
-    chunk = sorted((tmp_path / "s").rglob("chunk-*"))[-1]
-    chunk.write_bytes(chunk.read_bytes()[:20])
-    same(execute(model, runs, folder=tmp_path / "s"), whole)
-    assert len(chunk.read_bytes()) > 20
+def cut(path):
+    path.write_bytes(path.read_bytes()[:20])
 
 
-def test_a_flipped_bit_and_swapped_chunks_are_noticed(model, pairs, tmp_path):
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 64  # in a number: safetensors alone does not notice
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_chunk_is_computed_again(model, pairs, tmp_path, damage, counted):
     runs = runs_on(pairs)[:9]
     whole = execute(model, runs, folder=tmp_path / "s", budget=BUDGET)
-    chunks = sorted((tmp_path / "s").rglob("chunk-*"))
-    assert len(chunks) > 2
-    content = bytearray(chunks[-1].read_bytes())
-    content[-3] ^= 0x40  # in the numbers
-    chunks[-1].write_bytes(bytes(content))
-    first, second = chunks[0].read_bytes(), chunks[1].read_bytes()
-    chunks[0].write_bytes(second)
-    chunks[1].write_bytes(first)
+    damage(chunks(tmp_path / "s")[-1])
+    counted["n"] = 0
     same(execute(model, runs, folder=tmp_path / "s", budget=BUDGET), whole)
+    assert 0 < counted["n"] <= 3
+    counted["n"] = 0
+    same(execute(model, runs, folder=tmp_path / "s", budget=BUDGET), whole)
+    assert counted["n"] == 0
+
+
+def test_two_chunks_that_changed_places_are_computed_again(model, pairs, tmp_path, counted):
+    runs = runs_on(pairs)[:17]
+    whole = execute(model, runs, folder=tmp_path / "s", budget=BUDGET)
+    files = chunks(tmp_path / "s")
+    contents = [path.read_bytes() for path in files]
+    for path, data in zip(files, contents[1:] + contents[:1], strict=True):
+        path.write_bytes(data)
+    counted["n"] = 0
+    same(execute(model, runs, folder=tmp_path / "s", budget=BUDGET), whole)
+    assert counted["n"] >= len(files)
+
+
+def test_a_disk_that_is_full_keeps_what_was_finished(model, pairs, tmp_path, monkeypatch, counted):
+    planned = plan(model, runs_on(pairs)[:9], budget=BUDGET)
+    whole = Local(progress=False).run(planned, model)
+    original, written = _files.os.replace, []
+
+    def replace(source, target):
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(target)
+        original(source, target)
+
+    monkeypatch.setattr(_files.os, "replace", replace)
+    with pytest.raises(ArtefactError, match=r"No space left.*free some space"):
+        Local(progress=False, folder=tmp_path / "s").run(planned, model)
+    monkeypatch.undo()
+    assert len(chunks(tmp_path / "s")) == 3
+    same(Local(progress=False, folder=tmp_path / "s").run(planned, model), whole)
+
+
+def test_another_version_computes_again(model, pairs, tmp_path, monkeypatch, counted):
+    execute(model, runs_on(pairs)[:2], folder=tmp_path / "s")
+    counted["n"] = 0
+    monkeypatch.setattr(_store, "versions", lambda: {"bkdinterp": "9.9"})
+    execute(model, runs_on(pairs)[:2], folder=tmp_path / "s")
+    assert counted["n"] > 0
 
 
 def test_attribution_resumes(model, pairs, tmp_path, counted):
@@ -250,14 +270,14 @@ def test_kill_9(tmp_path):
         return subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=subprocess.PIPE)
 
     assert start("whole", "whole.pt").wait(300) == 0
-    n_chunks = len(list((tmp_path / "whole").rglob("chunk-*")))
+    n_chunks = len(chunks(tmp_path / "whole"))
     child = start("killed", "killed.pt")
     deadline = time.monotonic() + 300
-    while len(list((tmp_path / "killed").rglob("chunk-*"))) < 3 and time.monotonic() < deadline:
+    while len(chunks(tmp_path / "killed")) < 3 and time.monotonic() < deadline:
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait(60)
-    assert 3 <= len(list((tmp_path / "killed").rglob("chunk-*"))) < n_chunks
+    assert 3 <= len(chunks(tmp_path / "killed")) < n_chunks
     assert not (tmp_path / "killed.pt").exists()
     assert start("killed", "killed.pt").wait(300) == 0
     assert torch.equal(torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "killed.pt"))

@@ -1,0 +1,131 @@
+"""Fields of a loaded value held against its class's annotations: types, shapes, dtypes, and axes that fields share.
+
+Only at load: what a method returns, its own code and the tests answer for; what a file says, nobody does. No forwards.
+"""
+
+import collections.abc
+import types
+from dataclasses import fields
+from enum import Enum
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from jaxtyping import AbstractArray, jaxtyped
+from torch import Tensor
+
+from bkdinterp.errors import ArtefactError
+from bkdinterp.values import shown
+
+_MAPPINGS = (dict, collections.abc.Mapping)
+_SEQUENCES = (list, collections.abc.Sequence)
+_UNIONS = (Union, types.UnionType)
+
+
+def check_fields(value: Any) -> None:
+    """Nothing, where every init field of a dataclass is what its annotation says.
+
+    Axis names are bound across the fields: ``effects: [layer head example]`` and ``base: [example]`` must agree.
+
+    Raises:
+        ArtefactError: the first field that is something else.
+    """
+    hints = _hints(type(value))
+    with jaxtyped("context"):
+        for field in fields(value):
+            if field.init:
+                _check(getattr(value, field.name), hints.get(field.name, Any), field.name)
+
+
+def same_length(**sizes: int) -> None:
+    """Nothing, where all are equal.
+
+    Raises:
+        ArtefactError: the sizes that differ, by name.
+    """
+    if len(set(sizes.values())) > 1:
+        raise ArtefactError(
+            f"the lengths of {', '.join(f'{name} ({n})' for name, n in sizes.items())} differ."
+        )
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except (NameError, TypeError):  # a name that only a type checker sees: what can be read still counts
+        return {f.name: f.type for f in fields(cls) if not isinstance(f.type, str)}
+
+
+def _check(value: Any, hint: Any, name: str) -> None:
+    if not _fits(value, hint, name):
+        found = (
+            f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else shown(value)
+        )
+        raise ArtefactError(f"field {name!r} is {found}, but must be {_words(hint)}.")
+
+
+def _fits(value: Any, hint: Any, name: str) -> bool:
+    """Whether it does; of containers the items are checked one by one, so that the message names the item."""
+    if hint is Any or isinstance(hint, TypeVar | str):
+        return True
+    if hint is None or hint is type(None):
+        return value is None
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:
+        return any(_matches(value, part, name) for part in inner)
+    if origin is Literal:
+        return any(type(value) is type(word) and value == word for word in inner)
+    if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        return isinstance(value, hint)
+    if origin is not None:
+        return _container(value, origin, inner, name)
+    return _plain(value, hint)
+
+
+def _container(value: Any, origin: Any, inner: tuple[Any, ...], name: str) -> bool:
+    if origin in _MAPPINGS:
+        if not isinstance(value, dict):
+            return False
+        for key, item in value.items():
+            _check(key, inner[0], f"{name} (a key)")
+            _check(item, inner[1], f"{name}[{shown(key)}]")
+        return True
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = (inner[0],) * len(value) if inner[1:] == (...,) else inner
+        if len(kinds) != len(value):
+            return False
+        for i, (item, kind) in enumerate(zip(value, kinds, strict=True)):
+            _check(item, kind, f"{name}[{i}]")
+        return True
+    if origin in _SEQUENCES:
+        if not isinstance(value, list | tuple):
+            return False
+        for i, item in enumerate(value):
+            _check(item, inner[0], f"{name}[{i}]")
+        return True
+    return not isinstance(origin, type) or isinstance(value, origin)
+
+
+def _plain(value: Any, hint: Any) -> bool:
+    if not isinstance(hint, type):
+        return True
+    if isinstance(value, bool):  # an int to Python, and to nobody else
+        return hint is bool or hint is object
+    if hint is float:
+        return isinstance(value, float | int)
+    if hint is int and isinstance(value, Enum):
+        return False
+    return isinstance(value, hint)
+
+
+def _matches(value: Any, hint: Any, name: str) -> bool:
+    try:
+        return _fits(value, hint, name)
+    except ArtefactError:
+        return False
+
+
+def _words(hint: Any) -> str:
+    if isinstance(hint, type):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("bkdinterp.", "")
