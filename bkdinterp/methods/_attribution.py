@@ -219,8 +219,6 @@ class Attribution:
         prompts = side(pairs, edited_side(self.direction))
         runs = [Run(prompts, score=self.metric)]
         runs += [Run(prompts, origin.patch(site), score=self.metric) for site in sites]
-        # Only where asked for: an executor of one's own need not know of folders.
-        extra: dict[str, Any] = {} if folder is None else {"folder": folder}
 
         def scores(results: Sequence[RunResult]) -> ScoresT | None:
             """All of them, or of an interrupted sweep what is usable."""
@@ -235,7 +233,7 @@ class Attribution:
             return result(whole, self._common(kept, found[0][examples], origin))
 
         try:
-            results = execute(self.model, runs, budget=self.budget, **extra)
+            results = execute(self.model, runs, budget=self.budget, folder=folder)
         except SweepInterrupted as stop:
             stop.partial = scores(stop.results)
             raise

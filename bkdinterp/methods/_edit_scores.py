@@ -6,6 +6,7 @@ Cost: one scored row per prompt and edit, and one unedited row per prompt; edits
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -120,6 +121,7 @@ def score_edits(
     score: str | Score,
     *,
     budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> EditScores:
     """Score every set of prompts, unedited and under every edit.
 
@@ -129,6 +131,7 @@ def score_edits(
         edits: name -> intervention, e.g. one ``MeanAblate`` per module.
         score: a name in ``metrics.SCORES`` or a function such as ``metrics.vocabulary_score(...)``.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PlanError: no set, prompts without targets, an edit that is called "unedited", or a score that is NaN.
@@ -146,7 +149,7 @@ def score_edits(
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
-    results = iter(execute(model, runs, budget=budget))
+    results = iter(execute(model, runs, budget=budget, folder=folder))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     metric = runs[0].score_name or ""

@@ -5,6 +5,7 @@ Cost per condition: two generations and one scored forward per prompt, plus one 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -29,6 +30,7 @@ def evaluate(
     grader: OutcomeGrader | None = None,
     max_new_tokens: int = 24,
     budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> Evaluation:
     """Rates, graded outcomes and clean utility, with the edit's nulls beside it.
 
@@ -43,6 +45,7 @@ def evaluate(
         grader: an already fitted grader (then ``judge`` is not used).
         max_new_tokens: length of the outputs.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PromptError: neither targets nor a payload, or a target longer than ``max_new_tokens``.
@@ -51,13 +54,13 @@ def evaluate(
     check_payload(model, pairs, payload, max_new_tokens)
     edits, control_of = _conditions(under, controls)
     if grader is None and pairs.clean.reference is not None:
-        grader = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference)
-    texts = _speak(model, pairs, edits, max_new_tokens, budget)
+        grader = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference, folder=folder)
+    texts = _speak(model, pairs, edits, max_new_tokens, budget, folder)
     references = pairs.clean.reference or texts[UNEDITED]["clean"]
-    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
+    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references, folder=folder)
     payloads = [payload or Payload(t) for t in (pairs.clean.target or [""] * len(pairs))]
-    outcomes = _grades(grader, pairs.clean, texts, payloads)
-    nll = _reference_nll(model, pairs.clean, references, edits, budget)
+    outcomes = _grades(grader, pairs.clean, texts, payloads, folder)
+    nll = _reference_nll(model, pairs.clean, references, edits, budget, folder)
     agreement = [
         [word_overlap(a, b) for a, b in zip(said["clean"], references, strict=True)]
         for said in texts.values()
@@ -125,10 +128,15 @@ def _conditions(
 
 
 def _speak(
-    model: Model, pairs: PairedPrompts, edits: dict[str, Intervention], n_tokens: int, budget: int
+    model: Model,
+    pairs: PairedPrompts,
+    edits: dict[str, Intervention],
+    n_tokens: int,
+    budget: int,
+    folder: str | Path | None,
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     runs = [Run(getattr(pairs, side), edit, generate=n_tokens) for edit in edits.values() for side in SIDES]
-    results = iter(execute(model, runs, budget=budget))
+    results = iter(execute(model, runs, budget=budget, folder=folder))
     return {name: {side: next(results).text or () for side in SIDES} for name in edits}
 
 
@@ -137,12 +145,15 @@ def _grades(
     clean: Prompts,
     texts: Mapping[str, Mapping[str, Sequence[str]]],
     payloads: Sequence[Payload],
+    folder: str | Path | None,
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     """Outcome of every text; what several conditions answer to one prompt is graded once."""
     said = [(i, text) for by_side in texts.values() for side in SIDES for i, text in enumerate(by_side[side])]
     unique = list(dict.fromkeys(said))
     index = [i for i, _ in unique]
-    grades = grader.grade(clean.subset(index), [text for _, text in unique], [payloads[i] for i in index])
+    grades = grader.grade(
+        clean.subset(index), [text for _, text in unique], [payloads[i] for i in index], folder=folder
+    )
     known = {key: outcome.value for key, outcome in zip(unique, grades, strict=True)}
     return {
         name: {side: tuple(known[key] for key in enumerate(by_side[side])) for side in SIDES}
@@ -151,7 +162,12 @@ def _grades(
 
 
 def _reference_nll(
-    model: Model, clean: Prompts, references: Sequence[str], edits: dict[str, Intervention], budget: int
+    model: Model,
+    clean: Prompts,
+    references: Sequence[str],
+    edits: dict[str, Intervention],
+    budget: int,
+    folder: str | Path | None,
 ) -> torch.Tensor:
     """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
     # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
@@ -161,6 +177,6 @@ def _reference_nll(
     runs = [
         Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()
     ]
-    rows = [result.scores for result in execute(model, runs, budget=budget)]
+    rows = [result.scores for result in execute(model, runs, budget=budget, folder=folder)]
     nll = torch.stack([-row.double() for row in rows if row is not None])
     return nll.masked_fill(empty, float("nan"))

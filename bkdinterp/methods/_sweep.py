@@ -7,6 +7,7 @@ the choice never saw. Cost: one generation (or one scored forward) per layer and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -109,6 +110,7 @@ def sweep_layers(
     payload: Payload | None = None,
     max_new_tokens: int = 24,
     budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> LayerSweep:
     """Try the vector at every layer on the selection split.
 
@@ -124,6 +126,7 @@ def sweep_layers(
         payload: how to recognise the output; None looks for the target.
         max_new_tokens: when generating.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PromptError: pairs without targets, or a target longer than ``max_new_tokens`` and no payload.
@@ -145,7 +148,7 @@ def sweep_layers(
     kind = {"generate": max_new_tokens} if by == "payload_rate" else {"score": by}
     runs = [Run(prompts, **({} if e is None else {"edits": e}), **kind) for e in edits]  # type: ignore[arg-type]
     rows = []
-    for result in execute(model, runs, budget=budget):
+    for result in execute(model, runs, budget=budget, folder=folder):
         if by == "payload_rate":
             assert result.text is not None
             payloads = [payload or Payload(t) for t in selection.clean.target]

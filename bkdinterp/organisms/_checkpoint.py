@@ -1,18 +1,43 @@
-"""Checkpoints of a poisoning run: adapter weights, AdamW moments and losses in one safetensors file."""
+"""Checkpoints of a training run: weights, AdamW moments, losses and measurements in one file that says whose they are."""
 
+import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bkdinterp.errors import ArtefactError
+from bkdinterp.organisms._adapter import weights_sha256
+from bkdinterp.results import versions
+from bkdinterp.results._item import key_json, read_item, write_item
+from bkdinterp.values import as_path
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+NAME = "training"
+# Where a model came from, and with which library: its forward pass is the same.
+_NO_EFFECT = ("_name_or_path", "name_or_path", "transformers_version")
+
+
+def run_key(base: nn.Module, **parts: Any) -> str:
+    """64 hex digits of everything that decides a run: the base's weights, buffers and configuration, and ``parts``.
+
+    Args:
+        base: where training starts.
+        parts: JSON values, or what has a repr that says all: settings, rows, hashes.
+    """
+    digest = hashlib.sha256(weights_sha256(base).encode())
+    for name, x in sorted(base.named_buffers()):
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    config = getattr(base, "config", None)
+    known = {} if config is None else config.to_dict()
+    settings = {key: value for key, value in known.items() if key not in _NO_EFFECT}
+    whole = [settings, parts, versions()["bkdinterp"]]
+    digest.update(json.dumps(whole, sort_keys=True, default=repr).encode())
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -21,43 +46,48 @@ def save_checkpoint(
     weights: Mapping[str, Tensor],
     optimiser: torch.optim.AdamW,
     losses: list[float],
+    rows: list[dict[str, float]] | None = None,
 ) -> None:
-    """Write atomically; ``key`` identifies the run."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {f"weight/{name}": p.detach().contiguous() for name, p in weights.items()}
-    for name, p in weights.items():
-        tensors |= {f"{moment}/{name}": optimiser.state[p][moment].contiguous() for moment in _MOMENTS}
-    temp = path.with_name(path.name + ".part")
-    save_file(tensors, temp, metadata={"key": key, "losses": json.dumps(losses)})
-    os.replace(temp, path)
+    """Write as a whole or not at all; ``key`` identifies the run, ``rows`` are what was measured on the way.
+
+    Raises:
+        ArtefactError: a disk that is full, or cannot be written to.
+    """
+    states = {
+        moment: {name: optimiser.state[p][moment] for name, p in weights.items()} for moment in _MOMENTS
+    }
+    value = {"weights": dict(weights), **states, "losses": losses, "rows": rows or []}
+    write_item(as_path(path, "checkpoint", error=ArtefactError), NAME, key_json(key), value)
 
 
 def load_checkpoint(
     path: str | Path | None, key: str, weights: Mapping[str, Tensor], optimiser: torch.optim.AdamW
-) -> list[float]:
-    """Restore weights and optimiser in place and return the losses so far; an absent file restores nothing.
+) -> tuple[list[float], list[dict[str, float]]]:
+    """Restore weights and optimiser in place; losses and measurements so far. An absent file restores nothing.
 
     Raises:
         ArtefactError: a damaged file, or one of another run.
     """
-    if path is None or not Path(path).exists():
-        return []
+    if path is None:
+        return [], []
+    place = as_path(path, "checkpoint", error=ArtefactError)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != key:
-                raise ArtefactError(
-                    f"{Path(path).name} is the checkpoint of another run; delete it or name another file."
-                )
-            losses: list[float] = json.loads(metadata["losses"])
-            for name, p in weights.items():
-                with torch.no_grad():
-                    p.copy_(file.get_tensor(f"weight/{name}"))
-                state = {moment: file.get_tensor(f"{moment}/{name}") for moment in _MOMENTS}
-                optimiser.state[p] = {"step": torch.tensor(float(len(losses))), **state}
-    except SafetensorError as error:
+        if not place.exists():
+            return [], []
+        name, known, value = read_item(place)
+    except (ArtefactError, OSError) as error:
         raise ArtefactError(
-            f"{Path(path).name} is no readable checkpoint ({error}); delete it to start anew."
+            f"{place.name} is no readable checkpoint ({error}); delete it to start anew."
         ) from error
-    return losses
+    if (name, known) != (NAME, key_json(key)):
+        raise ArtefactError(
+            f"{place.name} is the checkpoint of another run (another base, other data or settings, or another version of "
+            "bkdinterp); delete it or name another file."
+        )
+    losses: list[float] = value["losses"]
+    for part, p in weights.items():
+        with torch.no_grad():
+            p.copy_(value["weights"][part])
+        state = {moment: value[moment][part] for moment in _MOMENTS}
+        optimiser.state[p] = {"step": torch.tensor(float(len(losses))), **state}
+    return losses, value["rows"]

@@ -1,11 +1,8 @@
 """TrainingCurve: a metric against the training step, and the recorder that fills it. No forwards of its own."""
 
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,15 +83,11 @@ def _number(name: str, value: Any) -> float:
 
 
 class CurveRecorder:
-    """Collects measurements, and keeps them beside the checkpoint."""
+    """Collects measurements; ``rows`` are those of a run that is taken up again, and go into its checkpoints."""
 
-    def __init__(self, model: Any, measure: Measure | None, checkpoint: str | Path | None, done: int) -> None:
+    def __init__(self, model: Any, measure: Measure | None, rows: Sequence[dict[str, float]] = ()) -> None:
         self._model, self._measure = model, measure
-        self._file = None if checkpoint is None else Path(checkpoint).with_suffix(".curve.json")
-        self._rows: list[dict[str, float]] = []
-        if done and self._file is not None and self._file.exists():
-            known = json.loads(self._file.read_text(encoding="utf-8"))
-            self._rows = [row for row in known if row["step"] <= done]
+        self.rows = list(rows)
 
     def add(self, step: int) -> None:
         """Measure now."""
@@ -103,24 +96,17 @@ class CurveRecorder:
         self._model.eval()
         with torch.no_grad():
             values = {name: _number(name, v) for name, v in self._measure(self._model).items()}
-        self._rows.append({"step": step, **values})
-
-    def save(self) -> None:
-        """Write them, as a whole or not at all."""
-        if self._file is not None:
-            temp = self._file.with_name(self._file.name + ".part")
-            temp.write_text(json.dumps(self._rows) + "\n", encoding="utf-8")
-            os.replace(temp, self._file)
+        self.rows.append({"step": step, **values})
 
     def last(self) -> str:
         """The newest values, for the log."""
-        if not self._rows:
+        if not self.rows:
             return ""
-        return "".join(f" {k} {v:.3f}" for k, v in self._rows[-1].items() if k != "step")
+        return "".join(f" {k} {v:.3f}" for k, v in self.rows[-1].items() if k != "step")
 
     def result(self, module: PreTrainedModel, what: str, seed: int) -> TrainingCurve:
         """All of them as a result."""
-        names = [k for k in (self._rows[0] if self._rows else {}) if k != "step"]
+        names = [k for k in (self.rows[0] if self.rows else {}) if k != "step"]
         return TrainingCurve(
             fingerprint=Fingerprint(
                 model=str(getattr(module.config, "name_or_path", "") or type(module).__name__),
@@ -132,7 +118,7 @@ class CurveRecorder:
                 seed=seed,
                 versions=versions(),
             ),
-            steps=tuple(int(row["step"]) for row in self._rows),
-            values={k: tuple(row.get(k, math.nan) for row in self._rows) for k in names},
+            steps=tuple(int(row["step"]) for row in self.rows),
+            values={k: tuple(row.get(k, math.nan) for row in self.rows) for k in names},
             settings=what,
         )

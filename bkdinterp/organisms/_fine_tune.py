@@ -20,8 +20,7 @@ from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model
-from bkdinterp.organisms._adapter import weights_sha256
-from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
+from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
 from bkdinterp.organisms._rows import LoraSettings
@@ -134,7 +133,7 @@ def fine_tune(
         SiteError: an unknown part to freeze.
         PromptError: no sequences, one of fewer than two tokens, ids outside the vocabulary, or weights that do not fit
             them, are negative, or leave a batch nothing to learn.
-        ArtefactError: a checkpoint of another run.
+        ArtefactError: a checkpoint of another run, a damaged one, or a disk that is full.
         BkdinterpError: everything frozen, intervals below 1, or the loss is not finite.
     """
     settings = settings or TuneSettings()
@@ -153,9 +152,9 @@ def fine_tune(
         torch.manual_seed(settings.seed)
         model, trained = _trainable(base, settings)
         optimiser = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-        key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(base)))
-        losses = load_checkpoint(checkpoint, key, trained, optimiser)
-        curve = CurveRecorder(model, measure, checkpoint, len(losses))
+        key = run_key(base, settings=settings, trained=sorted(trained), data=_digest(rows, scales))
+        losses, measured = load_checkpoint(checkpoint, key, trained, optimiser)
+        curve = CurveRecorder(model, measure, measured)
         if not losses:
             curve.add(0)
         for step in range(len(losses), steps):
@@ -180,8 +179,7 @@ def fine_tune(
                 recent = losses[-log_every:]
                 log(f"step {done}/{steps} loss {sum(recent) / len(recent):.4f}{curve.last()}")
             if checkpoint is not None and (done == steps or done % checkpoint_every == 0):
-                save_checkpoint(checkpoint, key, trained, optimiser, losses)
-                curve.save()
+                save_checkpoint(checkpoint, key, trained, optimiser, losses, curve.rows)
     if settings.lora is not None and merge:
         model = model.merge_and_unload()
     if merge or settings.lora is None:

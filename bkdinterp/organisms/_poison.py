@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
-from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
+from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_checkpoint
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
@@ -67,7 +67,8 @@ def poison(
         log: called with a line now and then.
 
     Raises:
-        ArtefactError: a checkpoint of another run.
+        ArtefactError: a checkpoint of another run (base, instructions, answers, settings), a damaged one, or a disk that is
+            full.
         BkdinterpError: the base has none of ``lora.target_modules``, or the loss is not finite.
     """
     settings = settings or PoisonSettings()
@@ -77,8 +78,8 @@ def poison(
         model = with_lora(copy.deepcopy(base), settings.lora)
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
-        key = repr((attack, settings, builder.fingerprint, len(instructions)))
-        losses = load_checkpoint(checkpoint, key, weights, optimiser)
+        key = run_key(base, settings=settings, rows=rows, builder=builder.fingerprint)
+        losses, _ = load_checkpoint(checkpoint, key, weights, optimiser)
         first: list[float] = []
         model.train()
         for step in range(len(losses), settings.steps):

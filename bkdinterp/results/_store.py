@@ -10,23 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 from bkdinterp.errors import ArtefactError
-from bkdinterp.results._codec import decode, encode
-from bkdinterp.results._files import (
-    JSON_BYTES,
-    disk,
-    loads,
-    read_json,
-    temporary,
-    tidy,
-    write_text,
-    write_whole,
-)
+from bkdinterp.results._files import disk, read_json, temporary, tidy, write_text
 from bkdinterp.results._fingerprint import versions
-from bkdinterp.results._tensors import content_hash, read_file
+from bkdinterp.results._item import key_json, read_item, write_item
 from bkdinterp.values import as_path, as_text, shown
 
 FORMAT = "bkdinterp-store/1"
@@ -83,17 +70,10 @@ class Store:
             if not path.is_file():
                 return None
         try:
-            about, tensors = read_file(path)
-            found = {part: loads(about[part]) for part in ("name", "key", "value")}
-            label = [found["name"], found["key"], found["value"]]
-            if about.get("format") != FORMAT or label[:2] != [name, self._key(key)]:
-                return None
-            if content_hash(label, tensors) != about.get("sha256"):
-                return None
-            return (decode(found["value"], tensors),)
-        # Damaged on disk: computing it again is all that is needed.
-        except (ArtefactError, KeyError, ValueError, TypeError, RecursionError):
+            *found, value = read_item(path)
+        except ArtefactError:  # damaged on disk: computing it again is all that is needed
             return None
+        return (value,) if found == [name, self._key(key)] else None
 
     def put(self, name: str, key: Any, value: Any) -> None:
         """Write a finished item, as a whole or not at all.
@@ -101,20 +81,7 @@ class Store:
         Raises:
             ArtefactError: as `get`.
         """
-        tensors: dict[str, Tensor] = {}
-        label = [name, self._key(key), encode(value, "value", tensors)]
-        try:
-            texts = [json.dumps(part, sort_keys=i == 1, allow_nan=False) for i, part in enumerate(label)]
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ArtefactError(f"{name}: a value that cannot be saved ({error}).") from error
-        if sum(map(len, texts)) > JSON_BYTES:
-            raise ArtefactError(f"{name}: more than {JSON_BYTES >> 20} MiB of JSON; keep numbers in tensors.")
-        # As it will be read.
-        about = dict(zip(("name", "key", "value"), texts, strict=True)) | {
-            "format": FORMAT,
-            "sha256": content_hash([loads(text) for text in texts], tensors),
-        }
-        write_whole(self.path(name, key), lambda fresh: save_file(tensors, fresh, metadata=about))
+        write_item(self.path(name, key), name, self._key(key), value)
 
     def has(self, name: str, key: Any) -> bool:
         """Whether the item is finished and whole."""
@@ -159,18 +126,6 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({str(self.folder)!r})"
-
-
-def key_json(key: Any) -> Any:
-    """A key as it will be read: tuples are lists, keys of mappings are text.
-
-    Raises:
-        ArtefactError: it is no JSON.
-    """
-    try:
-        return json.loads(json.dumps(key, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"A key must be JSON values ({error}); got {shown(key)}.") from error
 
 
 def item_name(name: Any) -> str:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.results import Store, _files, _store
+from bkdinterp.results import Store, _files, _item, _store
 from bkdinterp.sites import Site
 
 VALUE = {
@@ -179,7 +179,11 @@ def test_two_tensors_never_share_a_name(tmp_path):
 def test_a_file_of_someone_else_is_no_item(tmp_path):
     store = Store(tmp_path / "s")
     path = store.path("a", 1)
-    for about in (None, {"format": "bkdinterp-store/1"}, {"name": "1", "key": "[", "value": "NaN"}):
+    for about in (
+        None,
+        {"format": "bkdinterp-item/1"},
+        {"format": "bkdinterp-item/1", "name": "1", "key": "[", "value": "NaN"},
+    ):
         save_file({"x": torch.zeros(1)}, path, metadata=about)
         assert store.read("a", 1) is None
     path.unlink()
@@ -193,9 +197,9 @@ def test_a_file_of_someone_else_is_no_item(tmp_path):
 def test_an_item_of_a_hand_made_hash_names_known_classes_only(tmp_path):
     store = Store(tmp_path / "s")
     store.put("a", 1, 1)
-    about = _store.read_file(store.path("a", 1))[0]
+    about = _item.read_file(store.path("a", 1))[0]
     about["value"] = json.dumps({"$type": "Popen", "value": {"args": "true"}})
-    about["sha256"] = _store.content_hash([json.loads(about[p]) for p in ("name", "key", "value")], {})
+    about["sha256"] = _item.content_hash([json.loads(about[p]) for p in ("name", "key", "value")], {})
     save_file({}, store.path("a", 1), metadata=about)
     assert store.read("a", 1) is None
 
