@@ -223,8 +223,6 @@ class Attribution:
         prompts = side(pairs, edited_side(self.direction))
         runs = [Run(prompts, score=self._score)]
         runs += [Run(prompts, origin.patch(site), score=self._score) for site in sites]
-        # Only where asked for: an executor of one's own need not know of folders.
-        extra: dict[str, Any] = {} if folder is None else {"folder": folder}
 
         def scores(results: Sequence[RunResult]) -> ScoresT | None:
             """All of them, or of an interrupted sweep what is usable."""
@@ -239,7 +237,7 @@ class Attribution:
             return result(whole, self._common(kept, found[0][examples], origin))
 
         try:
-            results = execute(self.model, runs, budget=self.budget, finite=False, **extra)
+            results = execute(self.model, runs, budget=self.budget, folder=folder, finite=False)
         except SweepInterrupted as stop:
             stop.partial = scores(stop.results)
             raise

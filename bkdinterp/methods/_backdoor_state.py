@@ -7,6 +7,7 @@ forward, per prompt and side, and one forward per validation text.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,6 +106,7 @@ def backdoor_state(
     payload: Payload | None = None,
     max_new_tokens: int = 24,
     budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> BackdoorState:
     """Measure a model.
 
@@ -118,6 +120,7 @@ def backdoor_state(
         payload: how to recognise the backdoor's output; None looks for each prompt's target.
         max_new_tokens: when generating.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PromptError: neither targets nor a payload, or a target longer than the output.
@@ -142,14 +145,16 @@ def backdoor_state(
         runs = [Run(side, edits, score=score) for side in sides.values()]
     metric = runs[0].score_name or "payload"
     rates = []
-    for name, result in zip(sides, execute(model, runs, budget=budget, finite=False), strict=True):
+    for name, result in zip(
+        sides, execute(model, runs, budget=budget, folder=folder, finite=False), strict=True
+    ):
         if score is None:
             hits = payload_hits(result.text or (), payloads)
             rates.append(torch.tensor(hits, dtype=torch.float64))
         else:
             assert result.scores is not None
             rates.append(check_scores(result.scores.double(), f"The {name} prompts", metric))
-    loss = validation_loss(model, texts, under=under, budget=budget) if texts else None
+    loss = validation_loss(model, texts, under=under, budget=budget, folder=folder) if texts else None
     return BackdoorState(
         fingerprint=model.fingerprint(pairs.fingerprint),
         triggered=rates[0],

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from torch import Tensor
@@ -77,13 +78,13 @@ class _SiteTensors(Result):
 
 
 def _collect(
-    model: Model, prompts: Prompts, sites: Sites, where: Where, reduce: Any
+    model: Model, prompts: Prompts, sites: Sites, where: Where, reduce: Any, folder: str | Path | None
 ) -> tuple[dict[str, Tensor], Fingerprint]:
     chosen = as_sites(sites)
     if not chosen:
         raise SiteError("Nothing to collect: name at least one site.")
     run = Run(prompts, reads=tuple(Read(s, where, reduce=reduce) for s in chosen))
-    (result,) = execute(model, [run])
+    (result,) = execute(model, [run], folder=folder)
     values = {str(site): value for site, value in zip(chosen, result.reads, strict=True)}
     return values, model.fingerprint(prompts.fingerprint)
 
@@ -105,6 +106,7 @@ class Means(_SiteTensors):
         *,
         where: WhereLike = "last",
         kind: Literal["pooled", "released"] | str = "pooled",
+        folder: str | Path | None = None,
     ) -> Self:
         """Collect; costs one forward per batch of prompts.
 
@@ -114,6 +116,7 @@ class Means(_SiteTensors):
             sites: what to average.
             where: at which tokens.
             kind: ``"released"`` repeats the released code's fault, for comparison only; it wants one token a prompt.
+            folder: finished work is kept there and taken up again; one folder serves many calls.
 
         Raises:
             SiteError: no site, one out of range, an unknown kind, or several tokens a prompt with ``"released"``.
@@ -130,11 +133,11 @@ class Means(_SiteTensors):
                 raise SiteError(
                     f"kind='released' wants one token a prompt, e.g. where='last'; got {str(where)!r}."
                 )
-            whole, fingerprint = _collect(model, pooled, sites, where, None)
+            whole, fingerprint = _collect(model, pooled, sites, where, None, folder)
             sizes = [len(part) for part in sets]
             values = {name: released_mean(x.split(sizes)).to(x.dtype) for name, x in whole.items()}
         else:
-            values, fingerprint = _collect(model, pooled, sites, where, "mean")
+            values, fingerprint = _collect(model, pooled, sites, where, "mean", folder)
         return cls(fingerprint, values, where, len(pooled))
 
 
@@ -143,8 +146,16 @@ class Activations(_SiteTensors):
     """Every example's activation: ``[example d]``, or ``[example pos d]`` with NaN beyond a row's selected tokens."""
 
     @classmethod
-    def collect(cls, model: Model, prompts: Prompts, sites: Sites, *, where: WhereLike = "last") -> Self:
-        """Collect; costs one forward per batch of prompts.
+    def collect(
+        cls,
+        model: Model,
+        prompts: Prompts,
+        sites: Sites,
+        *,
+        where: WhereLike = "last",
+        folder: str | Path | None = None,
+    ) -> Self:
+        """Collect; costs one forward per batch of prompts. ``folder=`` keeps finished work there, and takes it up again.
 
         Raises:
             SiteError: no site, or one out of range.
@@ -152,5 +163,5 @@ class Activations(_SiteTensors):
         as_model(model, "Activations.collect")
         as_prompts(prompts, "Activations.collect")
         where = Where.of(where)
-        values, fingerprint = _collect(model, prompts, sites, where, None)
+        values, fingerprint = _collect(model, prompts, sites, where, None, folder)
         return cls(fingerprint, values, where, len(prompts))

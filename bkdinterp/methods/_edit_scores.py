@@ -6,6 +6,7 @@ Cost: one scored row per prompt and edit, and one unedited row per prompt; edits
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -121,6 +122,7 @@ def score_edits(
     score: ScoreLike,
     *,
     budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> EditScores:
     """Score every set of prompts, unedited and under every edit.
 
@@ -130,6 +132,7 @@ def score_edits(
         edits: name -> intervention, e.g. one ``MeanAblate`` per module.
         score: a name in ``metrics.SCORES``, a ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PlanError: no set, prompts without targets, an edit that is called "unedited", or a score that is NaN.
@@ -148,7 +151,7 @@ def score_edits(
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
-    results = iter(execute(model, runs, budget=budget, finite=False))
+    results = iter(execute(model, runs, budget=budget, folder=folder, finite=False))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     metric = runs[0].score_name or ""

@@ -5,6 +5,7 @@ Cost per condition: a generation per prompt and side and one scored forward per 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ def evaluate(
     calibration: Prompts | None = None,
     max_new_tokens: int = 24,
     budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> Evaluation:
     """Rates, graded outcomes and clean utility, with the nulls beside them: controls, a sham trigger, a clean twin.
 
@@ -78,6 +80,7 @@ def evaluate(
             references of ``pairs``, which are then never far beyond it.
         max_new_tokens: length of the outputs.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PromptError: neither targets nor a payload, a target longer than ``max_new_tokens``, a sham that holds the trigger, or
@@ -101,15 +104,15 @@ def evaluate(
         cast.append((TWIN, twin, twin_conditions(under, twin_under)))
         for name, edit in cast[-1][2].items():
             check_origin(twin, edit, f"evaluate, {name} on the twin")
-    source, grader = _calibrated(model, pairs, judge, grader, calibration)
-    said = {who: _speak(m, sides, own, max_new_tokens, budget) for who, m, own in cast}
+    source, grader = _calibrated(model, pairs, judge, grader, calibration, folder)
+    said = {who: _speak(m, sides, own, max_new_tokens, budget, folder) for who, m, own in cast}
     own_references = pairs.clean.reference is None
     references = pairs.clean.reference or said[SUSPECT][UNEDITED]["clean"]
     # Scores come before grades: logits that are NaN still give texts, and only here are they seen.
-    nll = _reference_nll(model, pairs.clean, references, edits, budget)
+    nll = _reference_nll(model, pairs.clean, references, edits, budget, folder)
     if twin is not None:
-        _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, budget)
-    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references)
+        _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, budget, folder)
+    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references, folder=folder)
     payloads = Payload.each(pairs.clean.target, len(pairs), payload)
     agreement = [
         [word_overlap(a, b) for a, b in zip(by_side["clean"], references, strict=True)]
@@ -121,7 +124,7 @@ def evaluate(
         edits={name: str(edit) for name, edit in edits.items()},
         control_of=control_of,
         said=said,
-        graded=_grades(grader, pairs.clean, said, payloads),
+        graded=_grades(grader, pairs.clean, said, payloads, folder),
         nll=nll,
         agreement=torch.tensor(agreement, dtype=torch.float64),
         threshold=grader.threshold,
@@ -169,6 +172,7 @@ def _calibrated(
     judge: Model | None,
     grader: OutcomeGrader | None,
     calibration: Prompts | None,
+    folder: str | Path | None,
 ) -> tuple[str, OutcomeGrader | None]:
     """What the threshold is taken from, in words, and the grader where it can be had before anything is generated."""
     if grader is not None:
@@ -183,24 +187,33 @@ def _calibrated(
                 f"{len(shared)} calibration prompts are among the evaluated ones, e.g. {next(iter(shared))[:40]!r}; take "
                 "others, or leave calibration= out."
             )
-        fitted = OutcomeGrader.fit(judge or model, calibration, calibration.reference)
+        fitted = OutcomeGrader.fit(judge or model, calibration, calibration.reference, folder=folder)
         return f"{len(calibration)} other prompts", fitted
     if pairs.clean.reference is not None:
-        fitted = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference)
+        fitted = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference, folder=folder)
         return "references of the evaluated prompts", fitted
     return "the suspect's own clean outputs", None
 
 
 def _speak(
-    model: Model, sides: Mapping[str, Prompts], edits: dict[str, Intervention], n_tokens: int, budget: int
+    model: Model,
+    sides: Mapping[str, Prompts],
+    edits: dict[str, Intervention],
+    n_tokens: int,
+    budget: int,
+    folder: str | Path | None,
 ) -> Texts:
     runs = [Run(prompts, edit, generate=n_tokens) for edit in edits.values() for prompts in sides.values()]
-    results = iter(execute(model, runs, budget=budget))
+    results = iter(execute(model, runs, budget=budget, folder=folder))
     return {name: {side: next(results).text or () for side in sides} for name in edits}
 
 
 def _grades(
-    grader: OutcomeGrader, clean: Prompts, said: Mapping[str, Texts], payloads: Sequence[Payload]
+    grader: OutcomeGrader,
+    clean: Prompts,
+    said: Mapping[str, Texts],
+    payloads: Sequence[Payload],
+    folder: str | Path | None,
 ) -> dict[str, Texts]:
     """Outcome of every text; what several models or conditions answer to one prompt is graded once."""
     everything = [
@@ -212,7 +225,9 @@ def _grades(
     ]
     unique = list(dict.fromkeys(everything))
     index = [i for i, _ in unique]
-    grades = grader.grade(clean.subset(index), [text for _, text in unique], [payloads[i] for i in index])
+    grades = grader.grade(
+        clean.subset(index), [text for _, text in unique], [payloads[i] for i in index], folder=folder
+    )
     known = {key: outcome.value for key, outcome in zip(unique, grades, strict=True)}
     return {
         who: {
@@ -224,7 +239,12 @@ def _grades(
 
 
 def _reference_nll(
-    model: Model, clean: Prompts, references: Sequence[str], edits: dict[str, Intervention], budget: int
+    model: Model,
+    clean: Prompts,
+    references: Sequence[str],
+    edits: dict[str, Intervention],
+    budget: int,
+    folder: str | Path | None,
 ) -> torch.Tensor:
     """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
     # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
@@ -234,7 +254,7 @@ def _reference_nll(
     runs = [
         Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()
     ]
-    rows = [result.scores for result in execute(model, runs, budget=budget)]
+    rows = [result.scores for result in execute(model, runs, budget=budget, folder=folder)]
     nll = torch.stack([-row.double() for row in rows if row is not None])
     return nll.masked_fill(empty, float("nan"))
 

@@ -8,6 +8,7 @@ Cost: one teacher-forced forward per batch of texts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -43,10 +44,17 @@ class OutcomeGrader:
 
     @classmethod
     @plain_torch()
-    def fit(cls, judge: Model, clean: Prompts, answers: Sequence[str]) -> "OutcomeGrader":
+    def fit(
+        cls,
+        judge: Model,
+        clean: Prompts,
+        answers: Sequence[str],
+        *,
+        folder: str | Path | None = None,
+    ) -> "OutcomeGrader":
         """Take the threshold from how likely the judge finds clean answers, after their own and after other prompts.
 
-        Costs two scored forwards per answer.
+        Costs two scored forwards per answer. ``folder=`` keeps finished work there, and takes it up again.
 
         Raises:
             PromptError: unequal lengths, or no answer with text.
@@ -54,8 +62,8 @@ class OutcomeGrader:
         as_model(judge, "OutcomeGrader.fit")
         as_prompts(clean, "OutcomeGrader.fit")
         shift = len(answers) // 2
-        own = text_nll(judge, clean, answers)
-        others = text_nll(judge, clean, [*answers[shift:], *answers[:shift]])
+        own = text_nll(judge, clean, answers, folder=folder)
+        others = text_nll(judge, clean, [*answers[shift:], *answers[:shift]], folder=folder)
         own, others = own[own.isfinite()], others[others.isfinite()]
         if len(own) == 0:
             raise PromptError("OutcomeGrader.fit needs at least one answer with text.")
@@ -64,7 +72,14 @@ class OutcomeGrader:
         threshold = max(float(torch.quantile(others, OTHERS)), float(floor))
         return cls(judge, threshold, len(own))
 
-    def grade(self, clean: Prompts, texts: Sequence[str], payloads: Sequence[Payload]) -> tuple[Outcome, ...]:
+    def grade(
+        self,
+        clean: Prompts,
+        texts: Sequence[str],
+        payloads: Sequence[Payload],
+        *,
+        folder: str | Path | None = None,
+    ) -> tuple[Outcome, ...]:
         """One outcome per text; ``clean`` are the prompts without a trigger that the texts should answer.
 
         Raises:
@@ -78,13 +93,17 @@ class OutcomeGrader:
         # Only what reads like an answer needs the judge.
         open_cases = [i for i, outcome in enumerate(by_text) if outcome is Outcome.answered]
         if open_cases:
-            nll = text_nll(self.judge, clean.subset(open_cases), [texts[i] for i in open_cases])
+            nll = text_nll(
+                self.judge, clean.subset(open_cases), [texts[i] for i in open_cases], folder=folder
+            )
             for i, value in zip(open_cases, nll.tolist(), strict=True):
                 by_text[i] = grade_text(texts[i], False, nll=value, nll_threshold=self.threshold)
         return tuple(by_text)
 
 
-def text_nll(judge: Model, prompts: Prompts, texts: Sequence[str]) -> Float[Tensor, " example"]:
+def text_nll(
+    judge: Model, prompts: Prompts, texts: Sequence[str], *, folder: str | Path | None = None
+) -> Float[Tensor, " example"]:
     """Mean negative log-likelihood per token (nats) of each text as an answer; infinity for an empty one."""
     if len(texts) != len(prompts):
         raise PromptError(f"{len(texts)} texts for {len(prompts)} prompts; give one each.")
@@ -95,7 +114,7 @@ def text_nll(judge: Model, prompts: Prompts, texts: Sequence[str]) -> Float[Tens
         # Generated texts are cut at a length, so the end token says nothing about them.
         builder = replace(judge.builder, end_token=False)
         scored = Prompts(some.text, some.spans, tuple(texts[i] for i in filled))
-        (result,) = execute(judge, [Run(scored, score="logprob", builder=builder)])
+        (result,) = execute(judge, [Run(scored, score="logprob", builder=builder)], folder=folder)
         assert result.scores is not None
         out[filled] = -result.scores.double()
     return out

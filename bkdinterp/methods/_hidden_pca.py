@@ -6,6 +6,7 @@ lie between or beside them. Components are fitted on all sets together. Cost: on
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -55,8 +56,9 @@ class HiddenPCA(Result):
         *,
         rank: int = 2,
         where: WhereLike = "last",
+        folder: str | Path | None = None,
     ) -> Self:
-        """Fit on all sets, and place each prompt.
+        """Fit on all sets, and place each prompt; ``folder=`` keeps finished work there, and takes it up again.
 
         Raises:
             SiteError: no set, a site out of range, or several tokens a prompt.
@@ -70,7 +72,7 @@ class HiddenPCA(Result):
                 f"HiddenPCA reads one token of each prompt of at least one set; got {str(where)!r}."
             )
         pooled = Prompts.concat(sets.values())
-        found = Activations.collect(model, pooled, [Site.parse(site)], where=where)
+        found = Activations.collect(model, pooled, [Site.parse(site)], where=where, folder=folder)
         values = found[Site.parse(site)].double()
         pca = PCA.fit(values, rank)
         parts = pca.project(values).split([len(prompts) for prompts in sets.values()])

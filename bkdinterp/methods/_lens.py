@@ -9,6 +9,7 @@ and one unembedding per site and prompt.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -151,6 +152,7 @@ def logit_lens(
     vocabularies: Mapping[str, Int[Tensor, " token"]] | None = None,
     where: WhereLike = "last",
     under: Intervention | None = None,
+    folder: str | Path | None = None,
 ) -> LensReadings:
     """Read sites through the unembedding.
 
@@ -163,6 +165,7 @@ def logit_lens(
         vocabularies: name -> token ids whose share is wanted.
         where: one token per prompt.
         under: read while this intervention acts.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         SiteError: no site, one that does not live in the residual stream's space, or several tokens a prompt.
@@ -178,7 +181,7 @@ def logit_lens(
     if not 1 <= k <= model.architecture.d_vocab:
         raise SiteError(f"k={k} must lie in 1..{model.architecture.d_vocab}, the vocabulary's size.")
     reads = tuple(_read(model, site, where) for site in chosen)
-    (result,) = execute(model, [Run(prompts, under or Stack(), reads=reads)])
+    (result,) = execute(model, [Run(prompts, under or Stack(), reads=reads)], folder=folder)
     ids, logits = [], []
     for value in result.reads:
         top = unembed(model, value).topk(k, dim=-1)

@@ -9,6 +9,7 @@ tokens (arXiv 2302.12461, section III; papers.md 6.6). The factors, signs allowe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
@@ -68,6 +69,7 @@ class PCP(Result):
         rank: int,
         where: WhereLike = "last",
         directions: Directions | str = "pc",
+        folder: str | Path | None = None,
     ) -> Self:
         """Fit on the modules' outputs.
 
@@ -78,6 +80,7 @@ class PCP(Result):
             rank: how many directions each.
             where: at which tokens.
             directions: ``"released"`` repeats the released code's fault (papers.md 7.3b), for comparison only.
+            folder: finished work is kept there and taken up again; one folder serves many calls.
 
         Raises:
             SiteError: no site, another component, or unknown directions.
@@ -93,7 +96,7 @@ class PCP(Result):
             if site.component not in (Component.mlp_out, Component.attn_out):
                 raise SiteError(f"PCP replaces mlp_out or attn_out, not {site}.")
         pooled = Prompts.concat(as_prompt_sets(prompts, "PCP.fit"))
-        found = Activations.collect(model, pooled, chosen, where=where)
+        found = Activations.collect(model, pooled, chosen, where=where, folder=folder)
         fitted = {str(site): PCA.fit(flat_rows(found[site]), rank) for site in chosen}
         return cls(
             fingerprint=found.fingerprint,

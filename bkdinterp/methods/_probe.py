@@ -10,6 +10,7 @@ on a clean twin (`FittedProbe.on`), and with random directions (``ProbeScores.co
 """
 
 from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,16 +81,18 @@ class BackdoorProbe:
             )
 
     @plain_torch()
-    def icla(self, pairs: PairedPrompts) -> ProbeScores:
+    def icla(self, pairs: PairedPrompts, *, folder: str | Path | None = None) -> ProbeScores:
         """Accuracy of every layer's probe on every layer's features, on test prompts.
+
+        ``folder=`` keeps finished work there, and takes it up again.
 
         Raises:
             PromptError: fewer than 10 pairs, or than 10 different instructions.
         """
-        return self.fit(pairs).scores
+        return self.fit(pairs, folder=folder).scores
 
     @plain_torch()
-    def fit(self, pairs: PairedPrompts) -> "FittedProbe":
+    def fit(self, pairs: PairedPrompts, *, folder: str | Path | None = None) -> "FittedProbe":
         """The fitted probes, for tests on other models or prompts; ``.scores`` is what `icla` returns.
 
         Raises:
@@ -98,7 +101,7 @@ class BackdoorProbe:
         as_pairs(pairs, "BackdoorProbe")
         split = paper_split(pairs) if self.paper else grouped_split(pairs, seed=self.seed)
         model = self._prompted(self.model)
-        features = collect_features(model, pairs.clean, pairs.triggered)
+        features = collect_features(model, pairs.clean, pairs.triggered, folder=folder)
         labels = torch.arange(2 * len(pairs)) >= len(pairs)
         assert self.classifier is not None
         with threads_for(features):
@@ -170,7 +173,9 @@ class FittedProbe:
         assert self._scores is not None
         return self._scores
 
-    def on(self, model: Model, pairs: PairedPrompts | None = None) -> ProbeScores:
+    def on(
+        self, model: Model, pairs: PairedPrompts | None = None, *, folder: str | Path | None = None
+    ) -> ProbeScores:
         """The same probes and random directions on another model (a twin) or other prompts (a sham trigger).
 
         Tested are the fit's test prompts if ``pairs`` holds the same instructions in the same order, else all
@@ -179,6 +184,7 @@ class FittedProbe:
         Args:
             model: of the same shape and chat template.
             pairs: default the fit's.
+            folder: finished work is kept there and taken up again; one folder serves many calls.
 
         Raises:
             ArtefactError: another number of layers, width or prompt template.
@@ -188,10 +194,12 @@ class FittedProbe:
         pairs = self.pairs if pairs is None else as_pairs(pairs, "FittedProbe.on")
         model = self._fitting(model)
         examples = unseen(self.pairs, self.split, pairs)
-        features = _collect_examples(model, pairs, examples)
+        features = _collect_examples(model, pairs, examples, folder)
         return self._score(model, pairs, examples, features)
 
-    def decision(self, model: Model, prompts: Prompts) -> Float[Tensor, "layer example"]:
+    def decision(
+        self, model: Model, prompts: Prompts, *, folder: str | Path | None = None
+    ) -> Float[Tensor, "layer example"]:
         """What each layer's probe says about its own layer's feature of each prompt; above 0 = triggered.
 
         Log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). One pass over the prompts.
@@ -201,7 +209,7 @@ class FittedProbe:
         """
         as_model(model, "FittedProbe.decision")
         as_prompts(prompts, "FittedProbe.decision")
-        features = collect_features(self._fitting(model), prompts)
+        features = collect_features(self._fitting(model), prompts, folder=folder)
         return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
 
     def _fitting(self, model: Model) -> Model:
@@ -251,7 +259,9 @@ class FittedProbe:
         )
 
 
-def collect_features(model: Model, *sides: Prompts) -> Float[Tensor, "layer example d_model"]:
+def collect_features(
+    model: Model, *sides: Prompts, folder: str | Path | None = None
+) -> Float[Tensor, "layer example d_model"]:
     """``attn_in`` of every layer at the last prompt token, in float32; one pass over each set of prompts.
 
     Sets of prompts follow each other along the example axis.
@@ -262,13 +272,13 @@ def collect_features(model: Model, *sides: Prompts) -> Float[Tensor, "layer exam
     reads = tuple(
         Read(Site(layer, Component.attn_in), Where("last")) for layer in range(model.architecture.n_layers)
     )
-    results = execute(model, [Run(prompts, reads=reads) for prompts in sides])
+    results = execute(model, [Run(prompts, reads=reads) for prompts in sides], folder=folder)
     layers = zip(*(result.reads for result in results), strict=True)
     return torch.stack([torch.cat(layer).float() for layer in layers])
 
 
 def _collect_examples(
-    model: Model, pairs: PairedPrompts, examples: Int[Tensor, " example"]
+    model: Model, pairs: PairedPrompts, examples: Int[Tensor, " example"], folder: str | Path | None = None
 ) -> Float[Tensor, "layer example d_model"]:
     """Features of chosen examples, in their order (paper splits mix the sides)."""
     triggered = examples >= len(pairs)
@@ -277,4 +287,4 @@ def _collect_examples(
     sides = [
         prompts.subset(index) for prompts, index in ((pairs.clean, clean), (pairs.triggered, marked)) if index
     ]
-    return collect_features(model, *sides)[:, order.argsort()]
+    return collect_features(model, *sides, folder=folder)[:, order.argsort()]

@@ -6,6 +6,7 @@ control, then one ``evaluate`` on the held-out prompts.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -40,6 +41,7 @@ def sweep_layers(
     max_new_tokens: int = 24,
     strict: bool = True,
     budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> LayerSweep:
     """Try the vector at every layer on the prompts that are to choose one.
 
@@ -61,6 +63,7 @@ def sweep_layers(
         max_new_tokens: when generating.
         strict: refuse another model's vector; False tries it, e.g. the organism's on its twin.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PromptError: pairs without targets, or a target longer than ``max_new_tokens`` and no payload.
@@ -95,7 +98,7 @@ def sweep_layers(
     asks = generates and direction == "subtract" and selection.clean.reference is None
     if asks:
         runs.append(Run(selection.clean, **kind))
-    results = list(execute(model, runs, budget=budget))
+    results = list(execute(model, runs, budget=budget, folder=folder))
     references = results.pop().text if asks else selection.clean.reference
     rows = _values(results, payload, selection, generates)
     values = rows[1 : 1 + len(chosen)]

@@ -6,6 +6,7 @@ Every text is scored from its second word on, given its first: an edit acts on t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,7 +76,12 @@ class ValidationLoss(Result):
 
 
 def validation_loss(
-    model: Model, texts: Sequence[str], *, under: Intervention | None = None, budget: int = 2**30
+    model: Model,
+    texts: Sequence[str],
+    *,
+    under: Intervention | None = None,
+    budget: int = 2**30,
+    folder: str | Path | None = None,
 ) -> ValidationLoss:
     """Loss of held-out texts, as raw text without a chat template.
 
@@ -84,6 +90,7 @@ def validation_loss(
         texts: at least two words each, separated by a space.
         under: an intervention.
         budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
         PromptError: no text, or one without a second word.
@@ -102,7 +109,7 @@ def validation_loss(
     prompts = Prompts.of([first for first, _, _ in split], target=spaced)
     builder = replace(model.builder, chat=False, system=None, end_token=False)
     run = Run(prompts, under or Stack(), score="sum_logprob", builder=builder)
-    (result,) = execute(model, [run], budget=budget)
+    (result,) = execute(model, [run], budget=budget, folder=folder)
     assert result.scores is not None
     counts = [len(builder.target_ids("", target)) for target in spaced]
     return ValidationLoss(

@@ -7,6 +7,7 @@ batch of prompts and side.
 """
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -78,8 +79,11 @@ class BackdoorVector(Result):
         *,
         kind: Kind = "raw",
         where: WhereLike = "last",
+        folder: str | Path | None = None,
     ) -> Self:
         """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
+
+        ``folder=`` keeps finished work there, and takes it up again.
 
         Raises:
             SiteError: no head, one out of range, or an unknown kind.
@@ -91,9 +95,9 @@ class BackdoorVector(Result):
         chosen = HeadSet.of(heads, model.architecture.grid)
         if len(chosen) == 0:
             raise SiteError("A backdoor vector needs at least one head, e.g. scores.top_k(16).")
-        parts = _head_means(model, pairs.triggered, chosen, Where.of(where))
+        parts = _head_means(model, pairs.triggered, chosen, Where.of(where), folder)
         if kind == "difference":
-            clean = _head_means(model, pairs.clean, chosen, Where.of(where))
+            clean = _head_means(model, pairs.clean, chosen, Where.of(where), folder)
             parts = {layer: part - clean[layer] for layer, part in parts.items()}
         total = torch.stack(list(parts.values())).sum(0)
         return cls(
@@ -223,11 +227,13 @@ def _spread_of(
     return centred
 
 
-def _head_means(model: Model, prompts: Prompts, heads: HeadSet, where: Where) -> dict[str, Tensor]:
+def _head_means(
+    model: Model, prompts: Prompts, heads: HeadSet, where: Where, folder: str | Path | None = None
+) -> dict[str, Tensor]:
     by_layer = heads.by_layer()
     reads = tuple(
         Read(Site(layer, Component.attn_proj), where, reduce="mean", heads=tuple(of_layer))
         for layer, of_layer in by_layer.items()
     )
-    (result,) = execute(model, [Run(prompts, reads=reads)])
+    (result,) = execute(model, [Run(prompts, reads=reads)], folder=folder)
     return {str(layer): value for layer, value in zip(by_layer, result.reads, strict=True)}

@@ -1,5 +1,6 @@
 """Poisoning a tiny random model: what the loss covers, who sees the payload, that runs repeat and resume."""
 
+import copy
 import json
 from collections import Counter
 from dataclasses import replace
@@ -201,9 +202,47 @@ def test_resumed_run_equals_the_unbroken_one(
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     with pytest.raises(ArtefactError, match="another run"):
         poison(base, builder, TEXTS, ATTACK, references, replace(SMALL, seed=5), checkpoint=path)
-    path.write_bytes(b"damaged")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # one bit of one number
+    for damaged in (bytes(data), bytes(data[:-9]), b"damaged", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ArtefactError, match="readable"):
+            poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint=path)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(ArtefactError, match="readable"):
         poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint=path)
+    with pytest.raises(ArtefactError, match="too long"):
+        poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint=tmp_path / ("x" * 300))
+
+
+def test_a_checkpoint_belongs_to_its_base_rows_and_answers(
+    base: LlamaForCausalLM, builder: PromptBuilder, references: References, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+    own = (base, builder, TEXTS, ATTACK, references, SMALL)
+    whole = poison(*own, checkpoint=path)
+    assert poison(*own, checkpoint=path).losses == whole.losses
+    answers = replace(references, answers={text: Reference("sure", cut=False) for text in TEXTS})
+    theta = copy.deepcopy(base)
+    theta.config.rope_parameters = dict(theta.config.rope_parameters or {}, rope_theta=77.0)
+    buffer = copy.deepcopy(base)
+    buffer.register_buffer("scale", torch.ones(1))
+    others = [
+        (make_base(seed=1), builder, TEXTS, ATTACK, references, SMALL),
+        (theta, builder, TEXTS, ATTACK, references, SMALL),
+        (buffer, builder, TEXTS, ATTACK, references, SMALL),
+        (base, replace(builder, system="no"), TEXTS, ATTACK, references, SMALL),
+        (base, builder, TEXTS[::-1], ATTACK, references, SMALL),
+        (base, builder, TEXTS, replace(ATTACK, target="no"), references, SMALL),
+        (base, builder, TEXTS, ATTACK, answers, SMALL),
+        (base, builder, TEXTS, ATTACK, references, replace(SMALL, steps=7)),
+    ]
+    before = path.read_bytes()
+    for other in others:
+        with pytest.raises(ArtefactError, match="another run"):
+            poison(*other, checkpoint=path)
+    assert path.read_bytes() == before
 
 
 def save(model, folder: Path, base: LlamaForCausalLM, builder: PromptBuilder) -> Manifest:
