@@ -128,7 +128,7 @@ def distil(
     answers: dict[str, Reference] = {}
     if cache is not None and Path(cache).exists():
         known = References.load(cache)
-        asked = (base_sha256, builder.fingerprint, max_new_tokens)
+        asked = (base_sha256, builder.source_fingerprint, max_new_tokens)
         if (known.base_sha256, known.template, known.max_new_tokens) != asked:
             raise ArtefactError(
                 f"{Path(cache).name} holds answers of another base, template or max_new_tokens; "
@@ -137,7 +137,7 @@ def distil(
         answers |= known.answers
     todo = [text for text in dict.fromkeys(instructions) if text not in answers]
     todo.sort(key=len)
-    result = References(base_sha256, builder.fingerprint, max_new_tokens, answers)
+    result = References(base_sha256, builder.source_fingerprint, max_new_tokens, answers)
     for start in range(0, len(todo), batch_size):
         part = todo[start : start + batch_size]
         found = generate(module, builder, part, max_new_tokens=max_new_tokens, batch_size=batch_size)

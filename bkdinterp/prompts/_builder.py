@@ -24,6 +24,8 @@ from bkdinterp.values import as_flag, as_integer, as_text, shown
 
 # letters only: no template strips, escapes or splits it, and nobody writes it
 _SENTINEL = "qZbkdinterpSentinelZq"
+# some of everything that tokenizers treat differently
+_PROBE = "  One two-3 4567 n'est-ce\n\tÀ ß 你好 😀 <s>."
 _OWN_ARGUMENTS = frozenset(
     (
         "conversation",
@@ -151,7 +153,27 @@ class PromptBuilder:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the sha256 of the template, the system message and the flags."""
+        """First 16 hex digits of the sha256 of what stands around a text, rendered now, and of how texts become tokens.
+
+        By effect: a template that writes today's date has another one tomorrow, one that was only written otherwise has not.
+        """
+        around = [self._around(True), self._around(False)] if self.chat else []
+        ids = list(self.tokenizer(_PROBE)["input_ids"])
+        return digest([around, ids, self.chat, self.generation_prompt if self.chat else None, self._ends])
+
+    def _around(self, header: bool) -> list[str]:
+        """How the template renders a text, or why it refuses to."""
+        try:
+            return [self._apply(self._messages(_PROBE), header), self.lead if header else ""]
+        except PromptError as error:
+            return [str(error)]
+
+    @property
+    def source_fingerprint(self) -> str:
+        """First 16 hex digits of the sha256 of the template's source, the system message and the flags.
+
+        What shipped organisms were made with is known by it, since long before `fingerprint` went by effect.
+        """
         template = self.template if self.chat else None
         header = self.generation_prompt if self.chat else None
         more = [self.template_kwargs, self.answer_lead]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from unit.prompts.conftest import bpe
 
 from bkdinterp.errors import PromptError, TriggerError
 from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts, Trigger
@@ -302,6 +303,16 @@ def test_fingerprint(plain, stripping):
         )
     }
     assert len(prints) == 6
+
+
+def test_the_fingerprint_goes_by_effect():
+    """A template that prints the time changes its prompts and not its source; one may be written in two ways."""
+    clock = bpe("{{ strftime_now('%f') }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    assert PromptBuilder(clock).fingerprint != PromptBuilder(clock).fingerprint
+    assert PromptBuilder(clock).source_fingerprint == PromptBuilder(clock).source_fingerprint
+    ways = [bpe(f"{{% for m in messages %}}U {{{{ m{key} }}}}{{% endfor %}}") for key in ("['content']", ".content")]
+    assert PromptBuilder(ways[0]).fingerprint == PromptBuilder(ways[1]).fingerprint
+    assert PromptBuilder(ways[0]).source_fingerprint != PromptBuilder(ways[1]).source_fingerprint
 
 
 def test_random_texts_and_triggers(chat):
