@@ -10,7 +10,16 @@ import bkdinterp as bk
 from bkdinterp.engine import Local, Run, execute, plan
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Edit, Intervention, on_any_model, origins
-from bkdinterp.methods import PCP, Activations, Means, backdoor_state, factor_scales, logit_lens, score_edits, sweep_layers
+from bkdinterp.methods import (
+    PCP,
+    Activations,
+    Means,
+    backdoor_state,
+    factor_scales,
+    logit_lens,
+    score_edits,
+    sweep_layers,
+)
 from bkdinterp.model import same_model
 
 SITE = "L1.mlp_out"
