@@ -15,7 +15,7 @@ from bkdinterp.interventions import INPUT_OF
 from bkdinterp.methods._collect import Activations
 from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.methods._pcp import PCP, flat_rows
-from bkdinterp.model import Model, as_model
+from bkdinterp.model import Model, as_model, check_origins
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
 
@@ -29,6 +29,8 @@ def coordinates(
 ) -> dict[str, Coordinates]:
     """Site -> coordinates of the module's input and of its output along every direction, at ``pcp.where``."""
     pooled = Prompts.concat(as_prompt_sets(prompts, "factor_scales"))
+    way_out = "dataclasses.replace(pcp, fingerprint=model.fingerprint())"
+    check_origins(model, (pcp.fingerprint.model,), "factor_scales: the directions", way_out)
     out = {}
     for name, e in pcp.directions.items():
         site = Site.parse(name)
@@ -54,6 +56,7 @@ def factor_scales(
     Raises:
         PlanError: something else than prompts, fewer than two tokens, an input that does not vary along a direction (but
             for rounding), or an output that is 0 there.
+        ArtefactError: directions of another model.
     """
     as_model(model, "factor_scales")
     scales = {}

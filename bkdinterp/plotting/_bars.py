@@ -137,7 +137,8 @@ def bar_intervals(
     # A percentile interval may miss its own estimate on very skewed data; whiskers cannot be negative.
     whiskers = np.stack([np.maximum(estimate - low, 0), np.maximum(high - estimate, 0)])
     axes.barh(
-        np.arange(n), estimate, xerr=whiskers, height=0.62, color=PALETTE[0], alpha=0.85,
+        # Whiskers of no width at all would look like certainty.
+        np.arange(n), estimate, xerr=whiskers if whiskers.any() else None, height=0.62, color=PALETTE[0], alpha=0.85,
         error_kw={"ecolor": "black", "elinewidth": 1.3, "capsize": 3},
     )  # fmt: skip
     if (low < 0).any():

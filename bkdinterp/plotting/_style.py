@@ -56,7 +56,7 @@ def new_panels(
 
 def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str) -> None:
     """Title, labels and font sizes; the frame reduced to the two axes that carry ticks."""
-    axes.set_title(title, fontsize=TITLE, loc="left", pad=10)
+    axes.set_title(title, fontsize=_fitting(title, axes), loc="left", pad=10)
     axes.set_xlabel(xlabel, fontsize=LABEL)
     axes.set_ylabel(ylabel, fontsize=LABEL)
     axes.tick_params(labelsize=TICK, color=GREY, length=3)
@@ -64,6 +64,14 @@ def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str)
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(GREY)
+
+
+def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
+    """A font size at which the longest line stays within the figure; not below 8."""
+    figure: Any = axes.get_figure()
+    longest = max(map(len, title.split("\n")))
+    room = float(figure.get_size_inches()[0]) - 0.9
+    return min(float(TITLE), max(8.0, TITLE * room / (0.09 * max(1, longest))))
 
 
 def legend(

@@ -2,16 +2,22 @@
 
 from bkdinterp.results._fingerprint import Fingerprint
 
+ONE_LINE = 56  # characters that stand beside one another in a narrow figure
+
 
 def caption(what: str, fingerprint: Fingerprint, *details: str) -> str:
-    """Two lines: what a figure shows, and under it the model with its adapter and the first digits of its weights' hash.
+    """What a figure shows; under it the model with its adapter and its weights' hash; then the details, on a line of their own
+    if they are long.
 
     Args:
         what: is shown.
         fingerprint: of the result.
         details: e.g. ``"n=48"``; empty ones are left out.
     """
-    return f"{what}\n{', '.join([model_words(fingerprint), *(d for d in details if d)])}"
+    model, rest = model_words(fingerprint), ", ".join(d for d in details if d)
+    if not rest:
+        return f"{what}\n{model}"
+    return f"{what}\n{model}{', ' if len(model) + len(rest) <= ONE_LINE else chr(10)}{rest}"
 
 
 def model_words(fingerprint: Fingerprint) -> str:

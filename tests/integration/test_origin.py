@@ -10,7 +10,16 @@ import bkdinterp as bk
 from bkdinterp.engine import Local, Run, execute, plan
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Edit, Intervention, on_any_model, origins
-from bkdinterp.methods import PCP, Activations, Means, backdoor_state, logit_lens, score_edits, sweep_layers
+from bkdinterp.methods import (
+    PCP,
+    Activations,
+    Means,
+    backdoor_state,
+    factor_scales,
+    logit_lens,
+    score_edits,
+    sweep_layers,
+)
 from bkdinterp.model import same_model
 
 SITE = "L1.mlp_out"
@@ -127,6 +136,13 @@ def test_a_vector_is_swept_on_another_model_only_when_that_is_meant(ours, theirs
     meant = sweep_layers(ours, vector, pairs, by="logprob", layers=[1, 2], strict=False)
     (by_hand,) = execute(ours, [Run(pairs.clean, on_any_model(vector.add(2)), score="logprob")])
     torch.testing.assert_close(meant.values[1], by_hand.scores)
+
+
+def test_scales_of_factors_want_the_directions_own_model(ours, theirs, pairs):
+    pcp = PCP.fit(theirs, pairs.clean, SITE, rank=2)
+    with pytest.raises(ArtefactError, match=r"factor_scales: the directions belong to"):
+        factor_scales(ours, pairs.clean, pcp)
+    assert set(factor_scales(theirs, pairs.clean, pcp)) == set(pcp.names)
 
 
 def test_the_same_weights_by_another_name_are_the_same_model(theirs, pairs, edits):

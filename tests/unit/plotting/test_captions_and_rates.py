@@ -20,6 +20,8 @@ def test_organism_and_twin_and_copies_of_one_name_are_told_apart():
     organism = origin("org/SmolLM2@1a2b3c4d-99998888", "folder/refusal")
     twin = origin("org/SmolLM2@5e6f7a8b-99998888", "refusal-twin")
     assert caption("Heads", organism, "n=48", "") == "Heads\nSmolLM2 + refusal (1a2b3c4d), n=48"
+    long = caption("Heads", organism, "noising", "source: triggered", "n=48")
+    assert long == "Heads\nSmolLM2 + refusal (1a2b3c4d)\nnoising, source: triggered, n=48"
     assert model_words(twin) == "SmolLM2 + refusal-twin (5e6f7a8b)"
     assert model_words(origin("org/SmolLM2@1a2b3c4d")) != model_words(origin("org/SmolLM2@5e6f7a8b"))
     assert model_words(origin("org/SmolLM2@remote")) == "SmolLM2 (remote)"

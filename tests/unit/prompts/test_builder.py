@@ -310,7 +310,10 @@ def test_the_fingerprint_goes_by_effect():
     clock = bpe("{{ strftime_now('%f') }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
     assert PromptBuilder(clock).fingerprint != PromptBuilder(clock).fingerprint
     assert PromptBuilder(clock).source_fingerprint == PromptBuilder(clock).source_fingerprint
-    ways = [bpe(f"{{% for m in messages %}}U {{{{ m{key} }}}}{{% endfor %}}") for key in ("['content']", ".content")]
+    ways = [
+        bpe(f"{{% for m in messages %}}U {{{{ m{key} }}}}{{% endfor %}}")
+        for key in ("['content']", ".content")
+    ]
     assert PromptBuilder(ways[0]).fingerprint == PromptBuilder(ways[1]).fingerprint
     assert PromptBuilder(ways[0]).source_fingerprint != PromptBuilder(ways[1]).source_fingerprint
 
