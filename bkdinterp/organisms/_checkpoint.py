@@ -4,17 +4,30 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.results import write_whole
+from bkdinterp.model._identity import forward_id
+from bkdinterp.organisms._adapter import weights_sha256
+from bkdinterp.results import digest_of, versions, write_whole
 from bkdinterp.values import as_path
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def run_key(base: nn.Module, *parts: Any) -> str:
+    """16 hex digits of everything that decides a run: the base by effect, this package's version, and ``parts``.
+
+    Args:
+        base: where training starts; its weights, buffers and the settings of its forward pass count.
+        parts: settings, rows, hashes.
+    """
+    return digest_of((weights_sha256(base), forward_id(base), versions()["bkdinterp"], parts))
 
 
 def save_checkpoint(
@@ -69,7 +82,9 @@ def load_checkpoint(
             f"{path.name} is no readable checkpoint ({error}); delete it to start anew."
         ) from error
     if not whole or any(tensors[f"weight/{name}"].shape != p.shape for name, p in weights.items()):
-        raise ArtefactError(f"{path.name} is damaged: its hash differs; delete it to start anew.")
+        raise ArtefactError(
+            f"{path.name} is no readable checkpoint (its hash differs from its content); delete it to start anew."
+        )
     for name, p in weights.items():
         with torch.no_grad():
             p.copy_(tensors[f"weight/{name}"])

@@ -21,8 +21,7 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model
 from bkdinterp.model._running import copied
 from bkdinterp.model._torch_state import plain_torch
-from bkdinterp.organisms._adapter import weights_sha256
-from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
+from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
 from bkdinterp.organisms._rows import LoraSettings
@@ -158,7 +157,7 @@ def fine_tune(
         torch.manual_seed(settings.seed)
         model, trained = _trainable(base, settings)
         optimiser = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-        key = repr((settings, sorted(trained), _digest(rows, scales), weights_sha256(base)))
+        key = run_key(base, settings, sorted(trained), _digest(rows, scales))
         losses = load_checkpoint(checkpoint, key, trained, optimiser)
         curve = CurveRecorder(model, measure, checkpoint, len(losses))
         if not losses:

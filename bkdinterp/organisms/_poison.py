@@ -26,16 +26,14 @@ from bkdinterp.model._adapter_config import ends
 from bkdinterp.model._running import copied
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.model._tying import embedding_names, tied, untie
-from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.organisms._attacks import Attack
-from bkdinterp.organisms._checkpoint import load_checkpoint, save_checkpoint
+from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_checkpoint
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
 from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.reprs import short_repr
-from bkdinterp.results import digest_of, versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +85,7 @@ def poison(
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
         # The rows hold the attack's texts and the answers; what they were drawn from does not matter beside them.
-        key = digest_of((settings, rows, builder.fingerprint, weights_sha256(base), versions()["bkdinterp"]))
+        key = run_key(base, settings, rows, builder.fingerprint)
         losses = load_checkpoint(checkpoint, key, weights, optimiser)
         first: list[float] = []
         model.train()
