@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import LABEL, LIGHT, NOTE, TICK, TITLE, dress, new_panels
+from bkdinterp.plotting._style import LABEL, LIGHT, NOTE, TICK, TITLE, dress, legend, new_panels
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
@@ -120,5 +120,4 @@ def _legend(
                 label="a single control",
             )
         )
-    where = {"loc": "outside lower center"} if ax is None else {"loc": "best"}
-    (figure if ax is None else axes).legend(handles=handles, ncols=2, frameon=False, fontsize=TICK, **where)
+    legend(figure, axes, ax, "outside lower center", handles=handles, ncols=2, fontsize=TICK)

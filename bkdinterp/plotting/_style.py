@@ -75,7 +75,7 @@ def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
 
 
 def legend(
-    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ax: Any, loc: str, **style: Any
+    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ax: Any, loc: Any, **style: Any
 ) -> None:
     """Beside the axes, or within them where they are part of a user's figure."""
     if ax is None:
