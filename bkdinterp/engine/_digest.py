@@ -2,7 +2,7 @@
 
 A function counts by its name, its byte code, its defaults and the values it has caught; functions that it calls do not.
 Objects with a ``fingerprint`` (models, prompts, results) count by it; of others than tensors, arrays, plain values and
-dataclasses only the type and what calling it runs do.
+dataclasses only the type and, where they can be called, what calling them runs and the plain values that they hold.
 """
 
 import functools
@@ -21,6 +21,7 @@ from bkdinterp.metrics import SCORES
 
 # Not what is computed, but how much of it there is; the scores are named in the chunks and come last.
 _LEFT_OUT = ("bytes", "cost")
+_STATE = (Tensor, np.ndarray, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset)
 
 
 def plan_digest(plan: Plan) -> str:
@@ -91,6 +92,10 @@ def _feed(digest: Any, value: Any) -> None:
         call = getattr_static(kind, "__call__", None)
         if hasattr(call, "__code__"):
             _feed(digest, call.__code__)
+            if not named:
+                # What it computes with; other objects that it holds count by their types only.
+                held = vars(value) if hasattr(value, "__dict__") else {}
+                _feed(digest, {name: part for name, part in held.items() if isinstance(part, _STATE)})
 
 
 def _numbers(value: Any) -> bool:
