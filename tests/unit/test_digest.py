@@ -24,6 +24,14 @@ class Wanted:
     of: tuple[str, ...] = ()
 
 
+class Times:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, x):
+        return x * self.factor
+
+
 class Known:
     def __init__(self, fingerprint):
         self.fingerprint = fingerprint
@@ -56,6 +64,9 @@ def test_whatever_decides_a_value_counts():
         Known("abc"),
         Known("abd"),
         "negativity".upper,
+        Times(2),
+        Times(3),
+        Times(torch.tensor(2.0)),
     ]
     assert len({digest_of(value) for value in different}) == len(different)
 
