@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.metrics import Outcome, Payload, outcome_counts
 from bkdinterp.plotting import grouped_bars
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, same_length
 from bkdinterp.stats import Interval, bootstrap_mean, paired_bootstrap, paired_rates, wilson
+from bkdinterp.values import as_choice
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -51,6 +52,24 @@ class Evaluation(Result):
     payload: Payload | None
     judge: str
     max_new_tokens: int
+
+    def _validate(self) -> None:
+        same_length(conditions=len(self.conditions), nll=len(self.nll))
+        for name in self.conditions:
+            if name not in self.edits:
+                raise ArtefactError(f"condition {name!r} has no edit.")
+            for kind, found in (("texts", self.texts), ("outcomes", self.outcomes)):
+                if set(found.get(name, ())) != set(SIDES):
+                    raise ArtefactError(f"condition {name!r} needs {kind} of {' and '.join(SIDES)}.")
+                same_length(prompts=self.n, **{side: len(found[name][side]) for side in SIDES})
+            for side in SIDES:
+                for word in self.outcomes[name][side]:
+                    as_choice(word, "outcome", Outcome, error=ArtefactError)
+        for control, of in self.control_of.items():
+            if not {control, of} <= set(self.conditions):
+                raise ArtefactError(f"{control!r} is a control of {of!r}; one of them is no condition.")
+        if UNEDITED not in self.conditions or not bool(self.agreement.isfinite().all()) or not self.n:
+            raise ArtefactError(f"there must be a condition {UNEDITED!r}, and agreement must be finite.")
 
     @property
     def n(self) -> int:

@@ -34,7 +34,7 @@ from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, same_length
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -142,6 +142,9 @@ class PCPStudy(Result):
     values: Float[Tensor, " trial"]
     names: tuple[str, ...]
     method: str
+
+    def _validate(self) -> None:
+        same_length(factors=self.factors.shape[1], names=len(self.names))
 
     @property
     def best(self) -> Float[Tensor, " factor"]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PlanError, PromptError, SiteError
+from bkdinterp.errors import ArtefactError, PlanError, PromptError, SiteError
 from bkdinterp.methods._evaluate import check_payload
 from bkdinterp.methods._vector import BackdoorVector
 from bkdinterp.metrics import Payload, payload_hits
@@ -51,6 +51,13 @@ class LayerSweep(Result):
     by: str
     direction: str
     coeff: float
+
+    def _validate(self) -> None:
+        whole = torch.cat([self.values, self.base[None]])
+        if 0 in self.values.shape or not bool(whole.isfinite().all()):
+            raise ArtefactError("values and base must be finite numbers, at least one of each layer.")
+        if self.by == "payload_rate" and not bool(((whole == 0) | (whole == 1)).all()):
+            raise ArtefactError("payloads are 0 or 1.")
 
     @property
     def best(self) -> int:
