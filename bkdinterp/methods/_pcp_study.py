@@ -1,5 +1,6 @@
 """What a tuning stands on: a checked objective, Optuna's draws, and the study on disk."""
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,12 +11,16 @@ from bkdinterp.engine import digest_of
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
+from bkdinterp.results import versions
+from bkdinterp.results._files import plain_file
+from bkdinterp.values import as_path
 
 Objective = Callable[[Intervention], float]
 # Factor -> smallest and largest value.
 Ranges = Mapping[str, tuple[float, float]]
 # Bounds that differ by less than this part are the same, measured on another machine.
 SAME_BOUNDS = 1e-3
+JOURNAL = "study.jsonl"
 
 
 def check_objective(objective: Any) -> None:
@@ -109,9 +114,10 @@ def saved_study(
     """
     if folder is None:
         return optuna.create_study(direction="minimize"), ranges
-    path = Path(folder)
+    path = as_path(folder, "folder", error=ArtefactError)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        drop_broken_tail(path / JOURNAL)
     except OSError as error:
         raise ArtefactError(
             f"folder={str(path)!r} is no folder and cannot become one ({error.strerror}); name another."
@@ -119,8 +125,17 @@ def saved_study(
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    storage = JournalStorage(JournalFileBackend(str(path / "study.jsonl")))
-    study = optuna.create_study(storage=storage, study_name="pcp", direction="minimize", load_if_exists=True)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path / JOURNAL)))
+        study = optuna.create_study(
+            storage=storage, study_name="pcp", direction="minimize", load_if_exists=True
+        )
+    # Optuna says in many ways that lines are missing or are not its own.
+    except Exception as error:
+        raise ArtefactError(
+            f"{path / JOURNAL} is no readable study ({type(error).__name__}: {error}); name another folder, or delete it "
+            "to start anew."
+        ) from error
     origin = {
         "names": list(pcp.names),
         "bounds": [list(pair) for pair in ranges.values()],
@@ -128,7 +143,7 @@ def saved_study(
         "batch": batch,
     }
     origin |= {"model": pcp.fingerprint.model, "data": pcp.fingerprint.data, "kind": pcp.kind}
-    origin |= {"objective": digest_of(objective)}
+    origin |= {"objective": digest_of(objective), "version": versions()["bkdinterp"]}
     known = study.user_attrs.get("origin")
     if known is None:
         study.set_user_attr("origin", origin)
@@ -141,6 +156,32 @@ def saved_study(
         changed = [key for key in origin if known.get(key) != origin[key]]
         raise ArtefactError(f"{path} holds a study with other {', '.join(changed)}; name another folder.")
     return study, ranges
+
+
+def drop_broken_tail(path: Path) -> None:
+    """Cut off what a killed process left of its last line: later ones would be written onto it.
+
+    Raises:
+        ArtefactError: a line before the last is damaged.
+    """
+    if not path.exists():
+        return
+    data = plain_file(path).read_bytes()
+    whole = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
+                break
+        except (ValueError, RecursionError):
+            break
+        whole += len(line)
+    if data[whole:].rstrip(b"\n").count(b"\n"):
+        raise ArtefactError(
+            f"{path} is damaged after byte {whole}, in the middle; name another folder, or delete it to start anew."
+        )
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
 
 
 def _saved_bounds(bounds: Sequence[Any], n: int) -> list[tuple[float, float]]:

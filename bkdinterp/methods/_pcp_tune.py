@@ -238,12 +238,14 @@ def tune_tpe(
         seed: of the sampler; an interrupted study, taken up again, draws what an unbroken one would have drawn.
         batch: trials drawn at once, each aware of the others but not of their values; an objective with a method
             ``many(edits)`` is called with all of them. 10 costs a tenth of the calls and little of the search.
-        folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again.
+        folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again; a line that a
+            kill cut off is dropped.
 
     Raises:
         BkdinterpError: optuna is missing, bounds, batch or trials that make no sense, or an objective that cannot be
             called or gives something else than finite numbers.
-        ArtefactError: the folder is a file, or holds a study of other factors, bounds, data or of another objective.
+        ArtefactError: the folder is a file, or holds a study of other factors, bounds, data, of another objective or by
+            another version, or a damaged one.
     """
     check_objective(objective)
     ranges = _ranges(pcp, bounds, signed)

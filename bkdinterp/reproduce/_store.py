@@ -1,20 +1,21 @@
 """UnitStore: finished pieces of a reproduction, one JSON file each, so that a killed run repeats at most one.
 
 A unit is a name, the settings that decide its value (model weights' hashes among them) and a function that computes it.
-The file's name carries a hash of name and settings: other settings or weights are another unit. No forward pass.
+The file's name carries a hash of name and settings, so that other settings or weights are another unit, and the file
+carries both and a hash of its content, so that a damaged unit or another's is computed again. No forward pass.
 """
 
-import hashlib
 import json
-import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bkdinterp.errors import ArtefactError
+from bkdinterp.results._files import disk, read_json, write_text
+from bkdinterp.results._store import digits, item_name
+from bkdinterp.results._tensors import content_hash
 
 FORMAT = "bkdinterp-unit-1"
 
@@ -45,10 +46,10 @@ class UnitStore:
             compute: called without arguments; its result must be a JSON value without NaN.
 
         Raises:
-            ArtefactError: ``frozen`` and not there; or a value that is no JSON.
+            ArtefactError: ``frozen`` and not there; a value that is no JSON; or a disk that is full.
         """
         path = self.path(name, settings)
-        known = self._read(path)
+        known = self._read(path, name, settings)
         if known is not None:
             self._serve(path, known)
             return known["value"]
@@ -75,10 +76,8 @@ class UnitStore:
             text = json.dumps(document, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ArtefactError(f"{name} gave a value that is no JSON: {error}.") from error
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
+        document["sha256"] = content_hash([name, document["settings"], json.loads(text)["value"]], {})
+        write_text(path, json.dumps(document, allow_nan=False) + "\n")
         self._serve(path, document)
         if self.log is not None:
             self.log(f"{name}: {seconds:.1f} s")
@@ -87,7 +86,7 @@ class UnitStore:
 
     def has(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether the unit is finished."""
-        return self._read(self.path(name, settings)) is not None
+        return self._read(self.path(name, settings), name, settings) is not None
 
     def seconds(self, prefix: str = "", *, cpu: bool = False) -> float:
         """What the units that this store was asked for took to compute, each once; files nobody asked for do not count.
@@ -109,9 +108,7 @@ class UnitStore:
 
     def path(self, name: str, settings: Mapping[str, Any]) -> Path:
         """Where the unit lies, finished or not."""
-        text = json.dumps([name, settings], sort_keys=True, default=str)
-        key = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self.folder / f"{name}-{key}.json"
+        return self.folder / f"{item_name(name)}-{digits(name, settings)}.json"
 
     def _serve(self, path: Path, document: Mapping[str, Any]) -> None:
         if not self._open:
@@ -120,10 +117,20 @@ class UnitStore:
             }
 
     @staticmethod
-    def _read(path: Path) -> dict[str, Any] | None:
-        """The document, or None where there is none that is whole."""
+    def _read(path: Path, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The document, or None where there is none that is whole and this unit's own."""
+        with disk(path, "name another folder"):
+            if not path.is_file():
+                return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(path)
+        except ArtefactError:
             return None
-        return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+        if not isinstance(found, dict) or found.get("format") != FORMAT or "value" not in found:
+            return None
+        own = json.loads(json.dumps([name, dict(settings)], default=str))
+        label = [found.get("name"), found.get("settings")]
+        # Units of before had no hash.
+        if label != own or found.get("sha256") not in (None, content_hash([*label, found["value"]], {})):
+            return None
+        return found
