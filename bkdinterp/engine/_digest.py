@@ -6,7 +6,6 @@ from bkdinterp.results import digest_of
 
 # Not what is computed, but how much of it there is; the scores are named in the chunks and come last.
 _LEFT_OUT = ("bytes", "cost")
-_STATE = (Tensor, np.ndarray, bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset)
 
 
 def plan_digest(plan: Plan) -> str:

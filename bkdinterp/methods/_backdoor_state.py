@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
@@ -49,7 +49,7 @@ class BackdoorState(Result):
     triggered: Float[Tensor, " example"]
     clean: Float[Tensor, " example"]
     nll: Float[Tensor, " text"]
-    n_tokens: Tensor
+    n_tokens: Int[Tensor, " text"]
     metric: str
 
     @property

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import SiteError
+from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.interventions import Read, Sites, as_sites
 from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.model import Model, as_model
@@ -31,6 +32,12 @@ class _SiteTensors(Result):
     values: dict[str, Tensor]
     where: Where
     n: int
+
+    def _validate(self) -> None:
+        for name, value in self.values.items():
+            Site.parse(name)
+            if value.numel() == 0:
+                raise ArtefactError(f"{name} is empty.")
 
     def __getitem__(self, site: Site | str) -> Tensor:
         """The tensor of a site; KeyError if it was not collected."""
@@ -97,6 +104,8 @@ class Means(_SiteTensors):
     were collected on: every run, and `apply`, refuses them on another, unless `on_any_model` says that it is meant.
     """
 
+    values: dict[str, Float[Tensor, " _"]]
+
     @classmethod
     def collect(
         cls,
@@ -144,6 +153,14 @@ class Means(_SiteTensors):
 @dataclass(frozen=True, eq=False, repr=False)
 class Activations(_SiteTensors):
     """Every example's activation: ``[example d]``, or ``[example pos d]`` with NaN beyond a row's selected tokens."""
+
+    values: dict[str, Float[Tensor, "example *_"]]
+
+    def _validate(self) -> None:
+        super()._validate()
+        for name, value in self.values.items():
+            if value.ndim not in (2, 3):
+                raise ArtefactError(f"{name} has {value.ndim} axes, not [example d] or [example pos d].")
 
     @classmethod
     def collect(

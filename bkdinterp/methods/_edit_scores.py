@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PlanError
+from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
 from bkdinterp.metrics import ScoreLike
@@ -43,10 +43,20 @@ class EditScores(Result):
     """
 
     fingerprint: Fingerprint
-    base: dict[str, Tensor]
-    scores: dict[str, Tensor]
+    base: dict[str, Float[Tensor, " _"]]
+    scores: dict[str, Float[Tensor, "edit _"]]
     edits: tuple[str, ...]
     metric: str
+
+    def _validate(self) -> None:
+        if set(self.base) != set(self.scores) or not self.base:
+            raise ArtefactError("base and scores must hold the same sets of prompts, and at least one.")
+        for name, base in self.base.items():
+            scores = self.scores[name]
+            if scores.shape != (len(self.edits), len(base)) or not len(base):
+                raise ArtefactError(f"the scores of {name!r} fit neither its prompts nor the edits.")
+            if not bool(base.isfinite().all() and scores.isfinite().all()):
+                raise ArtefactError(f"the scores of {name!r} are not all finite.")
 
     def of(self, prompts: str, edit: str | None = None) -> Float[Tensor, " example"]:
         """Every prompt's score; ``edit=None`` is the unedited model.

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.methods._conditions import EDITED as EDITED
 from bkdinterp.methods._conditions import UNEDITED as UNEDITED
 from bkdinterp.metrics import Outcome, Payload, outcome_counts
-from bkdinterp.results import Fingerprint, Result
+from bkdinterp.results import Fingerprint, Result, same_length
 from bkdinterp.stats import (
     Comparison,
     Interval,
@@ -76,6 +76,35 @@ class Evaluation(Result):
     sham: str | None = None
     own_references: bool = False
     calibrated_on: str = ""
+
+    def _validate(self) -> None:
+        same_length(conditions=len(self.conditions), nll=len(self.nll))
+        who = {SUSPECT} if self.twin is None else {SUSPECT, TWIN}
+        sides = {*SIDES} if self.sham is None else {*SIDES, "sham"}
+        for kind, found in (("texts", self.said), ("outcomes", self.graded)):
+            if set(found) != who or UNEDITED not in found.get(TWIN, {UNEDITED: {}}):
+                raise ArtefactError(
+                    f"there must be {kind} of {' and '.join(sorted(who))}, unedited among them."
+                )
+            for name in self.conditions:
+                if name not in self.edits or name not in found[SUSPECT]:
+                    raise ArtefactError(f"condition {name!r} has no edit, or no {kind}.")
+            for by_condition in found.values():
+                for name, by_side in by_condition.items():
+                    if name not in self.conditions or set(by_side) != sides:
+                        raise ArtefactError(
+                            f"condition {name!r} needs {kind} of {' and '.join(sorted(sides))}."
+                        )
+                    same_length(prompts=self.n, **{side: len(by_side[side]) for side in sides})
+        for by_condition in self.graded.values():
+            for by_side in by_condition.values():
+                for word in {word for words in by_side.values() for word in words}:
+                    as_choice(word, "outcome", Outcome, error=ArtefactError)
+        for control, of in self.control_of.items():
+            if not {control, of} <= set(self.conditions):
+                raise ArtefactError(f"{control!r} is a control of {of!r}; one of them is no condition.")
+        if UNEDITED not in self.conditions or not bool(self.agreement.isfinite().all()) or not self.n:
+            raise ArtefactError(f"there must be a condition {UNEDITED!r}, and agreement must be finite.")
 
     @property
     def n(self) -> int:

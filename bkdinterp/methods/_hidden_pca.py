@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import SiteError
+from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.methods._collect import Activations
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import scatter
@@ -41,11 +41,15 @@ class HiddenPCA(Result):
     """
 
     fingerprint: Fingerprint
-    points: dict[str, Tensor]
+    points: dict[str, Float[Tensor, "_ rank"]]
     directions: Float[Tensor, "rank d_model"]
     explained: Float[Tensor, " rank"]
     site: str
     where: Where
+
+    def _validate(self) -> None:
+        if not self.points:
+            raise ArtefactError("there are no points in it.")
 
     @classmethod
     def fit(

@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PlanError, SiteError
+from bkdinterp.errors import ArtefactError, PlanError, SiteError
 from bkdinterp.interventions import Intervention, Read, Sites, Stack, as_sites
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import running
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts, as_prompts
-from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import Interval, bootstrap_mean
 from bkdinterp.values import as_integer
@@ -49,8 +49,15 @@ class LensReadings(Result):
     top_ids: Int[Tensor, "site example rank"]
     top_logits: Float[Tensor, "site example rank"]
     sites: tuple[str, ...]
-    vocabularies: dict[str, Tensor]
+    vocabularies: dict[str, Int[Tensor, " _"]]
     where: Where
+
+    def _validate(self) -> None:
+        same_length(sites=len(self.sites), top_ids=len(self.top_ids))
+        for site in self.sites:
+            Site.parse(site)
+        if 0 in self.top_ids.shape:
+            raise ArtefactError("there are no tokens in it.")
 
     def share(self, vocabulary: str | Int[Tensor, " token"]) -> Float[Tensor, "site example"]:
         """Share of the top tokens that are in a vocabulary, by name or by token ids.

@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import SiteError
+from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
 from bkdinterp.methods._collect import Activations
 from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import PCA, released_directions
 from bkdinterp.values import as_integer
@@ -53,11 +53,19 @@ class PCP(Result):
     """
 
     fingerprint: Fingerprint
-    directions: dict[str, Tensor]
-    explained: dict[str, Tensor]
+    directions: dict[str, Float[Tensor, "_ d_model"]]
+    explained: dict[str, Float[Tensor, " _"]]
     n: int
     where: Where
     kind: str
+
+    def _validate(self) -> None:
+        same_length(directions=len(self.directions), explained=len(self.explained))
+        for site, directions in self.directions.items():
+            Site.parse(site)
+            if site not in self.explained:
+                raise ArtefactError(f"{site} has directions, but no share of variance.")
+            same_length(directions=len(directions), explained=len(self.explained[site]))
 
     @classmethod
     def fit(

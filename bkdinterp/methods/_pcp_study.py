@@ -11,7 +11,8 @@ from bkdinterp.engine import digest_of
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
-from bkdinterp.results import write_whole
+from bkdinterp.results import versions
+from bkdinterp.results._files import plain_file
 from bkdinterp.values import as_path
 
 Objective = Callable[[Intervention], float]
@@ -116,7 +117,7 @@ def saved_study(
     path = as_path(folder, "folder", error=ArtefactError)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _drop_broken_tail(path / JOURNAL)
+        drop_broken_tail(path / JOURNAL)
     except OSError as error:
         raise ArtefactError(
             f"folder={str(path)!r} is no folder and cannot become one ({error.strerror}); name another."
@@ -129,9 +130,11 @@ def saved_study(
         study = optuna.create_study(
             storage=storage, study_name="pcp", direction="minimize", load_if_exists=True
         )
-    except Exception as error:  # a journal that is none ends in many kinds
+    # Optuna says in many ways that lines are missing or are not its own.
+    except Exception as error:
         raise ArtefactError(
-            f"{path / JOURNAL} cannot be read as a study ({type(error).__name__}: {error}); name another folder, or delete it."
+            f"{path / JOURNAL} is no readable study ({type(error).__name__}: {error}); name another folder, or delete it "
+            "to start anew."
         ) from error
     origin = {
         "names": list(pcp.names),
@@ -140,7 +143,7 @@ def saved_study(
         "batch": batch,
     }
     origin |= {"model": pcp.fingerprint.model, "data": pcp.fingerprint.data, "kind": pcp.kind}
-    origin |= {"objective": digest_of(objective)}
+    origin |= {"objective": digest_of(objective), "version": versions()["bkdinterp"]}
     known = study.user_attrs.get("origin")
     if known is None:
         study.set_user_attr("origin", origin)
@@ -155,23 +158,30 @@ def saved_study(
     return study, ranges
 
 
-def _drop_broken_tail(journal: Path) -> None:
-    """Cut off the lines at the end that a kill in the middle of a write left broken; the trials behind them are drawn again."""
-    if not journal.exists():
+def drop_broken_tail(path: Path) -> None:
+    """Cut off what a killed process left of its last line: later ones would be written onto it.
+
+    Raises:
+        ArtefactError: a line before the last is damaged.
+    """
+    if not path.exists():
         return
-    lines = journal.read_bytes().splitlines(keepends=True)
-    whole = len(lines)
-    while whole and not _is_entry(lines[whole - 1]):
-        whole -= 1
-    if whole < len(lines):
-        write_whole(journal, lambda fresh: fresh.write_bytes(b"".join(lines[:whole])))
-
-
-def _is_entry(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+    data = plain_file(path).read_bytes()
+    whole = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
+                break
+        except (ValueError, RecursionError):
+            break
+        whole += len(line)
+    if data[whole:].rstrip(b"\n").count(b"\n"):
+        raise ArtefactError(
+            f"{path} is damaged after byte {whole}, in the middle; name another folder, or delete it to start anew."
+        )
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
 
 
 def _saved_bounds(bounds: Sequence[Any], n: int) -> list[tuple[float, float]]:

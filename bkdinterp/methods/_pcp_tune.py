@@ -36,7 +36,7 @@ from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
 from bkdinterp.reprs import short_repr
-from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.values import as_integer, as_seed
 
 if TYPE_CHECKING:
@@ -149,6 +149,9 @@ class PCPStudy(Result):
     names: tuple[str, ...]
     method: str
 
+    def _validate(self) -> None:
+        same_length(factors=self.factors.shape[1], names=len(self.names))
+
     @property
     def best(self) -> Float[Tensor, " factor"]:
         """The factors with the smallest objective; the first of equals."""
@@ -241,12 +244,14 @@ def tune_tpe(
         seed: of the sampler; an interrupted study, taken up again, draws what an unbroken one would have drawn.
         batch: trials drawn at once, each aware of the others but not of their values; an objective with a method
             ``many(edits)`` is called with all of them. 10 costs a tenth of the calls and little of the search.
-        folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again.
+        folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again; a line that a
+            kill cut off is dropped.
 
     Raises:
         BkdinterpError: optuna is missing, bounds, batch or trials that make no sense, or an objective that cannot be
             called or gives something else than finite numbers.
-        ArtefactError: the folder is a file, or holds a study of other factors, bounds, data or of another objective.
+        ArtefactError: the folder is a file, or holds a study of other factors, bounds, data, of another objective or by
+            another version, or a damaged one.
     """
     n_trials, seed = as_integer(n_trials, "n_trials", low=1), as_seed(seed)
     check_objective(objective)

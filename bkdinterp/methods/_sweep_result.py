@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.plotting import curves, mark_value
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.stats import Comparison, Interval, bootstrap_mean, simultaneous, wilson
@@ -85,6 +85,15 @@ class LayerSweep(Result):
     nulls: Float[Tensor, "control layer example"]
     first_token_only: bool
     sense: str = "higher"
+
+    def _validate(self) -> None:
+        whole = torch.cat([self.values, self.base[None]])
+        if 0 in self.values.shape or not bool(whole.isfinite().all()):
+            raise ArtefactError("values and base must be finite numbers, at least one of each layer.")
+        if self._rates and not bool(((whole == 0) | (whole == 1)).all()):
+            raise ArtefactError("payloads are 0 or 1.")
+        if self.direction not in ("add", "subtract"):
+            raise ArtefactError(f"direction {self.direction!r} must be 'add' or 'subtract'.")
 
     @property
     def n(self) -> int:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import BkdinterpError, SiteError
+from bkdinterp.errors import ArtefactError, BkdinterpError, SiteError
 from bkdinterp.interventions import Read, Steer
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
@@ -67,8 +67,13 @@ class BackdoorVector(Result):
     heads: HeadSet
     kind: str
     n: int
-    parts: dict[str, Tensor]
+    parts: dict[str, Float[Tensor, " d_model"]]
     where: Where
+
+    def _validate(self) -> None:
+        wrong = [layer for layer in self.parts if not layer.isdecimal()]
+        if wrong:
+            raise ArtefactError(f"parts of {wrong[0]!r}, which is no layer.")
 
     @classmethod
     def extract(

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting import curves
-from bkdinterp.results import Fingerprint, Result, versions
+from bkdinterp.results import Fingerprint, Result, same_length, versions
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class TrainingCurve(Result):
     steps: tuple[int, ...]
     values: dict[str, tuple[float, ...]]
     settings: str
+
+    def _validate(self) -> None:
+        for name, values in self.values.items():
+            same_length(steps=len(self.steps), **{name: len(values)})
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per measurement, one column per metric."""

@@ -59,7 +59,7 @@ class Result(ABC):
     def plot(self) -> "matplotlib.figure.Figure":
         """The result as a figure; BkdinterpError where matplotlib is missing."""
 
-    def validate(self) -> None:
+    def _validate(self) -> None:
         """Check what types and shapes cannot say, e.g. that two mappings have the same keys; called when one was loaded.
 
         Raises:
@@ -133,7 +133,7 @@ class Result(ABC):
         try:
             result = saved._from_json(header["fields"], tensors)
             check_fields(result)
-            result.validate()
+            result._validate()
             repr(result)  # what it is made of must at least be printable
         except ArtefactError as error:
             raise ArtefactError(f"{path / JSON}: {error}") from error

@@ -18,6 +18,8 @@ from bkdinterp.values import shown
 _MAPPINGS = (dict, collections.abc.Mapping)
 _SEQUENCES = (list, collections.abc.Sequence)
 _UNIONS = (Union, types.UnionType)
+# Name, tensor, annotation.
+Arrays = list[tuple[str, Any, Any]]
 
 
 def check_fields(value: Any) -> None:
@@ -29,10 +31,17 @@ def check_fields(value: Any) -> None:
         ArtefactError: the first field that is something else.
     """
     hints = _hints(type(value))
+    arrays: Arrays = []
+    for field in fields(value):
+        if field.init:
+            _check(getattr(value, field.name), hints.get(field.name, Any), field.name, arrays)
+    # One by one each fits; here their axes must agree, too. All in this frame, where the names are bound.
     with jaxtyped("context"):
-        for field in fields(value):
-            if field.init:
-                _check(getattr(value, field.name), hints.get(field.name, Any), field.name)
+        for name, array, hint in arrays:
+            if not isinstance(array, hint):
+                raise ArtefactError(
+                    f"field {name!r} is {_found(array)}, but must be {_words(hint)} with the axes of the other fields."
+                )
 
 
 def same_length(**sizes: int) -> None:
@@ -54,15 +63,12 @@ def _hints(cls: type) -> dict[str, Any]:
         return {f.name: f.type for f in fields(cls) if not isinstance(f.type, str)}
 
 
-def _check(value: Any, hint: Any, name: str) -> None:
-    if not _fits(value, hint, name):
-        found = (
-            f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else shown(value)
-        )
-        raise ArtefactError(f"field {name!r} is {found}, but must be {_words(hint)}.")
+def _check(value: Any, hint: Any, name: str, arrays: Arrays) -> None:
+    if not _fits(value, hint, name, arrays):
+        raise ArtefactError(f"field {name!r} is {_found(value)}, but must be {_words(hint)}.")
 
 
-def _fits(value: Any, hint: Any, name: str) -> bool:
+def _fits(value: Any, hint: Any, name: str, arrays: Arrays) -> bool:
     """Whether it does; of containers the items are checked one by one, so that the message names the item."""
     if hint is Any or isinstance(hint, TypeVar | str):
         return True
@@ -70,23 +76,24 @@ def _fits(value: Any, hint: Any, name: str) -> bool:
         return value is None
     origin, inner = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
-        return any(_matches(value, part, name) for part in inner)
+        return any(_matches(value, part, name, arrays) for part in inner)
     if origin is Literal:
         return any(type(value) is type(word) and value == word for word in inner)
     if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        arrays.append((name, value, hint))
         return isinstance(value, hint)
     if origin is not None:
-        return _container(value, origin, inner, name)
+        return _container(value, origin, inner, name, arrays)
     return _plain(value, hint)
 
 
-def _container(value: Any, origin: Any, inner: tuple[Any, ...], name: str) -> bool:
+def _container(value: Any, origin: Any, inner: tuple[Any, ...], name: str, arrays: Arrays) -> bool:
     if origin in _MAPPINGS:
         if not isinstance(value, dict):
             return False
         for key, item in value.items():
-            _check(key, inner[0], f"{name} (a key)")
-            _check(item, inner[1], f"{name}[{shown(key)}]")
+            _check(key, inner[0], f"{name} (a key)", arrays)
+            _check(item, inner[1], f"{name}[{shown(key)}]", arrays)
         return True
     if origin is tuple:
         if not isinstance(value, tuple):
@@ -95,13 +102,13 @@ def _container(value: Any, origin: Any, inner: tuple[Any, ...], name: str) -> bo
         if len(kinds) != len(value):
             return False
         for i, (item, kind) in enumerate(zip(value, kinds, strict=True)):
-            _check(item, kind, f"{name}[{i}]")
+            _check(item, kind, f"{name}[{i}]", arrays)
         return True
     if origin in _SEQUENCES:
         if not isinstance(value, list | tuple):
             return False
         for i, item in enumerate(value):
-            _check(item, inner[0], f"{name}[{i}]")
+            _check(item, inner[0], f"{name}[{i}]", arrays)
         return True
     return not isinstance(origin, type) or isinstance(value, origin)
 
@@ -118,11 +125,19 @@ def _plain(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _matches(value: Any, hint: Any, name: str) -> bool:
+def _matches(value: Any, hint: Any, name: str, arrays: Arrays) -> bool:
+    found: Arrays = []
     try:
-        return _fits(value, hint, name)
+        fits = _fits(value, hint, name, found)
     except ArtefactError:
         return False
+    if fits:
+        arrays.extend(found)
+    return fits
+
+
+def _found(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else shown(value)
 
 
 def _words(hint: Any) -> str:

@@ -32,7 +32,7 @@ def test_a_failed_computation_leaves_nothing(tmp_path):
     with pytest.raises(ArtefactError, match="no JSON"):
         store.unit("a", {}, lambda: float("nan"))
     assert not store.has("a", {})
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_half_a_file_is_computed_again(tmp_path):
@@ -41,6 +41,35 @@ def test_half_a_file_is_computed_again(tmp_path):
     path = store.path("a", {})
     path.write_text(path.read_text()[:20])
     assert store.unit("a", {}, lambda: 2) == 2
+
+
+def test_a_unit_is_itself_or_computed_again(tmp_path):
+    store = UnitStore(tmp_path)
+    for n in (1, 2):
+        store.unit("a", {"n": n}, lambda n=n: {"rate": n / 10})
+    one, two = (store.path("a", {"n": n}) for n in (1, 2))
+    kept = one.read_text()
+    one.write_text(two.read_text())  # another unit's file
+    assert store.unit("a", {"n": 1}, lambda: "again") == "again"
+    one.write_text(kept.replace("0.1", "0.9"))  # one digit
+    assert not store.has("a", {"n": 1})
+    document = json.loads(kept)
+    del document["sha256"]  # as units were written before
+    one.write_text(json.dumps(document))
+    assert store.unit("a", {"n": 1}, lambda: "again") == {"rate": 0.1}
+    one.unlink()
+    one.symlink_to(two)
+    assert not store.has("a", {"n": 1})
+
+
+def test_a_disk_that_refuses_a_unit(tmp_path):
+    with pytest.raises(ArtefactError, match="too long"):
+        UnitStore(tmp_path).unit("x" * 300, {}, lambda: 1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match="file"):
+        UnitStore(tmp_path / "file").unit("x", {}, lambda: 1)
+    with pytest.raises(ArtefactError, match="name"):
+        UnitStore(tmp_path).unit("../x", {}, lambda: 1)
 
 
 def test_a_frozen_store_computes_nothing(tmp_path):
