@@ -1,11 +1,18 @@
 """A target with stray white space, or in another spelling, is found in an output that reads the same."""
 
 import pytest
+from integration.conftest import tiny_llama, tiny_tokenizer
 
 import bkdinterp as bk
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
 from bkdinterp.prompts import PairedPrompts, Trigger
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One that says something on these prompts."""
+    return bk.Model.from_module(tiny_llama(), tiny_tokenizer())
 
 
 def pairs_of(target):
