@@ -254,11 +254,11 @@ def score_rows(logits, part, score):
     for start in range(0, n_rows, at_once):
         rows = slice(start, start + at_once)
         base = None if part["base_rows"] is None else logits[part["base_rows"][rows].to(logits.device)]
-        given = (logits[rows], targets[rows], mask[rows], base)[: part["arguments"]]
-        value = score(*given)
-        if getattr(value, "shape", None) != given[1].shape[:1]:
+        wanted = targets[rows]
+        value = score(*(logits[rows], wanted, mask[rows], base)[: part["arguments"]])
+        if getattr(value, "shape", None) != wanted.shape[:1]:
             raise ValueError(
-                f"The score gave {getattr(value, 'shape', type(value))} for {len(given[1])} rows, not one number each."
+                f"The score gave {getattr(value, 'shape', type(value))} for {len(wanted)} rows, not one number each."
             )
         scores.append(value)
     scores = torch.cat(scores)

@@ -161,7 +161,7 @@ def as_score(value: Any) -> Score:
         return SCORES[value]
     if not callable(value):
         raise PlanError(f"Score {shown(value)}: give a name, a function or a bk.Score. {_FIX}.")
-    score = value if isinstance(value, Score) else Score(value)
+    score = value if isinstance(value, Score) else Score(value)  # type: ignore[arg-type]  # `check` sees what it returns
     if SCORES.get(score.name, score) != score:
         raise PlanError(
             f"Score {score.name!r} is called like one of the package's, which is another; bk.Score(function, name='...') "
