@@ -120,7 +120,7 @@ def sweep_layers(
         coeff=coeff,
         kept=kept,
         nulls=nulls,
-        first_token_only=runs[0].first_token_only,
+        first_token_only=score is not None and score.n_targets == 1,
         sense="higher" if score is None else score.sense,
     )
 

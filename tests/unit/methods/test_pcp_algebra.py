@@ -152,7 +152,7 @@ def test_a_study_whose_last_line_was_cut_off_goes_on(tmp_path, cut):
 def test_a_journal_that_is_none_is_refused(tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "study.jsonl").write_text('{"op_code": "x"}\n' * 3, encoding="utf-8")
-    with pytest.raises(ArtefactError, match="cannot be read as a study"):
+    with pytest.raises(ArtefactError, match="no readable study"):
         tune_tpe(fitted((2,)), Bowl(), n_trials=2, seed=3, folder=tmp_path)
 
 

@@ -55,6 +55,7 @@ def test_a_unit_is_itself_or_computed_again(tmp_path):
     assert not store.has("a", {"n": 1})
     document = json.loads(kept)
     del document["sha256"]  # as units were written before
+    document |= {"format": "bkdinterp-unit-1", "settings": document.pop("key")}
     one.write_text(json.dumps(document))
     assert store.unit("a", {"n": 1}, lambda: "again") == {"rate": 0.1}
     one.unlink()

@@ -45,9 +45,12 @@ def results():
         "n_source": n,
         "where": last,
         "source_where": Where((0, -1)),
+        "sense": "higher",
     }
-    said = {side: tuple("abcde") for side in ("clean", "triggered")}
+    said = {side: tuple("abcde") for side in ("clean", "triggered", "sham")}
     graded = {"clean": ("answered",) * n, "triggered": ("payload",) * 3 + ("broken", "other_refusal")}
+    graded["sham"] = graded["clean"]
+    conditions = ("unedited", "edited", "control 1")
     made = [
         bk.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
         bk.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
@@ -58,6 +61,9 @@ def results():
             torch.arange(n) % 2 == 0,
             torch.arange(n),
             torch.rand(3, 7),
+            torch.rand(3, 4) < 0.5,
+            torch.rand(3, 7),
+            "isotropic",
             n_train=8,
             classifier="logistic",
             paper=False,
@@ -78,17 +84,19 @@ def results():
         ),
         bk.Evaluation(
             PRINT,
-            ("unedited", "edited", "control 1"),
-            dict.fromkeys(("unedited", "edited", "control 1"), "x"),
+            conditions,
+            dict.fromkeys(conditions, "x"),
             {"control 1": "edited"},
-            {name: dict(said) for name in ("unedited", "edited", "control 1")},
-            {name: dict(graded) for name in ("unedited", "edited", "control 1")},
+            {"suspect": {c: dict(said) for c in conditions}, "twin": {"unedited": dict(said)}},
+            {"suspect": {c: dict(graded) for c in conditions}, "twin": {"unedited": dict(graded)}},
             torch.rand(3, n),
             torch.rand(3, n),
             2.5,
             bk.Payload("a"),
             "tiny",
             24,
+            twin=PRINT,
+            sham="insert x",
         ),
         bk.PCP(PRINT, {"L0.mlp_out": torch.rand(2, d)}, {"L0.mlp_out": torch.rand(2)}, n, last, "pc"),
         EditScores(PRINT, {"a": torch.rand(n)}, {"a": torch.rand(2, n)}, ("x", "y"), "logprob"),
@@ -97,7 +105,18 @@ def results():
         BackdoorState(
             PRINT, torch.ones(n), torch.zeros(n), torch.rand(3), torch.tensor([3, 4, 5]), "payload"
         ),
-        bk.LayerSweep(PRINT, torch.arange(3), torch.ones(3, n), torch.zeros(n), "payload_rate", "add", 1.0),
+        bk.LayerSweep(
+            PRINT,
+            torch.arange(3),
+            torch.ones(3, n),
+            torch.zeros(n),
+            "payload_rate",
+            "subtract",
+            1.0,
+            kept=torch.rand(3, n),
+            nulls=torch.ones(2, 3, n),
+            first_token_only=False,
+        ),
         bk.Means(PRINT, {"L1.z": torch.rand(d), "L0.z": torch.rand(d)}, last, n),
         bk.Activations(PRINT, {"L1.z": torch.rand(n, d)}, last, n),
         TrainingCurve(PRINT, (0, 5, 10), {"rate": (0.1, 0.5, 0.9)}, "frozen: nothing"),
