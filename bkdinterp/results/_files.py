@@ -12,8 +12,9 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -101,7 +102,7 @@ def plain_file(path: Path) -> Path:
     return path
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """The file, opened for reading.
 
     Raises:
