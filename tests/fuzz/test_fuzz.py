@@ -60,7 +60,8 @@ def test_a_damaged_one_is_refused_or_read(pool, kind):
     # A fuzzer that never gets through, or never breaks anything, tests nothing.
     assert len(recipes) >= 0.9 * how_many(kind)
     if len(recipes) >= 50:
-        assert ends["success"] >= 0.02 * len(told) and ends["success"] <= 0.9 * len(told)
+        # What is damaged in a sweep's folder is computed again, to the same numbers: all may succeed.
+        assert 0.02 * len(told) <= ends["success"] <= (1 if kind == "sweep" else 0.9) * len(told)
     faults = report(recipes, told)
     assert not faults, f"{kind}: {len(faults)} distinct faults\n" + "\n".join(faults)
 
