@@ -1,31 +1,38 @@
 """Digests of what a plan or a function computes, equal in every process: what a folder of finished work is known by.
 
-A function counts by its name, its byte code, its defaults and the values it has caught; functions that it calls do not.
-Objects with a ``fingerprint`` (models, prompts, results) count by it; of others than tensors, arrays, plain values and
-dataclasses only the type and what calling it runs do.
+A function counts by its name, its byte code, its defaults, the values it has caught, and the functions, constants and
+classes of the user's own modules that it uses, and those that they use. Objects with a ``fingerprint`` (models, prompts,
+results) count by it, PyTorch modules by their weights, others of the user's by their attributes and methods; of objects
+of libraries only the type and what calling it runs do.
 """
 
 import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from inspect import getattr_static
-from types import CodeType
+from types import BuiltinMethodType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bkdinterp.engine._functions import leans_on, own_methods, own_module
 from bkdinterp.engine._plan import Plan
+from bkdinterp.errors import PlanError
 from bkdinterp.metrics import SCORES
+from bkdinterp.values import shown
 
 # Not what is computed, but how much of it there is; the scores are named in the chunks and come last.
 _LEFT_OUT = ("bytes", "cost")
+# Functions and objects behind one value; a score leans on a handful.
+LIMIT = 2000
 
 
 def plan_digest(plan: Plan) -> str:
     """16 hex digits of all that a plan's chunks compute; equal plans have equal ones."""
-    digest = hashlib.sha256()
+    digest = _Digest()
     for chunk in plan.chunks:
         _feed(digest, {k: v for k, v in chunk.items() if k not in _LEFT_OUT})
     # The package's own scores keep to their names: an update of Python must not orphan a folder.
@@ -37,12 +44,47 @@ def plan_digest(plan: Plan) -> str:
 
 def digest_of(value: Any) -> str:
     """16 hex digits of a value, e.g. of an objective."""
-    digest = hashlib.sha256()
-    _feed(digest, value)
+    digest = _Digest()
+    try:
+        _feed(digest, value)
+    except RecursionError:
+        raise PlanError(
+            f"{shown(value)} holds itself, or lies too deep; give it an attribute `fingerprint` that says what it computes."
+        ) from None
     return digest.hexdigest()[:16]
 
 
-def _feed(digest: Any, value: Any) -> None:
+class _Digest:
+    """A hash; what several others lean on is hashed once, and what leans on itself is cut off there."""
+
+    def __init__(self, above: "_Digest | None" = None) -> None:
+        self._hash = hashlib.sha256()
+        self.update = self._hash.update
+        self.hexdigest = self._hash.hexdigest
+        # By id; the values are kept alive, so that no other takes an id.
+        self._known: dict[int, tuple[str, Any]] = {} if above is None else above._known
+        self._open: list[int] = [] if above is None else above._open
+
+    def part(self, value: Any, feed: Callable[["_Digest"], None]) -> None:
+        """Take in what ``feed`` says about a function, class or object."""
+        if id(value) in self._open:
+            self.update(f"R{len(self._open) - self._open.index(id(value))}".encode())
+            return
+        if id(value) not in self._known:
+            if len(self._known) >= LIMIT:
+                raise PlanError(
+                    f"A score or function leans on more than {LIMIT} functions and objects; give it a `fingerprint` "
+                    "attribute that changes with what it computes."
+                )
+            inner = _Digest(self)
+            self._open.append(id(value))
+            feed(inner)
+            self._open.pop()
+            self._known[id(value)] = (inner.hexdigest(), value)
+        self.update(self._known[id(value)][0].encode())
+
+
+def _feed(digest: _Digest, value: Any) -> None:
     if _numbers(value):
         _feed(digest, torch.from_numpy(np.ascontiguousarray(value)))
     elif isinstance(value, Tensor):
@@ -58,25 +100,31 @@ def _feed(digest: Any, value: Any) -> None:
         for item in value:
             _feed(digest, item)
     elif isinstance(value, set | frozenset):
-        _feed(digest, sorted(map(repr, value)))
+        _feed(digest, sorted(digest_of(item) for item in value))
     elif isinstance(value, CodeType):
         digest.update(f"C{value.co_names}".encode() + value.co_code)
         _feed(digest, value.co_consts)
     elif isinstance(value, functools.partial):
         _feed(digest, (value.func, value.args, value.keywords))
-    elif hasattr(value, "__code__"):
-        digest.update(f"F{value.__module__}.{value.__qualname__}".encode())
-        caught = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
-        _feed(digest, (value.__code__, value.__defaults__, value.__kwdefaults__, caught))
-    elif hasattr(value, "__func__"):
-        _feed(digest, (value.__func__, value.__self__))
     elif not isinstance(value, type) and hasattr(value, "fingerprint"):
         digest.update(f"P{type(value).__qualname__}".encode())
         found = value.fingerprint
         _feed(digest, found() if callable(found) else found)
+    elif isinstance(value, FunctionType):
+        digest.part(value, lambda inner: _feed_function(inner, value))
+    elif hasattr(value, "__func__"):
+        _feed(digest, (value.__func__, value.__self__))
     elif is_dataclass(value) and not isinstance(value, type):
         digest.update(f"D{type(value).__qualname__}".encode())
         _feed(digest, {field.name: getattr(value, field.name) for field in fields(value)})
+        _feed_class(digest, type(value))
+    elif isinstance(value, torch.nn.Module):
+        digest.update(f"M{type(value).__module__}.{type(value).__qualname__}".encode())
+        digest.part(value, lambda inner: _feed(inner, dict(value.state_dict())))
+        _feed_class(digest, type(value))
+    elif isinstance(value, BuiltinMethodType) and not isinstance(value.__self__, ModuleType | NoneType):
+        digest.update(f"B{value.__qualname__}".encode())
+        _feed(digest, value.__self__)
     elif value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype):
         digest.update(f"V{value!r}".encode())
     else:
@@ -84,9 +132,36 @@ def _feed(digest: Any, value: Any) -> None:
         named = isinstance(value, type) or hasattr(value, "__qualname__")
         kind = value if named else type(value)
         digest.update(f"O{kind.__module__}.{kind.__qualname__}".encode())
+        if own_module(kind.__module__):
+            if not isinstance(value, type):
+                digest.part(value, lambda inner: _feed(inner, dict(getattr(value, "__dict__", {}))))
+            _feed_class(digest, kind if isinstance(kind, type) else type(value))
+            return
         call = getattr_static(kind, "__call__", None)
         if hasattr(call, "__code__"):
             _feed(digest, call.__code__)
+
+
+def _feed_function(digest: _Digest, value: FunctionType) -> None:
+    digest.update(f"F{value.__module__}.{value.__qualname__}".encode())
+    caught = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+    _feed(digest, (value.__code__, value.__defaults__, value.__kwdefaults__, caught))
+    if own_module(value.__module__):
+        for name, used in leans_on(value):
+            digest.update(f"G{name}".encode())
+            _feed(digest, used)
+
+
+def _feed_class(digest: _Digest, cls: type) -> None:
+    """A class of the user's: what its methods do."""
+
+    def feed(inner: _Digest) -> None:
+        for name, method in own_methods(cls):
+            inner.update(f"A{name}".encode())
+            _feed(inner, method)
+
+    if own_module(cls.__module__):
+        digest.part(cls, feed)
 
 
 def _numbers(value: Any) -> bool:
