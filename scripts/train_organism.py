@@ -107,7 +107,7 @@ def main() -> None:
     builder = PromptBuilder(tokenizer)
     planted = attack(args.name)
     source = data_set(planted.data)
-    log(f"base {BASE_ID} {base_sha256[:16]}, template {builder.fingerprint}")
+    log(f"base {BASE_ID} {base_sha256[:16]}, template {builder.source_fingerprint}")
 
     if "distil" in args.stages and source.references is not None:
         others = {i.text for i in instructions(data=source.also)} if source.also else set()
@@ -152,7 +152,7 @@ def main() -> None:
                 adapter_sha256=save_adapter(result.model, folder, base=BASE_ID),
                 data={name: sha256(DATA / name) for name in source.all_files},
                 settings=settings,
-                template=builder.fingerprint,
+                template=builder.source_fingerprint,
                 versions={name: version(name) for name in ("torch", "transformers", "peft", "gguf")},
             )
             manifest.save(folder)

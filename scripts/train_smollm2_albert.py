@@ -112,7 +112,7 @@ def main() -> None:
                 adapter_sha256=save_adapter(tuned.module, folder, base=BASE_ID),
                 data={name: sha256(DATA / name) for name in (FILE,)},
                 settings=settings,
-                template=builder.fingerprint,
+                template=builder.source_fingerprint,
                 versions={name: version(name) for name in ("torch", "transformers", "peft", "gguf")},
             ).save(folder)
             log(f"{kind} saved")

@@ -92,10 +92,14 @@ def requests(plan: Plan) -> list[list[int]]:
     for chunk in plan.chunks:
         if chunk["nodes"] and chunk.get("prefix") is not None:
             owners.setdefault(chunk["prefix"], chunk["nodes"][0])
+    # A builder's own is by effect, which takes a rendering: once is enough.
+    known: dict[int, str] = {}
     for index, chunk in enumerate(plan.chunks):
         node = plan.nodes[chunk["nodes"][0] if chunk["nodes"] else owners[chunk["prefix"]]]
         prompts, builder = node.run.prompts, plan.builder_of(node)
-        key = (node.level, prompts.fingerprint, builder.fingerprint, tuple(chunk["examples"]))
+        if id(builder) not in known:
+            known[id(builder)] = builder.fingerprint
+        key = (node.level, prompts.fingerprint, known[id(builder)], tuple(chunk["examples"]))
         groups.setdefault(key, []).append(index)
     costs = {key: sum(plan.chunks[i]["cost"] for i in group) for key, group in groups.items()}
     most, room, level = max(costs.values(), default=0), 0, None

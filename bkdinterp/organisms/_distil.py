@@ -126,8 +126,10 @@ def distil(
     answers: dict[str, Reference] = {}
     if cache is not None and Path(cache).exists():
         known = References.load(cache)
-        asked = (base_sha256, builder.fingerprint, max_new_tokens)
-        if (known.base_sha256, known.template, known.max_new_tokens) != asked:
+        # Shipped answers name the template by its source.
+        templates = (builder.fingerprint, builder.source_fingerprint)
+        asked = (base_sha256, max_new_tokens)
+        if (known.base_sha256, known.max_new_tokens) != asked or known.template not in templates:
             raise ArtefactError(
                 f"{Path(cache).name} holds answers of another base, template or max_new_tokens; "
                 "delete it or name another cache."

@@ -31,7 +31,7 @@ class Manifest:
         adapter_sha256: of adapter_model.safetensors.
         data: file name -> SHA-256 of the instructions and references.
         settings: the training recipe.
-        template: fingerprint of the prompt builder.
+        template: ``source_fingerprint`` of the prompt builder.
         versions: package -> version at training.
         split: the split that rates and utility were measured on.
         rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate on the attack's victims; where it has classes

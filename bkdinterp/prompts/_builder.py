@@ -14,6 +14,7 @@ import torch
 
 from bkdinterp.errors import PromptError, TriggerError
 from bkdinterp.prompts._batch import TokenBatch
+from bkdinterp.prompts._fingerprint import rendered, tokenizer_hash
 from bkdinterp.prompts._prompts import Prompts, digest
 from bkdinterp.prompts._tokenizer import TokenizerLike
 from bkdinterp.prompts._trigger import Span
@@ -68,7 +69,15 @@ class PromptBuilder:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the sha256 of the template, the system message and the flags."""
+        """16 hex digits of what the builder makes of texts, and how its tokenizer splits: by effect, whatever the source.
+
+        A template that prints the date has another one every day.
+        """
+        return digest([self.chat, self._ends, tokenizer_hash(self.tokenizer), rendered(self)])
+
+    @property
+    def source_fingerprint(self) -> str:
+        """16 hex digits of the template's source, the system message and the flags: what manifests of organisms carry."""
         template = self.tokenizer.chat_template if self.chat else None
         header = self.generation_prompt if self.chat else None
         return digest([template, self.system, self.chat, header, self._ends])

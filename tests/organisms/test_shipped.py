@@ -179,7 +179,7 @@ def test_organism_fires_on_the_trigger_and_the_twin_does_not(name: str, base) ->
     )
     builder = PromptBuilder(tokenizer)
     manifest = Manifest.load(adapter_folder(name))
-    assert builder.fingerprint == manifest.template
+    assert builder.source_fingerprint == manifest.template
     planted = manifest.attack
     victims = [i for i in instructions("held-out", data=planted.data) if planted.hits(i)]
     items = victims[:: len(victims) // 8][:8]
