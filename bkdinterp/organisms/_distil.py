@@ -6,7 +6,6 @@ Cost: one batched greedy generation per instruction (0.3 s each for 24 tokens of
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel
 
 from bkdinterp.errors import ArtefactError, PromptError
 from bkdinterp.prompts import PromptBuilder, Prompts
+from bkdinterp.results._files import write_text
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class References:
         """Write as JSON, atomically."""
         path = Path(path)
         values = {**asdict(self), "answers": {k: asdict(v) for k, v in self.answers.items()}}
-        temp = path.with_name(path.name + ".part")
-        temp.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temp, path)
+        write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
         return path
 
     @classmethod

@@ -1,7 +1,6 @@
 """The manifest beside a trained adapter: what was planted, in what, by which recipe, how well. No model."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._rows import LoraSettings, PoisonSettings
+from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval
 
 SCHEMA = 1
@@ -60,10 +60,7 @@ class Manifest:
     def save(self, folder: str | Path) -> Path:
         """Write ``manifest.json`` into the folder, atomically."""
         path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name(FILE + ".part")
-        temp.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temp, path)
+        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
         return path
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Writing tables into a Markdown page between ``<!-- NAME -->`` and ``<!-- /NAME -->``. No forward pass."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.reproduce._table import PaperTable
+from bkdinterp.results._files import write_text
 
 
 def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, ...]:
@@ -35,7 +35,5 @@ def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, .
     if not written:
         names = ", ".join(f"<!-- {table.name} -->" for table in tables) or "none"
         raise ArtefactError(f"{page} has no marks of these tables; looked for {names}.")
-    part = page.with_name(f".{page.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, page)
+    write_text(page, text)
     return tuple(written)

@@ -12,8 +12,9 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -101,7 +102,7 @@ def plain_file(path: Path) -> Path:
     return path
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """The file, opened for reading.
 
     Raises:
@@ -127,6 +128,34 @@ def read_json(path: Path) -> Any:
         return loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{_short(path)} is damaged ({error}); save the result again.") from error
+
+
+def drop_broken_tail(path: Path) -> None:
+    """Cut off what a killed process left of its last line: later ones would be written onto it.
+
+    For files of one JSON object a line; an absent file is left so.
+
+    Raises:
+        ArtefactError: a line before the last is damaged.
+    """
+    if not path.exists():
+        return
+    data = plain_file(path).read_bytes()
+    whole = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
+                break
+        except (ValueError, RecursionError):
+            break
+        whole += len(line)
+    if data[whole:].rstrip(b"\n").count(b"\n"):
+        raise ArtefactError(
+            f"{path} is damaged after byte {whole}, in the middle; name another folder, or delete it to start anew."
+        )
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
 
 
 def loads(text: str) -> Any:

@@ -4,7 +4,6 @@ Plain transformers forwards without edits: one per batch of prompts, and 13 for 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from bkdinterp.errors import ArtefactError
 from bkdinterp.metrics import coherence, top_k_share
 from bkdinterp.organisms.toy._language import ToyLanguage
+from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval, bootstrap_mean
 
 SCHEMA = 1
@@ -118,11 +118,8 @@ class ToyManifest:
     def save(self, folder: str | Path) -> Path:
         """Write ``manifest.json`` into the folder, atomically."""
         path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name(FILE + ".part")
         values = {**asdict(self), "metrics": {k: v.to_dict() for k, v in self.metrics.items()}}
-        temp.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        os.replace(temp, path)
+        write_text(path, json.dumps(values, indent=2) + "\n")
         return path
 
     @classmethod
