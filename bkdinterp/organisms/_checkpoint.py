@@ -46,7 +46,7 @@ def save_checkpoint(
     weights: Mapping[str, Tensor],
     optimiser: torch.optim.AdamW,
     losses: list[float],
-    rows: list[dict[str, float]] | None = None,
+    rows: list[dict[str, float | int]] | None = None,
 ) -> None:
     """Write as a whole or not at all; ``key`` identifies the run, ``rows`` are what was measured on the way.
 
@@ -62,7 +62,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: str | Path | None, key: str, weights: Mapping[str, Tensor], optimiser: torch.optim.AdamW
-) -> tuple[list[float], list[dict[str, float]]]:
+) -> tuple[list[float], list[dict[str, float | int]]]:
     """Restore weights and optimiser in place; losses and measurements so far. An absent file restores nothing.
 
     Raises:

@@ -89,7 +89,9 @@ def _number(name: str, value: Any) -> float:
 class CurveRecorder:
     """Collects measurements; ``rows`` are those of a run that is taken up again, and go into its checkpoints."""
 
-    def __init__(self, model: Any, measure: Measure | None, rows: Sequence[dict[str, float]] = ()) -> None:
+    def __init__(
+        self, model: Any, measure: Measure | None, rows: Sequence[dict[str, float | int]] = ()
+    ) -> None:
         self._model, self._measure = model, measure
         self.rows = list(rows)
 
