@@ -30,6 +30,7 @@ from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
 from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
+from bkdinterp.values import as_integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,11 @@ def poison(
     Raises:
         ArtefactError: a checkpoint of another run (base, instructions, answers, settings), a damaged one, or a disk that is
             full.
-        BkdinterpError: the base has none of ``lora.target_modules``, or the loss is not finite.
+        BkdinterpError: the base has none of ``lora.target_modules``, ``checkpoint_every`` is below 1, or the loss is not
+            finite.
     """
     settings = settings or PoisonSettings()
+    checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", low=1)
     rows = poison_rows(instructions, attack, references, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -212,6 +212,8 @@ def test_resumed_run_equals_the_unbroken_one(
     path.mkdir()
     with pytest.raises(ArtefactError, match="readable"):
         poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint=path)
+    with pytest.raises(BkdinterpError, match="checkpoint_every=0"):
+        poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint_every=0)
     with pytest.raises(ArtefactError, match="too long"):
         poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint=tmp_path / ("x" * 300))
 

@@ -96,14 +96,21 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
 def test_what_a_killed_process_left_is_no_content(tmp_path):
     folder = tmp_path / "s"
     folder.mkdir()
-    old, young = folder / ".0123.tmp", folder / ".4567.tmp"
+    old, young = folder / ".bkdinterp-01.tmp", folder / ".bkdinterp-23.tmp"
     for path in (old, young):  # killed before store.json was renamed
         path.write_text('{"format": ')
     assert Store(folder).get("a", 1, lambda: 2) == 2
+    (folder / "plan").mkdir()
+    deep, foreign = folder / "plan" / ".bkdinterp-45.tmp", folder / ".mine.tmp"
+    deep.touch()
+    foreign.touch()
     day_ago = time.time() - 2 * _files.STALE_SECONDS
-    os.utime(old, (day_ago, day_ago))
+    for path in (old, deep, foreign):
+        os.utime(path, (day_ago, day_ago))
     assert Store(folder).get("a", 1, never) == 2
-    assert not old.exists() and young.exists()  # the young one may be another process's
+    assert (
+        not old.exists() and not deep.exists() and foreign.exists() and young.exists()
+    )  # the young one may be another process's
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
