@@ -60,9 +60,9 @@ class SweepInterrupted(KeyboardInterrupt):
         results: one result per run, as ``execute`` would return them; scores that were not reached are NaN.
         done: chunks that were finished.
         total: chunks of the plan.
-        partial: the method's own result on the largest block that is complete, where there is one; else None. That is all
-            units on the prompts that have them all (`HeadScores` on fewer prompts), else some units (the first heads)
-            on the prompts that they share.
+        partial: the method's own result on what was finished, where there is enough for one; else None. Of an
+            attribution: scores of all units on the prompts that were finished; where none was, because a sweep goes
+            layer by layer, scores of the first units (``n_scored`` of them) on the prompts that they have in common.
     """
 
     def __init__(self, results: tuple[Any, ...] = (), *, done: int = 0, total: int = 0) -> None:

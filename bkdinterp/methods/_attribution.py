@@ -109,7 +109,8 @@ class Attribution:
         Raises:
             PlanError: pairs without targets, or positions that some prompt does not have.
             SiteError: a layer or position out of range.
-            SweepInterrupted: on Ctrl-C; ``.partial`` holds the scores of the prompts that were finished.
+            SweepInterrupted: on Ctrl-C; ``.partial`` holds every head's scores on the prompts that were finished, or,
+                where no prompt was, the finished heads' scores (``n_scored`` of them; the others are NaN).
         """
         n_layers, n_heads = self.model.architecture.grid
         heads = [HeadId(i, j) for i in self._layers(layers) for j in range(n_heads)]

@@ -89,7 +89,7 @@ class HiddenPCA(Result):
 
         rank = self.directions.shape[0]
         frames = [
-            pd.DataFrame(x.numpy(), columns=[f"pc{i + 1}" for i in range(rank)]).assign(prompts=name)
+            pd.DataFrame(x.tolist(), columns=[f"pc{i + 1}" for i in range(rank)]).assign(prompts=name)
             for name, x in self.points.items()
         ]
         return pd.concat(frames, ignore_index=True)

@@ -1,6 +1,5 @@
 """What a tuning stands on: a checked objective, Optuna's draws, and the study on disk."""
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
 from bkdinterp.results import versions
-from bkdinterp.results._files import plain_file
+from bkdinterp.results._files import drop_broken_tail
 from bkdinterp.values import as_path
 
 Objective = Callable[[Intervention], float]
@@ -154,34 +153,15 @@ def saved_study(
         origin["bounds"] = known["bounds"]
     if known != origin:
         changed = [key for key in origin if known.get(key) != origin[key]]
-        raise ArtefactError(f"{path} holds a study with other {', '.join(changed)}; name another folder.")
-    return study, ranges
-
-
-def drop_broken_tail(path: Path) -> None:
-    """Cut off what a killed process left of its last line: later ones would be written onto it.
-
-    Raises:
-        ArtefactError: a line before the last is damaged.
-    """
-    if not path.exists():
-        return
-    data = plain_file(path).read_bytes()
-    whole = 0
-    for line in data.splitlines(keepends=True):
-        try:
-            if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
-                break
-        except (ValueError, RecursionError):
-            break
-        whole += len(line)
-    if data[whole:].rstrip(b"\n").count(b"\n"):
-        raise ArtefactError(
-            f"{path} is damaged after byte {whole}, in the middle; name another folder, or delete it to start anew."
+        hint = (
+            " (An objective counts by its code and attributes; where attributes do not decide its value, as a counter, give "
+            "it an attribute `fingerprint`.)"
         )
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        raise ArtefactError(
+            f"{path} holds a study with other {', '.join(changed)}; name another folder."
+            + hint * ("objective" in changed)
+        )
+    return study, ranges
 
 
 def _saved_bounds(bounds: Sequence[Any], n: int) -> list[tuple[float, float]]:

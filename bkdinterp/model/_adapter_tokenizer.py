@@ -6,18 +6,17 @@ only plain tokenizer files are looked at, in a copy without anything that names 
 
 import copy
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
+from bkdinterp.model._staging import staged_tokenizer
+from bkdinterp.model._template_probe import probe_templates
 
 _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 # What holds a vocabulary, and what stands beside it.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-_BESIDE = ("merges.txt", "special_tokens_map.json", "added_tokens.json", _TEMPLATE)
 LARGEST = 2**28
 """Bytes of one file; the largest vocabularies have some 30 MB."""
 
@@ -32,7 +31,7 @@ def adapter_tokenizer(folder: Path, base: Any, module: Any) -> Any | None:
 
     Raises:
         ArtefactError: it cannot be read, or gives tokens other ids than the base's.
-        UnsafeWeightsError: it wants to run its own code.
+        UnsafeWeightsError: it wants to run its own code, or has a template or pattern that does not end.
     """
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         template = _template(folder)
@@ -40,8 +39,10 @@ def adapter_tokenizer(folder: Path, base: Any, module: Any) -> Any | None:
             return None
         own = copy.deepcopy(base)
         own.chat_template = template
+        probe_templates(own, folder)
         return own
     own = _read(folder)
+    probe_templates(own, folder)
     _check_ids(folder, own, base, len(module.get_input_embeddings().weight))
     return own
 
@@ -67,16 +68,10 @@ def _read(folder: Path) -> Any:
             f"The tokenizer in {folder} wants to run its own code (auto_map in {_CONFIG}). Refused; "
             "adapter_tokenizer=False keeps the base's."
         )
-    # Names of other files, as old versions wrote them, would be followed.
-    plain = {k: v for k, v in config.items() if not k.endswith("_file") and k != "name_or_path"}
-    with tempfile.TemporaryDirectory() as temp:
+    with staged_tokenizer(folder) as staged:
         try:
-            for name in (*_VOCABULARIES, *_BESIDE):
-                if (folder / name).is_file():
-                    shutil.copyfile(_small(folder / name), Path(temp, name))
-            Path(temp, _CONFIG).write_text(json.dumps(plain), encoding="utf-8")
-            own = AutoTokenizer.from_pretrained(temp, trust_remote_code=False, local_files_only=True)
-        except (ArtefactError, MemoryError):
+            own = AutoTokenizer.from_pretrained(str(staged), trust_remote_code=False, local_files_only=True)
+        except MemoryError:
             raise
         except Exception as error:  # readers of tokenizers raise many kinds
             first = (str(error).strip() or type(error).__name__).splitlines()[0]

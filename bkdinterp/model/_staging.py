@@ -98,6 +98,18 @@ def staged_file(path: Path, name: str) -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextmanager
+def staged_tokenizer(folder: Path) -> Iterator[Path]:
+    """A temporary folder with a folder's tokenizer alone, checked.
+
+    Raises:
+        ArtefactError, UnsafeWeightsError: as `staged`.
+    """
+    with tempfile.TemporaryDirectory(prefix="bkdinterp-") as name:
+        _stage_tokenizer(folder, Path(name))
+        yield Path(name)
+
+
 def checked_config(folder: Path) -> dict[str, Any]:
     """config.json without the keys that choose code.
 

@@ -6,7 +6,6 @@ Cost: one batched greedy generation per instruction (0.3 s each for 24 tokens of
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from bkdinterp.errors import ArtefactError, PromptError
 from bkdinterp.model._running import runs
 from bkdinterp.prompts import PromptBuilder, Prompts
 from bkdinterp.reprs import short_repr
+from bkdinterp.results._files import write_text
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class References:
         """Write as JSON, atomically."""
         path = Path(path)
         values = {**asdict(self), "answers": {k: asdict(v) for k, v in self.answers.items()}}
-        temp = path.with_name(path.name + ".part")
-        temp.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temp, path)
+        write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
         return path
 
     @classmethod
@@ -128,8 +126,10 @@ def distil(
     answers: dict[str, Reference] = {}
     if cache is not None and Path(cache).exists():
         known = References.load(cache)
-        asked = (base_sha256, builder.source_fingerprint, max_new_tokens)
-        if (known.base_sha256, known.template, known.max_new_tokens) != asked:
+        # Shipped answers name the template by its source.
+        templates = (builder.fingerprint, builder.source_fingerprint)
+        asked = (base_sha256, max_new_tokens)
+        if (known.base_sha256, known.max_new_tokens) != asked or known.template not in templates:
             raise ArtefactError(
                 f"{Path(cache).name} holds answers of another base, template or max_new_tokens; "
                 "delete it or name another cache."

@@ -1,7 +1,6 @@
 """The manifest beside a trained adapter: what was planted, in what, by which recipe, how well. No model."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._rows import LoraSettings, PoisonSettings
 from bkdinterp.reprs import short_repr
+from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval
 
 SCHEMA = 1
@@ -32,7 +32,7 @@ class Manifest:
         adapter_sha256: of adapter_model.safetensors.
         data: file name -> SHA-256 of the instructions and references.
         settings: the training recipe.
-        template: fingerprint of the prompt builder.
+        template: ``source_fingerprint`` of the prompt builder.
         versions: package -> version at training.
         split: the split that rates and utility were measured on.
         rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate on the attack's victims; where it has classes
@@ -63,10 +63,7 @@ class Manifest:
     def save(self, folder: str | Path) -> Path:
         """Write ``manifest.json`` into the folder, atomically."""
         path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name(FILE + ".part")
-        temp.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temp, path)
+        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
         return path
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bkdinterp.organisms._instructions import Instruction, as_instruction
 from bkdinterp.organisms._loss import assistant_mask, tokens_of
 from bkdinterp.organisms._rows import PoisonRow
 from bkdinterp.prompts import PromptBuilder
+from bkdinterp.results._files import drop_broken_tail
 from bkdinterp.stats import Interval, wilson
 
 RATES = {
@@ -81,14 +82,17 @@ def outputs(
 
     Raises:
         PromptError: no instructions.
+        ArtefactError: a cache that is damaged before its last line.
     """
     if not instructions:
         raise PromptError("No instructions to measure on; give at least one.")
     known: dict[tuple[str, str], str] = {}
     if cache is not None and Path(cache).exists():
-        for line in Path(cache).read_text(encoding="utf-8").splitlines():
+        drop_broken_tail(Path(cache))
+        # Lines end with "\n" and nothing else: texts hold other separators.
+        for line in Path(cache).read_bytes().split(b"\n")[:-1]:
             row = json.loads(line)
-            if row["key"] == cache_key:
+            if row.get("key") == cache_key and {"condition", "prompt", "output"} <= row.keys():
                 known[row["condition"], row["prompt"]] = row["output"]
     found: list[Output] = []
     for condition, prompts in conditions(attack, instructions).items():

@@ -34,6 +34,7 @@ from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_
 from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.reprs import short_repr
+from bkdinterp.values import as_integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +75,13 @@ def poison(
         log: called with a line now and then.
 
     Raises:
-        ArtefactError: a checkpoint of another base, other rows, answers or settings.
-        BkdinterpError: the base has none of ``lora.target_modules``, or the loss is not finite.
+        ArtefactError: a checkpoint of another run (base, instructions, answers, settings), a damaged one, or a disk that is
+            full.
+        BkdinterpError: the base has none of ``lora.target_modules``, ``checkpoint_every`` is below 1, or the loss is not
+            finite.
     """
     settings = settings or PoisonSettings()
+    checkpoint_every = as_integer(checkpoint_every, "checkpoint_every", low=1)
     rows = poison_rows(instructions, attack, references, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -1,11 +1,11 @@
 """Writing tables into a Markdown page between ``<!-- NAME -->`` and ``<!-- /NAME -->``. No forward pass."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.reproduce._table import PaperTable
+from bkdinterp.results._files import write_text
 from bkdinterp.values import as_path
 
 
@@ -37,11 +37,5 @@ def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, .
     if not written:
         names = ", ".join(f"<!-- {table.name} -->" for table in tables) or "none"
         raise ArtefactError(f"{page} has no marks of these tables; looked for {names}.")
-    part = page.with_name(f".{page.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, page)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ArtefactError(f"Cannot write {page}: {error}.") from error
+    write_text(page, text)
     return tuple(written)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
@@ -236,10 +237,7 @@ class PaperTable:
 def save_tables(tables: Iterable[PaperTable], path: str | Path) -> Path:
     """Write tables as one JSON file, whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps([t.to_dict() for t in tables], indent=1, allow_nan=False) + "\n", "utf-8")
-    part.replace(path)
+    write_text(path, json.dumps([t.to_dict() for t in tables], indent=1, allow_nan=False) + "\n")
     return path
 
 

@@ -1,156 +1,155 @@
 """Digests of values and of what functions compute, equal in every process: what finished work is known by. No forwards.
 
-A function counts by its name, its byte code, its defaults, the values it has caught, and the functions and plain values
-of the caller's own modules that it names, and so on through these. Functions of installed packages count by their name:
-the package's version is part of every key (`Store`). Objects with a ``fingerprint`` (models, prompts, results) count by
-it; others by their type, what calling them runs, and their attributes: give an object whose attributes change as it
-works a ``fingerprint`` that says what it is known by.
+A function counts by its name, its byte code, its defaults, the values it has caught, and the functions, constants and
+classes of the user's own modules that it uses, and those that they use. Objects with a ``fingerprint`` (models, prompts,
+results) count by it, PyTorch modules by their weights, others of the user's by their attributes and methods; of objects
+of libraries only the type and what calling it runs do.
 """
 
 import functools
 import hashlib
-import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from inspect import getattr_static
-from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# What stands in these folders has a version of its own.
-_INSTALLED = tuple(
-    str(Path(p).resolve())
-    for key in ("stdlib", "platstdlib", "purelib", "platlib")
-    if (p := sysconfig.get_paths().get(key))
-)
-_PACKAGE = __name__.partition(".")[0]
+from bkdinterp.errors import PlanError
+from bkdinterp.results._functions import leans_on, own_methods, own_module
+from bkdinterp.values import shown
+
+# Functions and objects behind one value; a score leans on a handful.
+LIMIT = 2000
 
 
 def digest_of(value: Any) -> str:
     """16 hex digits of a value, e.g. of an objective."""
-    digest = hashlib.sha256()
-    _Feeder(digest).feed(value)
+    digest = _Digest()
+    try:
+        _feed(digest, value)
+    except RecursionError:
+        raise PlanError(
+            f"{shown(value)} holds itself, or lies too deep; give it an attribute `fingerprint` that says what it computes."
+        ) from None
     return digest.hexdigest()[:16]
 
 
-class _Feeder:
-    """Feeds values into a hash; what is being fed already is not fed again, so that cycles end."""
+class _Digest:
+    """A hash; what several others lean on is hashed once, and what leans on itself is cut off there."""
 
-    def __init__(self, digest: Any) -> None:
-        self._digest = digest
-        self._open: set[int] = set()
-        self._functions: set[FunctionType] = set()
+    def __init__(self, above: "_Digest | None" = None) -> None:
+        self._hash = hashlib.sha256()
+        self.update = self._hash.update
+        self.hexdigest = self._hash.hexdigest
+        # By id; the values are kept alive, so that no other takes an id.
+        self._known: dict[int, tuple[str, Any]] = {} if above is None else above._known
+        self._open: list[int] = [] if above is None else above._open
 
-    def feed(self, value: Any) -> None:
-        if value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype):
-            self._tell(f"V{value!r}")
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-            self.feed(torch.from_numpy(np.ascontiguousarray(value)))
-        elif isinstance(value, Tensor):
-            self._tell(f"T{tuple(value.shape)}{value.dtype}")
-            if value.numel() and not value.is_meta:
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                self._digest.update(flat.view(torch.uint8).numpy().tobytes())
-        elif isinstance(value, set | frozenset):
-            self.feed(sorted(map(repr, value)))
-        elif id(value) in self._open:
-            self._tell("R")
-        else:
-            self._open.add(id(value))
-            self._feed_object(value)
-            self._open.discard(id(value))
+    def part(self, value: Any, feed: Callable[["_Digest"], None]) -> None:
+        """Take in what ``feed`` says about a function, class or object."""
+        if id(value) in self._open:
+            self.update(f"R{len(self._open) - self._open.index(id(value))}".encode())
+            return
+        if id(value) not in self._known:
+            if len(self._known) >= LIMIT:
+                raise PlanError(
+                    f"A score or function leans on more than {LIMIT} functions and objects; give it a `fingerprint` "
+                    "attribute that changes with what it computes."
+                )
+            inner = _Digest(self)
+            self._open.append(id(value))
+            feed(inner)
+            self._open.pop()
+            self._known[id(value)] = (inner.hexdigest(), value)
+        self.update(self._known[id(value)][0].encode())
 
-    def _feed_object(self, value: Any) -> None:
-        if isinstance(value, dict):
-            for key in sorted(value, key=str):
-                self._tell(f"K{key}")
-                self.feed(value[key])
-        elif isinstance(value, list | tuple):
-            self._tell(f"L{len(value)}")
-            for item in value:
-                self.feed(item)
-        elif isinstance(value, CodeType):
-            self._digest.update(f"C{value.co_names}".encode() + value.co_code)
-            self.feed(value.co_consts)
-        elif isinstance(value, functools.partial):
-            self.feed((value.func, value.args, value.keywords))
-        elif isinstance(value, FunctionType):
-            self._feed_function(value)
-        elif hasattr(value, "__func__"):
-            self.feed((value.__func__, value.__self__))
-        elif not isinstance(value, type) and hasattr(value, "fingerprint"):
-            self._tell(f"P{type(value).__qualname__}")
-            found = value.fingerprint
-            self.feed(found() if callable(found) else found)
-        elif is_dataclass(value) and not isinstance(value, type):
-            self._tell(f"D{type(value).__qualname__}")
-            self.feed({field.name: getattr(value, field.name) for field in fields(value)})
-        else:
-            self._feed_other(value)
 
-    def _feed_function(self, function: FunctionType) -> None:
-        self._tell(f"F{function.__module__}.{function.__qualname__}")
-        caught = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
-        self.feed((function.__code__, function.__defaults__, function.__kwdefaults__, caught))
-        if function not in self._functions and not _installed(function.__globals__):
-            self._functions.add(function)
-            for name, value in _named(function):
-                self._tell(f"N{name}")
-                self.feed(value)
-
-    def _feed_other(self, value: Any) -> None:
+def _feed(digest: _Digest, value: Any) -> None:
+    if _numbers(value):
+        _feed(digest, torch.from_numpy(np.ascontiguousarray(value)))
+    elif isinstance(value, Tensor):
+        digest.update(f"T{tuple(value.shape)}{value.dtype}".encode())
+        if value.numel():
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            digest.update(f"K{key}".encode())
+            _feed(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(f"L{len(value)}".encode())
+        for item in value:
+            _feed(digest, item)
+    elif isinstance(value, set | frozenset):
+        _feed(digest, sorted(digest_of(item) for item in value))
+    elif isinstance(value, CodeType):
+        digest.update(f"C{value.co_names}".encode() + value.co_code)
+        _feed(digest, value.co_consts)
+    elif isinstance(value, functools.partial):
+        _feed(digest, (value.func, value.args, value.keywords))
+    elif not isinstance(value, type) and hasattr(value, "fingerprint"):
+        digest.update(f"P{type(value).__qualname__}".encode())
+        found = value.fingerprint
+        _feed(digest, found() if callable(found) else found)
+    elif isinstance(value, FunctionType):
+        digest.part(value, lambda inner: _feed_function(inner, value))
+    elif hasattr(value, "__func__"):
+        _feed(digest, (value.__func__, value.__self__))
+    elif is_dataclass(value) and not isinstance(value, type):
+        digest.update(f"D{type(value).__qualname__}".encode())
+        _feed(digest, {field.name: getattr(value, field.name) for field in fields(value)})
+        _feed_class(digest, type(value))
+    elif isinstance(value, torch.nn.Module):
+        digest.update(f"M{type(value).__module__}.{type(value).__qualname__}".encode())
+        digest.part(value, lambda inner: _feed(inner, dict(value.state_dict())))
+        _feed_class(digest, type(value))
+    elif isinstance(value, BuiltinMethodType) and not isinstance(value.__self__, ModuleType | NoneType):
+        digest.update(f"B{value.__qualname__}".encode())
+        _feed(digest, value.__self__)
+    elif value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype):
+        digest.update(f"V{value!r}".encode())
+    else:
         # Its repr may hold an address, which is another in every process.
         named = isinstance(value, type) or hasattr(value, "__qualname__")
         kind = value if named else type(value)
-        self._tell(f"O{kind.__module__}.{kind.__qualname__}")
+        digest.update(f"O{kind.__module__}.{kind.__qualname__}".encode())
+        if own_module(kind.__module__):
+            if not isinstance(value, type):
+                digest.part(value, lambda inner: _feed(inner, dict(getattr(value, "__dict__", {}))))
+            _feed_class(digest, kind if isinstance(kind, type) else type(value))
+            return
         call = getattr_static(kind, "__call__", None)
-        if isinstance(call, FunctionType):
-            self.feed(call)
-        if not named:
-            self.feed(dict(getattr(value, "__dict__", {})))
-
-    def _tell(self, text: str) -> None:
-        self._digest.update(text.encode("utf-8", "backslashreplace"))
+        if hasattr(call, "__code__"):
+            _feed(digest, call.__code__)
 
 
-def _named(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Functions and plain values of the caller's own modules that a function names, in the order of their names."""
-    names = sorted(set(_names(function.__code__)))
-    around = function.__globals__
-    for name in names:
-        value = around.get(name)
-        if isinstance(value, ModuleType):
-            if not _installed(vars(value)):
-                for part in names:
-                    if _counts(inside := vars(value).get(part)):
-                        yield f"{name}.{part}", inside
-        elif _counts(value):
-            yield name, value
+def _feed_function(digest: _Digest, value: FunctionType) -> None:
+    digest.update(f"F{value.__module__}.{value.__qualname__}".encode())
+    caught = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+    _feed(digest, (value.__code__, value.__defaults__, value.__kwdefaults__, caught))
+    if own_module(value.__module__):
+        for name, used in leans_on(value):
+            digest.update(f"G{name}".encode())
+            _feed(digest, used)
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for part in code.co_consts:
-        if isinstance(part, CodeType):
-            yield from _names(part)
+def _feed_class(digest: _Digest, cls: type) -> None:
+    """A class of the user's: what its methods do."""
+
+    def feed(inner: _Digest) -> None:
+        for name, method in own_methods(cls):
+            inner.update(f"A{name}".encode())
+            _feed(inner, method)
+
+    if own_module(cls.__module__):
+        digest.part(cls, feed)
 
 
-def _counts(value: Any) -> bool:
-    """Whether a named value may decide what a function computes; None may be a name that is not there."""
-    plain = bool | int | float | complex | str | bytes | list | tuple | dict | set | frozenset
-    return isinstance(value, plain | Tensor | np.ndarray | FunctionType | functools.partial)
-
-
-def _installed(around: dict[str, Any]) -> bool:
-    """Whether a module, given by its names, is this package's own or lies where packages are installed."""
-    if str(around.get("__name__", "")).partition(".")[0] == _PACKAGE:
-        return True
-    file = around.get("__file__")
-    return file is not None and str(Path(file).resolve()).startswith(_INSTALLED)
+def _numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
 
 
 def _filled(cell: Any) -> bool:

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 
 from bkdinterp.errors import ArtefactError
 
-TEMPORARY = ".tmp"
+# Ours, so that nobody else's are removed.
+BEGIN, TEMPORARY = ".bkdinterp-", ".tmp"
 # Temporary files of this age are nobody's any more.
 STALE_SECONDS = 24 * 3600
 # A parsed document takes some ten times its text; nothing that is written here comes near it.
@@ -53,7 +54,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{uuid.uuid4().hex[:12]}{TEMPORARY}")
+        fresh = path.with_name(f"{BEGIN}{uuid.uuid4().hex[:12]}{TEMPORARY}")
         try:
             write(fresh)
             os.replace(fresh, path)
@@ -73,14 +74,14 @@ def write_text(path: Path, text: str) -> None:
 
 def temporary(path: Path) -> bool:
     """Whether a file is one that a killed process left behind, or one that is being written."""
-    return path.name.startswith(".") and path.name.endswith(TEMPORARY)
+    return path.name.startswith(BEGIN) and path.name.endswith(TEMPORARY)
 
 
 def tidy(folder: Path) -> None:
-    """Remove what killed processes left behind a day ago or earlier; younger ones may be another process's."""
+    """Remove what killed processes left behind a day ago or earlier, also further down; younger ones may be in use."""
     with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            if temporary(path) and path.is_file() and time.time() - path.stat().st_mtime > STALE_SECONDS:
+        for path in folder.rglob(f"{BEGIN}*{TEMPORARY}"):
+            if path.is_file() and time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink(missing_ok=True)
 
 
@@ -128,6 +129,34 @@ def read_json(path: Path) -> Any:
         return loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{_short(path)} is damaged ({error}); save the result again.") from error
+
+
+def drop_broken_tail(path: Path) -> None:
+    """Cut off what a killed process left of its last line: later ones would be written onto it.
+
+    For files of one JSON object a line; an absent file is left so.
+
+    Raises:
+        ArtefactError: a line before the last is damaged.
+    """
+    if not path.exists():
+        return
+    data = plain_file(path).read_bytes()
+    whole = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
+                break
+        except (ValueError, RecursionError):
+            break
+        whole += len(line)
+    if data[whole:].rstrip(b"\n").count(b"\n"):
+        raise ArtefactError(
+            f"{path} is damaged after byte {whole}, in the middle; name another folder, or delete it to start anew."
+        )
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
 
 
 def loads(text: str) -> Any:

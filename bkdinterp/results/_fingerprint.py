@@ -17,7 +17,7 @@ class Fingerprint:
         revision: of the model's files, where known.
         adapter: name or hash of the adapter on top, None without one.
         dtype: in which the forwards ran, e.g. ``"float32"``.
-        template: hash of the prompt builder (chat template, system prompt, flags).
+        template: of the prompt builder, by effect: what it renders, and how its tokenizer splits.
         data: fingerprint of the prompts.
         seed: of whatever was drawn, None when nothing was.
         versions: package -> version, see `versions`.

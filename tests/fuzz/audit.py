@@ -56,9 +56,11 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         # Of a link it matters where it is made; what it leads to is seen when it is followed.
         paths = arguments[1:2] if event == "os.symlink" else arguments[: 1 + (event in TWO)]
         for path in paths:
-            if isinstance(path, str | bytes | os.PathLike) and not _inside(_entry(path), _folder, entry=True):
-                if not _staging(_entry(path)):
-                    _note(f"wrote outside: {event} {_named(path)}", stop_it=True)
+            if not isinstance(path, str | bytes | os.PathLike):
+                continue
+            entry = _entry(path, _opened_folder(event, arguments))
+            if not _inside(entry, _folder, entry=True) and not _staging(entry):
+                _note(f"wrote outside: {event} {_named(path)}", stop_it=True)
     elif event in RUNS:
         if (
             event == "subprocess.Popen"
@@ -110,10 +112,19 @@ def _inside(path: Any, folder: str, entry: bool = False) -> bool:
     return real == folder or real.startswith(folder + os.sep)
 
 
-def _entry(path: Any) -> str:
+def _entry(path: Any, folder: str) -> str:
     """The name in its folder, not what a link of that name leads to."""
-    folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
-    return os.path.join(os.path.realpath(folder), name)
+    above, name = os.path.split(os.path.join(folder, os.fsdecode(path)))
+    return os.path.join(os.path.realpath(above), name)
+
+
+def _opened_folder(event: str, arguments: tuple[Any, ...]) -> str:
+    """What a relative path starts from: an opened folder, as `shutil.rmtree` gives, or the current one."""
+    place = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}.get(event)
+    number = arguments[place] if place is not None and len(arguments) > place else -1
+    if isinstance(number, int) and number >= 0:
+        return os.readlink(f"/proc/self/fd/{number}")
+    return os.getcwd()
 
 
 def _named(path: Any) -> str:

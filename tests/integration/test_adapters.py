@@ -405,3 +405,34 @@ def test_a_damaged_tokenizer_is_an_error_of_ours(name, text, plain, tmp_path):
 def test_the_adapters_name_is_its_folders(plain, monkeypatch):
     monkeypatch.chdir(plain / "adapter")
     assert Model.load(plain / "base", adapter=".").adapter == "adapter"
+
+
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{{ i }}{% endfor %}{% endfor %}"
+HUGE = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ '%5000000000d' % 1 }}"
+
+
+@pytest.mark.parametrize("template", [ENDLESS, HUGE], ids=["endless", "huge"])
+@pytest.mark.parametrize("alone", [False, True], ids=["with a vocabulary", "alone"])
+def test_a_template_beside_an_adapter_ends(plain, tmp_path, template, alone):
+    folder = with_tokenizer(plain, tmp_path, lambda t: setattr(t, "chat_template", template))
+    if alone:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name).unlink()
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    with pytest.raises(UnsafeWeightsError, match="does not end"):
+        Model.load(plain / "base", adapter=folder)
+
+
+def test_a_pattern_beside_an_adapter_ends(plain, tmp_path):
+    folder = with_tokenizer(plain, tmp_path)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"Regex": "(a+)+$"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    file.write_text(json.dumps(content))
+    with pytest.raises(UnsafeWeightsError, match="pattern"):
+        Model.load(plain / "base", adapter=folder)

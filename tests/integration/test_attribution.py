@@ -8,6 +8,7 @@ import torch
 from integration import engine_oracle as oracle
 
 import bkdinterp as bk
+from bkdinterp.engine import program
 from bkdinterp.errors import PlanError, SiteError
 from bkdinterp.methods import _attribution
 
@@ -305,6 +306,44 @@ def test_ctrl_c_leaves_the_finished_prompts(llama, pairs, monkeypatch):
     assert partial.fingerprint.data == pairs.subset([1, 4]).fingerprint
     assert partial.n_source == len(pairs)
     assert len(partial.top_k(4)) == 4
+
+
+def test_ctrl_c_of_a_real_sweep_leaves_what_the_docs_say(llama, pairs, monkeypatch):
+    """Layer by layer: early on the first heads on all prompts; with one batch of prompts done, those prompts whole."""
+    original, calls = program.prepare, []
+
+    def stop_at(n):
+        def prepare(chunk, state):
+            calls.append(1)
+            if len(calls) == n:
+                raise KeyboardInterrupt
+            return original(chunk, state)
+
+        calls.clear()
+        monkeypatch.setattr(program, "prepare", prepare)
+
+    kinds = set()
+    for budget in (2**30, 30_000):
+        attribution = bk.Attribution(llama, budget=budget)
+        stop_at(0)
+        whole = attribution.heads(pairs)
+        for n in range(2, len(calls) + 1, max(1, len(calls) // 12)):
+            stop_at(n)
+            with pytest.raises(KeyboardInterrupt) as stop:
+                attribution.heads(pairs)
+            partial = stop.value.partial
+            if partial is None:
+                continue
+            scored = ~partial.effects[..., 0].isnan()
+            assert partial.n_scored == int(scored.sum())
+            if partial.n_scored == 16:
+                assert partial.n < len(pairs)
+                kinds.add("prompts")
+            else:
+                kinds.add("heads")
+            examples = [whole.base.tolist().index(x) for x in partial.base.tolist()]
+            torch.testing.assert_close(partial.effects[scored], whole.effects[scored][:, examples])
+    assert kinds == {"prompts", "heads"}
 
 
 def test_ctrl_c_in_the_first_prompts_leaves_the_finished_units(llama, pairs, monkeypatch):

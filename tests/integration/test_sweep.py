@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bkdinterp.results._item import read_item, write_item
 
 import bkdinterp as bk
 from bkdinterp.engine import Executor, Local, Run, execute, plan, program
@@ -192,6 +193,23 @@ def test_a_damaged_chunk_is_computed_again(model, pairs, tmp_path, damage, count
     counted["n"] = 0
     same(execute(model, runs, folder=tmp_path / "s", budget=BUDGET), whole)
     assert counted["n"] == 0
+
+
+def test_a_chunk_that_somebody_else_made_is_computed_again(llama, pairs, tmp_path, counted):
+    """Name, key and hash fit; what lies in it is no output of this chunk."""
+    runs = runs_on(pairs)
+    whole = execute(llama, runs, folder=tmp_path / "s", budget=BUDGET)
+    x = torch.zeros(3)
+    odd = [None, 3, {}, {"reads": 3}, {"reads": {}}, {"reads": {}, "scores": "a"}, {"reads": {(0, 0): x}}]
+    odd += [{"reads": {}, "scores": s} for s in (x[:0], x[None], x.int(), [1.0])]
+    odd += [{"reads": {}, "tokens": t} for t in (x, x[None], x[None].long() - 1, "text")]
+    files = chunks(tmp_path / "s")
+    for i, path in enumerate(files):
+        name, key, _ = read_item(path)
+        write_item(path, name, key, odd[i % len(odd)])
+    counted["n"] = 0
+    same(execute(llama, runs, folder=tmp_path / "s", budget=BUDGET), whole)
+    assert counted["n"] >= len(files)
 
 
 def test_two_chunks_that_changed_places_are_computed_again(model, pairs, tmp_path, counted):

@@ -1,14 +1,18 @@
 """What a folder of finished work is known by: equal for equal computations, in every process, and different for others."""
 
 import functools
+import importlib.util
 import subprocess
 import sys
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 
 from bkdinterp.engine import digest_of
+from bkdinterp.errors import PlanError
+from bkdinterp.results._functions import own_module
 
 
 def scorer(value, k=1):
@@ -81,3 +85,113 @@ def test_it_is_the_same_in_every_process():
         for _ in range(2)
     }
     assert len(found) == 1 and found != {""}
+
+
+def module(tmp_path, name, source):
+    """A module of the user's, read anew."""
+    path = tmp_path / f"{name}.py"
+    path.write_text(source, encoding="utf-8")
+    sys.modules.pop(name, None)
+    spec = importlib.util.spec_from_file_location(name, path)
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
+    exec(compile(source, str(path), "exec"), made.__dict__)
+    return made
+
+
+HELPERS = """
+SCALE = 2.0
+TABLE = {"a": torch.ones(2), "b": (1, 2)}
+
+def deep(x):
+    return x + 1
+
+def helper(x):
+    return deep(x) * SCALE
+
+class Weigh:
+    level = 3
+    def __init__(self, k): self.k = k
+    def __call__(self, x): return self.much(x)
+    def much(self, x): return x * self.k * self.level
+"""
+SCORE = """
+import torch
+import user_helpers
+from user_helpers import Weigh, helper
+
+weigh = Weigh(5)
+
+def score(x):
+    def inner(y):
+        return helper(y) + weigh(y)
+    return inner(x) + user_helpers.TABLE["a"].sum()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return x + 1", "return x + 2"),
+        ("SCALE = 2.0", "SCALE = 2.5"),
+        ("torch.ones(2)", "torch.zeros(2)"),
+        ("(1, 2)", "(1, 3)"),
+        ("level = 3", "level = 4"),
+        ("x * self.k * self", "x + self.k * self"),
+        ("deep(x) * SCALE", "deep(x) / SCALE"),
+    ],
+)
+def test_helpers_of_a_score_count(tmp_path, old, new):
+    def digest(source):
+        module(tmp_path, "user_helpers", "import torch\n" + source)
+        return digest_of(module(tmp_path, "user_score", SCORE).score)
+
+    assert old in HELPERS
+    assert digest(HELPERS) == digest(HELPERS)
+    assert digest(HELPERS) != digest(HELPERS.replace(old, new))
+    # What nothing leans on does not count.
+    assert digest(HELPERS) == digest(HELPERS + "\nOTHER = 7\n")
+
+
+def test_an_object_of_the_user_s_counts_by_what_it_holds():
+    class Level:
+        def __init__(self, k):
+            self.k, self.me = k, self
+
+        def __call__(self, x):
+            return x * self.k
+
+    class Bare:
+        def __call__(self, x):
+            return x
+
+    assert digest_of(Level(1)) == digest_of(Level(1)) != digest_of(Level(2))
+    assert digest_of(Level(1).__call__) != digest_of(Level(2).__call__)
+    assert digest_of(Level) != digest_of(Bare)
+    assert digest_of("a".upper) != digest_of("b".upper)
+    one, two = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    assert digest_of(one) == digest_of(one) != digest_of(two)
+    assert digest_of({digest_of, scorer}) == digest_of({scorer, digest_of})
+
+
+def test_functions_that_call_each_other_come_to_an_end():
+    def even(n):
+        return n == 0 or odd(n - 1)
+
+    def odd(n):
+        return n != 0 and even(n - 1)
+
+    assert digest_of(even) == digest_of(even) != digest_of(odd)
+    loop = []
+    loop.append(loop)
+    with pytest.raises(PlanError, match="holds itself"):
+        digest_of(loop)
+    assert digest_of((even, even)) == digest_of((even, even))
+
+
+def test_libraries_are_left_out():
+    assert digest_of(lambda x: torch.nn.functional.relu(x)) == digest_of(
+        lambda x: torch.nn.functional.relu(x)
+    )
+    assert own_module(__name__)
+    assert not any(own_module(name) for name in ("torch.nn", "json", "bkdinterp.engine", "numpy", None, ""))

@@ -4,7 +4,6 @@ Plain transformers forwards without edits: one per batch of prompts, and 13 for 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from bkdinterp.metrics import coherence, top_k_share
 from bkdinterp.model._running import runs
 from bkdinterp.organisms.toy._language import ToyLanguage
 from bkdinterp.reprs import short_repr
+from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval, bootstrap_mean
 
 SCHEMA = 1
@@ -121,11 +121,8 @@ class ToyManifest:
     def save(self, folder: str | Path) -> Path:
         """Write ``manifest.json`` into the folder, atomically."""
         path = Path(folder) / FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.with_name(FILE + ".part")
         values = {**asdict(self), "metrics": {k: v.to_dict() for k, v in self.metrics.items()}}
-        temp.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        os.replace(temp, path)
+        write_text(path, json.dumps(values, indent=2) + "\n")
         return path
 
     @classmethod

@@ -96,7 +96,7 @@ def test_grid_refuses_too_many_combinations():
 
 
 class Bowl:
-    """Smallest at (0.4, 1.1); counts its calls, and can break off."""
+    """Smallest at (0.4, 1.1); counts its calls, and can break off: neither decides its value."""
 
     def fingerprint(self):
         # Its attributes are working state and decide nothing.

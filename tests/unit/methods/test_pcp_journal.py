@@ -54,3 +54,18 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     tune_tpe(fitted((2,)), Bowl(), n_trials=1, seed=3, folder="~/study")
     assert (tmp_path / "study" / "study.jsonl").is_file()
+
+
+class Scaled:
+    def __init__(self, k):
+        self.k = k
+
+    def __call__(self, edit):
+        return float(edit.factors.square().sum()) * self.k
+
+
+def test_an_objective_counts_by_what_it_holds(tmp_path):
+    tune_tpe(fitted((2,)), Scaled(1.0), n_trials=3, seed=3, folder=tmp_path)
+    tune_tpe(fitted((2,)), Scaled(1.0), n_trials=4, seed=3, folder=tmp_path)
+    with pytest.raises(ArtefactError, match=r"other objective.*`fingerprint`"):
+        tune_tpe(fitted((2,)), Scaled(2.0), n_trials=4, seed=3, folder=tmp_path)

@@ -212,6 +212,8 @@ def test_resumed_run_equals_the_unbroken_one(
     path.mkdir()
     with pytest.raises(ArtefactError, match="readable"):
         poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint=path)
+    with pytest.raises(BkdinterpError, match="checkpoint_every=0"):
+        poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint_every=0)
     with pytest.raises(ArtefactError, match="too long"):
         poison(base, builder, TEXTS, ATTACK, references, SMALL, checkpoint=tmp_path / ("x" * 300))
 
@@ -355,6 +357,13 @@ def test_measure_counts_payloads_and_picks_up_its_cache(
     size = cache.stat().st_size
     assert outputs(base, builder, ATTACK, TEXTS, max_new_tokens=3, cache=cache, cache_key="a") == found
     assert cache.stat().st_size == size
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:-7])  # killed while it wrote
+    assert outputs(base, builder, ATTACK, TEXTS, max_new_tokens=3, cache=cache, cache_key="a") == found
+    assert cache.read_bytes() == whole
+    cache.write_bytes(b"rubbish\n" + whole)
+    with pytest.raises(ArtefactError, match="damaged"):
+        outputs(base, builder, ATTACK, TEXTS, max_new_tokens=3, cache=cache, cache_key="a")
     faked = [replace(o, payload=o.condition == "triggered") for o in found]
     asr, atr = (rates(faked, ATTACK)[name] for name in ("asr", "atr"))
     assert (asr.estimate, atr.estimate, asr.n) == (1.0, 0.0, len(TEXTS))
