@@ -24,6 +24,7 @@ from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
+from bkdinterp.organisms._precision import check_precision
 from bkdinterp.organisms._rows import LoraSettings
 from bkdinterp.organisms._sequences import as_rows, as_weights
 from bkdinterp.reprs import short_repr
@@ -139,7 +140,7 @@ def fine_tune(
         PromptError: no sequences, one of fewer than two tokens, ids outside the vocabulary, or weights that do not fit
             them, are negative, or leave a batch nothing to learn.
         ArtefactError: a checkpoint of another run.
-        BkdinterpError: everything frozen, intervals below 1, or the loss is not finite.
+        BkdinterpError: everything frozen, weights of 16 bits that would learn, intervals below 1, or the loss is not finite.
     """
     settings = settings or TuneSettings()
     base: Any = module.module if isinstance(module, Model) else module
@@ -156,6 +157,7 @@ def fine_tune(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model, trained = _trainable(base, settings)
+        check_precision(trained)
         optimiser = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
         key = run_key(base, settings, sorted(trained), _digest(rows, scales))
         losses = load_checkpoint(checkpoint, key, trained, optimiser)

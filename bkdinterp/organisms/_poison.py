@@ -31,6 +31,7 @@ from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_check
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
+from bkdinterp.organisms._precision import check_precision
 from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.reprs import short_repr
@@ -87,6 +88,7 @@ def poison(
         torch.manual_seed(settings.seed)
         model = with_lora(copied(base), settings.lora)
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        check_precision(weights)
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
         # The rows hold the attack's texts and the answers; what they were drawn from does not matter beside them.
         key = run_key(base, settings, rows, builder.fingerprint)

@@ -16,6 +16,7 @@ import torch
 from bkdinterp.errors import PromptError, TriggerError
 from bkdinterp.prompts._batch import TokenBatch, check_vocabulary
 from bkdinterp.prompts._doors import PromptsLike, as_prompts
+from bkdinterp.prompts._fingerprint import rendered_probes, tokenizer_hash
 from bkdinterp.prompts._prompts import digest
 from bkdinterp.prompts._render import rendered
 from bkdinterp.prompts._tokenizer import TokenizerLike
@@ -24,8 +25,6 @@ from bkdinterp.values import as_flag, as_integer, as_text, shown
 
 # letters only: no template strips, escapes or splits it, and nobody writes it
 _SENTINEL = "qZbkdinterpSentinelZq"
-# some of everything that tokenizers treat differently
-_PROBE = "  One two-3 4567 n'est-ce\n\tÀ ß 你好 😀 <s>."
 _OWN_ARGUMENTS = frozenset(
     (
         "conversation",
@@ -153,20 +152,11 @@ class PromptBuilder:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the sha256 of what stands around a text, rendered now, and of how texts become tokens.
+        """16 hex digits of what the builder makes of texts, and how its tokenizer splits: by effect, whatever the source.
 
-        By effect: a template that writes today's date has another one tomorrow, one that was only written otherwise has not.
+        A template that writes today's date has another one tomorrow.
         """
-        around = [self._around(True), self._around(False)] if self.chat else []
-        ids = list(self.tokenizer(_PROBE)["input_ids"])
-        return digest([around, ids, self.chat, self.generation_prompt if self.chat else None, self._ends])
-
-    def _around(self, header: bool) -> list[str]:
-        """How the template renders a text, or why it refuses to."""
-        try:
-            return [self._apply(self._messages(_PROBE), header), self.lead if header else ""]
-        except PromptError as error:
-            return [str(error)]
+        return digest([self.chat, self._ends, tokenizer_hash(self.tokenizer), rendered_probes(self)])
 
     @property
     def source_fingerprint(self) -> str:
