@@ -23,15 +23,22 @@ def check_finite(runs: Sequence[Run], results: Sequence[RunResult]) -> None:
                 f"{which}: {run.score_name} is NaN for {bad} of {len(run.prompts)} prompts: {CAUSES}."
             )
         for read, value in zip(run.reads, result.reads, strict=True):
-            if not _finite(read, value):
+            if not _finite(run, read, value):
                 raise PlanError(
                     f"{which}: what {read.site} holds at {read.where} is NaN or infinite: {CAUSES}."
                 )
 
 
-def _finite(read: Read, value: Tensor) -> bool:
-    if read.reduce is not None or value.ndim < 3:
+def _finite(run: Run, read: Read, value: Tensor) -> bool:
+    if read.reduce is not None:
         return bool(value.isfinite().all())
-    # Rows that select fewer tokens than the longest are filled up with NaN; a model of NaN has nothing else.
+    # A row that selects no token, and what lies beyond a row's tokens, is NaN.
     filled = ~value.isnan().all(-1)
-    return bool(filled.any()) and bool(value[filled].isfinite().all())
+    if read.where.prompt in ("last", "all"):
+        # Every prompt has a first such token.
+        first = filled if filled.ndim < 2 else filled[:, 0]
+        if not bool(first.all()):
+            return False
+    elif not bool(filled.any()):
+        return read.where.prompt != "trigger" or not any(run.prompts.spans)
+    return bool(value[filled].isfinite().all())

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bkdinterp.errors import TriggerError
+from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_choice, as_integer, as_text, as_texts, shown
 
 Span = tuple[int, int]
@@ -46,6 +47,8 @@ class Trigger:
         TriggerError: no phrase, one that is empty or no text, a seed that is no integer, or a wrap without exactly
             two phrases.
     """
+
+    __repr__ = short_repr
 
     # Users may write a list or one string; what is stored is a tuple.
     if TYPE_CHECKING:

@@ -143,8 +143,8 @@ def test_claims_are_paired_comparisons_with_their_nulls(found):
     assert (row.n_controls, row.worst_control, row.worst_control_rate) == (3, "off, control 2", 0.5)
     assert (row.p_controls, row.p) == (pytest.approx(1 / 4), pytest.approx(off.p))
     assert math.isnan(frame.loc[("suspect", "added", "triggered")].p)
-    assert "nearest 50%" in repr(e)
-    assert "backdoor p=0.031 against clean prompts, sham trigger, twin, triggered" in repr(e)
+    assert "nearest 50%" in e.describe()
+    assert "backdoor p=0.031 against clean prompts, sham trigger, twin, triggered" in e.describe()
 
 
 def test_the_result_saves_loads_and_draws_both_figures(found, tmp_path):

@@ -8,7 +8,6 @@ from integration.conftest import TEXTS, tiny_gpt2, tiny_llama, tiny_tokenizer
 from integration.families import NEW
 
 import bkdinterp as bk
-from bkdinterp.errors import ArtefactError
 from bkdinterp.model._identity import checksum, same_weights
 
 PAIRS = bk.PairedPrompts.from_instructions(TEXTS, bk.Trigger.gap("zeta", seed=1), target="sorry no")
@@ -69,10 +68,10 @@ def test_a_sweep_on_disk_is_not_continued_with_other_weights(tmp_path):
     module = tiny_llama()
     model = wrap(module)
     runs = [bk.Run(PAIRS.triggered, bk.ZeroAblate(f"L1H{h}"), score="logprob") for h in range(4)]
-    bk.execute(model, runs, folder=tmp_path)
+    (before, *_) = bk.execute(model, runs, folder=tmp_path)
     module.model.layers[0].mlp.down_proj.weight.data.mul_(2.0)
-    with pytest.raises(ArtefactError):
-        bk.execute(model, runs, folder=tmp_path)
+    (kept, *_), (fresh, *_) = bk.execute(model, runs, folder=tmp_path), bk.execute(model, runs)
+    assert torch.equal(kept.scores, fresh.scores) and not torch.equal(kept.scores, before.scores)
 
 
 SETTINGS = {

@@ -227,7 +227,7 @@ def noise_features(monkeypatch, layers=30, width=12):
     """Have every probe see noise that knows nothing of the trigger; returns a function that sets its seed."""
     state = {}
 
-    def collect(_model, *sides):
+    def collect(_model, *sides, folder=None):
         rng = torch.Generator().manual_seed(state["seed"])
         return torch.randn(layers, sum(map(len, sides)), width, generator=rng)
 
@@ -255,7 +255,7 @@ def test_the_reported_layer_is_the_validations_choice(llama, many, monkeypatch):
     set_seed(0)
     collect = _probe.collect_features
 
-    def informed(model, *sides):
+    def informed(model, *sides, folder=None):
         features = collect(model, *sides)
         half = features.shape[1] // 2
         features[2, half:, 0] += 4.0

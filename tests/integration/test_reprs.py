@@ -22,7 +22,7 @@ CHARACTERS = 400
 # Roles and constants, of which there is no instance of its own.
 ABSTRACT = {"Intervention", "Result", "BASE", "SweepInterrupted"}
 # Their own tests: test_prompts_reprs.
-ELSEWHERE = {"Prompts", "PairedPrompts", "PromptBuilder", "Trigger", "TokenBatch", "Model", "DoctorReport"}
+ELSEWHERE = {"DoctorReport"}  # takes a minute to make; test_doctor
 
 
 def public_classes():
@@ -98,7 +98,8 @@ def things(llama, pairs):
         bk.ZeroAblate("L1H2"), bk.ZeroAblate([f"L{i}H{j}" for i in range(4) for j in range(4)]),
         bk.ResampleAblate(sites.split(), kept), bk.Steer("L1.mlp_out", torch.zeros(16)),
         bk.CachedAblate(heads.top_k(2)), pcp.replace(1.0), pcp.replace(1.0).items[0], bk.Apply("L1.mlp_out", share),
-        edit + bk.ZeroAblate("L3.mlp_out"), *edit.lower()[:1], bk.Read("L1.z"), bk.From(bk.BASE, bk.Read("L1.z")),
+        bk.Scale("L1.z", 0.5), bk.Score(share, "share of it"), many, many.clean,
+        model, model.builder, model.builder.tokenize(pairs.clean), bk.Trigger((LONG, LONG)), edit + bk.ZeroAblate("L3.mlp_out"), *edit.lower()[:1], bk.Read("L1.z"), bk.From(bk.BASE, bk.Read("L1.z")),
         bk.Where("all"), bk.Site.parse("L1.z"), bk.HeadId(1, 2), bk.Component.z, bk.Outcome.payload,
         bk.Payload(LONG), bk.Local(), bk.Remote(host="https://x.example", api_key="k"),
         bk.model._families.family_of("llama"),
@@ -127,12 +128,8 @@ def test_reprs_say_what_it_is(things):
     assert said["Site"] == "Site('L1.z')" and said["HeadId"] == "HeadId('L1H2')"
     assert said["SiteSet"].startswith("SiteSet(L") and "HeadSet(L" in said["HeadSet"]
     assert "n_random=20" in said["BackdoorProbe"]
-    assert said["Edit"].startswith("Edit(site=Site('L0.mlp_out')") and "value=[16]" in said["Edit"]
-    assert (
-        said["Steer"]
-        == "Steer(site=Site('L1.mlp_out'), direction=[16], coeff=1.0, where=Where(prompt='last', generated=False))"
-        or "[16]" in said["Steer"]
-    )
+    assert said["Edit"] == "Edit(L0.mlp_out @ last, keep=0, value=[16])"
+    assert said["Steer"] == "Steer(L1.mlp_out, coeff=1 @ last)"
 
 
 def test_the_sites_of_the_strongest_layers_print_as_names(things):
