@@ -43,11 +43,6 @@ class Traceable(Protocol):
         """Of its weights."""
         ...
 
-    @property
-    def weights_id(self) -> str:
-        """What tells its weights from others."""
-        ...
-
 
 class Executor(ABC):
     """Something that can run a plan."""
@@ -101,7 +96,8 @@ class Local(Executor):
             raise RemoteError(
                 "This model was loaded for a server and has no weights here; load it again without a remote executor."
             )
-        sweep = None if self.folder is None else Sweep(self.folder, plan, model.weights_id)
+        # Not part of `Traceable`: checking for a property computes it, and this one reads every weight.
+        sweep = None if self.folder is None else Sweep(self.folder, plan, getattr(model, "weights_id", ""))
         store = Store(plan, model.dtype)
         todo = track(
             list(enumerate(plan.chunks)),

@@ -23,7 +23,7 @@ from bkdinterp.engine._rows import row_chunks, row_size
 from bkdinterp.engine._run import Run
 from bkdinterp.engine._share import lowest_layer, share, share_chunks
 from bkdinterp.engine._tokens import Tokens
-from bkdinterp.errors import PlanError, PromptError
+from bkdinterp.errors import ArtefactError, PlanError, PromptError
 from bkdinterp.interventions import origins
 from bkdinterp.metrics import SCORES, Score
 from bkdinterp.model import Architecture, as_model, check_origins
@@ -111,13 +111,17 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: Any = DEFAULT_BUDGET, n
 
 
 def _check_numbers(model: Planned, nodes: list[Node]) -> None:
-    """Each origin is looked at once, however many runs have it: hashing weights takes its time."""
+    """All origins at once, however many runs have them: looking at weights takes its time."""
     found: dict[str, str] = {}
     for node in nodes:
         for origin in origins(node.run.edits):
             found.setdefault(origin, str(node.run.edits))
-    for origin, edits in found.items():
-        check_origins(model, (origin,), f"The numbers of {edits}")
+    try:
+        check_origins(model, found, "Numbers")
+    except ArtefactError:
+        for origin, edits in found.items():
+            check_origins(model, (origin,), f"The numbers of {edits}")
+        raise
 
 
 def _check_means(chunks: list[Chunk], nodes: list[Node]) -> None:

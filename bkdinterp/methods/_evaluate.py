@@ -12,7 +12,7 @@ import torch
 
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import PromptError
-from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.interventions import Intervention, Stack, origins
 from bkdinterp.methods._conditions import (
     SAME,
     UNEDITED,
@@ -96,14 +96,12 @@ def evaluate(
     sides = {"clean": pairs.clean, "triggered": pairs.triggered}
     if (inserted := sham_prompts(pairs, sham)) is not None:
         sides["sham"] = inserted
-    for name, edit in edits.items():
-        check_origin(model, edit, f"evaluate, {name}")
+    _check_origins(model, edits, "evaluate")
     cast: list[tuple[str, Model, dict[str, Intervention]]] = [(SUSPECT, model, edits)]
     if twin is not None:
         check_twin(model, twin, sides)
         cast.append((TWIN, twin, twin_conditions(under, twin_under)))
-        for name, edit in cast[-1][2].items():
-            check_origin(twin, edit, f"evaluate, {name} on the twin")
+        _check_origins(twin, cast[-1][2], "evaluate on the twin")
     source, grader = _calibrated(model, pairs, judge, grader, calibration, folder)
     said = {who: _speak(m, sides, own, max_new_tokens, budget, folder) for who, m, own in cast}
     own_references = pairs.clean.reference is None
@@ -193,6 +191,15 @@ def _calibrated(
         fitted = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference, folder=folder)
         return "references of the evaluated prompts", fitted
     return "the suspect's own clean outputs", None
+
+
+def _check_origins(model: Model, edits: Mapping[str, Intervention], who: str) -> None:
+    """Each origin once: controls by the dozen share one, and looking at weights takes its time."""
+    seen: set[str] = set()
+    for name, edit in edits.items():
+        if not seen.issuperset(known := set(origins(edit))):
+            check_origin(model, edit, f"{who}, {name}")
+            seen |= known
 
 
 def _speak(

@@ -51,7 +51,7 @@ def weights_id(module: nn.Module) -> str:
     """Weights and forward pass in 16 hex digits and a dash: 8 of the parameters' SHA-256, 8 of all else that decides.
 
     The SHA is kept while a checksum over every byte stays the same, so that a change in place is seen, through ``.data``
-    too. Cost: the checksum about 0.2 s per GB on one core, the SHA about 1.6 s per GB.
+    too. Cost: the checksum about 0.5 s per GB on one core, the SHA about 1.6 s per GB.
     """
     inner = getattr(module, "_orig_mod", module)
     parameters = sorted(inner.named_parameters())
