@@ -213,7 +213,7 @@ class Slotted:
 
 
 @pytest.mark.parametrize(
-    "one, other",
+    ("one", "other"),
     [
         (np.float32(0.1), np.float32(0.2)),
         (np.int64(1), np.int64(2)),
