@@ -295,7 +295,8 @@ class Evaluation(Result):
 
     def utility_change(self, condition: str = EDITED, *, seed: int = 0) -> Interval:
         """Agreement under a condition minus the unedited agreement, paired bootstrap."""
-        return paired_bootstrap(self.agreement[self._index(condition)], self.agreement[0], seed=seed)
+        rows = (self.agreement[self._index(c)] for c in (condition, UNEDITED))
+        return paired_bootstrap(*rows, seed=seed)
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per model, condition and side: n, payload rate with interval, outcome counts.

@@ -26,6 +26,9 @@ class ProbeScores(Result):
     against random directions whose layer was chosen in the same way. The largest of all layers' test accuracies beats
     chance on noise, too. Intervals count pairs: the two prompts of one may share their luck.
 
+    With ``paper=True`` none of this is clean: about half of the paper's test prompts are its validation prompts, and the
+    partners of most were trained on.
+
     Attributes:
         predicted: True = called triggered.
         labels: True = is triggered.
@@ -92,12 +95,12 @@ class ProbeScores(Result):
 
     @property
     def chosen(self) -> Interval:
-        """Test accuracy of the chosen layer's probe in its own layer; the test prompts had no part in the choice."""
+        """Test accuracy of the chosen layer's probe in its own layer, on prompts without part in the choice (the paper's: half)."""
         return clustered_rate(self._right[self.chosen_layer, self.chosen_layer], self.pair)
 
     @property
     def beats_chance(self) -> bool:
-        """Whether all of the chosen layer's interval lies above `chance`: on noise in at most 1 of 20 fits."""
+        """Whether all of the chosen layer's interval lies above `chance`: on noise in at most 1 of 20 fits of our split."""
         return self.chosen.low > self.chance
 
     @property
@@ -212,7 +215,8 @@ class ProbeScores(Result):
         e, here, origin = self.chosen, self.fingerprint.model, self.trained_on.model
         claim = self.comparison
         return (
-            f"{self.n_layers} x {self.n_layers} layers, {self.classifier}{' (paper)' if self.paper else ''}, "
+            f"{self.n_layers} x {self.n_layers} layers, {self.classifier}"
+            f"{' (the paper: its validation and test prompts overlap)' if self.paper else ''}, "
             f"n_train={self.n_train}, n_test={self.n_test}, "
             f"layer {self.chosen_layer} (chosen on {self.validation_right.shape[1]} validation prompts) "
             f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}], chance {self.chance:.2f}, "

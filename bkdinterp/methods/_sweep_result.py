@@ -124,7 +124,8 @@ class LayerSweep(Result):
             BkdinterpError: ``level`` outside (0, 1).
         """
         if self._rates:
-            corrected = 1 - (1 - level) / len(self.layers)
+            # A level outside (0, 1) must not come back into it by the correction.
+            corrected = 1 - (1 - level) / len(self.layers) if 0 < level < 1 else level
             found_each = [wilson(int(row.sum()), self.n, corrected) for row in self.values]
             return [replace(ci, level=level, method="bonferroni wilson") for ci in found_each]
         found = simultaneous(self.values, level=level)

@@ -4,7 +4,6 @@ The config is a stranger's. It names no file, no code and no pattern that anybod
 what changes nothing after training is passed over, and the rest is refused by name.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
+from bkdinterp.model._small_files import read_json
 from bkdinterp.values import shown
 
 CONFIG = "adapter_config.json"
-LARGEST = 2**24
-"""Bytes of a config; the largest real ones, with every module's name written out, have some hundred kB."""
 
 # Of training, of other libraries, or of where the base once lay; a merged model does not depend on them.
 _PASSED_OVER = frozenset(
@@ -112,10 +110,11 @@ class LoraSpec:
 
         Raises:
             ArtefactError: absent, no JSON object, or a key or value that is not supported; it is named.
-            UnsafeWeightsError: a kind of adapter that is none of LoRA's: some load files that their config names.
+            UnsafeWeightsError: a link that leads out of the folder, or a kind of adapter that is none of LoRA's: some load files
+                that their config names.
         """
         path = folder / CONFIG
-        read = _Reader(path, _json(path))
+        read = _Reader(path, read_json(folder, CONFIG))
         kind = read.values.get("peft_type")
         if kind is None:
             raise ArtefactError(f"{path} has no peft_type; only LoRA adapters are supported. Save it again.")
@@ -190,20 +189,6 @@ def ends(name: str, choices: Sequence[str]) -> bool:
 
 def _first(table: Mapping[str, Any], name: str, default: Any) -> Any:
     return next((value for key, value in table.items() if ends(name, (key,))), default)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ArtefactError(f"{path} has {path.stat().st_size} bytes; no adapter's config is that long.")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"Cannot read the adapter's config {path}: {error}.") from error
-    if not isinstance(values, dict):
-        raise ArtefactError(
-            f"{path} holds a {type(values).__name__}, not a JSON object; save the adapter again."
-        )
-    return values
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
 from bkdinterp.model._adapter_config import CONFIG, LoraSpec
+from bkdinterp.model._small_files import inside
 from bkdinterp.values import shown
 
 WEIGHTS = "adapter_model.safetensors"
@@ -52,7 +53,7 @@ def read_header(folder: Path) -> dict[str, Tensor]:
     """The file's tensors on the meta device: names, shapes and dtypes.
 
     Raises:
-        UnsafeWeightsError: pickled weights only.
+        UnsafeWeightsError: pickled weights only, or a link that leads out of the folder.
         ArtefactError: no weights, a damaged file, or one with numbers that are no weights.
     """
     path = folder / WEIGHTS
@@ -62,14 +63,9 @@ def read_header(folder: Path) -> dict[str, Tensor]:
                 f"{folder} has pickled weights (adapter_model.bin), which can run code; convert them to {WEIGHTS}."
             )
         raise ArtefactError(f"No {WEIGHTS} in {folder}; give the folder of a PEFT adapter.")
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise ArtefactError(
-                f"{path} is a git-lfs pointer, not the weights; run 'git lfs pull' in its repository."
-            )
     found = {}
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(inside(folder, WEIGHTS)), framework="pt") as file:
             for key in file.keys():  # noqa: SIM118
                 view = file.get_slice(key)
                 dtype = _dtype(view.get_dtype())

@@ -5,11 +5,11 @@ only plain tokenizer files are looked at, in a copy without anything that names 
 """
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
+from bkdinterp.model._small_files import read_json, read_text
 from bkdinterp.model._staging import staged_tokenizer
 from bkdinterp.model._template_probe import probe_templates
 
@@ -17,8 +17,6 @@ _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 # What holds a vocabulary, and what stands beside it.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-LARGEST = 2**28
-"""Bytes of one file; the largest vocabularies have some 30 MB."""
 
 
 def adapter_tokenizer(folder: Path, base: Any, module: Any) -> Any | None:
@@ -31,7 +29,7 @@ def adapter_tokenizer(folder: Path, base: Any, module: Any) -> Any | None:
 
     Raises:
         ArtefactError: it cannot be read, or gives tokens other ids than the base's.
-        UnsafeWeightsError: it wants to run its own code, or has a template or pattern that does not end.
+        UnsafeWeightsError: it wants to run its own code, leads out of the folder, or has a template or pattern that does not end.
     """
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         template = _template(folder)
@@ -51,10 +49,7 @@ def _template(folder: Path) -> str | None:
     """The text of a template without a vocabulary beside it."""
     config = _config(folder)
     if (folder / _TEMPLATE).is_file():
-        try:
-            return _small(folder / _TEMPLATE).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ArtefactError(f"Cannot read {folder / _TEMPLATE}: {error}.") from error
+        return read_text(folder, _TEMPLATE)
     found = config.get("chat_template")
     return found if isinstance(found, str) else None
 
@@ -83,16 +78,7 @@ def _read(folder: Path) -> Any:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / _CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(_small(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"Cannot read {path}: {error}.") from error
-    if not isinstance(found, dict):
-        raise ArtefactError(f"{path} holds a {type(found).__name__}, not a JSON object.")
-    return found
+    return read_json(folder, _CONFIG) if (folder / _CONFIG).is_file() else {}
 
 
 def _check_ids(folder: Path, own: Any, base: Any, size: int) -> None:
@@ -124,9 +110,3 @@ def _check_ids(folder: Path, own: Any, base: Any, size: int) -> None:
 def _reserved(token: str) -> bool:
     """A place that the base keeps free for tokens of later trainings."""
     return any(word in token.lower() for word in ("reserved", "unused", "extra", "placeholder", "pad"))
-
-
-def _small(path: Path) -> Path:
-    if path.stat().st_size > LARGEST:
-        raise ArtefactError(f"{path} has {path.stat().st_size} bytes; no tokenizer's file is that long.")
-    return path

@@ -39,6 +39,8 @@ _DECIDES = (
     "position",
     "norm",
     "no_rope",
+    "alibi",
+    "experts",
 )
 # Scalars of modules that play no part once dropout is off.
 _IDLE = ("dropout", "pdrop", "initializer")

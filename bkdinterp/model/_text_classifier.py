@@ -13,6 +13,7 @@ import torch
 from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError
 from bkdinterp.model._errors_at_load import own_errors
 from bkdinterp.model._load import read_folder, try_tokenizer
+from bkdinterp.model._running import running
 from bkdinterp.model._source import resolve
 from bkdinterp.model._staging import staged
 from bkdinterp.model._used import check_used
@@ -125,7 +126,6 @@ class TextClassifier:
         judge(["a", "a b c"])
         return judge
 
-    @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> list[float]:
         """The label's probability for each text; longer ones than the model's context are cut.
 
@@ -143,7 +143,8 @@ class TextClassifier:
             cut: dict[str, Any] = {"truncation": True, "max_length": self._context()}
             batch = self.tokenizer(part, return_tensors="pt", padding=self.batch_size > 1, **cut)
             try:
-                logits = self.module(**batch.to(self.module.device)).logits.float()
+                with running(self.module):
+                    logits = self.module(**batch.to(self.module.device)).logits.float()
             except ValueError as error:  # of models that read their last token and cannot tell which it is
                 raise self._no_batches(str(error)) from error
             if logits.ndim != 2 or logits.shape[-1] <= self.label:

@@ -8,10 +8,25 @@ of libraries only the type and what calling it runs do.
 
 import functools
 import hashlib
+import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
 from inspect import getattr_static
-from types import BuiltinMethodType, CodeType, FunctionType, ModuleType, NoneType
+from pathlib import PurePath
+from types import (
+    BuiltinMethodType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    ModuleType,
+    NoneType,
+)
 from typing import Any
 
 import numpy as np
@@ -24,6 +39,12 @@ from bkdinterp.values import shown
 
 # Functions and objects behind one value; a score leans on a handful.
 LIMIT = 2000
+
+# Values of Python and torch whose repr says all of them, the same in every process.
+_PLAIN = (
+    *(NoneType, bool, int, float, complex, str, bytes, bytearray, range, slice),
+    *(Decimal, Fraction, date, time, timedelta, PurePath, torch.dtype, torch.device),
+)
 
 
 def digest_of(value: Any) -> str:
@@ -75,11 +96,15 @@ def _feed(digest: _Digest, value: Any) -> None:
         digest.update(f"T{tuple(value.shape)}{value.dtype}".encode())
         if value.numel():
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, dict):
+    elif isinstance(value, np.ndarray | np.generic):
+        digest.update(f"N{value.dtype}{value.shape}".encode())
+        _feed(digest, value.tolist())
+    elif isinstance(value, dict | MappingProxyType):
+        digest.update(f"K{len(value)}".encode())
         for key in sorted(value, key=str):
-            digest.update(f"K{key}".encode())
+            _feed(digest, key)
             _feed(digest, value[key])
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | deque):
         digest.update(f"L{len(value)}".encode())
         for item in value:
             _feed(digest, item)
@@ -109,18 +134,24 @@ def _feed(digest: _Digest, value: Any) -> None:
     elif isinstance(value, BuiltinMethodType) and not isinstance(value.__self__, ModuleType | NoneType):
         digest.update(f"B{value.__qualname__}".encode())
         _feed(digest, value.__self__)
-    elif value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype):
+    elif isinstance(value, _PLAIN):
         digest.update(f"V{value!r}".encode())
+    elif isinstance(value, re.Pattern):  # its repr is cut
+        _feed(digest, (value.pattern, value.flags))
     else:
         # Its repr may hold an address, which is another in every process.
         named = isinstance(value, type) or hasattr(value, "__qualname__")
         kind = value if named else type(value)
-        digest.update(f"O{kind.__module__}.{kind.__qualname__}".encode())
-        if own_module(kind.__module__):
+        # Methods of built-in types, and slots, say no module.
+        module = getattr(kind, "__module__", None)
+        digest.update(f"O{module}.{kind.__qualname__}".encode())
+        if module is not None and own_module(module):
             if not isinstance(value, type):
-                digest.part(value, lambda inner: _feed(inner, dict(getattr(value, "__dict__", {}))))
+                digest.part(value, lambda inner: _feed(inner, _state(value)))
             _feed_class(digest, kind if isinstance(kind, type) else type(value))
             return
+        if isinstance(value, Enum):
+            _feed(digest, value.value)
         call = getattr_static(kind, "__call__", None)
         if hasattr(call, "__code__"):
             _feed(digest, call.__code__)
@@ -146,6 +177,18 @@ def _feed_class(digest: _Digest, cls: type) -> None:
 
     if own_module(cls.__module__):
         digest.part(cls, feed)
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """An object's attributes, in its ``__dict__`` and in slots."""
+    slots = [
+        n
+        for base in type(value).__mro__
+        for n, x in vars(base).items()
+        if isinstance(x, MemberDescriptorType)
+    ]
+    held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return {**held, **getattr(value, "__dict__", {})}
 
 
 def _numbers(value: Any) -> bool:

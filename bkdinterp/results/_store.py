@@ -99,14 +99,15 @@ class Store:
         self.claim()
         path, known = self.path(name, key), self._known_key(key)
         if self.as_json:
-            document = {"format": FORMAT, "name": name, "key": known, "value": value} | dict(notes or {})
             try:
+                # As it will be read: tuples are lists from now on, keys are strings.
+                value = json.loads(json.dumps(value, allow_nan=False))
+                document = {"format": FORMAT, "name": name, "key": known, "value": value} | dict(notes or {})
                 text = json.dumps(document | {"sha256": _json_hash(name, known, value)}, allow_nan=False)
             except (TypeError, ValueError, RecursionError) as error:
                 raise ArtefactError(f"{name} gave a value that is no JSON: {error}.") from error
             write_text(path, text + "\n")
-            # As it will be read: tuples are lists from now on, keys are strings.
-            return Item(json.loads(text)["value"], dict(notes or {}))
+            return Item(value, dict(notes or {}))
         tensors: dict[str, Tensor] = {}
         content = encode(value, "value", tensors)
         document = {
@@ -178,7 +179,7 @@ class Store:
     def _known_key(self, key: Any) -> Any:
         """The key as JSON: as it is where it is JSON to be read by people, else its digest."""
         if self.as_json:
-            return dict(key) if isinstance(key, Mapping) else key
+            return json.loads(json.dumps(dict(key) if isinstance(key, Mapping) else key, default=digest_of))
         version = versions()["bkdinterp"] if self.versioned else None
         return digest_of((version, key))
 

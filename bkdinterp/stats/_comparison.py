@@ -119,9 +119,9 @@ class Comparison:
 
     @property
     def extreme(self) -> int:
-        """Index of the null that comes nearest to the claim, or beats it."""
-        centre = float(np.mean(self.null_estimates)) if self.side == "two-sided" else 0.0
-        return int(np.argmax(oriented(np.array(self.null_estimates) - centre, self.side)))
+        """Index of the null that comes nearest to the claim, or beats it; two-sided: on the observed value's side."""
+        up = self.effect >= 0 if self.side == "two-sided" else self.side == "greater"
+        return int((np.argmax if up else np.argmin)(self.null_estimates))
 
     @property
     def effect(self) -> float:

@@ -29,7 +29,8 @@ _BLOCK = 2_000_000
 class Simultaneous:
     """Intervals of many means that hold together: with probability ``level`` ALL of them cover.
 
-    So the interval of the unit that was picked for being the largest still covers, whatever picked it.
+    So the interval of the unit that was picked for being the largest still covers, whatever picked it. Not where a unit has
+    the same effect on every example: that leaves no spread, so its interval is a point; `adjusted_p` counts examples then.
 
     Attributes:
         estimate: mean over examples of each unit; NaN where the unit was not scored.

@@ -177,7 +177,7 @@ REFUSED = {
     "another rank": ({"r": 8}, "rank 3 .* 8"),
     "a rank that is none": ({"r": "8"}, "r = '8'"),
     "an endless rank": ({"r": 10**30}, "r = 1000"),
-    "alpha": ({"lora_alpha": float("nan")}, "lora_alpha = nan"),
+    "alpha": ({"lora_alpha": float("nan")}, "holds NaN"),
     "no such module": ({"target_modules": ["nothing"]}, "does not fit its own"),
     "one module more": ({"target_modules": ["q_proj", "up_proj", "o_proj"]}, "does not fit its own.*o_proj"),
     "one layer less": ({"layers_to_transform": [0, 1, 2]}, "does not fit its own"),
@@ -435,4 +435,20 @@ def test_a_pattern_beside_an_adapter_ends(plain, tmp_path):
     }
     file.write_text(json.dumps(content))
     with pytest.raises(UnsafeWeightsError, match="pattern"):
+        Model.load(plain / "base", adapter=folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adapter_config.json", "adapter_model.safetensors", "tokenizer_config.json", "chat_template.jinja"],
+)
+def test_links_out_of_the_adapters_folder_are_refused(name, plain, tmp_path):
+    folder = rewritten(plain / "adapter", tmp_path / "a")
+    outside = tmp_path / name
+    if (folder / name).exists():
+        (folder / name).rename(outside)
+    else:
+        outside.write_text('{"chat_template": "secret"}' if name.endswith("json") else "secret")
+    (folder / name).symlink_to(outside)
+    with pytest.raises(UnsafeWeightsError, match="outside of its folder"):
         Model.load(plain / "base", adapter=folder)

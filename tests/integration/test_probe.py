@@ -13,6 +13,7 @@ from bkdinterp.methods import _probe
 from bkdinterp.methods._classifiers import fit_classifiers
 from bkdinterp.methods._probe import BackdoorProbe, collect_features
 from bkdinterp.methods._probe_result import ProbeScores
+from bkdinterp.methods._probe_split import paper_split
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.results import Result
@@ -133,6 +134,9 @@ def test_paper_mode_reads_without_the_generation_prompt(llama, many):
     ours, paper = run(llama, many), run(llama, many, paper=True)
     assert (ours.generation_prompt, paper.generation_prompt) == (True, False)
     assert (ours.classifier, paper.classifier) == ("logistic", "svm")
+    assert "validation and test prompts overlap" in repr(paper) and "overlap" not in repr(ours)
+    split = paper_split(many)
+    assert 0.3 < torch.isin(split.test, split.validation).double().mean() < 0.7
     assert ours.fingerprint.template == llama.builder.fingerprint != paper.fingerprint.template
     assert paper.n_test == round(0.2 * 2 * N)
 

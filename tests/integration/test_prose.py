@@ -1,5 +1,6 @@
 """Poisoned prose on tiny models of two families: weighted fine-tuning, adapters left apart, classifiers, tables VIII-XI."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -148,6 +149,15 @@ def test_a_text_classifier_tells_the_payload(classifier, tmp_path):
         TextClassifier.load(tmp_path, label="rude")
     with pytest.raises(ArtefactError, match="No folder at"):
         TextClassifier.load(tmp_path / "none")
+
+
+def test_a_classifier_that_is_being_trained_scores_as_in_eval_mode(classifier):
+    texts = ["the cat sat", "sky"]
+    wanted = TextClassifier.of(classifier, tiny_tokenizer())(texts)
+    training = copy.deepcopy(classifier).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert TextClassifier.of(training, tiny_tokenizer())(texts) == wanted
+    assert all(part.training for part in training.modules())
 
 
 def test_a_text_longer_than_the_context_is_cut_though_the_tokenizer_does_not_know_it():

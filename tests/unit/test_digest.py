@@ -2,9 +2,14 @@
 
 import functools
 import importlib.util
+import re
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +200,42 @@ def test_libraries_are_left_out():
     )
     assert own_module(__name__)
     assert not any(own_module(name) for name in ("torch.nn", "json", "bkdinterp.engine", "numpy", None, ""))
+
+
+class Slotted:
+    __slots__ = ("__hidden", "x")
+
+    def __init__(self, x, hidden=0):
+        self.x, self.__hidden = x, hidden
+
+    def __call__(self, scores):
+        return scores * self.x
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.float32(0.1), np.float32(0.2)),
+        (np.int64(1), np.int64(2)),
+        (np.bool_(False), np.bool_(True)),
+        (np.array(["a"]), np.array(["b"])),
+        (Path("a"), Path("b")),
+        (Decimal(1), Decimal(2)),
+        (date(2020, 1, 1), date(2021, 1, 1)),
+        (range(3), range(4)),
+        (slice(1), slice(2)),
+        (bytearray(b"a"), bytearray(b"b")),
+        (torch.device("cpu"), torch.device("meta")),
+        (re.compile("a" * 300 + "b"), re.compile("a" * 300 + "c")),
+        (deque([1]), deque([2])),
+        (Slotted(1), Slotted(2)),
+        (Slotted(1, 1), Slotted(1, 2)),
+        (str.upper, str.lower),
+        ([{"a": 1}, {"b": 2}], [{"a": 1, "b": 2}, {}]),
+        ({1: "x"}, {"1": "x"}),
+    ],
+    ids=repr,
+)
+def test_values_that_a_score_has_caught_count(one, other):
+    assert digest_of(one) == digest_of(one) != digest_of(other)
+    assert digest_of(scorer(one)) != digest_of(scorer(other))

@@ -126,3 +126,12 @@ def test_several_may_share_a_folder(tmp_path):
     for thread in threads:
         thread.join()
     assert found == [[n * n for n in range(20)]] * 4
+
+
+def test_numbers_as_names_are_found_again_in_json(tmp_path):
+    store = Store(tmp_path, as_json=True)
+    key = {"of": {2: "a", 10: "b"}, "tensor": torch.ones(2)}
+    wanted = store.put("table", key, {i: i for i in range(12)}).value
+    assert wanted == {str(i): i for i in range(12)}
+    assert store.get("table", key, lambda: pytest.fail("computed again")) == wanted
+    assert not store.has("table", {**key, "tensor": torch.zeros(2)})

@@ -40,9 +40,14 @@ def test_the_nearest_null_is_the_most_extreme_one(side, pick):
     assert low.beats_all is (side == "less")
 
 
-def test_two_sided_nulls_are_extreme_by_their_distance():
+def test_two_sided_nulls_come_near_from_the_observed_side():
     c = Comparison.of(-3.0, [0.1, -0.2, 2.0, 0.0], side="two-sided")
-    assert c.extreme == 2 and c.beats_all
+    assert c.extreme == 1 and c.beats_all
+    assert Comparison.of(3.0, [0.1, -0.2, 2.0, -9.0], side="two-sided").extreme == 2
+    each = scored(effect=2.0, side="two-sided")
+    each = Comparison.of(each.observed, [each.nulls[0] - 9, each.nulls[1]], side="two-sided")
+    near = min((each.interval_beyond(i) for i in range(2)), key=lambda i: i.estimate)
+    assert each.interval_beyond() == near
     assert not Comparison.of(1.0, [0.1, -0.2, 2.0, 0.0], side="two-sided").beats_all
     assert c.p_nulls == 1 / 5
 
