@@ -1,6 +1,7 @@
 """Sign flips: under the null an example's effect is as likely x as -x. All of them where few, else a seeded sample.
 
-Exact for effects that are symmetric around 0 under the null; studentised, close to it for others. Fisher 1935, section
+Exact for effects that are symmetric around 0 under the null, as paired differences are where both sides are drawn alike; not
+for skewed ones (see `sign_flip`). Fisher 1935, section
 21; for many units at once Westfall & Young 1993. Costs no forward pass.
 """
 
@@ -58,6 +59,9 @@ def sign_flip(x: Sample, *, side: str = "two-sided", n_flips: int = N_FLIPS, see
     """p-value of a mean of 0, by flipping the signs of the examples; for paired differences, say.
 
     With up to 12 examples all 2**n flips are counted, so p is at least 2**-n (two-sided: twice that). Never 0.
+
+    Under the null an example's value must be as likely x as -x. On exponential values around a mean of 0, p <= .05 in 6 to 10 %
+    of samples of 6 to 48 (two-sided), in 10 to 16 % on the side of the short tail.
 
     Args:
         x: one value an example, e.g. score under the edit minus score under its null, on the same prompt.
