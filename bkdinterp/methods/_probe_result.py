@@ -95,7 +95,7 @@ class ProbeScores(Result):
 
     @property
     def chosen(self) -> Interval:
-        """Test accuracy of the chosen layer's probe in its own layer; its prompts had no part in the choice (the paper's: half)."""
+        """Test accuracy of the chosen layer's probe in its own layer, on prompts that had no part in the choice."""
         return clustered_rate(self._right[self.chosen_layer, self.chosen_layer], self.pair)
 
     @property
