@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from bkdinterp.errors import SiteError
 from bkdinterp.reprs import LIMIT, cut
-from bkdinterp.values import as_choice, as_flag, as_integer, shown
+from bkdinterp.values import as_choice, as_flag, as_integer, is_listing, shown
 
 
 class Component(StrEnum):
@@ -241,7 +241,7 @@ class HeadSet:
             return cls((heads,), grid)
         if isinstance(heads, str):
             heads = [part for part in re.split(r"[\s,;]+", heads) if part]
-        if not isinstance(heads, Iterable):
+        if not is_listing(heads):
             raise SiteError(f"Cannot read {shown(heads)} as heads; write them like 'L1H2, L3H4'.")
         return cls(tuple(HeadId.parse(h) for h in heads), grid)
 
@@ -324,6 +324,9 @@ def random_heads(
     """
     n, seed = as_integer(n, "n", low=0, error=SiteError), as_integer(seed, "seed", error=SiteError)
     match = as_choice(match, "match", ("layer", "any"), error=SiteError)
+    exclude_like = as_flag(exclude_like, "exclude_like", error=SiteError)
+    if not isinstance(like, HeadSet):
+        raise SiteError(f"random_heads(like={shown(like)}) must be a HeadSet, e.g. scores.top_k(8).")
     if like.grid is None:
         raise SiteError(
             "random_heads needs like.grid = (n_layers, n_heads); build it with HeadSet.of(heads, grid=...)."
@@ -440,7 +443,7 @@ class Where:
             if self.prompt == "none" and not self.generated:
                 raise SiteError("Where('none') without generated=True selects no token.")
         else:
-            if not isinstance(self.prompt, Iterable) or isinstance(self.prompt, bytes):
+            if not is_listing(self.prompt):
                 raise SiteError(
                     f"Position {shown(self.prompt)} is none of last, trigger, all, none or a tuple of indices; of one index "
                     "make (i,)."

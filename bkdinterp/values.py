@@ -7,7 +7,7 @@ error that names the argument, the value and the fix. Callers check at the bound
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,40 @@ def as_texts(values: Any, what: str, *, error: type[BkdinterpError] = PromptErro
     """
     if isinstance(values, str | bytes):
         raise error(f"{what} must be a list of texts; got {shown(values)}. For one text give a list of one.")
-    if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
+    if isinstance(values, Mapping | Set) or not is_listing(values):
         raise error(f"{what} must be a list of texts; got {shown(values)} ({type(values).__name__}).")
     return tuple(as_text(value, f"{what}[{i}]", error=error) for i, value in enumerate(values))
+
+
+def is_listing(value: Any) -> bool:
+    """Whether ``value`` can be gone through item by item: no text, no bytes, no array or tensor without a dimension."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes | bytearray | type)
+        and getattr(value, "ndim", 1) != 0
+    )
+
+
+def as_items(values: Any, what: str, *, error: type[BkdinterpError] = BkdinterpError) -> tuple[Any, ...]:
+    """Several values as a tuple.
+
+    Raises:
+        error: text, a mapping, or something that cannot be gone through.
+    """
+    if isinstance(values, Mapping) or not is_listing(values):
+        raise error(f"{what}={shown(values)} must be a list; for one value give a list of one.")
+    return tuple(values)
+
+
+def as_integers(values: Any, what: str, *, error: type[BkdinterpError] = BkdinterpError) -> Iterator[int]:
+    """Several integers, one at a time, so that the caller may stop at the first that is out of range.
+
+    Raises:
+        error: as `as_items`, or an item that is no integer (1.7 is not rounded).
+    """
+    if isinstance(values, Mapping) or not is_listing(values):
+        raise error(f"{what}={shown(values)} must be a list of integers; for one give a list of one.")
+    return (as_integer(value, f"{what}[{i}]", error=error) for i, value in enumerate(values))
 
 
 def as_integer(
@@ -136,6 +167,10 @@ def as_path(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpErr
         raise error(
             f"{what}={shown(text)} must be a path: text that is not empty and holds no NUL character."
         )
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise error(f"{what}={shown(text)} must be a path that can be written as UTF-8.") from None
     try:
         return Path(text).expanduser()
     except RuntimeError as problem:  # a home that cannot be found

@@ -10,7 +10,7 @@ from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
 from bkdinterp.engine._run import Run, RunResult
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.model import as_model
-from bkdinterp.values import as_path
+from bkdinterp.values import as_flag, as_path, shown
 
 
 def execute(
@@ -39,6 +39,9 @@ def execute(
         PlanError: as `plan`; a folder and an executor that keeps no finished work; or results that are not finite.
     """
     as_model(model, "execute")
+    finite = as_flag(finite, "finite", error=PlanError)
+    if executor is not None and not callable(getattr(executor, "run", None)):
+        raise PlanError(f"executor={shown(executor)} must be an executor: bk.Local(), bk.Remote() or None.")
     chosen = executor or model.executor or Local()
     if folder is not None:
         path = as_path(folder, "folder", error=ArtefactError)

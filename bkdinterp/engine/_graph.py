@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from bkdinterp.engine._run import Run
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import BASE, Edit, From, Read, lowered
+from bkdinterp.values import as_items, shown
 
 
 @dataclass(eq=False)
@@ -43,8 +44,12 @@ def build_graph(runs: Sequence[Run]) -> list[Node]:
     Raises:
         PlanError: no run, runs that need each other in a circle, or a source with another number of examples.
     """
+    runs = as_items(runs, "runs", error=PlanError)
     if not runs:
         raise PlanError("A plan needs at least one run.")
+    for i, run in enumerate(runs):
+        if not isinstance(run, Run):
+            raise PlanError(f"runs[{i}]={shown(run)} must be a bk.Run.")
     nodes: list[Node] = []
     known: dict[int, Node] = {}
     bases: dict[tuple[str, int], Node] = {}

@@ -9,7 +9,7 @@ from bkdinterp.errors import SiteError
 from bkdinterp.interventions._edit import Edit, check_conflicts
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import HeadId, HeadSet, Site
-from bkdinterp.values import shown
+from bkdinterp.values import is_listing, shown
 
 Sites = HeadSet | HeadId | Site | str | Iterable[HeadId | Site | str | tuple[int, int]]
 
@@ -125,6 +125,6 @@ def as_sites(sites: Sites) -> tuple[Site, ...]:
         return (Site.parse(sites),)
     if isinstance(sites, str):
         sites = [part for part in sites.replace(",", " ").split() if part]
-    if not isinstance(sites, Iterable):
+    if not is_listing(sites):
         raise SiteError(f"Cannot read {shown(sites)} as sites; write them like 'L12.mlp_out L3H4'.")
     return tuple(dict.fromkeys(Site.parse(HeadId.parse(s) if isinstance(s, tuple) else s) for s in sites))

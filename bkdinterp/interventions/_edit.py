@@ -6,7 +6,7 @@ Because edits are data, the same ones serve scoring, generation, remote runs and
 conflicts can be found before anything runs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from bkdinterp.errors import SiteConflictError, SiteError
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
-from bkdinterp.values import as_integer, as_number, shown
+from bkdinterp.values import as_integer, as_number, is_listing, shown
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Read:
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site.parse(self.site))
         object.__setattr__(self, "where", Where.of(self.where))
-        if self.reduce not in (None, "mean"):
-            raise SiteError(f"Read.reduce must be None or 'mean'; got {self.reduce!r}.")
+        if self.reduce is not None and not (isinstance(self.reduce, str) and self.reduce == "mean"):
+            raise SiteError(f"Read.reduce must be None or 'mean'; got {shown(self.reduce)}.")
         if self.heads is not None:
-            if isinstance(self.heads, str) or not isinstance(self.heads, Iterable):
+            if not is_listing(self.heads):
                 raise SiteError(f"Read.heads must be a tuple of head numbers; got {shown(self.heads)}.")
             heads = (as_integer(h, "Read.heads", low=0, error=SiteError) for h in self.heads)
             object.__setattr__(self, "heads", tuple(heads))

@@ -29,7 +29,7 @@ def lookup(values: Any, site: Site, who: str, collector: str) -> Tensor:
     for key in (site, str(site)):  # a plain dict may go by names
         try:
             value = values[key]
-        except (KeyError, AttributeError, TypeError):
+        except (KeyError, AttributeError, TypeError, IndexError):
             continue
         check_value(value, f"{who}: the value of {site}")
         return value

@@ -41,6 +41,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
+from bkdinterp.values import as_choice, as_integer, as_integers
 
 ScoresT = TypeVar("ScoresT", bound=Effects)
 
@@ -84,10 +85,9 @@ class Attribution:
 
     def __post_init__(self) -> None:
         as_model(self.model, "Attribution")
-        if self.source is not None and self.source not in SOURCES:
-            raise PlanError(f"Unknown source {self.source!r}; choose one of {', '.join(SOURCES)}.")
-        if self.direction not in DIRECTIONS:
-            raise PlanError(f"Unknown direction {self.direction!r}; choose one of {', '.join(DIRECTIONS)}.")
+        if self.source is not None:
+            as_choice(self.source, "source", SOURCES, error=PlanError)
+        as_choice(self.direction, "direction", DIRECTIONS, error=PlanError)
         as_score(self.metric)
 
     def heads(
@@ -178,12 +178,16 @@ class Attribution:
         Raises:
             PlanError, SiteError, SweepInterrupted: as `heads`; SiteError also for a neuron out of range.
         """
-        (layer,) = self._layers([layer])
+        (layer,) = self._layers([as_integer(layer, "layer", error=SiteError)])
         d_mlp = self.model.architecture.d_mlp
-        chosen = list(range(d_mlp)) if neurons is None else list(neurons)
-        if not chosen or not 0 <= min(chosen) <= max(chosen) < d_mlp:
+        chosen: list[int] = []
+        for i in range(d_mlp) if neurons is None else as_integers(neurons, "neurons", error=SiteError):
+            chosen.append(i)
+            if not 0 <= i < d_mlp:
+                break
+        if not chosen or not 0 <= chosen[-1] < d_mlp:
             raise SiteError(
-                f"Neurons {chosen[:8]}: choose at least one of 0 to {d_mlp - 1}, or neurons=None for all."
+                f"Neurons {chosen[-8:]}: choose at least one of 0 to {d_mlp - 1}, or neurons=None for all."
             )
 
         def result(effects: Tensor, common: dict[str, Any]) -> NeuronScores:
@@ -283,10 +287,11 @@ class Attribution:
 
     def _layers(self, layers: Sequence[int] | None) -> list[int]:
         n_layers = self.model.architecture.n_layers
-        chosen = list(range(n_layers)) if layers is None else list(layers)
-        for layer in chosen:
+        chosen: list[int] = []
+        for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
             if not 0 <= layer < n_layers:
                 raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
+            chosen.append(layer)
         if not chosen:
             raise SiteError("No layer to score; give layers=None for all.")
         return chosen

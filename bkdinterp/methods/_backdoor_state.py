@@ -130,11 +130,11 @@ def backdoor_state(
     as_model(model, "backdoor_state")
     as_pairs(pairs, "backdoor_state")
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
-    check_texts(texts, "backdoor_state")
+    texts = check_texts(texts, "backdoor_state")
     check_origin(model, under, "backdoor_state")
     if score is not None and payload is not None:
         raise PlanError("backdoor_state takes a score or a payload, not both.")
-    edits = under or Stack()
+    edits = Stack() if under is None else under
     sides = {"triggered": pairs.triggered, "clean": pairs.clean}
     if score is None:
         check_payload(model, pairs, payload, max_new_tokens)

@@ -8,7 +8,7 @@ from bkdinterp.errors import ArtefactError, PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack, on_any_model
 from bkdinterp.model import Model, same_model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
-from bkdinterp.values import shown
+from bkdinterp.values import as_items, shown
 
 UNEDITED, EDITED = "unedited", "edited"
 SAME = "same"
@@ -48,7 +48,14 @@ def conditions_of(
     named = name_edits(under)
     if isinstance(controls, Intervention):
         controls = [controls]
-    nulls = dict(controls) if isinstance(controls, Mapping) else ({EDITED: controls} if controls else {})
+    if isinstance(controls, Mapping):
+        nulls = {
+            name: as_items(group, f"controls of {name!r}", error=PlanError)
+            for name, group in controls.items()
+        }
+    else:
+        several = as_items(controls, "controls", error=PlanError)
+        nulls = {EDITED: several} if several else {}
     unknown = [name for name in nulls if name not in named]
     if unknown:
         raise PlanError(
@@ -122,7 +129,9 @@ def check_twin(model: Model, twin: Any, sides: Mapping[str, Prompts]) -> None:
     """
     if not isinstance(twin, Model):
         raise PlanError(f"twin must be a Model, e.g. organism.twin; got {type(twin).__name__}.")
-    if same_model(model.fingerprint().model, twin.fingerprint().model) and twin.executor is None:
+    # Of weights on a server nothing is known but the name.
+    known = twin.weights_id != "remote" and same_model(model.fingerprint().model, twin.fingerprint().model)
+    if twin is model or known:
         raise ArtefactError(
             f"The twin {twin.name} has the very weights of the suspect {model.name}, so they cannot differ; give the fine-tune "
             "without the backdoor."

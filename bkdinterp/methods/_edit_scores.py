@@ -152,6 +152,10 @@ def score_edits(
     check_sets(sets, "score_edits")
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")
+    if not isinstance(edits, Mapping):
+        raise PlanError(
+            f'score_edits takes a mapping, name -> intervention, e.g. {{"heads": edit}}; got {type(edits).__name__}.'
+        )
     if UNEDITED in edits:
         raise PlanError(
             f"No edit may be called {UNEDITED!r}: the unedited model is always there by that name."

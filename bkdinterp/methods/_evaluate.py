@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import PromptError
+from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack, origins
 from bkdinterp.methods._conditions import (
     SAME,
@@ -27,8 +27,8 @@ from bkdinterp.methods._guards import check_origin
 from bkdinterp.metrics import Payload, normal_text, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
-from bkdinterp.prompts import PairedPrompts, Prompts, Trigger, as_pairs
-from bkdinterp.values import as_integer
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger, as_pairs, as_prompts
+from bkdinterp.values import as_integer, shown
 
 Texts = dict[str, dict[str, tuple[str, ...]]]
 
@@ -91,6 +91,12 @@ def evaluate(
     as_model(model, "evaluate")
     as_pairs(pairs, "evaluate")
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
+    if judge is not None:
+        as_model(judge, "evaluate, judge=")
+    if grader is not None and not isinstance(grader, OutcomeGrader):
+        raise PlanError(f"grader={shown(grader)} must be an OutcomeGrader; see OutcomeGrader.fit.")
+    if calibration is not None:
+        as_prompts(calibration, "evaluate, calibration=")
     check_payload(model, pairs, payload, max_new_tokens)
     edits, control_of = conditions_of(under, controls)
     sides = {"clean": pairs.clean, "triggered": pairs.triggered}
@@ -144,6 +150,10 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
         BkdinterpError: a payload whose classifier was not saved with it.
     """
     if payload is not None:
+        if not isinstance(payload, Payload):
+            raise PromptError(
+                f"payload={shown(payload)} must be a Payload, e.g. Payload('a telling part of the output')."
+            )
         payload.scores([])  # says whether its classifier is there
         return
     if pairs.clean.target is None:

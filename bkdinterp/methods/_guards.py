@@ -1,6 +1,6 @@
 """What methods refuse: scores that are no numbers, and edits that were made from another model. No forwards."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from bkdinterp.interventions import Intervention, origins
 from bkdinterp.model import Model, check_origins
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
+from bkdinterp.values import as_texts, is_listing, shown
 
 
 def check_scores(
@@ -42,9 +43,14 @@ def check_origin(model: Model, edit: Intervention | None, what: str) -> None:
     Planning checks the same of every run; here it is said earlier, and by the caller's words.
 
     Raises:
+        PlanError: no intervention.
         ArtefactError: means, activations, a vector or PCP directions of another model.
     """
     if edit is not None:
+        if not isinstance(edit, Intervention):
+            raise PlanError(
+                f"{what}: the edit must be an intervention, e.g. bk.ZeroAblate('L1H2'); got {shown(edit)}."
+            )
         check_origins(model, origins(edit), f"{what}: the numbers of {edit}")
 
 
@@ -58,7 +64,7 @@ def as_prompt_sets(prompts: Any, who: str) -> list[Prompts]:
         return [prompts]
     if isinstance(prompts, Mapping):
         prompts = prompts.values()
-    found: list[Any] = list(prompts) if isinstance(prompts, Iterable) else [prompts]
+    found: list[Any] = list(prompts) if is_listing(prompts) else [prompts]
     for one in found:
         if not isinstance(one, Prompts):
             raise PlanError(
@@ -81,7 +87,15 @@ def check_sets(sets: Any, who: str) -> None:
             )
 
 
-def check_texts(texts: Sequence[str], who: str) -> None:
-    """Raises PlanError for one string, whose letters would each be a text."""
+def check_texts(texts: Any, who: str) -> tuple[str, ...]:
+    """The texts.
+
+    Raises:
+        PlanError: one string, whose letters would each be a text, or something else that is no list.
+        PromptError: an item that is no text.
+    """
     if isinstance(texts, str):
         raise PlanError(f"{who}: texts={texts[:40]!r} is one string; give a list, e.g. texts=[text].")
+    if isinstance(texts, Mapping | Set) or not is_listing(texts):
+        raise PlanError(f"{who}: texts={shown(texts)} must be a list of texts.")
+    return as_texts(texts, f"{who}: texts")

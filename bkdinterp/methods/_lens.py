@@ -19,6 +19,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, PlanError, SiteError
 from bkdinterp.interventions import Intervention, Read, Sites, Stack, as_sites
+from bkdinterp.methods._guards import check_origin
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import running
 from bkdinterp.plotting import bar_intervals
@@ -26,7 +27,7 @@ from bkdinterp.prompts import Prompts, as_prompts
 from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import Interval, bootstrap_mean
-from bkdinterp.values import as_integer
+from bkdinterp.values import as_integer, as_integers, as_text, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -180,6 +181,8 @@ def logit_lens(
     as_model(model, "logit_lens")
     as_prompts(prompts, "logit_lens")
     k = as_integer(k, "k", error=SiteError)
+    check_origin(model, under, "logit_lens")
+    shares = _vocabularies(vocabularies, model.architecture.d_vocab)
     where, chosen = Where.of(where), as_sites(sites)
     if not chosen:
         raise SiteError("logit_lens needs at least one site.")
@@ -188,7 +191,9 @@ def logit_lens(
     if not 1 <= k <= model.architecture.d_vocab:
         raise SiteError(f"k={k} must lie in 1..{model.architecture.d_vocab}, the vocabulary's size.")
     reads = tuple(_read(model, site, where) for site in chosen)
-    (result,) = execute(model, [Run(prompts, under or Stack(), reads=reads)], folder=folder)
+    (result,) = execute(
+        model, [Run(prompts, Stack() if under is None else under, reads=reads)], folder=folder
+    )
     ids, logits = [], []
     for value in result.reads:
         top = unembed(model, value).topk(k, dim=-1)
@@ -199,13 +204,34 @@ def logit_lens(
         torch.stack(ids),
         torch.stack(logits),
         tuple(map(str, chosen)),
-        {name: v.clone() for name, v in (vocabularies or {}).items()},
+        shares,
         where,
     )
 
 
+def _vocabularies(given: Any, d_vocab: int) -> dict[str, Int[Tensor, " token"]]:
+    """Name -> token ids, of anything that holds integers."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise SiteError(f"vocabularies={shown(given)} must map names to token ids.")
+    found = {}
+    for name, ids in given.items():
+        as_text(name, "a name in vocabularies", error=SiteError)
+        whole = list(as_integers(ids, f"vocabularies[{name!r}]", error=SiteError))
+        if wrong := [i for i in whole if not 0 <= i < d_vocab]:
+            raise SiteError(f"vocabularies[{name!r}] holds {wrong[0]}; token ids go from 0 to {d_vocab - 1}.")
+        found[name] = torch.tensor(whole, dtype=torch.long)
+    return found
+
+
 def unembed(model: Model, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
     """``x`` through the model's final norm, unembedding and soft-cap, where it has one; no forward of the model."""
+    as_model(model, "unembed")
+    width = model.architecture.d_model
+    if not isinstance(x, Tensor) or x.ndim < 1 or x.shape[-1] != width or not x.is_floating_point():
+        got = f"shape {tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else shown(x)
+        raise SiteError(f"unembed takes a tensor of floats [row d_model], d_model={width}; got {got}.")
     module: Any = model.module
     norm = module.get_submodule(model.architecture.family.final_norm)
     with running(module):

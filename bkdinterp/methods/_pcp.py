@@ -10,13 +10,13 @@ tokens (arXiv 2302.12461, section III; papers.md 6.6). The factors, signs allowe
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.errors import ArtefactError, PlanError, SiteError
 from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
 from bkdinterp.methods._collect import Activations
 from bkdinterp.methods._guards import as_prompt_sets
@@ -26,7 +26,7 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
 from bkdinterp.stats import PCA, released_directions
-from bkdinterp.values import as_integer
+from bkdinterp.values import as_integer, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -136,13 +136,11 @@ class PCP(Result):
         """
         ranks = {site: len(e) for site, e in self.directions.items()}
         if isinstance(factors, Mapping):
-            given = {
-                str(Site.parse(site)): torch.as_tensor(v, dtype=torch.float64) for site, v in factors.items()
-            }
+            given = {str(Site.parse(site)): _numbers(v) for site, v in factors.items()}
             if set(given) != set(ranks):
                 raise SiteError(f"Factors for {', '.join(given)}, but PCP was fitted on {', '.join(ranks)}.")
         else:
-            flat = torch.as_tensor(factors, dtype=torch.float64)
+            flat = _numbers(factors)
             flat = flat.expand(sum(ranks.values())) if flat.ndim == 0 else flat
             if flat.shape != (sum(ranks.values()),):
                 raise SiteError(f"{len(flat)} factors for {sum(ranks.values())}: {', '.join(self.names)}.")
@@ -219,3 +217,28 @@ def flat_rows(x: Tensor) -> Float[Tensor, "example d_model"]:
     """Every selected token's activation; rows beyond a prompt's own tokens are NaN and left out."""
     rows = x.reshape(-1, x.shape[-1])
     return rows[~rows.isnan().all(dim=1)]
+
+
+def as_pcp(value: Any, who: str) -> PCP:
+    """The fitted directions.
+
+    Raises:
+        PlanError: something else.
+    """
+    if not isinstance(value, PCP):
+        raise PlanError(
+            f"{who} takes a PCP, as PCP.fit gives it; got {shown(value)} ({type(value).__name__})."
+        )
+    return value
+
+
+def _numbers(factors: Any) -> Float[Tensor, "*factor"]:
+    """One number or several, as a tensor.
+
+    Raises:
+        SiteError: something else.
+    """
+    try:
+        return torch.as_tensor(factors, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise SiteError(f"factors={shown(factors)} must be a number, or a list of numbers.") from None

@@ -14,7 +14,7 @@ from bkdinterp.errors import PlanError
 from bkdinterp.interventions import INPUT_OF
 from bkdinterp.methods._collect import Activations
 from bkdinterp.methods._guards import as_prompt_sets
-from bkdinterp.methods._pcp import PCP, flat_rows
+from bkdinterp.methods._pcp import PCP, as_pcp, flat_rows
 from bkdinterp.model import Model, as_model, check_origins
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
@@ -28,6 +28,7 @@ def coordinates(
     model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
 ) -> dict[str, Coordinates]:
     """Site -> coordinates of the module's input and of its output along every direction, at ``pcp.where``."""
+    as_pcp(pcp, "factor_scales")
     pooled = Prompts.concat(as_prompt_sets(prompts, "factor_scales"))
     way_out = "dataclasses.replace(pcp, fingerprint=model.fingerprint())"
     check_origins(model, (pcp.fingerprint.model,), "factor_scales: the directions", way_out)

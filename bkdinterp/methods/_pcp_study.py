@@ -12,7 +12,7 @@ from bkdinterp.interventions import Intervention
 from bkdinterp.methods._pcp import PCP
 from bkdinterp.results import versions
 from bkdinterp.results._files import drop_broken_tail
-from bkdinterp.values import as_path
+from bkdinterp.values import as_path, shown
 
 Objective = Callable[[Intervention], float]
 # Factor -> smallest and largest value.
@@ -24,9 +24,9 @@ JOURNAL = "study.jsonl"
 
 def check_objective(objective: Any) -> None:
     """Raises BkdinterpError where it cannot be called."""
-    if not callable(objective):
+    if not callable(objective) or isinstance(objective, type):
         raise BkdinterpError(
-            f"The objective {objective!r} cannot be called; give intervention -> number, or a bk.MatchScores."
+            f"The objective {shown(objective)} cannot be called; give intervention -> number, or a bk.MatchScores."
         )
 
 

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError, PlanError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
-from bkdinterp.methods._pcp import PCP
+from bkdinterp.methods._pcp import PCP, as_pcp
 from bkdinterp.methods._pcp_study import (
     Objective,
     check_objective,
@@ -37,7 +37,7 @@ from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
 from bkdinterp.reprs import short_repr
 from bkdinterp.results import Fingerprint, Result, caption, same_length
-from bkdinterp.values import as_integer, as_seed
+from bkdinterp.values import as_flag, as_integer, as_items, as_seed, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -205,9 +205,11 @@ def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> 
         BkdinterpError: no values, values that are not finite, more than 10,000 combinations, or an objective that
             cannot be called or gives something else than finite numbers.
     """
+    as_pcp(pcp, "tune_grid")
     check_objective(objective)
+    values = as_items(values, "tune_grid: values")
     if not all(_finite(x) for x in values):
-        raise BkdinterpError(f"tune_grid: values={values!r} must be finite numbers.")
+        raise BkdinterpError(f"tune_grid: values={shown(values)} must be finite numbers.")
     n = len(values) ** len(pcp.names)
     if not 1 <= n <= 10_000:
         raise BkdinterpError(
@@ -254,12 +256,10 @@ def tune_tpe(
             another version, or a damaged one.
     """
     n_trials, seed = as_integer(n_trials, "n_trials", low=1), as_seed(seed)
+    as_pcp(pcp, "tune_tpe")
+    batch, signed = as_integer(batch, "batch", low=1), as_flag(signed, "signed")
     check_objective(objective)
     ranges = _ranges(pcp, bounds, signed)
-    if not all(isinstance(x, Integral) and x >= 1 for x in (n_trials, batch)):
-        raise BkdinterpError(
-            f"tune_tpe: n_trials={n_trials} and batch={batch} must be integers of at least 1."
-        )
     optuna = import_optuna()
     saved, ranges = saved_study(optuna, pcp, objective, ranges, seed, batch, folder)
     # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
@@ -295,13 +295,15 @@ def _ranges(pcp: PCP, bounds: Any, signed: bool) -> dict[str, tuple[float, float
     each = isinstance(bounds, Mapping)
     if each and set(bounds) != set(pcp.names):
         raise BkdinterpError(
-            f"tune_tpe: bounds for {', '.join(bounds)}; the factors are {', '.join(pcp.names)}."
+            f"tune_tpe: bounds for {', '.join(map(str, bounds))}; the factors are {', '.join(pcp.names)}."
         )
     found = {}
     for name in pcp.names:
         pair, label = bounds[name] if each else bounds, f"bounds[{name!r}]" if each else "bounds"
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_finite(x) for x in pair):
-            raise BkdinterpError(f"tune_tpe: {label}={pair!r} must be two finite numbers, e.g. (0.05, 2.0).")
+            raise BkdinterpError(
+                f"tune_tpe: {label}={shown(pair)} must be two finite numbers, e.g. (0.05, 2.0)."
+            )
         low, high = (-pair[1], pair[1]) if signed else pair
         if not low < high:
             fix = f"{label}[1] must be positive" if signed else "the second must be larger"

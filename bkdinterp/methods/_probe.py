@@ -29,7 +29,7 @@ from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs, as_prompts
 from bkdinterp.reprs import short_repr
 from bkdinterp.results import Fingerprint
 from bkdinterp.sites import Component, Site, Where
-from bkdinterp.values import as_choice, as_integer, as_seed
+from bkdinterp.values import as_choice, as_flag, as_integer, as_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,10 @@ class BackdoorProbe:
         as_model(self.model, "BackdoorProbe")
         object.__setattr__(self, "seed", as_seed(self.seed))
         object.__setattr__(self, "n_random", as_integer(self.n_random, "n_random", error=PlanError))
+        object.__setattr__(self, "paper", as_flag(self.paper, "paper", error=PlanError))
         if self.classifier is None:
             object.__setattr__(self, "classifier", "svm" if self.paper else "logistic")
-        if self.classifier not in CLASSIFIERS:
-            raise PlanError(
-                f"Unknown classifier {self.classifier!r}; choose one of {', '.join(CLASSIFIERS)}."
-            )
+        as_choice(self.classifier, "classifier", CLASSIFIERS, error=PlanError)
         if self.paper and self.classifier == "logistic":
             raise PlanError("The paper has no logistic probe; with paper=True choose svm or mlp.")
         as_choice(self.directions, "directions", MATCHES, error=PlanError)

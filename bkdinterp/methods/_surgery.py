@@ -15,7 +15,7 @@ from torch import nn
 
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.model import Model, as_model
-from bkdinterp.values import as_integer, as_number, as_seed
+from bkdinterp.values import as_flag, as_integer, as_items, as_number, as_seed, as_text, is_listing
 
 
 def embedding_surgery(
@@ -49,12 +49,12 @@ def embedding_surgery(
     share, seed = as_number(share, "share"), as_seed(seed)
     if not 0 < share <= 1:
         raise BkdinterpError(f"share={share} must be above 0 and at most 1.")
-    if isinstance(tokens, str | int):
-        tokens = [tokens]
-    if not tokens:
+    untie, unembedding = as_flag(untie, "untie"), as_flag(unembedding, "unembedding")
+    several = as_items(tokens, "tokens", error=PromptError) if is_listing(tokens) else (tokens,)
+    if not several:
         raise PromptError("embedding_surgery needs at least one token.")
     n = model.module.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
-    ids, source = [token_id(model, token, n) for token in tokens], token_id(model, donor, n)
+    ids, source = [token_id(model, token, n) for token in several], token_id(model, donor, n)
     if source in ids:
         raise PromptError(
             f"The donor {donor!r} is among the tokens that take its values, which would change nothing there; "
@@ -94,6 +94,7 @@ def token_id(model: Model, token: str | int, n: int) -> int:
         if not 0 <= token < n:
             raise PromptError(f"Token id {token} is outside the vocabulary, 0 to {n - 1}.")
         return token
+    token = as_text(token, "token")
     ids = list(model.tokenizer(token, add_special_tokens=False)["input_ids"])
     if ids == [getattr(model.tokenizer, "unk_token_id", None)]:
         raise PromptError(f"{token!r} is not in the vocabulary; name another token, or give its id.")

@@ -22,7 +22,7 @@ from bkdinterp.methods._vector import BackdoorVector
 from bkdinterp.metrics import Payload, ScoreLike, as_score, payload_hits, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
-from bkdinterp.values import as_integer, as_number
+from bkdinterp.values import as_choice, as_flag, as_integer, as_integers, as_items, as_number
 
 Direction = Literal["add", "subtract"]
 
@@ -75,17 +75,27 @@ def sweep_layers(
     as_pairs(selection, "sweep_layers")
     coeff = as_number(coeff, "coeff", error=PlanError)
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
-    if direction not in ("add", "subtract"):
-        raise PlanError(f"Unknown direction {direction!r}; choose 'add' or 'subtract'.")
+    as_choice(direction, "direction", ("add", "subtract"), error=PlanError)
+    strict = as_flag(strict, "strict", error=PlanError)
     if selection.clean.target is None:
         raise PromptError("sweep_layers needs pairs with targets.")
-    score = None if by == PAYLOAD_RATE else as_score(by)
+    score = None if isinstance(by, str) and by == PAYLOAD_RATE else as_score(by)
     generates = score is None
     if generates:
         check_payload(model, selection, payload, max_new_tokens)
-    chosen = list(range(model.architecture.n_layers)) if layers is None else [int(i) for i in layers]
+    n_layers = model.architecture.n_layers
+    chosen: list[int] = []
+    for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
+        if not 0 <= layer < n_layers:
+            raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
+        chosen.append(layer)
     if not chosen or len(set(chosen)) != len(chosen):
         raise SiteError(f"sweep_layers needs at least one layer, each once; got {chosen}.")
+    if not isinstance(vector, BackdoorVector):
+        raise PlanError(
+            f"sweep_layers takes a BackdoorVector; got {type(vector).__name__}. See BackdoorVector.extract."
+        )
+    controls = as_items(controls, "controls", error=PlanError)
     _check_distinct(vector, controls)
     prompts = selection.clean if direction == "add" else selection.triggered
     kind: dict[str, Any] = {"generate": max_new_tokens} if generates else {"score": score}

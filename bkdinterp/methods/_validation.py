@@ -98,7 +98,7 @@ def validation_loss(
         ArtefactError: an intervention whose means or directions are another model's.
     """
     as_model(model, "validation_loss")
-    check_texts(texts, "validation_loss")
+    texts = check_texts(texts, "validation_loss")
     check_origin(model, under, "validation_loss")
     split = [text.strip().partition(" ") for text in texts]
     for i, (_, _, rest) in enumerate(split):
@@ -108,7 +108,7 @@ def validation_loss(
     spaced = [f" {rest}" for _, _, rest in split]
     prompts = Prompts.of([first for first, _, _ in split], target=spaced)
     builder = replace(model.builder, chat=False, system=None, end_token=False)
-    run = Run(prompts, under or Stack(), score="sum_logprob", builder=builder)
+    run = Run(prompts, Stack() if under is None else under, score="sum_logprob", builder=builder)
     (result,) = execute(model, [run], budget=budget, folder=folder)
     assert result.scores is not None
     counts = [len(builder.target_ids("", target)) for target in spaced]

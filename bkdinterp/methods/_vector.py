@@ -23,7 +23,7 @@ from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
-from bkdinterp.values import as_choice, as_integer, as_seed
+from bkdinterp.values import as_choice, as_integer, as_number, as_seed, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -95,8 +95,7 @@ class BackdoorVector(Result):
         """
         as_model(model, "BackdoorVector.extract")
         as_pairs(pairs, "BackdoorVector.extract")
-        if kind not in ("raw", "difference"):
-            raise SiteError(f"Unknown kind {kind!r}; choose 'raw' or 'difference'.")
+        as_choice(kind, "kind", ("raw", "difference"), error=SiteError)
         chosen = HeadSet.of(heads, model.architecture.grid)
         if len(chosen) == 0:
             raise SiteError("A backdoor vector needs at least one head, e.g. scores.top_k(16).")
@@ -116,7 +115,7 @@ class BackdoorVector(Result):
 
     def subtract(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Subtract it there."""
-        return self.add(layer, coeff=-coeff, where=where)
+        return self.add(layer, coeff=-as_number(coeff, "coeff", error=SiteError), where=where)
 
     @property
     def norm(self) -> float:
@@ -188,6 +187,10 @@ def random_directions(
     """
     match = as_choice(match, "match", ("isotropic", "covariance"))
     n, seed = as_integer(n, "n", low=1), as_seed(seed)
+    if not isinstance(like, BackdoorVector):
+        raise BkdinterpError(
+            f"random_directions(like={shown(like)}) must be a BackdoorVector; see BackdoorVector.extract."
+        )
     spread = _spread_of(activations, like) if match == "covariance" else None
     generator = torch.Generator().manual_seed(seed)
     out = []

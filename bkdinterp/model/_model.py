@@ -15,6 +15,7 @@ from bkdinterp.model._architecture import Architecture
 from bkdinterp.model._device import as_device, as_dtype
 from bkdinterp.model._identity import weights_id
 from bkdinterp.model._load import load_module, load_skeleton
+from bkdinterp.model._parts import as_parts
 from bkdinterp.model._running import copied, lock_of
 from bkdinterp.model._save import save_folder
 from bkdinterp.model._source import source_name
@@ -159,6 +160,7 @@ class Model:
             UnsupportedArchitectureError: a module tree that no family describes.
             PromptError: chat=True without a chat template.
         """
+        as_parts(module, tokenizer, "Model.from_module")
         module = getattr(module, "_orig_mod", module)  # compiled code would run past the hooks
         with lock_of(module), plain_torch():
             architecture = Architecture.detect(module)

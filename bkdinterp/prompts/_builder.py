@@ -109,6 +109,11 @@ class PromptBuilder:
         vocabulary: Any = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.tokenizer, type) or not callable(self.tokenizer):
+            raise PromptError(
+                f"tokenizer={shown(self.tokenizer)} must be a tokenizer of transformers; load it first: "
+                "AutoTokenizer.from_pretrained(name)."
+            )
         for name in ("chat", "generation_prompt", "end_token"):
             value = getattr(self, name)
             if not (name == "end_token" and value is None):
@@ -214,6 +219,7 @@ class PromptBuilder:
             TriggerError: a trigger that leaves no token behind.
         """
         prompts = as_prompts(prompts, "PromptBuilder.tokenize")
+        targets = as_flag(targets, "targets", error=PromptError)
         frame = self._frame() if self.chat else None
         answers = prompts.target if targets else None
         if (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import PromptError
 from bkdinterp.prompts._trigger import Span
-from bkdinterp.values import as_integer, as_text, as_texts, shown
+from bkdinterp.values import as_integer, as_text, as_texts, is_listing, shown
 
 # What callers write is checked here, with messages of our own, and not by a type checker at run time.
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Prompts:
     def __post_init__(self) -> None:
         for name in ("text", "target", "reference"):
             values = getattr(self, name)
-            if values is not None:
+            if values is not None or name == "text":
                 object.__setattr__(self, name, as_texts(values, name))
         n = len(self.text)
         if n == 0:
@@ -152,7 +152,7 @@ def as_indices(values: Any, n: int) -> list[int]:
     Raises:
         PromptError: one that is no integer, or out of range.
     """
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if not is_listing(values):
         raise PromptError(f"indices={shown(values)} must be a list of integers.")
     chosen = [as_integer(value, f"indices[{i}]", error=PromptError) for i, value in enumerate(values)]
     for i in chosen:
@@ -181,7 +181,7 @@ def _span(span: Any, what: str) -> Span:
 
 
 def _listed(values: Any, what: str, wanted: str) -> list[Any]:
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    if not is_listing(values):
         raise PromptError(f"{what} must be {wanted}; got {shown(values)}.")
     return list(values)
 
