@@ -8,7 +8,7 @@ import torch
 from nnsight.modeling.transformers import TransformersModel
 from torch.nn import Module
 
-from bkdinterp.errors import ArtefactError, PromptError, RemoteError
+from bkdinterp.errors import ArtefactError, PromptError, RemoteError, UnsupportedArchitectureError
 from bkdinterp.model._adapter import merge_adapter
 from bkdinterp.model._adapter_tokenizer import adapter_tokenizer as adapter_tokenizer_of
 from bkdinterp.model._architecture import Architecture
@@ -22,7 +22,7 @@ from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.model._used import check_loaded
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.results import Fingerprint, versions
-from bkdinterp.values import as_path
+from bkdinterp.values import as_path, shown
 
 HASHED_IN_REPR = 10**9
 """Parameters up to which a repr shows their hash; more would take seconds."""
@@ -157,8 +157,9 @@ class Model:
 
         Raises:
             UnsupportedArchitectureError: a module tree that no family describes.
-            PromptError: chat=True without a chat template.
+            PromptError: chat=True without a chat template; no tokenizer.
         """
+        _check_parts(module, tokenizer)
         module = getattr(module, "_orig_mod", module)  # compiled code would run past the hooks
         with lock_of(module), plain_torch():
             architecture = Architecture.detect(module)
@@ -298,6 +299,26 @@ def _wrapped(module: Any, tokenizer: Any) -> Any:
         # Unasked, the pipeline inside moves every module to the first accelerator that there is.
         where["device"] = next(module.parameters()).device
     return TransformersModel(module, tokenizer=tokenizer, task="text-generation", **where)
+
+
+def _check_parts(module: Any, tokenizer: Any) -> None:
+    """What is no module and what is no tokenizer are named here, rather than deep inside nnsight."""
+    if not isinstance(module, Module):
+        if isinstance(module, str | Path):
+            got, fix = shown(module, 40), f"load it: Model.load({shown(str(module), 40)})"
+        elif hasattr(module, "_module"):
+            got, fix = type(module).__name__, "wrap it: Model.from_nnsight(model)"
+        else:
+            got, fix = (
+                type(module).__name__,
+                "give a Hugging Face model, e.g. of AutoModelForCausalLM.from_pretrained",
+            )
+        raise UnsupportedArchitectureError(f"Model.from_module needs a torch module; got {got}; {fix}.")
+    if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
+        got = shown(tokenizer, 40) if isinstance(tokenizer, str | Path | None) else type(tokenizer).__name__
+        raise PromptError(
+            f"Model.from_module needs the model's tokenizer; got {got}; give e.g. AutoTokenizer.from_pretrained(folder)."
+        )
 
 
 def _is_remote(executor: Any) -> bool:
