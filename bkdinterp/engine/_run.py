@@ -43,7 +43,8 @@ class Run:
     def __post_init__(self) -> None:
         if not isinstance(self.prompts, Prompts):
             raise PlanError(
-                f"Run needs Prompts; got {type(self.prompts).__name__}. Of PairedPrompts take .clean or .triggered."
+                f"Run needs Prompts; got {type(self.prompts).__name__}. Make them with Prompts.of(texts); of PairedPrompts "
+                "take .clean or .triggered."
             )
         if not isinstance(self.edits, Intervention):
             raise PlanError(

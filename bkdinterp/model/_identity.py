@@ -65,13 +65,6 @@ def weights_id(module: nn.Module) -> str:
     return f"{known[1]}-{forward_id(inner)}"
 
 
-def same_weights(a: str, b: str) -> bool:
-    """Whether two ids are of one model; an id of an earlier version has its first half only."""
-    if "-" in a and "-" in b:
-        return a == b
-    return a.partition("-")[0] == b.partition("-")[0]
-
-
 def forward_id(module: Any) -> str:
     """8 hex digits of what decides the forward pass and is no parameter."""
     digest = hashlib.sha256()

@@ -158,7 +158,7 @@ class Model:
 
         Raises:
             UnsupportedArchitectureError: a module tree that no family describes.
-            PromptError: chat=True without a chat template.
+            PromptError: chat=True without a chat template; no tokenizer.
         """
         as_parts(module, tokenizer, "Model.from_module")
         module = getattr(module, "_orig_mod", module)  # compiled code would run past the hooks

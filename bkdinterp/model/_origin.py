@@ -6,7 +6,8 @@ from typing import Any
 from torch.nn import Module
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.model._identity import same_weights, weights_id
+from bkdinterp.model._identity import weights_id
+from bkdinterp.results import same_weights
 
 WAY_OUT = "on_any_model(edit)"
 

@@ -214,7 +214,10 @@ def as_trigger(value: Any, what: str = "trigger") -> Trigger:
     if isinstance(value, Trigger):
         return value
     several = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-    fix = f"Trigger.any_of({shown(list(value))}, ...)" if several else f"Trigger.gap({shown(str(value), 40)})"
+    if several:
+        fix = f"Trigger.any_of({shown(list(value))}, ...)"
+    else:
+        fix = f"Trigger.gap({shown(value if isinstance(value, str) else 'your phrase', 40)})"
     raise TriggerError(
         f"{what}={shown(value)} is no Trigger; give e.g. {fix}, or Trigger.prefix(...), Trigger.suffix(...)."
     )

@@ -8,6 +8,7 @@ from bkdinterp.results._digest import digest_of as digest_of
 from bkdinterp.results._fields import same_length as same_length
 from bkdinterp.results._files import write_whole as write_whole
 from bkdinterp.results._fingerprint import Fingerprint as Fingerprint
+from bkdinterp.results._fingerprint import same_weights as same_weights
 from bkdinterp.results._fingerprint import versions as versions
 from bkdinterp.results._store import Item as Item
 from bkdinterp.results._store import Store as Store

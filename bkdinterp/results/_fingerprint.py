@@ -40,8 +40,13 @@ class Fingerprint:
         return f"{self.model} + {self.adapter}" if self.adapter else self.model
 
     def mismatches(self, other: "Fingerprint") -> dict[str, tuple[Any, Any]]:
-        """Field -> (this, other) where they differ; versions appear one by one as ``versions.torch``."""
+        """Field -> (this, other) where they differ; versions appear one by one as ``versions.torch``.
+
+        Of the same weights, the names of model, revision and adapter may differ: a copy or a merged adapter is the same model.
+        """
         names = [f.name for f in fields(self) if f.name != "versions"]
+        if _weights_agree(self.model, other.model):
+            names = [name for name in names if name not in ("model", "revision", "adapter")]
         out = {name: (getattr(self, name), getattr(other, name)) for name in names}
         for package in sorted(self.versions.keys() | other.versions.keys()):
             out[f"versions.{package}"] = (self.versions.get(package), other.versions.get(package))
@@ -55,6 +60,21 @@ class Fingerprint:
     def from_dict(cls, d: dict[str, Any]) -> "Fingerprint":
         """Inverse of `to_dict`."""
         return cls(**d)
+
+
+def same_weights(a: str, b: str) -> bool:
+    """Whether two ids of weights are of one model; an id of an earlier version has its first half only."""
+    if "-" in a and "-" in b:
+        return a == b
+    return a.partition("-")[0] == b.partition("-")[0]
+
+
+def _weights_agree(a: str, b: str) -> bool:
+    """Whether two ``Fingerprint.model`` certainly have the same weights: what is on a server shows none."""
+    (_, at_a, weights_a), (_, at_b, weights_b) = a.rpartition("@"), b.rpartition("@")
+    return (
+        bool(at_a and at_b) and "remote" not in (weights_a, weights_b) and same_weights(weights_a, weights_b)
+    )
 
 
 def versions() -> dict[str, str]:

@@ -90,6 +90,15 @@ for name, fn in of_prompts.items():
     check(name, fn, pairs, (bk.PromptError, bk.PlanError), name, ".clean or .triggered")
     check(name, fn, ["red dog"], (bk.PromptError, bk.PlanError), name)
 
+wrap = lambda m: bk.Model.from_module(m, model.tokenizer)
+check("from_module", wrap, "gpt2", bk.UnsupportedArchitectureError, "Model.load('gpt2')")
+check("from_module", wrap, model.nn, bk.UnsupportedArchitectureError, "Model.from_nnsight(model)")
+check("from_module", wrap, None, bk.UnsupportedArchitectureError, "NoneType")
+check("tokenizer", lambda t: bk.Model.from_module(module, t), None, bk.PromptError, "None", "AutoTokenizer")
+check("tokenizer", lambda t: bk.Model.from_module(module, t), "gpt2", bk.PromptError, "'gpt2'", "AutoTokenizer")
+check("Run", lambda p: bk.Run(p), ["red dog"], bk.PlanError, "Prompts.of(texts)")
+check("trigger", lambda t: bk.PairedPrompts.from_instructions(TEXTS, t, target="no"), None, bk.TriggerError, "'your phrase'")
+
 class One(bk.Intervention):
     def lower(self):
         return bk.Edit("L0.z", keep=0)

@@ -8,7 +8,8 @@ from integration.conftest import TEXTS, tiny_gpt2, tiny_llama, tiny_tokenizer
 from integration.families import NEW
 
 import bkdinterp as bk
-from bkdinterp.model._identity import checksum, same_weights
+from bkdinterp.model._identity import checksum
+from bkdinterp.results import same_weights
 
 PAIRS = bk.PairedPrompts.from_instructions(TEXTS, bk.Trigger.gap("zeta", seed=1), target="sorry no")
 

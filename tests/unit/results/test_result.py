@@ -289,6 +289,24 @@ def test_a_subclass_must_write_to_frame_and_plot():
         Unfinished(PRINT)
 
 
+@pytest.mark.parametrize(
+    ("model", "adapter", "differs"),
+    [
+        ("copy@12345678-00000000", "other", ()),  # the same weights: names say nothing
+        ("copy@12345678", None, ()),  # as versions before wrote it
+        ("tiny@12345678-11111111", None, ("model",)),
+        ("tiny@87654321-00000000", "lora", ("model", "adapter")),
+        ("copy@remote", None, ("model",)),  # unseen weights may be any
+        ("12345678-00000000", None, ("model",)),  # a name that only looks like weights
+    ],
+)
+def test_a_result_of_the_same_weights_by_another_name_is_of_this_model(model, adapter, differs):
+    ours = replace(PRINT, model="tiny@12345678-00000000")
+    other = replace(ours, model=model, adapter=adapter)
+    assert tuple(ours.mismatches(other)) == differs
+    assert tuple(replace(ours, dtype="float16").mismatches(other)) == (*differs, "dtype")
+
+
 def test_fingerprint_round_trips_and_versions_import_nothing():
     assert Fingerprint.from_dict(json.loads(json.dumps(PRINT.to_dict()))) == PRINT
     assert set(versions()) == {"bkdinterp", "torch", "transformers", "nnsight"}
