@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bkdinterp.results._item import read_item, write_item
 
 import bkdinterp as bk
 from bkdinterp.engine import Executor, Local, Run, execute, plan, program
+from bkdinterp.engine._sweep import Sweep
 from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
 from bkdinterp.interventions import Read, ZeroAblate
 from bkdinterp.results import _files, _store
@@ -204,9 +204,11 @@ def test_a_chunk_that_somebody_else_made_is_computed_again(llama, pairs, tmp_pat
     odd += [{"reads": {}, "scores": s} for s in (x[:0], x[None], x.int(), [1.0])]
     odd += [{"reads": {}, "tokens": t} for t in (x, x[None], x[None].long() - 1, "text")]
     files = chunks(tmp_path / "s")
-    for i, path in enumerate(files):
-        name, key, _ = read_item(path)
-        write_item(path, name, key, odd[i % len(odd)])
+    sweep = Sweep(tmp_path / "s", plan(llama, runs, budget=BUDGET), llama.weights_id)
+    for i in range(len(files)):
+        assert sweep.load(i) is not None
+        sweep._store.put(*sweep._place(i), odd[i % len(odd)])
+        assert sweep.load(i) is None
     counted["n"] = 0
     same(execute(llama, runs, folder=tmp_path / "s", budget=BUDGET), whole)
     assert counted["n"] >= len(files)
