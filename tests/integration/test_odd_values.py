@@ -32,7 +32,7 @@ class Evil:
 
 odd = {
     "None": None, "a flag": True, "NaN": float("nan"), "minus one": -1, "a fraction": 1.7, "10**400": 10**400, "1j": 1j,
-    "no text": "", "a word": "x", "bytes": b"x", "half a pair": "\\ud800", "an array": np.arange(3), "a 0-d array": np.array(2),
+    "beyond digits": 10**5000, "no text": "", "a word": "x", "bytes": b"x", "half a pair": "\\ud800", "an array": np.arange(3), "a 0-d array": np.array(2),
     "numpy NaN": np.float64("nan"), "a tensor": torch.zeros(3), "a 0-d tensor": torch.tensor(0), "a list": [], "of words": ["x"],
     "of None": [None], "of lists": [[1]], "of NaN": [float("nan")], "out of range": [10**9], "endless": range(10**18), "a set": {1},
     "a mapping": {"a": 1}, "by number": {1: edit}, "an object": object(), "a class": int, "a function": lambda *a, **k: None,
@@ -99,6 +99,24 @@ try:
     print("TAKEN the suspect as its own twin")
 except bk.ArtefactError:
     pass
+two, same = bk.ZeroAblate("L0H0, L0H1"), bk.ZeroAblate("L0H1, L0H0")
+for edit, control in ((two, same), (two, bk.Stack()), (two, bk.Scale("L1H1", 1.0))):
+    try:
+        bk.evaluate(model, pairs, under=edit, controls=[control], payload=payload, max_new_tokens=1)
+        print("TAKEN as a control:", control)
+    except bk.PlanError:
+        pass
+import copy, os, pickle
+stop = pickle.loads(pickle.dumps(bk.SweepInterrupted((1,), done=2, total=3)))
+assert (stop.results, stop.done, stop.total, copy.deepcopy(stop).partial) == ((1,), 2, 3, None)
+os.symlink("loop", "loop")
+for folder in ("loop", "x/" * 2000):
+    for write in (vector.save, lambda f: bk.Attribution(model).heads(pairs, folder=f)):
+        try:
+            write(folder)
+        except bk.ArtefactError:
+            pass
+os.unlink("loop")
 print("DONE")
 """
 
