@@ -74,7 +74,7 @@ doors = {
     "from_module": (bk.Model.from_module, dict(module=model.module, tokenizer=tokenizer)),
 }
 # What is right, though it takes long or writes a folder of that name.
-left = {("tune_tpe", "n_trials", "10**400"), ("execute", "folder", "a word"), ("random_directions", "n", "10**400"),
+left = {("tune_tpe", "n_trials", "beyond digits"), ("random_directions", "n", "beyond digits"), ("tune_tpe", "n_trials", "10**400"), ("execute", "folder", "a word"), ("random_directions", "n", "10**400"),
         ("Prompts", "spans", "endless"), ("Prompts", "text", "endless"), ("Read", "heads", "endless")}
 for door, (call, given) in doors.items():
     for name in given:
