@@ -102,6 +102,8 @@ def as_integer(
         whole = value.__index__()
     except (TypeError, ValueError, RuntimeError):  # an array or tensor of several, or of floats
         raise error(f"{what}={shown(value)} must be one integer.") from None
+    if whole.bit_length() > 10_000:  # Python writes no integer of more than 4,300 digits into a message
+        raise error(f"{what} is an integer of {whole.bit_length()} bits; give a smaller one.")
     if (low is not None and whole < low) or (high is not None and whole > high):
         raise error(f"{what}={shown(whole)} must be {_range(low, high)}.")
     return whole
