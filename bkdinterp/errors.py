@@ -72,8 +72,18 @@ class SweepInterrupted(KeyboardInterrupt):
         self.total = total
         self.partial: Any | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the arguments of __init__ go by name
+        return _interrupted, (self.results, self.done, self.total, self.partial)
+
     def __str__(self) -> str:
         text = f"Interrupted after {self.done} of {self.total} chunks; what was finished is in .results"
         if self.partial is not None:
             return f"{text} and .partial."
         return f"{text}; too little for a result of the method (.partial is None)."
+
+
+def _interrupted(results: tuple[Any, ...], done: int, total: int, partial: Any) -> SweepInterrupted:
+    """A copy, e.g. from another process."""
+    made = SweepInterrupted(results, done=done, total=total)
+    made.partial = partial
+    return made

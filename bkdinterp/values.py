@@ -16,6 +16,9 @@ from bkdinterp.errors import BkdinterpError, PromptError
 SEEDS = 2**32
 """Seeds are below this: numpy and scikit-learn take no larger ones."""
 
+DEEPEST_PATH = 300
+"""Folders in a path: pathlib makes missing parents one inside the other, each a level of Python's stack."""
+
 
 def as_text(value: Any, what: str, *, error: type[BkdinterpError] = PromptError) -> str:
     """A str that can be written as UTF-8.
@@ -99,8 +102,10 @@ def as_integer(
         whole = value.__index__()
     except (TypeError, ValueError, RuntimeError):  # an array or tensor of several, or of floats
         raise error(f"{what}={shown(value)} must be one integer.") from None
+    if whole.bit_length() > 10_000:  # Python writes no integer of more than 4,300 digits into a message
+        raise error(f"{what} is an integer of {whole.bit_length()} bits; give a smaller one.")
     if (low is not None and whole < low) or (high is not None and whole > high):
-        raise error(f"{what}={whole} must be {_range(low, high)}.")
+        raise error(f"{what}={shown(whole)} must be {_range(low, high)}.")
     return whole
 
 
@@ -167,6 +172,8 @@ def as_path(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpErr
         raise error(
             f"{what}={shown(text)} must be a path: text that is not empty and holds no NUL character."
         )
+    if len(parts := Path(text).parts) > DEEPEST_PATH:
+        raise error(f"{what}={shown(text)} lies {len(parts)} folders deep; at most {DEEPEST_PATH} are taken.")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:

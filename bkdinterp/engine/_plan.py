@@ -29,7 +29,7 @@ from bkdinterp.metrics import SCORES, Score
 from bkdinterp.model import Architecture, as_model, check_origins
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PromptBuilder
-from bkdinterp.values import as_number
+from bkdinterp.values import as_flag, as_number
 
 Chunk = dict[str, Any]
 DEFAULT_BUDGET = 2**30
@@ -91,6 +91,7 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: Any = DEFAULT_BUDGET, n
         SiteError: layers, heads or positions out of range.
         ArtefactError: an intervention with another model's numbers (means, activations, a vector, directions).
     """
+    naive = as_flag(naive, "naive", error=PlanError)
     as_model(model, "plan")
     budget = as_number(budget, "budget", low=1, error=PlanError)
     nodes = build_graph(runs)

@@ -5,7 +5,7 @@ from typing import Any
 
 from bkdinterp.engine import digest_of
 from bkdinterp.errors import ArtefactError, PlanError, PromptError
-from bkdinterp.interventions import Intervention, Stack, on_any_model
+from bkdinterp.interventions import Edit, Intervention, Stack, on_any_model
 from bkdinterp.model import Model, same_model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.values import as_items, shown
@@ -64,11 +64,11 @@ def conditions_of(
     conditions: dict[str, Intervention] = {UNEDITED: Stack(), **named}
     control_of: dict[str, str] = {}
     for name, group in nulls.items():
-        seen = {digest_of(named[name].lower()): f"the edit {name!r} itself"}
+        seen = {_effect(Stack()): "nothing at all", _effect(named[name]): f"the edit {name!r} itself"}
         for i, control in enumerate(group):
             if not isinstance(control, Intervention):
                 raise PlanError(f"Control {i + 1} of {name!r} must be an intervention; got {shown(control)}.")
-            key, label = digest_of(control.lower()), f"control {i + 1}"
+            key, label = _effect(control), f"control {i + 1}"
             if key in seen:
                 raise PlanError(
                     f"Control {i + 1} of {name!r} ({control}) does the same as {seen[key]}; draw distinct ones, e.g. by "
@@ -79,6 +79,18 @@ def conditions_of(
             conditions[condition] = control
             control_of[condition] = name
     return conditions, control_of
+
+
+def _effect(edit: Intervention) -> str:
+    """What an edit does, whatever the order in which its places are named; of an ordered Stack the order counts."""
+    parts = [digest_of(part) for part in edit.lower() if not _nothing(part)]
+    ordered = isinstance(edit, Stack) and edit.ordered
+    return digest_of(parts if ordered else sorted(parts))
+
+
+def _nothing(part: Edit) -> bool:
+    """Whether a lowered edit keeps its site as it is."""
+    return part.keep == 1 and all(x is None for x in (part.value, part.read, part.U, part.V, part.fn))
 
 
 def sham_prompts(pairs: PairedPrompts, sham: PairedPrompts | Trigger | None) -> Prompts | None:

@@ -50,7 +50,9 @@ def embedding_surgery(
     if not 0 < share <= 1:
         raise BkdinterpError(f"share={share} must be above 0 and at most 1.")
     untie, unembedding = as_flag(untie, "untie"), as_flag(unembedding, "unembedding")
-    several = as_items(tokens, "tokens", error=PromptError) if is_listing(tokens) else (tokens,)
+    several: tuple[Any, ...] = (
+        as_items(tokens, "tokens", error=PromptError) if is_listing(tokens) else (tokens,)
+    )
     if not several:
         raise PromptError("embedding_surgery needs at least one token.")
     n = model.module.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]

@@ -110,6 +110,7 @@ class BackdoorVector(Result):
 
     def add(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
+        layer = as_integer(layer, "layer", error=SiteError)
         site, origin = Site(layer, Component.attn_proj), self.fingerprint.model
         return VectorSteer(site, self.vector, coeff, where=Where.of(where), fitted_on=origin)
 

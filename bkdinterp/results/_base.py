@@ -5,6 +5,7 @@ it; mean, interval and top-k are methods that derive from them. No forward pass.
 """
 
 import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
@@ -102,8 +103,12 @@ class Result(ABC):
         target = as_path(folder, "folder", error=ArtefactError)
         content, tensors = self._to_json()
         header = {"class": type(self).__name__, "schema_version": self.schema_version, "fields": content}
-        with disk(target):  # resolve(): "." and ".." have no name to put a sibling beside
-            resolved = target.resolve()
+        with disk(
+            target
+        ):  # "." and ".." have no name to put a sibling beside; no Path.resolve(), which has its own error
+            resolved = Path(
+                os.path.realpath(target)
+            )  # for a loop of links: the operating system says it when writing
         write_folder(resolved, header, tensors)
         return target
 
