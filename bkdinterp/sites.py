@@ -324,6 +324,11 @@ def random_heads(
     """
     n, seed = as_integer(n, "n", low=0, error=SiteError), as_integer(seed, "seed", error=SiteError)
     match = as_choice(match, "match", ("layer", "any"), error=SiteError)
+    if not isinstance(like, HeadSet):
+        raise SiteError(
+            f"random_heads needs like=, a HeadSet; got {shown(like)}. Make one with HeadSet.of(heads, grid=...)"
+            "; for a vector take random_directions."
+        )
     if like.grid is None:
         raise SiteError(
             "random_heads needs like.grid = (n_layers, n_heads); build it with HeadSet.of(heads, grid=...)."

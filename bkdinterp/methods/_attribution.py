@@ -10,7 +10,7 @@ Lamparth & Reuel, arXiv 2302.12461. Cost: one scored row per unit and prompt, pl
 for ``"difference"``); no approximation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
+from bkdinterp.values import as_integer, shown
 
 ScoresT = TypeVar("ScoresT", bound=Effects)
 
@@ -283,7 +284,10 @@ class Attribution:
 
     def _layers(self, layers: Sequence[int] | None) -> list[int]:
         n_layers = self.model.architecture.n_layers
-        chosen = list(range(n_layers)) if layers is None else list(layers)
+        if isinstance(layers, str) or not isinstance(layers, Iterable | None):
+            raise SiteError(f"layers={shown(layers)} must be several layers, e.g. [14, 15], or None for all.")
+        given = range(n_layers) if layers is None else layers
+        chosen = [as_integer(layer, "layers", error=SiteError) for layer in given]
         for layer in chosen:
             if not 0 <= layer < n_layers:
                 raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")

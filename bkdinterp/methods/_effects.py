@@ -18,7 +18,7 @@ from bkdinterp.errors import SiteError
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Where
 from bkdinterp.stats import Interval, Simultaneous, adjusted_p, bootstrap_mean, simultaneous
-from bkdinterp.values import as_number
+from bkdinterp.values import as_integer, as_number
 
 if TYPE_CHECKING:
     import pandas
@@ -125,7 +125,7 @@ class Effects(Result):
         Raises:
             SiteError: ``k`` outside 1..number of scored units.
         """
-        k = self.n_scored if k is None else k
+        k = self.n_scored if k is None else as_integer(k, "k of top_k", error=SiteError)
         if not 1 <= k <= self.n_scored:
             raise SiteError(f"top_k({k}): choose 1 to {self.n_scored} {self.unit}s.")
         sign = (

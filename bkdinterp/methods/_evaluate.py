@@ -28,7 +28,7 @@ from bkdinterp.metrics import Payload, normal_text, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger, as_pairs
-from bkdinterp.values import as_integer
+from bkdinterp.values import as_integer, shown
 
 Texts = dict[str, dict[str, tuple[str, ...]]]
 
@@ -146,6 +146,8 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
         BkdinterpError: a payload whose classifier was not saved with it.
     """
     if payload is not None:
+        if not isinstance(payload, Payload):
+            raise PromptError(f"payload={shown(payload)} is no Payload; write e.g. Payload('I am sorry').")
         payload.scores([])  # says whether its classifier is there
         return
     if pairs.clean.target is None:
