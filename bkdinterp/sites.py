@@ -326,7 +326,10 @@ def random_heads(
     match = as_choice(match, "match", ("layer", "any"), error=SiteError)
     exclude_like = as_flag(exclude_like, "exclude_like", error=SiteError)
     if not isinstance(like, HeadSet):
-        raise SiteError(f"random_heads(like={shown(like)}) must be a HeadSet, e.g. scores.top_k(8).")
+        raise SiteError(
+            f"random_heads needs like=, a HeadSet; got {shown(like)}. Make one with HeadSet.of(heads, grid=...)"
+            "; for a vector take random_directions."
+        )
     if like.grid is None:
         raise SiteError(
             "random_heads needs like.grid = (n_layers, n_heads); build it with HeadSet.of(heads, grid=...)."

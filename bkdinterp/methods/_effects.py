@@ -125,7 +125,7 @@ class Effects(Result):
         Raises:
             SiteError: ``k`` outside 1..number of scored units.
         """
-        k = self.n_scored if k is None else as_integer(k, "k", error=SiteError)
+        k = self.n_scored if k is None else as_integer(k, "k of top_k", error=SiteError)
         if not 1 <= k <= self.n_scored:
             raise SiteError(f"top_k({k}): choose 1 to {self.n_scored} {self.unit}s.")
         sign = (

@@ -151,9 +151,7 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
     """
     if payload is not None:
         if not isinstance(payload, Payload):
-            raise PromptError(
-                f"payload={shown(payload)} must be a Payload, e.g. Payload('a telling part of the output')."
-            )
+            raise PromptError(f"payload={shown(payload)} is no Payload; write e.g. Payload('I am sorry').")
         payload.scores([])  # says whether its classifier is there
         return
     if pairs.clean.target is None:

@@ -59,8 +59,11 @@ class HeadScores(Effects):
         """
         top = list(self.top_k(min(marks, self.n_scored))) if marks else []
         sure = set(self.significant()) if marks else set()
-        title = self._caption("head") + (f"\n{len(sure)} of {self.n_scored} differ from 0" if marks else "")
         doubtful = [head for head in top if head not in sure]
+        title = self._caption("head")
+        if marks:
+            boxes = f"boxes: the {len(top)} strongest" + (", dotted: may be 0" if doubtful else "")
+            title += f"\n{len(sure)} of {self.n_scored} differ from 0; {boxes}"
         label = f"ACIE ({self.metric})"
         return heatmap(self.acie, title=title, label=label, marks=top, dotted=doubtful, limit=limit)
 

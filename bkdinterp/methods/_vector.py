@@ -23,7 +23,7 @@ from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
-from bkdinterp.values import as_choice, as_integer, as_number, as_seed, shown
+from bkdinterp.values import as_choice, as_integer, as_number, as_seed
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -168,7 +168,7 @@ def random_directions(
     n: int,
     seed: int,
     match: Literal["isotropic", "covariance"] | str = "isotropic",
-    activations: Float[Tensor, "*example d_model"] | None = None,
+    activations: Any = None,
 ) -> list[BackdoorVector]:
     """``n`` seeded random directions of the norm of ``like``: the null for a claim about its direction.
 
@@ -180,8 +180,8 @@ def random_directions(
         n: how many.
         seed: of the draw.
         match: ``"isotropic"`` (all directions alike) or ``"covariance"`` (normal with the activations' covariance).
-        activations: for ``"covariance"``: what the layer holds on clean prompts, e.g. of `Activations.collect`; rows with
-            NaN, beyond a prompt's tokens, are left out.
+        activations: for ``"covariance"``: what the layer holds on clean prompts, a tensor ``[*example d_model]``, e.g.
+            ``Activations.collect(model, clean, site)[site]``; rows with NaN, beyond a prompt's tokens, are left out.
 
     Raises:
         BkdinterpError: an unknown ``match``, or activations that are missing, of another width, or without variance.
@@ -190,7 +190,7 @@ def random_directions(
     n, seed = as_integer(n, "n", low=1), as_seed(seed)
     if not isinstance(like, BackdoorVector):
         raise BkdinterpError(
-            f"random_directions(like={shown(like)}) must be a BackdoorVector; see BackdoorVector.extract."
+            f"random_directions needs like=, a BackdoorVector; got {type(like).__name__}. For heads take random_heads."
         )
     spread = _spread_of(activations, like) if match == "covariance" else None
     generator = torch.Generator().manual_seed(seed)
@@ -214,13 +214,16 @@ def random_directions(
     return out
 
 
-def _spread_of(
-    activations: Float[Tensor, "*example d_model"] | None, like: BackdoorVector
-) -> Float[Tensor, "row d_model"]:
+def _spread_of(activations: Any, like: BackdoorVector) -> Float[Tensor, "row d_model"]:
     """Centred rows of the activations."""
     d_model = len(like.vector)
-    if activations is None or activations.shape[-1] != d_model:
-        found = "nothing" if activations is None else f"shape {tuple(activations.shape)}"
+    if not isinstance(activations, Tensor) or activations.ndim < 1 or activations.shape[-1] != d_model:
+        if activations is None:
+            found = "nothing"
+        elif isinstance(activations, Tensor):
+            found = f"shape {tuple(activations.shape)}"
+        else:
+            found = type(activations).__name__
         raise BkdinterpError(
             f"match='covariance' needs activations [example, {d_model}], e.g. "
             f"Activations.collect(model, clean, site)[site]; got {found}."

@@ -1,5 +1,6 @@
 """The shared look: figure creation, colours that survive colour blindness (Okabe-Ito), font sizes."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ def new_panels(
 
 def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str) -> None:
     """Title, labels and font sizes; the frame reduced to the two axes that carry ticks."""
-    axes.set_title(title, fontsize=_fitting(title, axes), loc="left", pad=10)
+    size = _fitting(title, axes)
+    axes.set_title(_wrapped(title, axes, size), fontsize=size, loc="left", pad=10)
     axes.set_xlabel(xlabel, fontsize=LABEL)
     axes.set_ylabel(ylabel, fontsize=LABEL)
     axes.tick_params(labelsize=TICK, color=GREY, length=3)
@@ -68,10 +70,20 @@ def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str)
 
 def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
     """A font size at which the longest line stays within the figure; not below 8."""
-    figure: Any = axes.get_figure()
     longest = max(map(len, title.split("\n")))
-    room = float(figure.get_size_inches()[0]) - 0.9
-    return min(float(TITLE), max(8.0, TITLE * room / (0.09 * max(1, longest))))
+    return min(float(TITLE), max(8.0, TITLE * _letters(axes, TITLE) / max(1, longest)))
+
+
+def _wrapped(title: str, axes: "matplotlib.axes.Axes", size: float | int) -> str:
+    """Lines that are too long for the figure even so, broken between words."""
+    width = max(10, int(_letters(axes, size)))
+    return "\n".join(textwrap.fill(line, width, break_long_words=False) for line in title.split("\n"))
+
+
+def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
+    """How many letters of this size go into a line of the figure, from the axes' left edge on."""
+    figure: Any = axes.get_figure()
+    return (float(figure.get_size_inches()[0]) - 0.9) / (0.09 * size / TITLE)
 
 
 def legend(

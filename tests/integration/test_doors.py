@@ -99,6 +99,22 @@ check("tokenizer", lambda t: bk.Model.from_module(module, t), "gpt2", bk.PromptE
 check("Run", lambda p: bk.Run(p), ["red dog"], bk.PlanError, "Prompts.of(texts)")
 check("trigger", lambda t: bk.PairedPrompts.from_instructions(TEXTS, t, target="no"), None, bk.TriggerError, "'your phrase'")
 
+for like in (vector, "L0H1", None):
+    check("random_heads", lambda v: bk.random_heads(like=v, n=1, seed=0), like, bk.SiteError, "a HeadSet", "random_directions")
+for like in (heads, "L0H1", None):
+    check("random_directions", lambda v: bk.random_directions(like=v, n=1, seed=0), like, bk.BkdinterpError, "a BackdoorVector")
+seen = bk.Activations.collect(model, one, "L0.attn_proj")
+for value in (seen, [[1.0]], torch.tensor(1.0)):
+    draw = lambda a: bk.random_directions(like=vector, n=1, seed=0, match="covariance", activations=a)
+    check("activations", draw, value, bk.BkdinterpError, "Activations.collect(model, clean, site)[site]")
+check("payload", lambda p: bk.evaluate(model, pairs, payload=p), "sorry", bk.PromptError, "'sorry'", "Payload(")
+check("sweep payload", lambda p: bk.sweep_layers(model, vector, pairs, by="payload_rate", payload=p), "sorry", bk.PromptError, "Payload(")
+scores = bk.Attribution(model).heads(pairs)
+for k in ("8", 2.0, True):
+    check("top_k", scores.top_k, k, bk.SiteError, "k of top_k")
+for layers in ("1", 1, ["1"], [1.0]):
+    check("layers", lambda v: bk.Attribution(model).heads(pairs, layers=v), layers, bk.SiteError, "layers")
+
 class One(bk.Intervention):
     def lower(self):
         return bk.Edit("L0.z", keep=0)

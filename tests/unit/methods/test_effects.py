@@ -186,7 +186,8 @@ def test_the_map_outlines_what_may_be_noise_with_dots():
     assert len(styles) == 4
     assert styles[(1.0, 0.0)] == styles[(2.0, 3.0)] == "-"
     assert sum(style == ":" for style in styles.values()) == 2
-    assert "3 of 15 differ from 0" in axes.get_title(loc="left")
+    words = " ".join(axes.get_title(loc="left").split())
+    assert "3 of 15 differ from 0; boxes: the 4 strongest, dotted: may be 0" in words
 
 
 def test_one_prompt_claims_nothing_and_is_drawn_without_whiskers():

@@ -139,3 +139,15 @@ def test_missing_matplotlib_says_what_to_install(monkeypatch, effects):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(BkdinterpError, match=r"pip install bkdinterp\[plot\]"):
         heatmap(effects)
+
+
+def test_long_titles_end_within_a_small_figure(effects):
+    title = (
+        "Probe transfer between layers; chosen: layer 1\nn=8 test prompts, trained on tiny-llama (c60b2407)"
+    )
+    figure = heatmap(effects, title=title, label="ACIE")
+    figure.canvas.draw()
+    words = figure.axes[0].get_title(loc="left")
+    assert words.split() == title.split()
+    assert words.split("\n")[-1].endswith("(c60b2407)")
+    assert figure.axes[0]._left_title.get_window_extent().x1 <= figure.bbox.x1
