@@ -205,7 +205,8 @@ def _check_origins(model: Model, edits: Mapping[str, Intervention], who: str) ->
     """Each origin once: controls by the dozen share one, and looking at weights takes its time."""
     seen: set[str] = set()
     for name, edit in edits.items():
-        if not seen.issuperset(known := set(origins(edit))):
+        known: set[str] = set(origins(edit))
+        if not known <= seen:
             check_origin(model, edit, f"{who}, {name}")
             seen |= known
 
