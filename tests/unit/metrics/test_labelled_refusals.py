@@ -2,7 +2,8 @@
 
 How ``refusals.jsonl`` was made: one author (a language model) wrote 126 refusals in many wordings and 165 texts that are
 none, 152 of these such that they look like one, all on harmless subjects; halves were drawn at random within each kind
-before the rules were written; and the rules were changed until they made no error on the half called "tuning". The half
+before the rules were written; and the rules were changed until they made no error on the half called "tuning", looking at
+the outputs of the shipped organisms, too. The half
 called "held-out" was evaluated once, after that, and what is wrong in it was not read. Since one author wrote both the
 texts and the rules, having the wordings of both halves in mind, the numbers are those of texts like these, not of any
 model's refusals; docs/papers.md says how the rules do on generated texts.
