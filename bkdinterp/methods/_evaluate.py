@@ -102,12 +102,12 @@ def evaluate(
     sides = {"clean": pairs.clean, "triggered": pairs.triggered}
     if (inserted := sham_prompts(pairs, sham)) is not None:
         sides["sham"] = inserted
-    _check_origins(model, edits, "evaluate")
+    _check_origins(model, edits)
     cast: list[tuple[str, Model, dict[str, Intervention]]] = [(SUSPECT, model, edits)]
     if twin is not None:
         check_twin(model, twin, sides)
         cast.append((TWIN, twin, twin_conditions(under, twin_under)))
-        _check_origins(twin, cast[-1][2], "evaluate on the twin")
+        _check_origins(twin, cast[-1][2], " on the twin")
     source, grader = _calibrated(model, pairs, judge, grader, calibration, folder)
     said = {who: _speak(m, sides, own, max_new_tokens, budget, folder) for who, m, own in cast}
     own_references = pairs.clean.reference is None
@@ -201,13 +201,13 @@ def _calibrated(
     return "the suspect's own clean outputs", None
 
 
-def _check_origins(model: Model, edits: Mapping[str, Intervention], who: str) -> None:
+def _check_origins(model: Model, edits: Mapping[str, Intervention], where: str = "") -> None:
     """Each origin once: controls by the dozen share one, and looking at weights takes its time."""
     seen: set[str] = set()
     for name, edit in edits.items():
         known: set[str] = set(origins(edit))
         if not known <= seen:
-            check_origin(model, edit, f"{who}, {name}")
+            check_origin(model, edit, f"evaluate, {name}{where}")
             seen |= known
 
 
