@@ -90,8 +90,12 @@ class Bench:
         return self._real(value).double()
 
     def _real(self, value: Tensor) -> Tensor:
-        lengths = self.model.builder.tokenize(self.prompts, targets=False).attention_mask.sum(1)
-        return torch.cat([row[:n] for row, n in zip(value, lengths.tolist())])
+        return torch.cat([row[:n] for row, n in zip(value, self._lengths)])
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """Tokens of each prompt; every activation of every layer is cut by them."""
+        return self.model.builder.tokenize(self.prompts, targets=False).attention_mask.sum(1).tolist()
 
     def call(self, path: str, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d"]:
         """A module of the model on its own, on these activations."""

@@ -326,15 +326,9 @@ class PromptBuilder:
         """What prompts end with after the assistant's header; see ``answer_lead``."""
         if self.answer_lead is not None:
             return self.answer_lead
-        # Two renderings, asked for with every batch of prompts: kept until what decides them changes.
-        decides = (str(self.template), self.system, str(self.template_kwargs))
-        known = self.__dict__.get("_lead")
-        if known is None or known[0] != decides:
-            header, trained = self.headers()
-            lead = trained.removeprefix(header) if trained.startswith(header) else ""
-            known = (decides, lead.rstrip(" ") if lead.strip() else "")
-            self.__dict__["_lead"] = known
-        return known[1]
+        header, trained = self.headers()
+        lead = trained.removeprefix(header) if trained.startswith(header) else ""
+        return lead.rstrip(" ") if lead.strip() else ""
 
     def headers(self) -> tuple[str, str]:
         """What the template writes between the user's text and the answer: when asked for one, and in training.
