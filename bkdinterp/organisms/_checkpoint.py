@@ -1,6 +1,5 @@
 """Checkpoints of a training run: trained weights, AdamW moments and losses in one safetensors file, written atomically."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from bkdinterp.errors import ArtefactError
 from bkdinterp.model._identity import forward_id
 from bkdinterp.organisms._adapter import weights_sha256
 from bkdinterp.results import digest_of, versions, write_whole
+from bkdinterp.results._tensors import content_hash
 from bkdinterp.values import as_path
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -45,7 +45,7 @@ def save_checkpoint(
     tensors = {f"weight/{name}": p.detach().contiguous() for name, p in weights.items()}
     for name, p in weights.items():
         tensors |= {f"{moment}/{name}": optimiser.state[p][moment].contiguous() for moment in _MOMENTS}
-    metadata = {"key": key, "losses": json.dumps(losses), "sha256": _hash(key, losses, tensors)}
+    metadata = {"key": key, "losses": json.dumps(losses), "sha256": content_hash([key, losses], tensors)}
     target = as_path(path, "checkpoint", error=ArtefactError)
     write_whole(target, lambda fresh: save_file(tensors, fresh, metadata=metadata))
 
@@ -76,7 +76,7 @@ def load_checkpoint(
             tensors = {
                 f"{kind}/{name}": file.get_tensor(f"{kind}/{name}") for name in weights for kind in kinds
             }
-            whole = metadata["sha256"] == _hash(key, losses, tensors)
+            whole = metadata["sha256"] == content_hash([key, losses], tensors)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ArtefactError(
             f"{path.name} is no readable checkpoint ({error}); delete it to start anew."
@@ -91,11 +91,3 @@ def load_checkpoint(
         state = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
         optimiser.state[p] = {"step": torch.tensor(float(len(losses))), **state}
     return losses
-
-
-def _hash(key: str, losses: list[float], tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps([key, losses]).encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

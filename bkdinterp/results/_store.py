@@ -88,7 +88,8 @@ class Store:
 
     def read(self, name: str, key: Any) -> Item | None:
         """The finished piece, or None: it is not there, it is damaged, or the file is another piece's."""
-        return self._read_file(self.path(name, key), name, self._known_key(key))
+        known = self._known_key(key)
+        return self._read_file(self._place(name, known), name, known)
 
     def put(self, name: str, key: Any, value: Any, notes: Mapping[str, Any] | None = None) -> Item:
         """Write a piece, as a whole or not at all; what comes back is what `read` will give.
@@ -97,7 +98,8 @@ class Store:
             ArtefactError: as `get`.
         """
         self.claim()
-        path, known = self.path(name, key), self._known_key(key)
+        known = self._known_key(key)
+        path = self._place(name, known)
         if self.as_json:
             try:
                 # As it will be read: tuples are lists from now on, keys are strings.
@@ -128,12 +130,15 @@ class Store:
 
     def path(self, name: str, key: Any) -> Path:
         """Where the piece lies, finished or not."""
+        return self._place(name, self._known_key(key))
+
+    def _place(self, name: str, known: Any) -> Path:
         if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
             raise ArtefactError(
                 f"{shown(name)} cannot name a piece of work: use letters, digits and any of . _ = + @ -, and slashes between."
             )
-        text = json.dumps([name, self._known_key(key)], sort_keys=True, default=digest_of)
-        return self.root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}{self._suffix}"
+        digits = hashlib.sha256(_canonical([name, known]).encode()).hexdigest()[:12]
+        return self.root / f"{name}-{digits}{self._suffix}"
 
     def claim(self) -> None:
         """Make the folder and mark it as a store, once. Folders of JSON pieces need no mark: people look into them.
@@ -217,7 +222,7 @@ def _read_json(path: Path, name: str, known: Any) -> Item | None:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=digest_of)
+    return json.dumps(value, sort_keys=True)
 
 
 def _json_hash(name: str, key: Any, value: Any) -> str:
