@@ -24,6 +24,8 @@ class Intervention(ABC):
             cls.__repr__ = super(cls, cls).__repr__  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
+        if type(self).__str__ is not object.__str__:
+            return str(self)
         return short_repr(self) if is_dataclass(self) else f"<{type(self).__name__}>"
 
     @abstractmethod

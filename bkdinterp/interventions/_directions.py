@@ -92,8 +92,6 @@ class PCPReplace(Intervention):
     def __str__(self) -> str:
         return f"PCPReplace({self.site}, rank {self.factors.shape[0]})"
 
-    __repr__ = __str__
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Steer(Intervention):
@@ -136,8 +134,6 @@ class Steer(Intervention):
     def __str__(self) -> str:
         return f"Steer({self.site}, coeff={self.coeff:g} @ {self.where})"
 
-    __repr__ = __str__
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CachedAblate(Intervention):
@@ -176,5 +172,3 @@ class CachedAblate(Intervention):
 
     def __str__(self) -> str:
         return f"CachedAblate({len(HeadSet.of(self.heads))} heads @ {self.where})"
-
-    __repr__ = __str__

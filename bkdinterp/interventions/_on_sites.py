@@ -62,5 +62,3 @@ class OnSites(Intervention):
         names = [str(s) for s in self._each()]
         few = ", ".join(names[:3]) + (f", ... ({len(names)} sites)" if len(names) > 3 else "")
         return f"{type(self).__name__}({few} @ {self.where})"
-
-    __repr__ = __str__

@@ -56,8 +56,6 @@ class Scale(OnSites):
     def __str__(self) -> str:
         return f"{super().__str__()[:-1]}, factor={self.factor:g})"
 
-    __repr__ = __str__
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MeanAblate(OnSites):
