@@ -142,8 +142,9 @@ def check_twin(model: Model, twin: Any, sides: Mapping[str, Prompts]) -> None:
     if not isinstance(twin, Model):
         raise PlanError(f"twin must be a Model, e.g. organism.twin; got {type(twin).__name__}.")
     # Of weights on a server nothing is known but the name.
-    known = twin.weights_id != "remote" and same_model(model.fingerprint().model, twin.fingerprint().model)
-    if twin is model or known:
+    theirs = twin.fingerprint().model
+    known = not theirs.endswith("@remote") and same_model(model.fingerprint().model, theirs)
+    if known or twin is model:
         raise ArtefactError(
             f"The twin {twin.name} has the very weights of the suspect {model.name}, so they cannot differ; give the fine-tune "
             "without the backdoor."

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
 from bkdinterp.model._adapter_config import CONFIG, LoraSpec
+from bkdinterp.model._safetensors_header import read_header as stored_in
 from bkdinterp.model._small_files import inside
 from bkdinterp.values import shown
 
@@ -28,7 +28,7 @@ _PARTS = {
     "lora_magnitude_vector": "magnitude",
     "lora_magnitude_vector.weight": "magnitude",
 }
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ def read_header(folder: Path) -> dict[str, Tensor]:
                 f"{folder} has pickled weights (adapter_model.bin), which can run code; convert them to {WEIGHTS}."
             )
         raise ArtefactError(f"No {WEIGHTS} in {folder}; give the folder of a PEFT adapter.")
-    found = {}
     try:
-        with safe_open(str(inside(folder, WEIGHTS)), framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                view = file.get_slice(key)
-                dtype = _dtype(view.get_dtype())
-                if dtype not in _FLOATS:
-                    raise ArtefactError(f"{path}: {key!r} is {view.get_dtype()}; weights are floats.")
-                found[key] = torch.empty(view.get_shape(), dtype=dtype, device="meta")
-    except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"Cannot read the adapter in {folder}: {error}.") from error
+        stored = stored_in(inside(folder, WEIGHTS))
+    except UnsafeWeightsError:
+        raise
+    except ArtefactError as error:
+        raise ArtefactError(f"Cannot read the adapter in {folder}: {error}") from error
+    found = {}
+    for key, tensor in stored.items():
+        if tensor.dtype not in _FLOATS:
+            raise ArtefactError(f"{path}: {key!r} is {tensor.dtype}; weights are floats.")
+        found[key] = torch.empty(tensor.shape, dtype=_FLOATS[tensor.dtype], device="meta")
     return found
 
 
@@ -212,12 +212,3 @@ def _mapped(base: nn.Module, header: Mapping[str, Tensor]) -> dict[str, Tensor]:
     except ImportError:  # an older peft maps nothing
         return dict(header)
     return convert(base, LoraConfig(), dict(header))
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    return {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-    }.get(name)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting import curves
 from bkdinterp.results import Fingerprint, Result, same_length, versions
+from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ class CurveRecorder:
     def save(self) -> None:
         """Write them, as a whole or not at all."""
         if self._file is not None:
-            temp = self._file.with_name(self._file.name + ".part")
-            temp.write_text(json.dumps(self._rows) + "\n", encoding="utf-8")
-            os.replace(temp, self._file)
+            write_text(self._file, json.dumps(self._rows) + "\n")
 
     def last(self) -> str:
         """The newest values, for the log."""
