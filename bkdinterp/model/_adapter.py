@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -47,7 +48,10 @@ def merge_adapter(base: nn.Module, folder: str | Path, *, in_place: bool = False
         header = read_header(folder)
         spec = LoraSpec.load(folder)
         parts = sort_parts(base, folder, header, spec)
-        tensors = load_file(folder / WEIGHTS)
+        try:
+            tensors = load_file(folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise ArtefactError(f"Cannot read the adapter in {folder}: {error}.") from error
         if bad := next((k for k, t in tensors.items() if not torch.isfinite(t).all()), None):
             raise ArtefactError(f"The adapter in {folder} is not finite at {bad!r}; training it has failed.")
         target: Any = base if in_place else copied(base)

@@ -46,7 +46,9 @@ def read_header(path: Path) -> dict[str, Stored]:
             header = json.loads(stream.read(length))
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")
-        header.pop("__metadata__", None)
+        notes = header.pop("__metadata__", None) or {}
+        if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+            raise ValueError("its metadata are no texts")
         stored, spans = {}, []
         for name, entry in header.items():
             tensor, span = _entry(path, name, entry)

@@ -54,6 +54,8 @@ GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         {"a": GOOD | {"data_offsets": [0, 2**60]}},
         {"a": GOOD, "b": GOOD},
         {},
+        {"__metadata__": {"format": None}, "a": GOOD},
+        {"__metadata__": [1], "a": GOOD},
     ],
 )
 def test_headers_that_do_not_fit_their_bytes(header, tmp_path):
