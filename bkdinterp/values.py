@@ -169,9 +169,7 @@ def as_path(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpErr
         raise error(f"{what}={shown(value)} must be a path.")
     text = os.fspath(value)
     if not isinstance(text, str) or not text or "\0" in text:
-        raise error(
-            f"{what}={shown(text)} must be a path: non-empty text without a NUL character."
-        )
+        raise error(f"{what}={shown(text)} must be a path: non-empty text without a NUL character.")
     if len(parts := Path(text).parts) > DEEPEST_PATH:
         raise error(f"{what}={shown(text)} is {len(parts)} folders deep; the limit is {DEEPEST_PATH}.")
     try:
