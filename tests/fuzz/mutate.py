@@ -10,7 +10,6 @@ from typing import Any
 
 from fuzz import gguf_file
 
-
 # An earlier change has taken a later one's ground away, by an emptied file say.
 _NO_GROUND = (
     LookupError,
