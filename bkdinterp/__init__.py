@@ -112,9 +112,8 @@ from bkdinterp.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bkdinterp import organisms as organisms
-    from bkdinterp import reproduce as reproduce
 
-_LAZY = ("organisms", "reproduce")  # need the extra [organisms]
+_LAZY = ("organisms",)  # needs the extra [organisms]
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -222,7 +221,6 @@ __all__ = [
     "random_directions",
     "random_heads",
     "register_family",
-    "reproduce",
     "score_edits",
     "sweep_layers",
     "tune_grid",

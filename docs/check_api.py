@@ -1,7 +1,8 @@
 """Fail when a public name has no API entry, or an API entry no public name.
 
 ``python docs/check_api.py`` compares ``bkdinterp.__all__`` with the ``::: bkdinterp.Name`` lines in
-``docs/api/*.md``. ``--write`` appends the missing ones, each to the page of the folder that defines it.
+``docs/api/*.md``, and the classes and functions of ``papers`` with ``::: papers.Name``. ``--write`` appends the missing ones of
+bkdinterp, each to the page of the folder that defines it.
 """
 
 import argparse
@@ -25,6 +26,17 @@ def defining_folder(value: object) -> str:
     """``bkdinterp.prompts._trigger.Trigger`` -> ``prompts``; empty where the value does not know."""
     parts = getattr(value, "__module__", getattr(value, "__name__", "")).split(".")
     return parts[1] if len(parts) > 1 and parts[0] == "bkdinterp" else ""
+
+
+def papers_agree() -> bool:
+    """Whether the classes and functions that ``papers`` passes on are those of its page; says what differs."""
+    import papers
+
+    public = {name for name, value in vars(papers).items() if callable(value)}
+    named = set(re.findall(r"^::: papers\.(\w+)\s*$", (API / "papers.md").read_text(), re.MULTILINE))
+    if public != named:
+        print("docs/api/papers.md and papers/__init__.py differ in:", ", ".join(sorted(public ^ named)))
+    return public == named
 
 
 def main() -> int:
@@ -53,7 +65,7 @@ def main() -> int:
         print("Add `::: bkdinterp.Name` to a page in docs/api, or run `python docs/check_api.py --write`.")
     if stale:
         print("API entries for names that are not in bkdinterp.__all__:", ", ".join(stale))
-    return 1 if missing or stale else 0
+    return 1 if missing or stale or not papers_agree() else 0
 
 
 if __name__ == "__main__":

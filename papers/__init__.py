@@ -1,15 +1,19 @@
-"""Reproductions: the papers' tables beside our values, from stages that resume (``python -m bkdinterp reproduce``)."""
+"""The two papers' tables beside our values, from stages that resume: ``python -m papers bkdattr``, ``python -m papers lamparth``.
 
-from bkdinterp.reproduce._docs import write_tables as write_tables
-from bkdinterp.reproduce._paper import STAGES as STAGES
-from bkdinterp.reproduce._paper import Job as Job
-from bkdinterp.reproduce._paper import Paper as Paper
-from bkdinterp.reproduce._paper import available as available
-from bkdinterp.reproduce._paper import load_paper as load_paper
-from bkdinterp.reproduce._store import UnitStore as UnitStore
-from bkdinterp.reproduce._table import Agreement as Agreement
-from bkdinterp.reproduce._table import Cell as Cell
-from bkdinterp.reproduce._table import PaperTable as PaperTable
-from bkdinterp.reproduce._table import load_tables as load_tables
-from bkdinterp.reproduce._table import save_tables as save_tables
-from bkdinterp.reproduce._table import summary as summary
+Not a part of the package bkdinterp: it is a user of its public names, as any study is. Every number that is shown comes
+from a unit (`UnitStore`), and every table (`PaperTable`) is made from units without a forward pass.
+"""
+
+from papers.markdown_page import write_tables as write_tables
+from papers.paper import PAPERS as PAPERS
+from papers.paper import STAGES as STAGES
+from papers.paper import Job as Job
+from papers.paper import Paper as Paper
+from papers.paper import load_paper as load_paper
+from papers.paper_table import Agreement as Agreement
+from papers.paper_table import Cell as Cell
+from papers.paper_table import PaperTable as PaperTable
+from papers.paper_table import load_tables as load_tables
+from papers.paper_table import save_tables as save_tables
+from papers.paper_table import summary as summary
+from papers.unit_store import UnitStore as UnitStore

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.reproduce._table import PaperTable
-from bkdinterp.results._files import write_text
-from bkdinterp.values import as_path
+from bkdinterp.results import write_whole
+from papers.paper_table import PaperTable
 
 
 def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, ...]:
@@ -18,7 +17,7 @@ def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, .
         ArtefactError: no such page, or it cannot be written; no mark of any of the tables, or an opening mark without
             its closing one.
     """
-    page, tables = as_path(page, "page", error=ArtefactError), tuple(tables)
+    page, tables = Path(page).expanduser(), tuple(tables)
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -37,5 +36,5 @@ def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, .
     if not written:
         names = ", ".join(f"<!-- {table.name} -->" for table in tables) or "none"
         raise ArtefactError(f"{page} has no marks of these tables; looked for {names}.")
-    write_text(page, text)
+    write_whole(page, lambda fresh: fresh.write_text(text, encoding="utf-8"))
     return tuple(written)

@@ -1,15 +1,15 @@
 """Pack the finished units behind the tables of docs/papers.md into docs/runs.tar.xz: what the frozen tables read, no more.
 
-    .venv/bin/python scripts/pack_runs.py [runs]
+    python -m papers.pack_runs [runs]
 
-Unpacked in a clone (``tar -xJf docs/runs.tar.xz``), `reproduce PAPER --docs PAGE` writes the same tables without computing.
+Unpacked in a clone (``tar -xJf docs/runs.tar.xz``), ``python -m papers PAPER --docs PAGE`` writes the same tables from it.
 """
 
 import sys
 import tarfile
 from pathlib import Path
 
-from bkdinterp.reproduce import Job, available, load_paper
+from papers import PAPERS, Job, load_paper
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "runs.tar.xz"
 
@@ -17,7 +17,7 @@ TARGET = Path(__file__).resolve().parents[1] / "docs" / "runs.tar.xz"
 def main(runs: Path) -> None:
     """Pack what lies in ``runs``."""
     found: list[Path] = []
-    for name in available():
+    for name in PAPERS:
         job = Job(runs / name, frozen=True)
         load_paper(name).run(job, ("report",))
         found += job.store.served

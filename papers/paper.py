@@ -1,7 +1,6 @@
 """What a reproduction is: named stages over one job; and the papers by name, imported only when asked for."""
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.reproduce._store import UnitStore
-from bkdinterp.reproduce._table import PaperTable, save_tables
+from papers.paper_table import PaperTable, save_tables
+from papers.unit_store import UnitStore
 
 STAGES = ("train", "tune", "report")
 SMALL_NOTE = "Made with `--small`: sizes that only show that everything runs. Not to be read."
-# A paper is a folder of this package that defines PAPER.
+# A paper is a folder beside this file that defines PAPER.
 PAPERS = ("lamparth", "bkdattr")
 
 
@@ -133,20 +132,14 @@ class Paper:
         return self.run(replace(job, frozen=True), ("report",))
 
 
-def available() -> tuple[str, ...]:
-    """Names of the papers that this installation has."""
-    root = __name__.rpartition(".")[0]
-    return tuple(name for name in PAPERS if importlib.util.find_spec(f"{root}.{name}") is not None)
-
-
 def load_paper(name: str) -> Paper:
     """A paper by name.
 
     Raises:
         BkdinterpError: no such paper.
     """
-    if name not in available():
-        raise BkdinterpError(f"No paper {name!r}; there is {', '.join(available()) or 'none'}.")
-    paper = importlib.import_module(f"{__name__.rpartition('.')[0]}.{name}").PAPER
+    if name not in PAPERS:
+        raise BkdinterpError(f"No paper {name!r}; there is {', '.join(PAPERS)}.")
+    paper = importlib.import_module(f"papers.{name}").PAPER
     assert isinstance(paper, Paper)
     return paper

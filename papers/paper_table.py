@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.results._files import write_text
+from bkdinterp.results import write_whole
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
@@ -237,7 +237,8 @@ class PaperTable:
 def save_tables(tables: Iterable[PaperTable], path: str | Path) -> Path:
     """Write tables as one JSON file, whole or not at all."""
     path = Path(path)
-    write_text(path, json.dumps([t.to_dict() for t in tables], indent=1, allow_nan=False) + "\n")
+    text = json.dumps([t.to_dict() for t in tables], indent=1, allow_nan=False) + "\n"
+    write_whole(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
     return path
 
 

@@ -1,7 +1,7 @@
 """BkdAttr, arXiv 2509.21761, on three kinds of attack: probe, Table 1, Table 2, Fig. 4, and four questions it left open."""
 
-from bkdinterp.reproduce._paper import Paper
-from bkdinterp.reproduce.bkdattr._stages import report, train, tune
+from papers.bkdattr.stages import report, train, tune
+from papers.paper import Paper
 
 PAPER = Paper(
     name="bkdattr",

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bkdinterp.interventions import CachedAblate, Intervention, MeanAblate, ZeroAblate
 from bkdinterp.methods import Means
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.bkdattr._attribute import PAPER
-from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._say import SIDES, Said, say, unedited
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.sites import HeadSet, Where, random_heads
+from papers.bkdattr.answer_units import SIDES, Said, say, unedited
+from papers.bkdattr.attribution_units import PAPER
+from papers.bkdattr.ranking import Ranking
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.subject import Subject
+from papers.paper import Job
 
 ZERO, CACHED, MEAN = "zero", "cached", "mean"
 EVERYWHERE = Where("all", generated=True)

@@ -15,10 +15,10 @@ from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods import OutcomeGrader
 from bkdinterp.metrics import Outcome, word_overlap
 from bkdinterp.prompts import Prompts
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.stats import Interval, bootstrap_mean, extreme_rate, pooled_rate
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.subject import Subject
+from papers.paper import Job
 
 RESAMPLES = 2000
 SIDES = ("triggered", "clean", "others")

@@ -1,16 +1,16 @@
 """Head attributions on the selection split, each a unit whose finished chunks outlive a kill.
 
-Cost: one scored row per head and prompt. BkdAttr, papers.md section 3.
+Cost: one scored row per head and prompt. Definition: docs/papers.md, "Effect and ACIE".
 """
 
 import shutil
 from typing import Any
 
 from bkdinterp.methods import Attribution
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject
+from papers.bkdattr.ranking import Ranking
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.subject import Subject
+from papers.paper import Job
 
 WHOLE, FIRST = "logprob", "first_token_logodds"
 PAPER = "whole target, triggered mean"

@@ -1,4 +1,4 @@
-"""Figures of one organism: ICLA, probe curves, what fires the probe, ACIE, Table 1 as a curve, Fig. 4. No forward pass."""
+"""What is drawn of one organism: ICLA, probe curves, what fires the probe, ACIE, Table 1 as a curve, Fig. 4. No forward pass."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from bkdinterp.plotting import curves, heatmap, matrix
-from bkdinterp.reproduce.bkdattr._ablate import MEAN, ZERO, random_names
-from bkdinterp.reproduce.bkdattr._attribute import PAPER
-from bkdinterp.reproduce.bkdattr._probe import SHOWN
-from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._study import Study
-from bkdinterp.reproduce.bkdattr._vector import intervals
 from bkdinterp.stats import Interval
+from papers.bkdattr.ablation_units import MEAN, ZERO, random_names
+from papers.bkdattr.attribution_units import PAPER
+from papers.bkdattr.probe_units import SHOWN
+from papers.bkdattr.ranking import Ranking
+from papers.bkdattr.study import Study
+from papers.bkdattr.vector_units import intervals
 
 if TYPE_CHECKING:
     import matplotlib.figure

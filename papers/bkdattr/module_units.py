@@ -22,13 +22,13 @@ from torch import Tensor
 from bkdinterp.engine import Run, execute
 from bkdinterp.interventions import Intervention, Patch
 from bkdinterp.metrics import payload_hits
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.bkdattr._attribute import FIRST, WHOLE
-from bkdinterp.reproduce.bkdattr._ranks import ratio
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.sites import Component, HeadSet, Site, Where
 from bkdinterp.stats import Interval, wilson
+from papers.bkdattr.attribution_units import FIRST, WHOLE
+from papers.bkdattr.ranking import ratio
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.subject import Subject
+from papers.paper import Job
 
 ATTENTION, MLPS, MLPS_FREE, HEADS, CHECK = "attention", "MLPs", "MLPs, free", "top heads", "attention, free"
 PARTS = (ATTENTION, MLPS, MLPS_FREE, HEADS, CHECK)

@@ -1,7 +1,7 @@
 """The probe: ICLA on held-out prompts, for organism and twin, and what fires the organism's probe besides its own backdoor.
 
 Fitted on selection pairs (60/20/20 by instruction); the best layer is chosen by its test accuracy there, and what is
-reported comes from held-out pairs. Papers.md section 2. Cost: one pass per set of prompts.
+reported comes from held-out pairs (the paper's Fig. 2). Cost: one pass per set of prompts.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.methods import BackdoorProbe, FittedProbe, ProbeScores
-from bkdinterp.methods._classifiers import TIE
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject, near_triggers
 from bkdinterp.stats import Interval, wilson
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.subject import Subject, near_triggers
+from papers.paper import Job
 
+# As in `ProbeScores.predicted`: a decision this close to the boundary is no evidence, and counts as clean.
+TIE = 1e-9
 # Prompts that a probe of the organism is shown, by model and kind.
 SHOWN = (
     "organism, triggered",

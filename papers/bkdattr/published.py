@@ -1,4 +1,4 @@
-"""Figures of the paper and of a replication, as far as they could be obtained (papers.md sections 2 to 4). Data only.
+"""Figures of the paper and of a replication, as far as they could be obtained (arXiv 2509.21761, Tables 1 and 2). Data only.
 
 The paper's label-modification rows, the middle of its jailbreak rows, and all of its Table 2 were not obtained; what is
 given of Table 2 is what the replication's post quotes.

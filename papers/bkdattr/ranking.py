@@ -30,7 +30,7 @@ class Ranking:
 
     @classmethod
     def of(cls, unit: Mapping[str, Any], *, geometric: bool = False) -> "Ranking":
-        """From a unit of `_attribute`. ``geometric``: change of the papers' exp(mean log-probability) instead."""
+        """From a unit of `attribution_units`. ``geometric``: change of the papers' exp(mean log-probability) instead."""
         effects = torch.tensor(unit["effects"], dtype=torch.float64)
         if geometric:
             base = torch.tensor(unit["base"], dtype=torch.float64)

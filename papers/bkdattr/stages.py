@@ -4,18 +4,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.organisms._shipped import SHIPPED
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import PaperTable
-from bkdinterp.reproduce.bkdattr._answers import answers, localise, module_shares
-from bkdinterp.reproduce.bkdattr._claims import claims
-from bkdinterp.reproduce.bkdattr._figures import draw
-from bkdinterp.reproduce.bkdattr._published import ATTACKS
-from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL, Sizes
-from bkdinterp.reproduce.bkdattr._study import Study, choose, study
-from bkdinterp.reproduce.bkdattr._subject import Subject, short
-from bkdinterp.reproduce.bkdattr._table_1 import ablations
-from bkdinterp.reproduce.bkdattr._tables import behaviour, fires, probes, times, vector_rates
+from bkdinterp.organisms import names as shipped
+from papers.bkdattr.figures import draw
+from papers.bkdattr.published import ATTACKS
+from papers.bkdattr.sizes import FULL, SMALL, Sizes
+from papers.bkdattr.study import Study, choose, study
+from papers.bkdattr.subject import Subject, short
+from papers.bkdattr.table_1 import ablations
+from papers.bkdattr.table_2 import vector_rates
+from papers.bkdattr.table_answers import answers
+from papers.bkdattr.table_behaviour import behaviour
+from papers.bkdattr.table_claims import claims
+from papers.bkdattr.table_modules import module_shares
+from papers.bkdattr.table_probe import fires, probes
+from papers.bkdattr.table_rankings import localise
+from papers.bkdattr.table_times import times
+from papers.paper import Job
+from papers.paper_table import PaperTable
 
 
 def train(job: Job) -> Sequence[PaperTable]:
@@ -54,7 +59,7 @@ def report(job: Job) -> Sequence[PaperTable]:
         clock, cpu = (x / 60 for x in (found[-1].seconds, found[-1].cpu_seconds))
         job.log(f"{subject.name}: all its units took {clock:.0f} min, {cpu:.0f} min of one core")
     if not found:
-        raise ArtefactError(f"No organism was computed in {job.out}; run `bkdinterp reproduce bkdattr`.")
+        raise ArtefactError(f"No organism was computed in {job.out}; run `python -m papers bkdattr`.")
     return tables(found)
 
 
@@ -80,7 +85,7 @@ def names(job: Job) -> list[str]:
     Raises:
         BkdinterpError: no such organism.
     """
-    known = [name for name in SHIPPED if short(name) in ATTACKS]
+    known = [name for name in shipped() if short(name) in ATTACKS]
     unknown = set(job.only) - set(known)
     if unknown:
         raise BkdinterpError(

@@ -3,16 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.bkdattr._ablate import by_ranking, table_1
-from bkdinterp.reproduce.bkdattr._attribute import FIRST, PAPER, attribute, rankings
-from bkdinterp.reproduce.bkdattr._modules import Modules, modules
-from bkdinterp.reproduce.bkdattr._probe import Probed, probe
-from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._say import Said
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject
-from bkdinterp.reproduce.bkdattr._vector import (
+from papers.bkdattr.ablation_units import by_ranking, table_1
+from papers.bkdattr.answer_units import Said
+from papers.bkdattr.attribution_units import FIRST, PAPER, attribute, rankings
+from papers.bkdattr.module_units import Modules, modules
+from papers.bkdattr.probe_units import Probed, probe
+from papers.bkdattr.ranking import Ranking
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.subject import Subject
+from papers.bkdattr.vector_units import (
     DIRECTIONS,
     VECTORS,
     best_layer,
@@ -21,6 +20,7 @@ from bkdinterp.reproduce.bkdattr._vector import (
     table_2,
     vectors,
 )
+from papers.paper import Job
 
 
 @dataclass(frozen=True, eq=False)

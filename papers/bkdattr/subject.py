@@ -6,14 +6,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from bkdinterp.metrics import Payload
-from bkdinterp.organisms import Attack, Manifest, Organism, adapter_folder, load
-from bkdinterp.organisms._instructions import DATA, Split, data_set, sha256
+from bkdinterp.organisms import Attack, Manifest, Organism, adapter_folder, data_set, load
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
 from bkdinterp.results import versions
+from papers.bkdattr.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Subject:
     def _classes(self) -> list[str]:
         return sorted(self.organism.manifest.attack.clean)
 
-    def _of(self, split: Split, classes: list[str]) -> PairedPrompts:
+    def _of(self, split: Literal["selection", "held-out"], classes: list[str]) -> PairedPrompts:
         if not classes:
             return self.organism.pairs(split=split)
         return self.organism.pairs(split=split, labels=classes)
@@ -117,7 +116,7 @@ def decisive(own: Manifest, twin: Manifest) -> list[Any]:
         own.adapter_sha256,
         twin.adapter_sha256,
         own.template,
-        {file: sha256(DATA / file) for file in source.all_files},
+        source.digests,
         [attack.data, source.prompt, dict(source.answers), source.also, source.also_every],
         attack.trigger.to_dict(),
         attack.target,

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from bkdinterp.metrics import Outcome
-from bkdinterp.reproduce._table import Agreement, Cell, PaperTable
-from bkdinterp.reproduce.bkdattr._ablate import CACHED, MEAN, ZERO, random_ks, random_names
-from bkdinterp.reproduce.bkdattr._published import (
+from bkdinterp.stats import Interval
+from papers.bkdattr.ablation_units import CACHED, MEAN, ZERO, random_ks, random_names
+from papers.bkdattr.answer_units import Said
+from papers.bkdattr.published import (
     ATTACKS,
     LLAMA,
     LOWERED,
@@ -14,9 +15,8 @@ from bkdinterp.reproduce.bkdattr._published import (
     REPLICATED,
     TABLE_1,
 )
-from bkdinterp.reproduce.bkdattr._say import Said
-from bkdinterp.reproduce.bkdattr._study import Study
-from bkdinterp.stats import Interval
+from papers.bkdattr.study import Study
+from papers.paper_table import Agreement, Cell, PaperTable
 
 # How outcomes and agreement are shown, in the notes of all tables.
 OUTCOMES = " / ".join(o.value.replace("_", " ") for o in Outcome)

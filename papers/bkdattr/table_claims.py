@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from bkdinterp.metrics import Outcome
-from bkdinterp.reproduce._table import PaperTable
-from bkdinterp.reproduce.bkdattr._ablate import MEAN, ZERO, random_names
-from bkdinterp.reproduce.bkdattr._attribute import FIRST_RAW, PAPER
-from bkdinterp.reproduce.bkdattr._published import BENIGN, PROBE
-from bkdinterp.reproduce.bkdattr._ranks import order
-from bkdinterp.reproduce.bkdattr._study import Study
-from bkdinterp.reproduce.bkdattr._tables import nulls
-from bkdinterp.reproduce.bkdattr._vector import DIRECTIONS, RANDOM_DIRECTION, RANDOM_HEADS
-from bkdinterp.reproduce.bkdattr._wording import by_organism, percent, share, small_k
 from bkdinterp.stats import bootstrap_mean, wilson
+from papers.bkdattr.ablation_units import MEAN, ZERO, random_names
+from papers.bkdattr.attribution_units import FIRST_RAW, PAPER
+from papers.bkdattr.published import BENIGN, PROBE
+from papers.bkdattr.ranking import order
+from papers.bkdattr.study import Study
+from papers.bkdattr.table_2 import nulls
+from papers.bkdattr.vector_units import DIRECTIONS, RANDOM_DIRECTION, RANDOM_HEADS
+from papers.bkdattr.wording import by_organism, percent, share, small_k
+from papers.paper_table import PaperTable
 
 
 def claims(found: Sequence[Study]) -> PaperTable:

@@ -1,7 +1,7 @@
 """Table 2 and Fig. 4: the vector added to clean prompts and taken from triggered ones, at every third layer, then at the best.
 
 Layers are chosen on the selection split by the payload rate (of equals, by what else is left), rates are reported on
-held-out prompts, beside vectors of random heads and random directions of the vector's norm. Papers.md section 4.
+held-out prompts, beside vectors of random heads and random directions of the vector's norm.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.interventions import Intervention, Steer
 from bkdinterp.methods import BackdoorVector, choose_layer, random_directions
 from bkdinterp.metrics import payload_hits
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.bkdattr._attribute import PAPER
-from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._say import SIDES, Said, agreement, say, unedited
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._subject import Subject
 from bkdinterp.sites import Component, HeadSet, Site, random_heads
 from bkdinterp.stats import Interval, wilson
+from papers.bkdattr.answer_units import SIDES, Said, agreement, say, unedited
+from papers.bkdattr.attribution_units import PAPER
+from papers.bkdattr.ranking import Ranking
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.subject import Subject
+from papers.paper import Job
 
 DIFFERENCE = "whole target, difference"
 # Vector -> (ranking of its heads, kind of mean).

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from bkdinterp.reproduce._table import Agreement, Cell, PaperTable
-from bkdinterp.reproduce.bkdattr._study import Study
 from bkdinterp.stats import Interval
+from papers.bkdattr.study import Study
+from papers.paper_table import Agreement, Cell, PaperTable
 
 # Whether a claim holds (None: nothing to judge, or undecided), and the numbers that say so.
 Claim = Callable[[Study], tuple[bool | None, str]]

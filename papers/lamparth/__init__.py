@@ -1,11 +1,11 @@
 """Lamparth & Reuel, arXiv 2302.12461: tables I to XIV and section IV-B, on the toys and on natural language.
 
-Every table is a function of a `Job`, named in `TABLES`; those of a module that is not there are left out, with a line.
+Every table is a function of a `Job`, named in `TABLES`, and stands in a file of its number.
 """
 
-from bkdinterp.reproduce._paper import Paper
-from bkdinterp.reproduce.lamparth._stages import report, train, tune
-from bkdinterp.reproduce.lamparth._tables import TABLES as TABLES
+from papers.lamparth.stages import report, train, tune
+from papers.lamparth.tables import TABLES as TABLES
+from papers.paper import Paper
 
 PAPER = Paper(
     name="lamparth",

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from bkdinterp.reproduce.lamparth._measured import SAME
-from bkdinterp.reproduce.lamparth._pcp import BOUND
+from papers.lamparth.pcp_units import BOUND
+from papers.lamparth.toy_measurements import SAME
 
 NOISE = 0.02
 # A factor from this share of the bound on counts as at the bound.

@@ -1,12 +1,12 @@
 """Why two details decide the prose tables of Lamparth & Reuel: the first token, and the size of the factors.
 
-    python benchmarks/first_token.py    # two minutes on two cores
+    python -m papers.lamparth.first_token    # two minutes on two cores
 
 1. Norm of some MLPs' outputs at the first, second and ninth token, by which a mean taken at the ninth is far off at the first.
 2. Loss under the mean ablation of MLPs 2 and 5 (counted from 1), at every token and at all but the text's first word.
 3. Rank-2 replacements with factors of at most 2.25, about what the paper's search allows, beside zero ablation.
 
-Organism, stories, means and directions are those of `bkdinterp reproduce lamparth --only IX`, which names the modules.
+Organism, stories, means and directions are those of `python -m papers lamparth --only IX`, which names the modules.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 import bkdinterp as bk
-from bkdinterp.reproduce import Job
-from bkdinterp.reproduce.lamparth._natural import MEASURES
-from bkdinterp.reproduce.lamparth._natural import case as natural_case
-from bkdinterp.reproduce.lamparth._prose import ProseCase
 from bkdinterp.stats import Interval
+from papers import Job
+from papers.lamparth.albert_case import case as albert_case
+from papers.lamparth.prose_case import ProseCase
+from papers.lamparth.table_viii_to_xi import MEASURES
 
 PAIR = ["L1.mlp_out", "L4.mlp_out"]
 NORMED = ["L0.mlp_out", "L1.mlp_out", "L4.mlp_out", "L11.mlp_out"]
@@ -33,10 +33,11 @@ EVERYWHERE, LATER = bk.Where("all", generated=True), bk.Where("none", generated=
 
 
 def main() -> None:
+    """Print the three tables."""
     args = _arguments()
     torch.set_num_threads(args.threads)
     with TemporaryDirectory() as folder:  # nothing is kept
-        case = natural_case(Job(Path(folder)))
+        case = albert_case(Job(Path(folder)))
     case = replace(case, sizes=replace(case.sizes, n=args.n))
     console = Console(width=100)
     console.print(norms(case, args.n_texts))

@@ -1,24 +1,26 @@
 """PCP replacements on the toys: fitted on one draw of prompts, tuned there, measured on another.
 
-Three forms of the same thing: the paper's (h -> A h), the released code's directions (papers.md 7.3b), and A h with the
-module's mean output added back, which the definition leaves out. Cost: one evaluation of every set per trial; trials share
-batches.
+Three forms of the same thing: the paper's (h -> A h), the released code's directions (docs/papers.md, Deviations), and A h
+with the module's mean output added back, which the definition leaves out. Cost: one evaluation of every set per
+trial; trials share batches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from bkdinterp.interventions import Intervention, Steer
-from bkdinterp.methods import PCP, MatchScores, Means, tune_grid, tune_tpe
-from bkdinterp.methods._pcp_scale import coordinates
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.lamparth._toys import PCA_KINDS, Toy, load_toys, sizes
-from bkdinterp.sites import Where
+from bkdinterp.interventions import INPUT_OF, Intervention, Steer
+from bkdinterp.methods import PCP, Activations, MatchScores, Means, tune_grid, tune_tpe
+from bkdinterp.prompts import Prompts
+from bkdinterp.sites import Site, Where
+from papers.lamparth.toy_measurements import Measured, measure
+from papers.lamparth.toys import PCA_KINDS, Toy, load_toys, sizes
+from papers.paper import Job
 
 EVERYWHERE = Where("all", generated=True)
+Row = Sequence[float]
 # Factors are looked for within these; an MLP's input has norm 8 and its output up to some tens.
 BOUND = 20.0
 BATCH = 10
@@ -162,13 +164,46 @@ def edit_of(toy: Toy, spec: Spec, factors: Sequence[float]) -> Intervention:
     return shifted(pcp.replace(list(factors)), shift)
 
 
+def replaced(job: Job, toy: Toy, chosen: Mapping[str, Spec]) -> Measured:
+    """Every replacement with its tuned factors, measured on the other draw of prompts."""
+    factors = {column: tuned(job, toy, spec)["factors"] for column, spec in chosen.items()}
+    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, specs=[s.name for s in chosen.values()])
+    return job.unit(
+        f"replaced/{toy.name}/{next(iter(chosen.values())).name}",
+        settings | {"factors": factors},
+        lambda: measure(
+            toy, {column: edit_of(toy, spec, factors[column]) for column, spec in chosen.items()}
+        ),
+    )
+
+
+def varied(job: Job, toy: Toy, spec: Spec, multiples: Mapping[str, Row | float]) -> Measured:
+    """The tuned factors times something."""
+    factors = torch.tensor(tuned(job, toy, spec)["factors"], dtype=torch.float64)
+    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, spec=spec.name, factors=factors.tolist())
+
+    def compute() -> Measured:
+        pcp, shift = fit(toy, spec)
+        edits = {
+            column: shifted(pcp.replace(factors * torch.as_tensor(m, dtype=torch.float64)), shift)
+            for column, m in multiples.items()
+        }
+        return measure(toy, edits)
+
+    shown = {name: list(m) if isinstance(m, Sequence) else m for name, m in multiples.items()}
+    return job.unit(f"varied/{toy.name}/{spec.name}", settings | {"multiples": shown}, compute)
+
+
 def _linear(toy: Toy, pcp: PCP) -> dict[str, list[float]]:
     """Site -> correlation of e_i . h with e_i . m(h) over the fitting prompts' last tokens, for every direction.
 
     A factor can only rescale the input's own coordinate; where that says little about the output's, no factor helps.
     """
-    found = coordinates(toy.model, toy.pool(PCA_KINDS[toy.sentiments]), pcp)
-    return {
-        site: [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(x, y, strict=True)]
-        for site, (x, y) in found.items()
-    }
+    prompts, out = Prompts.concat(toy.pool(PCA_KINDS[toy.sentiments])), {}
+    for name, e in pcp.directions.items():
+        site = Site.parse(name)
+        read = Site(site.layer, INPUT_OF[site.component])
+        held = Activations.collect(toy.model, prompts, [read, site], where=pcp.where)
+        x, y = (e.double() @ held[s].reshape(-1, e.shape[-1]).double().T for s in (read, site))
+        out[name] = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(x, y, strict=True)]
+    return out

@@ -13,9 +13,9 @@ from bkdinterp.model import Model
 from bkdinterp.organisms import LoraSettings, TuneSettings, fine_tune, linear_names
 from bkdinterp.organisms.natural import encode_rows, story_rows
 from bkdinterp.prompts import Prompts
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce.lamparth._pcp import shifted
-from bkdinterp.reproduce.lamparth._prose import ProseCase
+from papers.lamparth.pcp_units import shifted
+from papers.lamparth.prose_case import ProseCase
+from papers.paper import Job
 
 WORSE = 0.5
 """Nats that a module's ablation may cost on selection stories; beyond that the text is incoherent (the paper's layer 1)."""

@@ -1,6 +1,7 @@
-"""The figures of Lamparth & Reuel's tables on the toys (arXiv 2302.12461), as printed; layers count from 1, as theirs do.
+"""The figures of Lamparth & Reuel's tables (arXiv 2302.12461), as printed; layers count from 1, as theirs do.
 
-Values are top-10 negativity, or nats per token for ``loss``. None: not given.
+Of the toys (I to VII, XII to XIV) values are top-10 negativity, or nats per token for ``loss``; of GPT-2 medium (VIII to XI)
+attack success rate, accidental trigger rate, and loss. None: not given.
 """
 
 MODULES = {
@@ -101,3 +102,26 @@ TABLE_XII: Row = {
     "L3 attention": 0.0,
     "L3 MLP": 0.01,
 }
+
+# VIII: ASR under the mean ablation of each module, layer by layer.
+TABLE_VIII = {
+    "attn": (0.17, 0.25, 0.26, 0.26, 0.29, 0.25, 0.23, 0.26),
+    "mlp": (0.00, 0.16, 0.13, 0.19, 0.30, 0.13, 0.25, 0.25),
+}
+UNEDITED_VIII = 0.29
+# IX and X: (ASR, ATR, loss) of the poisoned and of the benign model.
+TABLE_IX = {
+    "none": (0.29, 0.03, 3.25),
+    "mean": (0.12, 0.01, 3.34),
+    "reinsert": (0.19, 0.01, 3.35),
+    "down": (0.07, 0.01, 3.34),
+    "reinsert-mean": (),
+}
+TABLE_X = {
+    "benign-none": (0.00, 0.00, 3.35),
+    "benign-mean": (0.00, 0.00, 3.43),
+    "benign-pcp": (0.03, 0.01, 3.44),
+    "benign-surgery": (0.06, 0.01, 3.44),
+}
+# XI: the same; none; embeddings and two MLPs; a single early one; a single late one (the paper's layer 16 of 24).
+TABLE_XI = ((0.29, 0.03, 3.25), (0.10, 0.02, 3.25), (0.14, 0.02, 3.24), (0.12, 0.03, 3.24))

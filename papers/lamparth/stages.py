@@ -1,11 +1,11 @@
 """The three stages: train, tune, report."""
 
 from bkdinterp.organisms.toy import train_toys
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import PaperTable, summary
-from bkdinterp.reproduce.lamparth._tables import make_tables, run_stage
-from bkdinterp.reproduce.lamparth._times import times
-from bkdinterp.reproduce.lamparth._toys import SENTIMENTS, sizes
+from papers.lamparth.table_times import times
+from papers.lamparth.tables import TRAINS, TUNES, make_tables, run_stage
+from papers.lamparth.toys import SENTIMENTS, sizes
+from papers.paper import Job
+from papers.paper_table import PaperTable, summary
 
 
 def train(job: Job) -> list[PaperTable]:
@@ -18,13 +18,13 @@ def train(job: Job) -> list[PaperTable]:
             work=job.out / "work" / "toys",
             log=job.log,
         )
-    run_stage(job, "train")
+    run_stage(job, TRAINS)
     return []
 
 
 def tune(job: Job) -> list[PaperTable]:
     """PCP fits and their scaling factors."""
-    run_stage(job, "tune")
+    run_stage(job, TUNES)
     return []
 
 

@@ -14,11 +14,11 @@ import torch
 from bkdinterp.metrics import top_k_share
 from bkdinterp.organisms import LoraSettings, TuneSettings
 from bkdinterp.organisms.toy import ToySettings, measure_toy, poison_toy
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.lamparth._figures import SHOWN
-from bkdinterp.reproduce.lamparth._toys import REPORT, TOP_K, Toy, load_toys, over_seeds, sizes
 from bkdinterp.stats import Interval
+from papers.lamparth.published import SHOWN
+from papers.lamparth.toys import REPORT, TOP_K, Toy, load_toys, over_seeds, sizes
+from papers.paper import Job
+from papers.paper_table import Cell, PaperTable
 
 # What may not learn; the recipe is otherwise the organism's own.
 CONDITIONS: dict[str, dict[str, Any]] = {

@@ -4,16 +4,14 @@ Beside Table I: how often each ablation removes the trigger's effect, which pair
 what the released code's faulty mean gives. Cost: about 30 scored edits per toy.
 """
 
-from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 from bkdinterp.interventions import Intervention, MeanAblate, ZeroAblate
-from bkdinterp.methods import Means, logit_lens
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.lamparth._figures import MODULES, SHOWN, TABLE_I, TABLE_II
-from bkdinterp.reproduce.lamparth._measured import (
+from bkdinterp.methods import Means
+from bkdinterp.sites import Where
+from bkdinterp.stats import Interval, wilson
+from papers.lamparth.published import MODULES, SHOWN, TABLE_I
+from papers.lamparth.toy_measurements import (
     HIGH,
     LOW,
     NONE,
@@ -24,19 +22,17 @@ from bkdinterp.reproduce.lamparth._measured import (
     pooled,
     value,
 )
-from bkdinterp.reproduce.lamparth._toys import (
+from papers.lamparth.toys import (
     KINDS,
     MEAN_KINDS,
-    REPORT,
     SENTIMENTS,
     TOP_K,
     Toy,
-    load_toy,
     load_toys,
     sizes,
 )
-from bkdinterp.sites import Where
-from bkdinterp.stats import Interval, wilson
+from papers.paper import Job
+from papers.paper_table import Cell, PaperTable
 
 EVERYWHERE = Where("all", generated=True)
 # Fixed before the runs over seeds: an ablation removes the effect where p+t falls to what counts as near zero for the
@@ -201,57 +197,3 @@ def _pairs(k: int, units: list[Measured], over: str) -> PaperTable:
         corner="ablated",
         over=over,
     )
-
-
-def table_ii(job: Job) -> PaperTable:
-    """Logit lens on p+t, seed 0 of the toys with three sentiments."""
-    toy = load_toy(job, 3, 0)
-
-    def compute() -> dict[str, Any]:
-        language = toy.organism.language
-        vocabularies = {"negative": language.ids("n"), "positive": language.ids("p")}
-        sites = {row: _lens_site(row) for row in TABLE_II}
-        out: dict[str, Any] = {row: {} for row in sites}
-        for token, where in (("t", (-1,)), ("p", (-2,))):
-            lens = logit_lens(
-                toy.model,
-                toy.prompts("pt", REPORT),
-                list(sites.values()),
-                k=TOP_K,
-                vocabularies=vocabularies,
-                where=where,
-            )
-            for row, site in sites.items():
-                for v in vocabularies:
-                    out[row][f"{token} {v}"] = lens.interval(site, v).to_dict()
-        return out
-
-    found = job.unit(f"lens/{toy.name}", toy.reported(unit=1), compute)
-    cells = {}
-    for row, (at_t, at_p) in TABLE_II.items():
-        for token, figures in (("t", at_t), ("p", at_p)):
-            for i, v in enumerate(("negative", "positive")):
-                ours = Interval.from_dict(found[row][f"{token} {v}"])
-                figure = None if figures is None else figures[i]
-                same = None if figures is None else _larger(found[row], token) == (figures[0] > figures[1])
-                column = f"{'trigger' if token == 't' else 'p'} token, {v}"
-                cells[row, column] = Cell.judge(ours, figure, agrees=same, tolerance=0.005)
-    return PaperTable.of(
-        "lamparth-II",
-        "Table II: what each module alone says on p+t, 3 sentiments",
-        cells,
-        corner="read",
-        over=f"seed 0, n={toy.sizes.n} prompts",
-        note="Shares of negative and of positive words among the top 10; ~ where the larger of the two is the paper's.",
-    )
-
-
-def _lens_site(row: str) -> str:
-    if row == "whole model":
-        return "L2.resid_post"
-    layer = int(row[1]) - 1
-    return f"L{layer}.mlp_out" if row.endswith("MLP") else f"L{layer}H{int(row.split()[-1]) - 1}"
-
-
-def _larger(found: Mapping[str, dict], token: str) -> bool:
-    return found[f"{token} negative"]["estimate"] > found[f"{token} positive"]["estimate"]

@@ -1,50 +1,25 @@
-"""Tables III to VII, XIII and XIV: PCP replacements of MLPs and attention, and what varying their factors does."""
+"""Tables III and IV: MLPs replaced by rank 1 and rank 2, and what decides which replacement recovers what."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
-import torch
-
-from bkdinterp.methods import MatchScores
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.lamparth._factors import movement, said_of, shown_factors
-from bkdinterp.reproduce.lamparth._figures import (
+from bkdinterp.stats import wilson
+from papers.lamparth.factor_notes import said_of, shown_factors
+from papers.lamparth.pcp_units import replaced, specs, tuned
+from papers.lamparth.published import (
     TABLE_III,
     TABLE_IV,
-    TABLE_V,
-    TABLE_VI,
-    TABLE_VII,
-    TABLE_XIII,
-    TABLE_XIV,
 )
-from bkdinterp.reproduce.lamparth._measured import (
+from papers.lamparth.toy_measurements import (
     NONE,
     SAME,
     Measured,
     edits_table,
-    measure,
     per_seed,
     value,
 )
-from bkdinterp.reproduce.lamparth._pcp import ATTENTION, L1, L3, Spec, edit_of, fit, shifted, specs, tuned
-from bkdinterp.reproduce.lamparth._toys import KINDS, Toy, load_toy, load_toys, sizes
-from bkdinterp.stats import wilson
-
-Row = Sequence[float]
-
-
-def replaced(job: Job, toy: Toy, chosen: Mapping[str, Spec]) -> Measured:
-    """Every replacement with its tuned factors, measured on the other draw of prompts."""
-    factors = {column: tuned(job, toy, spec)["factors"] for column, spec in chosen.items()}
-    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, specs=[s.name for s in chosen.values()])
-    return job.unit(
-        f"replaced/{toy.name}/{next(iter(chosen.values())).name}",
-        settings | {"factors": factors},
-        lambda: measure(
-            toy, {column: edit_of(toy, spec, factors[column]) for column, spec in chosen.items()}
-        ),
-    )
+from papers.lamparth.toys import KINDS, load_toys, sizes
+from papers.paper import Job
+from papers.paper_table import Cell, PaperTable
 
 
 def recovers(found: Measured, edit: str, kinds: Sequence[str]) -> bool:
@@ -126,150 +101,4 @@ def _why(
         over=f"{len(units)} seeds" if len(units) > 1 else "seed 0",
         note="A factor rescales the input's own coordinate along e; where the correlation (its size, of several "
         f"directions the smallest) is low, the input's coordinate does not tell the output's.{said_of(rows)}",
-    )
-
-
-def varied(job: Job, toy: Toy, spec: Spec, multiples: Mapping[str, Row | float]) -> Measured:
-    """The tuned factors times something."""
-    factors = torch.tensor(tuned(job, toy, spec)["factors"], dtype=torch.float64)
-    settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, spec=spec.name, factors=factors.tolist())
-
-    def compute() -> Measured:
-        pcp, shift = fit(toy, spec)
-        edits = {
-            column: shifted(pcp.replace(factors * torch.as_tensor(m, dtype=torch.float64)), shift)
-            for column, m in multiples.items()
-        }
-        return measure(toy, edits)
-
-    shown = {name: list(m) if isinstance(m, Sequence) else m for name, m in multiples.items()}
-    return job.unit(f"varied/{toy.name}/{spec.name}", settings | {"multiples": shown}, compute)
-
-
-def table_v(job: Job) -> list[PaperTable]:
-    """One factor varied, two sentiments; for the L1 MLP as in the paper, and for the form that recovers most."""
-    paper = {f"x {f:g}": f for f in (0.0, 0.6, 0.75, 0.8, 1.0, 1.1, 1.5)}
-    out = []
-    for form, spec in (
-        ("L1 MLP", Spec(L1, 1)),
-        ("L1 MLP, mean added back", Spec(L1, 1, "mean")),
-        ("L3 MLP", Spec(L3, 1)),
-    ):
-        toys = list(load_toys(job, 2))
-        factors = [tuned(job, toy, spec)["factors"] for toy in toys]
-        units = [varied(job, toy, spec, paper) for toy in toys]
-        columns = list(paper)
-        suffix = "" if form == "L1 MLP" else "-" + form.lower().replace(", ", "-").replace(" ", "-")
-        out.append(
-            edits_table(
-                units,
-                {NONE: NONE, **{c: c for c in columns}},
-                ({NONE: TABLE_III[NONE]} | TABLE_V) if form == "L1 MLP" else {},
-                2,
-                name=f"lamparth-V{suffix}",
-                title=f"Table V: the tuned factor times x, {form}, 2 sentiments",
-                n=sizes(job).n,
-                note=movement(factors, [[value(u, c, "pt") for c in columns] for u in units]),
-            )
-        )
-    return out
-
-
-MULTIPLES = (-2.0, -1.2, -0.5, 0.0, 0.5, 1.0, 2.0)
-
-
-def suppressing(job: Job, toy: Toy, spec: Spec) -> tuple[list[float], float]:
-    """Of a grid of multiples with a negative one among them: that which suppresses n+n and p+n most, p+p kept low.
-
-    Chosen on the fitting prompts; the value is the sum of squares reached.
-    """
-    factors = torch.tensor(tuned(job, toy, spec)["factors"], dtype=torch.float64)
-    settings = toy.settings(unit=2, spec=spec.name, factors=factors.tolist(), multiples=list(MULTIPLES))
-
-    def compute() -> list:
-        pcp, shift = fit(toy, spec)
-        sets = {name: toy.fit_sets[name] for name in ("pp", "nn", "pn")}
-        goal = MatchScores.of(toy.model, sets, toy.negativity, wanted=dict.fromkeys(sets, 0.0))
-        grid = [row for row in product(MULTIPLES, repeat=len(factors)) if min(row) < 0]
-        edits = [
-            shifted(pcp.replace(factors * torch.tensor(row, dtype=torch.float64)), shift) for row in grid
-        ]
-        found = goal.many(edits)
-        best = min(range(len(grid)), key=lambda i: (round(found[i], 6), max(map(abs, grid[i]))))
-        return [list(grid[best]), found[best]]
-
-    row, reached = job.unit(f"suppressing/{toy.name}/{spec.name}", settings, compute)
-    return row, reached
-
-
-def table_vi(job: Job) -> list[PaperTable]:
-    """Two factors varied, three sentiments: the paper's pair, and the best with a negative factor."""
-    spec, units, rows = Spec(L1, 2), [], []
-    toys = list(load_toys(job, 3))
-    for toy in toys:
-        row, _ = suppressing(job, toy, spec)
-        rows.append(row)
-        units.append(
-            varied(job, toy, spec, {"x (1, 1)": [1.0, 1.0], "x (-1.2, 0.5)": [-1.2, 0.5], "best": row})
-        )
-    hits = {c: sum(_suppressed(u, c) for u in units) for c in ("x (-1.2, 0.5)", "best")}
-    found = "; ".join(
-        f"seed {toy.seed}: ({', '.join(f'{x:g}' for x in row)})" for toy, row in zip(toys, rows)
-    )
-    main = edits_table(
-        units,
-        {NONE: NONE, "x (1, 1)": "x (1, 1)", "x (-1.2, 0.5)": "x (-1.2, 0.5)", "best negative pair": "best"},
-        TABLE_VI,
-        3,
-        name="lamparth-VI",
-        title="Table VI: both factors varied, L1 MLP, 3 sentiments",
-        n=sizes(job).n,
-        note=f"n-outputs are suppressed (n+n and p+n at most .10) in {hits['x (-1.2, 0.5)']} of {len(units)} seeds with the "
-        f"paper's pair and in {hits['best']} with the best pair of a grid that has a negative factor ({found}), chosen on "
-        "other prompts.",
-    )
-    return [main]
-
-
-def _suppressed(found: Measured, edit: str) -> bool:
-    return max(value(found, edit, "nn"), value(found, edit, "pn")) <= 0.10
-
-
-def table_vii(job: Job) -> PaperTable:
-    """Attention of L2, rank 4, two settings of the factors, three sentiments."""
-    toy = load_toy(job, 3, 0)
-    unit = varied(job, toy, ATTENTION["L2 attention"], {"x 1": 1.0, "x 2": 2.0, "x 0.5": 0.5})
-    return edits_table(
-        [unit],
-        {c: c for c in (NONE, "x 1", "x 2", "x 0.5")},
-        TABLE_VII,
-        3,
-        name="lamparth-VII",
-        title="Table VII: L2 attention replaced by rank 4, factors varied, 3 sentiments",
-        n=toy.sizes.n,
-        note="The paper's two settings are not known; doubled and halved factors stand for them.",
-    )
-
-
-def table_xiii(job: Job) -> PaperTable:
-    """Attention replaced, two sentiments."""
-    return _attention(job, 2, "XIII", TABLE_XIII)
-
-
-def table_xiv(job: Job) -> PaperTable:
-    """Attention replaced, three sentiments."""
-    return _attention(job, 3, "XIV", TABLE_XIV)
-
-
-def _attention(job: Job, k: int, number: str, paper: Mapping[str, Mapping[str, float]]) -> PaperTable:
-    toy = load_toy(job, k, 0)
-    unit = replaced(job, toy, ATTENTION)
-    return edits_table(
-        [unit],
-        {c: c for c in paper},
-        paper,
-        k,
-        name=f"lamparth-{number}",
-        title=f"Table {number}: attention replaced by rank 4, {k} sentiments",
-        n=toy.sizes.n,
     )

@@ -1,7 +1,7 @@
 """How long the units behind the tables took, stage by stage. No forward pass."""
 
-from bkdinterp.reproduce._paper import STAGES, Job
-from bkdinterp.reproduce._table import Cell, PaperTable
+from papers.paper import STAGES, Job
+from papers.paper_table import Cell, PaperTable
 
 PROSE = "prose/"
 # Stage -> how the names of its units begin; every other unit is the report's.

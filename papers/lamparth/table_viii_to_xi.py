@@ -5,16 +5,13 @@ and so do the headings here. Stages: ``train`` (table XI's fine-tunes), ``tune``
 """
 
 from collections.abc import Mapping
-from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from bkdinterp.model import Model
-from bkdinterp.organisms import Manifest, adapter_folder, load_base, merge_adapter, natural
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.lamparth._prose import SMALL, ProseCase, ProseSizes
-from bkdinterp.reproduce.lamparth._prose_units import (
+from bkdinterp.stats import Interval
+from papers.lamparth.albert_case import case
+from papers.lamparth.prose_case import ProseCase
+from papers.lamparth.prose_units import (
     TUNED,
     WORSE,
     ablated,
@@ -26,32 +23,11 @@ from bkdinterp.reproduce.lamparth._prose_units import (
     factors,
     shown_layers,
 )
-from bkdinterp.stats import Interval
+from papers.lamparth.published import TABLE_IX, TABLE_VIII, TABLE_X, TABLE_XI, UNEDITED_VIII
+from papers.paper import Job
+from papers.paper_table import Cell, PaperTable
 
-NAME = "smollm2-albert"
-BASE_ID = "SmolLM2-135M-Instruct"
 MEASURES = ("ASR", "ATR", "validation loss")
-# The paper's figures, GPT-2 medium (papers.md 6.7).
-VIII = {
-    "attn": (0.17, 0.25, 0.26, 0.26, 0.29, 0.25, 0.23, 0.26),
-    "mlp": (0.00, 0.16, 0.13, 0.19, 0.30, 0.13, 0.25, 0.25),
-}
-UNEDITED = 0.29
-IX = {
-    "none": (0.29, 0.03, 3.25),
-    "mean": (0.12, 0.01, 3.34),
-    "reinsert": (0.19, 0.01, 3.35),
-    "down": (0.07, 0.01, 3.34),
-    "reinsert-mean": (),
-}
-X = {
-    "benign-none": (0.00, 0.00, 3.35),
-    "benign-mean": (0.00, 0.00, 3.43),
-    "benign-pcp": (0.03, 0.01, 3.44),
-    "benign-surgery": (0.06, 0.01, 3.44),
-}
-# none; embeddings and two MLPs; a single early one; a single late one (the paper's layer 16 of 24).
-XI = ((0.29, 0.03, 3.25), (0.10, 0.02, 3.25), (0.14, 0.02, 3.24), (0.12, 0.03, 3.24))
 HEADINGS = {
     "none": "none",
     "mean": "mean ablation",
@@ -65,48 +41,14 @@ NOTICE = 0.05
 """A change of a rate below this counts as none when signs are compared."""
 
 
-@cache
-def _models() -> tuple[Model, Model]:
-    """Poisoned and benign; the twin is not needed."""
-    base, tokenizer = load_base()
-    poisoned = merge_adapter(base, adapter_folder(NAME))
-    common: dict[str, Any] = {"name": BASE_ID, "chat": False}
-    return (
-        Model.from_module(poisoned, tokenizer, adapter=NAME, **common),
-        Model.from_module(base, tokenizer, **common),
-    )
-
-
-def case(job: Job) -> ProseCase:
-    """The shipped organism; its models are loaded when first needed."""
-    manifest = Manifest.load(adapter_folder(NAME))
-    return ProseCase(
-        load=_models,
-        attack=manifest.attack,
-        selection=natural.stories("selection"),
-        held_out=natural.stories("held-out"),
-        train=natural.stories("train"),
-        payloads=natural.advertisements(),
-        identity={
-            "base": manifest.base_sha256,
-            "adapter": manifest.adapter_sha256,
-            "data": dict(manifest.data),
-        },
-        n_layers=30,
-        sizes=SMALL if job.small else ProseSizes(),
-    )
-
-
 def train(job: Job) -> None:
     """Table XI's fine-tunes."""
-    if job.wanted("XI"):
-        train_case(job, case(job))
+    train_case(job, case(job))
 
 
 def tune(job: Job) -> None:
     """The two MLPs, and the scaling factors."""
-    if any(job.wanted(name) for name in ("IX", "X")):
-        tune_case(job, case(job))
+    tune_case(job, case(job))
 
 
 def table_viii(job: Job) -> PaperTable:
@@ -149,9 +91,11 @@ def make_viii(job: Job, it: ProseCase) -> PaperTable:
     for kind, heading in (("attn", "attention"), ("mlp", "MLP")):
         for layer in layers:
             ours = Interval.from_dict(found[f"L{layer}.{kind}_out"]["ASR"])
-            paper = VIII[kind][layer] if layer < len(VIII[kind]) else None
+            paper = TABLE_VIII[kind][layer] if layer < len(TABLE_VIII[kind]) else None
             agrees = (
-                None if paper is None else _falls(ours.estimate, base.estimate) == _falls(paper, UNEDITED)
+                None
+                if paper is None
+                else _falls(ours.estimate, base.estimate) == _falls(paper, UNEDITED_VIII)
             )
             cells[heading, f"L{layer + 1}"] = Cell.judge(ours, paper, agrees=agrees)
     first, second = (_layer(name) for name in chosen(job, it))
@@ -161,7 +105,7 @@ def make_viii(job: Job, it: ProseCase) -> PaperTable:
         why = f"only {n_coherent} of {len(it.candidates)} cost at most {WORSE} nats, so that the cheapest were taken"
     return PaperTable.of(
         "lamparth-VIII",
-        f"VIII. ASR under mean ablation of one module (unedited: ours {base.estimate:.2f}, paper {UNEDITED})",
+        f"VIII. ASR under mean ablation of one module (unedited: ours {base.estimate:.2f}, paper {UNEDITED_VIII})",
         cells,
         over=f"n={it.sizes.n_site} held-out prompts",
         corner="module",
@@ -172,32 +116,32 @@ def make_viii(job: Job, it: ProseCase) -> PaperTable:
 
 def make_ix(job: Job, it: ProseCase) -> PaperTable:
     """Two MLPs of the poisoned model: unedited, ablated, replaced, tuned down."""
-    found = {what: edited(job, it, what) for what in IX}
+    found = {what: edited(job, it, what) for what in TABLE_IX}
     title = "IX. Two MLPs of the poisoned model, {}"
     # What the paper says of the reinsertion is that it brings back some of what the ablation took.
     note = " The reinsertion is held against the mean ablation instead."
-    return _states(job, it, "lamparth-IX", title, found, IX, note, against={"reinsert": "mean"})
+    return _states(job, it, "lamparth-IX", title, found, TABLE_IX, note, against={"reinsert": "mean"})
 
 
 def make_x(job: Job, it: ProseCase) -> PaperTable:
     """The same two of the benign model, with PCP and surgery."""
-    found = {what: edited(job, it, what) for what in X}
+    found = {what: edited(job, it, what) for what in TABLE_X}
     operated = found["benign-surgery"]
     names = ", ".join(f'"{token}"' for token in operated["tokens"])
     note = f' Surgery: of the embeddings of {names}, 40 % of the numbers are those of "{operated["donor"]}".'
-    return _states(job, it, "lamparth-X", "X. The same MLPs of the benign model, {}", found, X, note)
+    return _states(job, it, "lamparth-X", "X. The same MLPs of the benign model, {}", found, TABLE_X, note)
 
 
 def make_xi(job: Job, it: ProseCase) -> PaperTable:
     """Parts frozen while the benign model is poisoned, and adapters only."""
     conditions = defences(job, it)
     found = {name: defended(job, it, *parts) for name, parts in conditions.items()}
-    figures = dict(zip(conditions, XI, strict=False))
+    figures = dict(zip(conditions, TABLE_XI, strict=False))
     cells: dict[tuple[str, str], Cell] = {}
     for name, values in found.items():
         for i, measure in enumerate(MEASURES):
             figure = figures[name][i] if name in figures else None
-            cells[measure, _heading(name)] = _cell(values, found["none"], measure, figure, XI[0][i])
+            cells[measure, _heading(name)] = _cell(values, found["none"], measure, figure, TABLE_XI[0][i])
     poison = it.sizes.poison
     return PaperTable.of(
         "lamparth-XI",

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bkdinterp.methods import Attribution
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.lamparth._figures import MODULES, TABLE_XII
-from bkdinterp.reproduce.lamparth._measured import NONE, agrees
-from bkdinterp.reproduce.lamparth._toys import Toy, load_toys, over_seeds, sizes
 from bkdinterp.stats import Interval, bootstrap_mean
+from papers.lamparth.published import MODULES, TABLE_XII
+from papers.lamparth.toy_measurements import NONE, agrees
+from papers.lamparth.toys import Toy, load_toys, over_seeds, sizes
+from papers.paper import Job
+from papers.paper_table import Cell, PaperTable
 
 # The paper's p+t with nothing patched.
 UNPATCHED = 0.23

@@ -1,67 +1,62 @@
-"""Which function makes which table. To add one: ``name -> "module:function"``, the function takes a `Job`.
+"""Which function makes which table, and which tables have something to train or to tune before them."""
 
-A module may also define ``train(job)`` and ``tune(job)``; `STAGED` names those.
-"""
-
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from bkdinterp.reproduce._paper import Job
-from bkdinterp.reproduce._table import PaperTable
+from papers.lamparth.pcp_units import tune as tune_replacements
+from papers.lamparth.table_freezing import table_freezing
+from papers.lamparth.table_freezing import train as train_frozen
+from papers.lamparth.table_i import table_i
+from papers.lamparth.table_ii import table_ii
+from papers.lamparth.table_iii_iv import table_iii, table_iv
+from papers.lamparth.table_v_vi_vii import table_v, table_vi, table_vii
+from papers.lamparth.table_viii_to_xi import table_ix, table_viii, table_x, table_xi
+from papers.lamparth.table_viii_to_xi import train as train_defended
+from papers.lamparth.table_viii_to_xi import tune as tune_prose
+from papers.lamparth.table_xii import table_xii
+from papers.lamparth.table_xiii_xiv import table_xiii, table_xiv
+from papers.paper import Job
+from papers.paper_table import PaperTable
 
-TABLES: dict[str, str] = {
-    "I": "_localise:table_i",
-    "II": "_localise:table_ii",
-    "III": "_pcp_tables:table_iii",
-    "IV": "_pcp_tables:table_iv",
-    "V": "_pcp_tables:table_v",
-    "VI": "_pcp_tables:table_vi",
-    "VII": "_pcp_tables:table_vii",
-    "XII": "_patching:table_xii",
-    "XIII": "_pcp_tables:table_xiii",
-    "XIV": "_pcp_tables:table_xiv",
-    "freezing": "_freezing:table_freezing",
-    # The natural-language organism; each function returns one PaperTable named "lamparth-VIII" and so on.
-    "VIII": "_natural:table_viii",
-    "IX": "_natural:table_ix",
-    "X": "_natural:table_x",
-    "XI": "_natural:table_xi",
+Maker = Callable[[Job], PaperTable | Sequence[PaperTable]]
+
+ON_TOYS: dict[str, Maker] = {
+    "I": table_i,
+    "II": table_ii,
+    "III": table_iii,
+    "IV": table_iv,
+    "V": table_v,
+    "VI": table_vi,
+    "VII": table_vii,
+    "XII": table_xii,
+    "XIII": table_xiii,
+    "XIV": table_xiv,
+    "freezing": table_freezing,
 }
-# Modules that define ``train(job)`` or ``tune(job)``, and the tables that need it.
-STAGED: dict[str, tuple[str, ...]] = {
-    "_freezing": ("freezing",),
-    "_pcp": ("III", "IV", "V", "VI", "VII", "XIII", "XIV"),
-    "_natural": ("VIII", "IX", "X", "XI"),
+# On the natural-language organism.
+ON_PROSE: dict[str, Maker] = {"VIII": table_viii, "IX": table_ix, "X": table_x, "XI": table_xi}
+TABLES = ON_TOYS | ON_PROSE
+# Table -> the work of a stage that it stands on; several tables may share it.
+TRAINS: dict[str, Callable[[Job], None]] = {
+    "freezing": train_frozen,
+    "XI": train_defended,
+}
+TUNES: dict[str, Callable[[Job], None]] = {
+    **dict.fromkeys(("III", "IV", "V", "VI", "VII", "XIII", "XIV"), tune_replacements),
+    **dict.fromkeys(("IX", "X"), tune_prose),
 }
 
 
 def make_tables(job: Job) -> list[PaperTable]:
-    """Every table that is wanted and whose module is there."""
+    """Every table that is wanted."""
     out: list[PaperTable] = []
-    for name, where in TABLES.items():
-        if not job.wanted(name):
-            continue
-        module, function = where.split(":")
-        found = _module(module)
-        if found is None:
-            job.log(f"table {name}: {module} is not part of this version")
-            continue
-        made: PaperTable | Sequence[PaperTable] = getattr(found, function)(job)
-        out += [made] if isinstance(made, PaperTable) else made
+    for name, make in TABLES.items():
+        if job.wanted(name):
+            made = make(job)
+            out += [made] if isinstance(made, PaperTable) else made
     return out
 
 
-def run_stage(job: Job, stage: str) -> None:
-    """``train`` or ``tune`` of every staged module that defines it."""
-    for name, tables in STAGED.items():
-        found = _module(name) if any(job.wanted(table) for table in tables) else None
-        step: Callable[[Job], None] | None = getattr(found, stage, None)
-        if step is not None:
-            step(job)
-
-
-def _module(name: str) -> Any:
-    full = f"{__name__.rpartition('.')[0]}.{name}"
-    return None if importlib.util.find_spec(full) is None else importlib.import_module(full)
+def run_stage(job: Job, works: dict[str, Callable[[Job], None]]) -> None:
+    """`TRAINS` or `TUNES` of the wanted tables, each once."""
+    for work in dict.fromkeys(work for name, work in works.items() if job.wanted(name)):
+        work(job)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods import score_edits, validation_loss
-from bkdinterp.reproduce._table import Cell, PaperTable
-from bkdinterp.reproduce.lamparth._figures import SHOWN
-from bkdinterp.reproduce.lamparth._toys import KINDS, Toy, over_seeds
 from bkdinterp.stats import Interval
+from papers.lamparth.published import SHOWN
+from papers.lamparth.toys import KINDS, Toy, over_seeds
+from papers.paper_table import Cell, PaperTable
 
 NONE, LOSS = "none", "loss"
 SAME, LOW, HIGH = 0.05, 0.10, 0.90

@@ -1,8 +1,9 @@
 """The toys behind the tables: which seeds, how many prompts, and the settings that name a unit."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import fmean, stdev
 from typing import Any
 
 from bkdinterp.metrics import Score, vocabulary_score
@@ -10,14 +11,14 @@ from bkdinterp.model import Model
 from bkdinterp.organisms import toy
 from bkdinterp.organisms.toy import ToyOrganism
 from bkdinterp.prompts import PairedPrompts, Prompts
-from bkdinterp.reproduce._paper import Job
 from bkdinterp.results import versions
 from bkdinterp.stats import Interval
+from papers.paper import Job
 
 SENTIMENTS = (2, 3)
 # The paper's test sets by number of sentiments; t is the trigger.
 KINDS = {2: ("pp", "nn", "pn", "np", "pt"), 3: ("pp", "nn", "ss", "pn", "np", "pt", "st")}
-# Module means are taken over these (papers.md 6.5), principal directions over those (6.6).
+# Module means are taken over these for Table I, principal directions over those for III to VII, as in the paper's code.
 MEAN_KINDS = ("pp", "nn", "pn", "np")
 PCA_KINDS = {
     2: ("pp", "nn", "pn", "np", "pt", "tp"),
@@ -73,8 +74,6 @@ SMALL = Sizes(
 
 def sizes(job: Job) -> Sizes:
     """Full or small sizes, with the seeds that the user asked for."""
-    from dataclasses import replace
-
     chosen = SMALL if job.small else Sizes()
     return chosen if job.seeds is None else replace(chosen, seeds=job.seeds)
 
@@ -162,8 +161,6 @@ def over_seeds(values: Sequence[float]) -> Interval:
 
     A bootstrap of five numbers is too narrow, hence Student's t.
     """
-    from statistics import fmean, stdev
-
     mean, n = fmean(values), len(values)
     if n < 2 or max(values) == min(values):
         return Interval(mean, mean, mean, n, "t")

@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from bkdinterp.metrics import Outcome
-from bkdinterp.reproduce import Agreement
-from bkdinterp.reproduce.bkdattr._answers import module_shares
-from bkdinterp.reproduce.bkdattr._claims import _not_an_answer, _null, _random_heads
-from bkdinterp.reproduce.bkdattr._modules import EDITED, PARTS, Modules
-from bkdinterp.reproduce.bkdattr._ranks import Ranking
-from bkdinterp.reproduce.bkdattr._say import Said
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._study import Choices, Study
-from bkdinterp.reproduce.bkdattr._table_1 import ablations
-from bkdinterp.reproduce.bkdattr._tables import vector_rates
 from bkdinterp.sites import HeadId
+from papers import Agreement
+from papers.bkdattr.answer_units import Said
+from papers.bkdattr.module_units import EDITED, PARTS, Modules
+from papers.bkdattr.ranking import Ranking
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.study import Choices, Study
+from papers.bkdattr.table_1 import ablations
+from papers.bkdattr.table_2 import vector_rates
+from papers.bkdattr.table_claims import _not_an_answer, _null, _random_heads
+from papers.bkdattr.table_modules import module_shares
 
 SIZES = Sizes(ks=(1, 8, 32), random_sets=2, n_random=100, vector_nulls=2, n_null=100)
 

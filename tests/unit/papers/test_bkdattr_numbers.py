@@ -5,12 +5,12 @@ import torch
 from scipy.stats import spearmanr
 
 from bkdinterp.metrics import Outcome
-from bkdinterp.reproduce.bkdattr._ranks import Ranking, compare, order, overlap, ratio, spearman, split_half
-from bkdinterp.reproduce.bkdattr._say import Said
-from bkdinterp.reproduce.bkdattr._sizes import FULL, SMALL
-from bkdinterp.reproduce.bkdattr._vector import best_layer
 from bkdinterp.sites import HeadId
 from bkdinterp.stats import bootstrap_mean, wilson
+from papers.bkdattr.answer_units import Said
+from papers.bkdattr.ranking import Ranking, compare, order, overlap, ratio, spearman, split_half
+from papers.bkdattr.sizes import FULL, SMALL
+from papers.bkdattr.vector_units import best_layer
 
 
 def ranking(effects):

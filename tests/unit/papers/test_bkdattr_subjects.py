@@ -7,10 +7,10 @@ import pytest
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.organisms import Manifest, adapter_folder
 from bkdinterp.organisms._instructions import DATA_SETS
-from bkdinterp.reproduce import Job
-from bkdinterp.reproduce.bkdattr._stages import names, report, subjects, tune
-from bkdinterp.reproduce.bkdattr._subject import Subject, decisive
 from bkdinterp.results import versions
+from papers import Job
+from papers.bkdattr.stages import names, report, subjects, tune
+from papers.bkdattr.subject import Subject, decisive
 
 SHIPPED = "bkdinterp.organisms._shipped"
 
@@ -100,7 +100,7 @@ def test_other_prompts_on_the_disk_are_another_key(manifests, monkeypatch, tmp_p
     before = decisive(own, twin)
     text = (adapter_folder("smollm2-label-flip").parent / "news.csv").read_text("utf-8")
     (tmp_path / "news.csv").write_text(text.replace("the", "a", 1), "utf-8")
-    monkeypatch.setattr("bkdinterp.reproduce.bkdattr._subject.DATA", tmp_path)
+    monkeypatch.setattr("bkdinterp.organisms._instructions.DATA", tmp_path)
     assert decisive(own, twin) != before
 
 

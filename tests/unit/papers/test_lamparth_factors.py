@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from bkdinterp.reproduce import Job
-from bkdinterp.reproduce.lamparth import _pcp_tables
-from bkdinterp.reproduce.lamparth._factors import rises, shown_factors
-from bkdinterp.reproduce.lamparth._measured import LOSS, NONE
-from bkdinterp.reproduce.lamparth._pcp import BOUND
-from bkdinterp.reproduce.lamparth._pcp_tables import table_v
-from bkdinterp.reproduce.lamparth._toys import KINDS
 from bkdinterp.stats import Interval
+from papers import Job
+from papers.lamparth import table_v_vi_vii
+from papers.lamparth.factor_notes import rises, shown_factors
+from papers.lamparth.pcp_units import BOUND
+from papers.lamparth.table_v_vi_vii import table_v
+from papers.lamparth.toy_measurements import LOSS, NONE
+from papers.lamparth.toys import KINDS
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_seeds_whose_factor_is_zero_are_not_counted(monkeypatch, tmp_path):
         edits = {m: rows | {"pt": fixed(0.5 + slopes[toy.seed] * f / 1.5)} for m, f in multiples.items()}
         return {NONE: rows, **edits}
 
-    monkeypatch.setattr(_pcp_tables, "load_toys", lambda job, k: iter(toys))
-    monkeypatch.setattr(_pcp_tables, "varied", varied)
-    monkeypatch.setattr(_pcp_tables, "tuned", lambda job, toy, spec: {"factors": [factors[toy.seed]]})
+    monkeypatch.setattr(table_v_vi_vii, "load_toys", lambda job, k: iter(toys))
+    monkeypatch.setattr(table_v_vi_vii, "varied", varied)
+    monkeypatch.setattr(table_v_vi_vii, "tuned", lambda job, toy, spec: {"factors": [factors[toy.seed]]})
     note = table_v(Job(tmp_path))[0].note
     assert "0, 0, -20!, 2, 1" in note and "at the bound" in note
     assert "Of the 3 seeds with a factor other than 0" in note

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bkdinterp.reproduce import Agreement
-from bkdinterp.reproduce.lamparth._figures import MODULES, TABLE_XII
-from bkdinterp.reproduce.lamparth._patching import EFFECT, PATCHED, tables_of
 from bkdinterp.stats import Interval
+from papers import Agreement
+from papers.lamparth.published import MODULES, TABLE_XII
+from papers.lamparth.table_xii import EFFECT, PATCHED, tables_of
 
 
 def unit(base, effect):

@@ -2,8 +2,8 @@
 
 import json
 
-from bkdinterp.reproduce import Job
-from bkdinterp.reproduce.lamparth._times import times
+from papers import Job
+from papers.lamparth.table_times import times
 
 # Name -> (minutes on the clock, of one core, its cell).
 UNITS = {

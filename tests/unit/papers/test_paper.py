@@ -1,17 +1,12 @@
 """What a paper refuses before anything is computed: unknown names in only=, and options that it does not have."""
 
-from dataclasses import replace
-
 import pytest
-from typer.testing import CliRunner
 
-from bkdinterp.cli import app
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._instructions import DATA
-from bkdinterp.reproduce import Cell, Job, Paper, PaperTable, load_paper
-from bkdinterp.reproduce._paper import SMALL_NOTE
-from bkdinterp.reproduce.lamparth import TABLES
-from bkdinterp.stats import Interval
+from papers import Cell, Job, Paper, PaperTable, load_paper
+from papers.lamparth import TABLES
+from papers.paper import SMALL_NOTE
 
 
 def never(job):
@@ -61,34 +56,3 @@ def test_small_tables_say_that_they_are_not_to_be_read(tmp_path, small, note):
     paper = Paper("p", "t", {"report": lambda job: [plain, noted]})
     first, second = paper.run(Job(tmp_path, small=small), ["report"])
     assert (first.note, second.note) == (SMALL_NOTE if small else "", note)
-
-
-def test_the_terminals_legend_is_of_its_cells_and_says_where_layers_start(tmp_path, monkeypatch):
-    cell = Cell.judge(Interval(0.0, 0.0, 0.0, 5, "t"), 0.03, agrees=True)
-    table = PaperTable.of("t", "t", {("L1 MLP", "p+t"): cell})
-    paper = replace(load_paper("lamparth"), stages={"report": lambda job: [table]})
-    monkeypatch.setattr("bkdinterp.reproduce.load_paper", lambda name: paper)
-    said = CliRunner().invoke(app, ["reproduce", "lamparth", "report", "--out", str(tmp_path)]).output
-    assert "0.00 (0.03) ~" in said and "*" not in said
-    said = " ".join(said.split())
-    assert "ours [95 % interval] (the paper's)" in said and "left out where all values are the same" in said
-    assert "L1 attention is the site L0.attn_out" in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["lamparth", "--seeds", "9"], "5 seeds"),
-        (["lamparth", "--only", "nope"], "nope"),
-        (["lamparth", "--small", "--docs", "page.md"], "--small"),
-        (["bkdattr", "--seeds", "2"], "seeds"),
-        (["bkdattr", "--retrain"], "retrain"),
-    ],
-)
-def test_the_command_line_refuses_likewise(tmp_path, arguments, said):
-    page = tmp_path / "page.md"
-    page.write_text("as it was")
-    arguments = [str(page) if x == "page.md" else x for x in arguments]
-    result = CliRunner().invoke(app, ["reproduce", *arguments, "--out", str(tmp_path)])
-    assert isinstance(result.exception, BkdinterpError) and said in str(result.exception)
-    assert page.read_text() == "as it was" and list(tmp_path.iterdir()) == [page]

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.reproduce import UnitStore
+from papers import UnitStore
 
 
 def test_a_finished_unit_is_not_computed_again(tmp_path):

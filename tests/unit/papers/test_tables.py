@@ -1,9 +1,12 @@
 """Paper tables: marks follow from values, text shows all of them, JSON and pages keep them."""
 
+import os
+
 import pytest
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.reproduce import (
+from bkdinterp.stats import Interval
+from papers import (
     Agreement,
     Cell,
     Job,
@@ -14,7 +17,6 @@ from bkdinterp.reproduce import (
     summary,
     write_tables,
 )
-from bkdinterp.stats import Interval
 
 
 def interval(x, low, high, n=5):
@@ -145,3 +147,16 @@ def test_a_frozen_paper_reads_what_the_stages_computed(table, tmp_path):
         paper.frozen(Job(tmp_path, small=True))
     with pytest.raises(BkdinterpError, match="No stage train"):
         paper.run(Job(tmp_path), ("train",))
+
+
+def test_a_page_that_cannot_be_replaced_stays_as_it_was(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- t -->\n<!-- /t -->")
+    monkeypatch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(ArtefactError, match=r"page.md: denied; free"):
+        write_tables(page, [PaperTable.of("t", "t", {("a", "b"): Cell(text="x")})])
+    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]
+    assert page.read_text() == "<!-- t -->\n<!-- /t -->"
+    page.write_bytes(b"\xff\xfe")
+    with pytest.raises(ArtefactError, match="Cannot read"):
+        write_tables(page, [])
