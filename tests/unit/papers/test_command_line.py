@@ -28,6 +28,11 @@ def test_a_bad_place_is_refused_before_any_work(arguments, monkeypatch, tmp_path
     assert result.output == "" and list(tmp_path.iterdir()) == []
 
 
+def test_a_page_that_is_not_there_is_refused_by_name(tmp_path):
+    result = CliRunner().invoke(app, ["lamparth", "--docs", str(tmp_path / "g.md"), "--out", str(tmp_path)])
+    assert "--docs" in str(result.exception) and "No such file" in str(result.exception)
+
+
 def test_a_place_that_can_be_made_is_not_made_before_there_is_something_to_keep(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     result = CliRunner().invoke(app, ["nope", "--out", "~/a/b"])
