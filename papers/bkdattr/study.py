@@ -11,15 +11,7 @@ from papers.bkdattr.probe_units import Probed, probe
 from papers.bkdattr.ranking import Ranking
 from papers.bkdattr.sizes import Sizes
 from papers.bkdattr.subject import Subject
-from papers.bkdattr.vector_units import (
-    DIRECTIONS,
-    VECTORS,
-    best_layer,
-    on_twin,
-    sweep,
-    table_2,
-    vectors,
-)
+from papers.bkdattr.vector_units import DIRECTIONS, VECTORS, best_layer, on_twin, sweep, table_2, vectors
 from papers.paper import Job
 
 

@@ -6,15 +6,7 @@ from bkdinterp.metrics import Outcome
 from bkdinterp.stats import Interval
 from papers.bkdattr.ablation_units import CACHED, MEAN, ZERO, random_ks, random_names
 from papers.bkdattr.answer_units import Said
-from papers.bkdattr.published import (
-    ATTACKS,
-    LLAMA,
-    LOWERED,
-    NOTES,
-    QWEN,
-    REPLICATED,
-    TABLE_1,
-)
+from papers.bkdattr.published import ATTACKS, LLAMA, LOWERED, NOTES, QWEN, REPLICATED, TABLE_1
 from papers.bkdattr.study import Study
 from papers.paper_table import Agreement, Cell, PaperTable
 

@@ -1,6 +1,6 @@
-"""Tables I and II: mean ablation of every module, logit lens.
+"""Table I: mean ablation of every module.
 
-Beside Table I: how often each ablation removes the trigger's effect, which pairs of modules do where none alone does, and
+Beside it: how often each ablation removes the trigger's effect, which pairs of modules do where none alone does, and
 what the released code's faulty mean gives. Cost: about 30 scored edits per toy.
 """
 
@@ -22,15 +22,7 @@ from papers.lamparth.toy_measurements import (
     pooled,
     value,
 )
-from papers.lamparth.toys import (
-    KINDS,
-    MEAN_KINDS,
-    SENTIMENTS,
-    TOP_K,
-    Toy,
-    load_toys,
-    sizes,
-)
+from papers.lamparth.toys import KINDS, MEAN_KINDS, SENTIMENTS, TOP_K, Toy, load_toys, sizes
 from papers.paper import Job
 from papers.paper_table import Cell, PaperTable
 

@@ -6,11 +6,7 @@ from typing import Any
 from bkdinterp.methods import logit_lens
 from bkdinterp.stats import Interval
 from papers.lamparth.published import TABLE_II
-from papers.lamparth.toys import (
-    REPORT,
-    TOP_K,
-    load_toy,
-)
+from papers.lamparth.toys import REPORT, TOP_K, load_toy
 from papers.paper import Job
 from papers.paper_table import Cell, PaperTable
 

@@ -5,18 +5,8 @@ from collections.abc import Mapping, Sequence
 from bkdinterp.stats import wilson
 from papers.lamparth.factor_notes import said_of, shown_factors
 from papers.lamparth.pcp_units import replaced, specs, tuned
-from papers.lamparth.published import (
-    TABLE_III,
-    TABLE_IV,
-)
-from papers.lamparth.toy_measurements import (
-    NONE,
-    SAME,
-    Measured,
-    edits_table,
-    per_seed,
-    value,
-)
+from papers.lamparth.published import TABLE_III, TABLE_IV
+from papers.lamparth.toy_measurements import NONE, SAME, Measured, edits_table, per_seed, value
 from papers.lamparth.toys import KINDS, load_toys, sizes
 from papers.paper import Job
 from papers.paper_table import Cell, PaperTable

@@ -7,18 +7,8 @@ import torch
 from bkdinterp.methods import MatchScores
 from papers.lamparth.factor_notes import movement
 from papers.lamparth.pcp_units import ATTENTION, L1, L3, Spec, fit, shifted, tuned, varied
-from papers.lamparth.published import (
-    TABLE_III,
-    TABLE_V,
-    TABLE_VI,
-    TABLE_VII,
-)
-from papers.lamparth.toy_measurements import (
-    NONE,
-    Measured,
-    edits_table,
-    value,
-)
+from papers.lamparth.published import TABLE_III, TABLE_V, TABLE_VI, TABLE_VII
+from papers.lamparth.toy_measurements import NONE, Measured, edits_table, value
 from papers.lamparth.toys import Toy, load_toy, load_toys, sizes
 from papers.paper import Job
 from papers.paper_table import PaperTable

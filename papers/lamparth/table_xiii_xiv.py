@@ -3,13 +3,8 @@
 from collections.abc import Mapping
 
 from papers.lamparth.pcp_units import ATTENTION, replaced
-from papers.lamparth.published import (
-    TABLE_XIII,
-    TABLE_XIV,
-)
-from papers.lamparth.toy_measurements import (
-    edits_table,
-)
+from papers.lamparth.published import TABLE_XIII, TABLE_XIV
+from papers.lamparth.toy_measurements import edits_table
 from papers.lamparth.toys import load_toy
 from papers.paper import Job
 from papers.paper_table import PaperTable
