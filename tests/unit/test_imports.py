@@ -333,9 +333,5 @@ def test_no_module_of_papers_stands_on_itself():
 def test_files_of_papers_have_names_of_their_own():
     """One name, one file, but for those that both papers have alike."""
     alike = {"__init__.py", "__main__.py", "published.py", "stages.py", "table_times.py"}
-    paths = [path for folder in (PACKAGE, PAPERS) for path in folder.rglob("*.py")]
-    names = [
-        path.name.removeprefix("_") for path in paths if PAPERS in path.parents and path.name not in alike
-    ]
-    inside = {path.name.removeprefix("_") for path in paths if PAPERS not in path.parents}
-    assert sorted(set(names)) == sorted(names) and not set(names) & inside
+    names = [path.name for path in PAPERS.rglob("*.py") if path.name not in alike]
+    assert sorted(set(names)) == sorted(names) and not set(names) & {p.name for p in PACKAGE.rglob("*.py")}
