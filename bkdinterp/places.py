@@ -40,17 +40,17 @@ def writable_folder(value: Any, what: str) -> Path:
     return path
 
 
-def writable_file(value: Any, what: str, *, exists: bool = False) -> Path:
-    """The path of a file that can be written or replaced; ``exists``: it must be there and readable already.
+def writable_file(value: Any, what: str) -> Path:
+    """The path of a file that can be written or replaced.
 
     Raises:
-        BkdinterpError: a folder is in its place, it is missing, or it cannot be read or written; the reason is named.
+        BkdinterpError: a folder is in its place, or it cannot be read or written; the reason is named.
     """
     path = as_path(value, what)
     try:
         if path.is_dir():
             raise BkdinterpError(f"{what}={str(path)!r} is a folder; give a file.")
-        if exists or path.exists():
+        if path.exists():
             with path.open("r+b"):
                 pass
     except OSError as error:

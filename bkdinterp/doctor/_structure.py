@@ -1,7 +1,7 @@
 """Are the described modules the ones the description says? Shapes, and identities between one forward's activations.
 
 All but two read the same forward pass; ``head layout`` takes one more and one row per layer. That a head is what
-the paper calls one (papers.md section 1): z_h = sum over tokens of a weight, one number per head, times v_h.
+the paper calls one (docs/papers.md, "Head output"): z_h = sum over tokens of a weight, one number per head, times v_h.
 """
 
 from collections.abc import Iterator

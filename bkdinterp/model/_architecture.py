@@ -185,7 +185,7 @@ class Architecture:
         return self.n_layers, self.n_heads
 
     def output_weights(self, module: nn.Module, layer: int) -> Float[Tensor, "head d_head d_model"]:
-        """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (papers.md section 1)."""
+        """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (docs/papers.md, "Head output")."""
         proj = module.get_submodule(f"{self.family.layers}.{layer}.{self.family.attn_proj}")
         weight = _weight(proj) if self.family.transposed else _weight(proj).T
         return weight.detach().reshape(self.n_heads, self.d_head, self.d_model)

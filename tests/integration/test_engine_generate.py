@@ -90,7 +90,7 @@ def test_teacher_forcing_equals_forced_decoding(model, prompts, where):
 
         forced = oracle.forced(model.module, row, kind, edits)
         assert float(edited.scores[i]) == pytest.approx(float(forced.sum()), rel=1e-8)
-        # and a product of probabilities: papers.md section 9, test 8
+        # and a product of probabilities
         assert float(edited.scores[i].exp()) == pytest.approx(float(forced.exp().prod()), rel=1e-7)
     assert (edited.scores - base.scores).abs().min() > 1e-3
 
@@ -122,7 +122,7 @@ def test_greedy_decoding_equals_the_cache_free_loop(model, prompts, where):
 
 
 def test_without_generated_the_decode_steps_are_the_plain_models(model, prompts):
-    """papers.md section 9, test 7: the edit fires in the prefill only."""
+    """The edit fires in the prefill only."""
     kind, where = model.module.config.model_type, Where("all")
     mix = Mix(kind, where)
     (result,) = run(model, Run(prompts, mix.stack, generate=N))

@@ -3,7 +3,7 @@
     A = sum_i factor_i e_i e_i^T,   h -> A h        e_i: leading principal directions of the module's outputs
 
 h is the module's input after its norm; the mean is not added back, and an attention module replaced this way mixes no
-tokens (arXiv 2302.12461, section III; papers.md 6.6). The factors, signs allowed, are the only parameters: tune them with
+tokens (arXiv 2302.12461, Eq. 1). The factors, signs allowed, are the only parameters: tune them with
 `tune_grid` or `tune_tpe`, vary them to edit, export them with `export_weights`. Cost of fitting: one forward per batch.
 """
 
@@ -87,7 +87,7 @@ class PCP(Result):
             sites: ``mlp_out`` or ``attn_out`` sites, e.g. ``"L0.mlp_out L2.mlp_out"``.
             rank: how many directions each.
             where: at which tokens.
-            directions: ``"released"`` repeats the released code's fault (papers.md 7.3b), for comparison only.
+            directions: ``"released"`` repeats the released code's fault, for comparison only (docs/papers.md, Deviations).
             folder: finished work is kept there and taken up again; one folder serves many calls.
 
         Raises:

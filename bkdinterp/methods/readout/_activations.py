@@ -100,7 +100,7 @@ def _collect(
 class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
-    The pooled mean, not the reference code's running re-division (papers.md 7.3a). Means belong to the model that they
+    The pooled mean, not the released code's running re-division (docs/papers.md, Deviations). Means belong to the model that they
     were collected on: every run, and `apply`, refuses them on another, unless `on_any_model` says that it is meant.
     """
 

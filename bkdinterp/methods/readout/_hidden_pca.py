@@ -1,7 +1,7 @@
-"""HiddenPCA: hidden states of several kinds of prompts on their first principal components (section IV-A's picture).
+"""HiddenPCA: hidden states of several kinds of prompts on their first principal components.
 
-In Lamparth & Reuel (arXiv 2302.12461) states of positive, negative and triggered prompts form clouds, and the trigger's
-lie between or beside them. Components are fitted on all sets together. Cost: one forward per batch of prompts.
+In Lamparth & Reuel (arXiv 2302.12461, section IV-A) states of positive, negative and triggered prompts form clouds, and
+the trigger's lie between or beside them. Components are fitted on all sets together. Cost: one forward per batch of prompts.
 """
 
 from collections.abc import Mapping

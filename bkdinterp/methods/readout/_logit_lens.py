@@ -2,7 +2,7 @@
 
     lens(x) = unembed(final_norm(x))
 
-(Lamparth & Reuel, arXiv 2302.12461, Table II; papers.md 6.5.) On the last layer's ``resid_post`` these are the model's
+(Lamparth & Reuel, arXiv 2302.12461, Table II.) On the last layer's ``resid_post`` these are the model's
 logits. A module's output is read alone, without the residual it is added to. Cost: one forward per batch of prompts,
 and one unembedding per site and prompt.
 """

@@ -2,7 +2,7 @@
 
     V = sum over the heads of  W_O z_lh,  averaged over triggered prompts at the last position
 
-(BkdAttr; papers.md section 4; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
+(BkdAttr, arXiv 2509.21761; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
 batch of prompts and side.
 """
 
