@@ -6,7 +6,7 @@ from typing import Any
 
 from bkdinterp.engine._finite import check_finite
 from bkdinterp.engine._local import Local
-from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
+from bkdinterp.engine._plan import plan
 from bkdinterp.engine._run import Run, RunResult
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.model import as_model
@@ -17,7 +17,7 @@ def execute(
     model: Any,
     runs: Sequence[Run],
     *,
-    budget: Any = DEFAULT_BUDGET,
+    budget: Any = None,
     executor: Any = None,
     folder: str | Path | None = None,
     finite: bool = True,

@@ -6,7 +6,7 @@ Llama and GPT-2 go through the longer tests of their own beside this file.
 import pytest
 import torch
 from integration import engine_oracle as oracle
-from integration.conftest import TEXTS, tiny_tokenizer
+from integration.conftest import TEXTS, least_budget, tiny_tokenizer
 from integration.families import NEW, WINDOW, tiny_gemma3, tiny_mistral, tiny_neox, tiny_qwen2
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -196,17 +196,15 @@ def test_teacher_forcing_equals_forced_decoding(model, prompts):
             assert float(result.scores[i]) == pytest.approx(float(forced.sum()), rel=1e-8)
 
 
-@pytest.mark.parametrize("settings", [{}, {"naive": True}, {"budget": 1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"naive": True}, {"budget": "least"}], ids=str)
 def test_greedy_decoding_equals_the_cache_free_loop(model, prompts, settings):
     kind, end = model.module.config.model_type, model.tokenizer.eos_token_id
     wheres = [Where("last"), Where("all", generated=True), Where("trigger", generated=True)]
     mixes = [Mix(kind, where) for where in wheres]
-    base, *edited = run(
-        model,
-        Run(prompts, generate=N),
-        *[Run(prompts, mix.stack, generate=N) for mix in mixes],
-        **settings,
-    )
+    runs = [Run(prompts, generate=N), *[Run(prompts, mix.stack, generate=N) for mix in mixes]]
+    if "budget" in settings:
+        settings = {"budget": least_budget(model, runs)}
+    base, *edited = run(model, *runs, **settings)
 
     def by_hand(row, hooks):
         ids = oracle.greedy(model.module, row.prompt, N, kind, hooks, end)
@@ -227,7 +225,7 @@ def test_greedy_decoding_equals_the_cache_free_loop(model, prompts, settings):
     assert any(result.tokens != base.tokens for result in edited)
 
 
-@pytest.mark.parametrize("settings", [{}, {"budget": 60_000}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"budget": 150_000}], ids=str)
 def test_a_sweep_over_heads_equals_the_naive_plan(model, settings):
     """Heads at the last token share their prefix and start at their layer: with windows that the prompt overflows too."""
     pairs = PairedPrompts.from_instructions(
@@ -252,8 +250,8 @@ def test_a_sweep_over_heads_equals_the_naive_plan(model, settings):
         for _ in range(3)
     ]
     planned, plain = plan(model, runs, **settings), plan(model, runs, naive=True)
-    if model.architecture.sliding_window is None:
-        assert planned.cost.token_layers < plain.cost.token_layers
+    assert planned.cost.token_layers < plain.cost.token_layers
+    assert any(chunk.kind == "base" for chunk in planned.chunks)
     clever, naive = (Local(progress=False).run(p, model) for p in (planned, plain))
     for k, (a, b) in enumerate(zip(clever, naive, strict=True)):
         torch.testing.assert_close(a.scores, b.scores, msg=lambda m, k=k: f"run {k}: {m}", **CLOSE)
@@ -263,9 +261,9 @@ def test_a_sweep_over_heads_equals_the_naive_plan(model, settings):
 
 def test_a_start_that_all_prompts_share_changes_nothing(model, monkeypatch):
     """Computed once per run and handed to all its prompts: scores, generation, edits on it and after it."""
-    from bkdinterp.engine import _common
+    from bkdinterp.engine import _shared_start
 
-    monkeypatch.setattr(_common, "FIXED_TOKENS", 0)
+    monkeypatch.setattr(_shared_start, "FIXED_TOKENS", 0)
     pairs = PairedPrompts.from_instructions(
         TEXTS, Trigger.gap("zeta omega", seed=3), target=["sorry no can not help", "no"] * 3
     )
@@ -284,10 +282,10 @@ def test_a_start_that_all_prompts_share_changes_nothing(model, monkeypatch):
     runs += [Run(pairs.triggered, edit, score="kl") for edit in edits]
     runs += [Run(pairs.triggered, edit, (Read("L3.resid_post"),)) for edit in edits[:2]]
     planned, plain = plan(model, runs), plan(model, runs, naive=True)
-    starts = [chunk for chunk in planned.chunks if chunk["kind"] == "start"]
+    starts = [chunk for chunk in planned.chunks if chunk.kind == "start"]
     if model.architecture.sliding_window is None:
         assert planned.cost.token_layers < plain.cost.token_layers
-        leaning = [chunk["common"].tolist() for chunk in planned.chunks if "common" in chunk]
+        leaning = [chunk.common.tolist() for chunk in planned.chunks if chunk.common is not None]
         assert any(rows == sorted(rows) for rows in leaning)  # per run: the rows of one run after another
         assert any(rows != sorted(rows) for rows in leaning)  # per prompt
         assert len(starts) == len(leaning)

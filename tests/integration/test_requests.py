@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from integration.conftest import least_budget
 from integration.test_wire import plain
 
 import bkdinterp as bk
@@ -19,34 +20,35 @@ def patches(pairs):
     return [bk.Run(pairs.clean, score="logprob"), *runs]
 
 
-@pytest.mark.parametrize(("budget", "batches"), [(2**30, 1), (1, 6)])
+@pytest.mark.parametrize(("budget", "batches"), [(2**30, 1), ("least", 6)])
 def test_a_request_is_one_level_of_one_batch_of_prompts(budget, batches, llama, pairs):
-    planned = plan(llama, patches(pairs), budget=budget)
+    runs = patches(pairs)
+    planned = plan(llama, runs, budget=least_budget(llama, runs) if budget == "least" else budget)
     groups = requests(planned)
     assert len(groups) <= 3 * batches
     assert sorted(i for group in groups for i in group) == list(range(len(planned.chunks)))
     levels = []
     for group in groups:
         chunks = [planned.chunks[i] for i in group]
-        (level,) = {planned.nodes[node].level for chunk in chunks for node in chunk["nodes"]}
+        (level,) = {planned.nodes[node].level for chunk in chunks for node in chunk.nodes}
         levels.append(level)
         # Whoever leans on an unedited run, or a shared start, comes right after it, in the same request.
         kept = None
         for chunk in chunks:
-            if chunk["kind"] in ("base", "start"):
-                kept = chunk["prefix"]
-            assert chunk.get("prefix") in (None, kept)
+            if chunk.kind in ("base", "start"):
+                kept = chunk.prefix
+            assert chunk.prefix in (None, kept)
     assert levels == sorted(levels)
     assert len(set(levels)) > 1
     # What shares prompts is not torn apart, and small batches travel together up to the cost of the largest.
     homes, costs = {}, {}
     for number, group in enumerate(groups):
         for chunk in (planned.chunks[i] for i in group):
-            batch = (levels[number], tuple(chunk["examples"]))
+            batch = (levels[number], chunk.examples)
             homes.setdefault(batch, set()).add(number)
-            costs[batch] = costs.get(batch, 0) + chunk["cost"]
+            costs[batch] = costs.get(batch, 0) + chunk.cost
     assert all(len(numbers) == 1 for numbers in homes.values())
-    sums = [sum(planned.chunks[i]["cost"] for i in group) for group in groups]
+    sums = [sum(planned.chunks[i].cost for i in group) for group in groups]
     assert max(sums) == max(costs.values())
 
 

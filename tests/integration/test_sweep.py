@@ -14,7 +14,7 @@ import torch
 
 import bkdinterp as bk
 from bkdinterp.engine import Executor, Local, Run, execute, plan, program
-from bkdinterp.engine._sweep import Sweep
+from bkdinterp.engine._finished import Sweep
 from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
 from bkdinterp.interventions import Read, ZeroAblate
 from bkdinterp.results import _files, _store
@@ -140,7 +140,7 @@ def test_the_folder_goes_to_whatever_executor(model, pairs, tmp_path, counted):
     assert counted["n"] == 0 and not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1, 0, "1GB", None, True])
+@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1, 0, "1GB", True])
 def test_a_budget_that_is_no_number_of_bytes(model, pairs, budget):
     with pytest.raises(PlanError, match="budget"):
         execute(model, runs_on(pairs)[:1], budget=budget)
