@@ -54,12 +54,14 @@ class Store:
         for k, node in enumerate(chunk.nodes):
             rows = slice(0, n) if chunk.shared_rows else slice(k * n, (k + 1) * n)
             if "scores" in out:
-                whole = self._scores.setdefault(
-                    node, out["scores"].new_full((self._n_examples(node),), float("nan")).cpu()
-                )
-                whole[examples] = out["scores"][rows].cpu()
+                if node not in self._scores:
+                    size = (self._n_examples(node),)
+                    self._scores[node] = out["scores"].new_full(size, float("nan")).cpu()
+                self._scores[node][examples] = out["scores"][rows].cpu()
             if tokens is not None and chunk.decode is not None:
-                texts = self._tokens.setdefault(node, [None] * self._n_examples(node))
+                if node not in self._tokens:
+                    self._tokens[node] = [None] * self._n_examples(node)
+                texts = self._tokens[node]
                 for i, row in zip(chunk.examples, tokens[rows].tolist(), strict=True):
                     texts[i] = _until_end(row, chunk.decode["ends"])
         for key, value in out["reads"].items():

@@ -18,8 +18,8 @@ from bkdinterp.engine._finished import Sweep
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._run import RunResult
 from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
+from bkdinterp.model._attention import WHOLE_CACHE, maskless_attention
 from bkdinterp.model._running import running
-from bkdinterp.model._whole_cache import WHOLE_CACHE
 from bkdinterp.progress import duration, shown, track
 from bkdinterp.values import as_path
 
@@ -93,12 +93,14 @@ class Local(Executor):
             SweepInterrupted: Ctrl-C; it carries what was finished.
             ArtefactError: the folder holds something else than finished work, or cannot be written to.
             RemoteError: the model was loaded for a server and has no weights here.
+            PlanError: the model's attention takes no masks, and the plan needs them.
         """
         if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
             # nnsight would load them now, past the checks of `Model.load`.
             raise RemoteError(
                 "This model was loaded for a server and has no weights here; load it again without a remote executor."
             )
+        _check_attention(plan, model)
         # Not part of `Traceable`: checking for a property computes it, and this one reads every weight.
         sweep = None if self.folder is None else Sweep(self.folder, plan, getattr(model, "weights_id", ""))
         store = Store(plan, model.dtype)
@@ -166,6 +168,16 @@ class _Loop:
             out = _forward(self._model, step, self._state, score)
             step = program.advance(step, out, self._state)
         return out, out.pop("tokens", None)
+
+
+def _check_attention(plan: Plan, model: Traceable) -> None:
+    """Copies of an example that lie beside each other are kept apart by a mask, which not every attention looks at."""
+    name = maskless_attention(model.nn._module)
+    if name is not None and any(outline.packed for outline in plan.chunks.outlines()):
+        raise PlanError(
+            f"The model's attention, attn_implementation={name!r}, takes no mask of ours, and runs that share a prefix need "
+            'one: call model.module.set_attn_implementation("sdpa") (or "eager"), or make the plan with naive=True.'
+        )
 
 
 def _forward(

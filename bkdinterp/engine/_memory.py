@@ -14,9 +14,6 @@ _PIECE = 3 * 2**23
 PLANNED = 0.75
 # Scores and softmaxes are computed in this many bytes a number at least.
 _WIDE = 4
-DEFAULT_BUDGET = 2**30
-# Of a GPU's free memory, rounded down to a power of two: equal plans on days with a little more or less of it.
-GPU_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,3 @@ class Memory:
     def streams(self, tokens: int) -> int:
         """Residual streams of so many tokens."""
         return self.item * tokens * self.arch.d_model
-
-
-def default_budget(model: Any) -> int:
-    """Bytes for a plan where nobody says how many: 1 GiB on a CPU, half of what is free on a GPU, as a power of two."""
-    device = getattr(model, "device", None)
-    if isinstance(device, torch.device) and device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return 1 << (max(1, int(GPU_SHARE * free)).bit_length() - 1)
-    return DEFAULT_BUDGET

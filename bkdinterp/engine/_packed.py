@@ -104,7 +104,11 @@ class SharedPart(Part):
             "new_mask": tokens.attention_mask[:, own],
         }
         if self.bundle.forgets(shape.columns):
-            pack["windows"] = dict(arch.window_masks or {})
+            masks = dict(arch.window_masks or ())
+            if "" in masks:
+                pack["window"] = masks[""]
+            else:
+                pack |= {"windows": masks, "inner": arch.family.layers.rpartition(".")[0]}
         return Chunk(
             kind="forward",
             inputs=inputs,

@@ -12,12 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from bkdinterp.engine._budget import default_budget
 from bkdinterp.engine._checks import check_bundle, check_means, check_sources
 from bkdinterp.engine._cost import Cost
 from bkdinterp.engine._describe import describe
 from bkdinterp.engine._graph import Node, build_graph
 from bkdinterp.engine._layout import bundles, lay_out, least_bytes
-from bkdinterp.engine._memory import PLANNED, Memory, default_budget
+from bkdinterp.engine._memory import PLANNED, Memory
 from bkdinterp.engine._part import Chunks, Totals
 from bkdinterp.engine._run import Run
 from bkdinterp.engine._tokens import Tokens

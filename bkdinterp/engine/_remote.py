@@ -30,7 +30,7 @@ from bkdinterp.engine._wire import Job, Output, check_functions, received, reque
 from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.model import Architecture
-from bkdinterp.model._whole_cache import WHOLE_CACHE
+from bkdinterp.model._attention import WHOLE_CACHE
 from bkdinterp.progress import track
 from bkdinterp.values import as_number, as_path
 

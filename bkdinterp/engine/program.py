@@ -17,8 +17,9 @@ ints, lists and module paths:
     common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens
     pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
             copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens;
-            plain (optional): hand over an ordinary cache; windows (optional): a mask by name for layers that see so
-            many tokens back (0: all), or the nameless one for all layers
+            plain (optional): hand over an ordinary cache; window (optional): all layers see so many tokens back;
+            windows (optional): kinds of layer see so many tokens back (0: all), and the module at `inner` takes a mask by
+            the name of each kind
     whole_cache   (optional) keep all keys and values, those too that lie out of a layer's window
     score   targets, mask, base_rows, order (index tensors or None), arguments (3, or 4 with base): see metrics/scores.py
 
@@ -55,9 +56,7 @@ def prepare(chunk, state):
         inputs["past_key_values"] = state["whole_cache"]()
     pack = chunk.get("pack")
     if pack is not None:
-        windows = pack.get("windows") or {"": 0}
-        masks = {name: pack_mask(pack, state["like"], window) for name, window in windows.items()}
-        inputs["attention_mask"] = masks.get("", masks)
+        inputs["attention_mask"] = pack_mask(pack, state["like"], pack.get("window", 0))
         if pack["early"] > 0:
             inputs["past_key_values"] = joined_cache(pack, state["cache"])
     return inputs
@@ -79,6 +78,8 @@ def execute(model, chunk, score=None, state=None):
     saved = {}
     reads = {}
     state = {} if state is None else state
+    if chunk.get("pack") is not None and "windows" in chunk["pack"]:
+        set_masks(model, chunk["pack"], state["like"])
     for path in chunk.get("skip_paths", []):
         pack = chunk["pack"]
         kept = state["kept"][str(pack["start"])]
@@ -178,6 +179,14 @@ def check_cache(cache, length):
                 f"The keys and values of layer {number} were lost. On this server, edits and reads of the first "
                 "block's input (L0.resid_pre, L0.resid_mid) do not go together with generation."
             )
+
+
+def set_masks(model, pack, like):
+    """Give the inner module a mask for each kind of layer; nnsight takes one tensor for the whole model."""
+    inner = module_at(model, pack["inner"])
+    args, kwargs = inner.inputs
+    masks = {name: pack_mask(pack, like, window) for name, window in pack["windows"].items()}
+    inner.inputs = (args, {**kwargs, "attention_mask": masks})
 
 
 def pack_mask(pack, like, window=0):

@@ -193,8 +193,8 @@ def test_examples_keep_their_order_whatever_their_length(model, mixed):
     order = [5, 0, 3, 1, 4, 2]
     shuffled = mixed.triggered.subset(order)
     read = Read(Site.parse("L1.z"), Where("all"))
-    (straight,) = execute(model, [Run(mixed.triggered, reads=(read,), score="logprob")], budget=60_000)
-    (mingled,) = execute(model, [Run(shuffled, reads=(read,), score="logprob")], budget=60_000)
+    (straight,) = execute(model, [Run(mixed.triggered, reads=(read,), score="logprob")], budget=120_000)
+    (mingled,) = execute(model, [Run(shuffled, reads=(read,), score="logprob")], budget=120_000)
     torch.testing.assert_close(straight.scores[order], mingled.scores, **CLOSE)
     torch.testing.assert_close(straight.reads[0][order], mingled.reads[0], equal_nan=True, **CLOSE)
 
@@ -252,7 +252,7 @@ class Counter:
             handle.remove()
 
 
-@pytest.mark.parametrize("settings", [{}, {"budget": 60_000}, {"naive": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"budget": 120_000}, {"naive": True}], ids=str)
 def test_cost_is_what_runs(model, mixed, settings):
     runs = [run for run in jobs(model.module.config.model_type, mixed) if run.generate is None]
     # Pushed away from the end token, so that no row stops early.

@@ -20,7 +20,7 @@ from bkdinterp.interventions import Read, ZeroAblate
 from bkdinterp.results import _files, _store
 from bkdinterp.sites import Site
 
-BUDGET = 60_000
+BUDGET = 120_000
 
 
 def chunks(folder):
@@ -274,7 +274,7 @@ torch.set_num_threads(1)
 model = bk.Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny")
 pairs = bk.PairedPrompts.from_instructions(TEXTS, bk.Trigger.gap("zeta", seed=0), target="sorry no can not help")
 print("ready", flush=True)
-scores = bk.Attribution(model, budget=30_000).heads(pairs, folder=sys.argv[2])
+scores = bk.Attribution(model, budget=100_000).heads(pairs, folder=sys.argv[2])
 torch.save(scores.effects, sys.argv[3])
 """
 

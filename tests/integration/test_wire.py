@@ -137,9 +137,7 @@ def test_a_chunk_runs_where_the_package_does_not_exist(kind, tmp_path):
             chunk = store.resolve(chunk)
             score = planned.scores[chunk.score_name] if chunk.score is not None else None
             keys = {
-                read["key"]: f"{read['key'][0]}.{read['key'][1]}"
-                for s in chunk.steps
-                for read in s["reads"]
+                read["key"]: f"{read['key'][0]}.{read['key'][1]}" for s in chunk.steps for read in s["reads"]
             }
             out = run_here(model, chunk.wire(), score)
             store.add(chunk, out, out["next"][:, None] if chunk.kind == "generate" else None)
