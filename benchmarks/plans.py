@@ -84,7 +84,7 @@ def main() -> None:
 
 def skeleton(folder: Path) -> None:
     """A folder with the sizes of Llama-2-7B and a tokenizer."""
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": 4096,
         "intermediate_size": 11008,
         "num_hidden_layers": 32,

@@ -33,8 +33,7 @@ class Job:
     @classmethod
     def of(cls, chunk: Chunk, scores: Mapping[str, Callable[..., Tensor]], arch: Architecture) -> "Job":
         """From a resolved chunk."""
-        named = chunk.score is not None and chunk.score_name is not None
-        score = scores[chunk.score_name] if named else None
+        score = None if chunk.score is None else scores[chunk.score_name or ""]
         sent = chunk.wire()
         sent["steps"] = [_step(step, arch, set(chunk.skip_paths or ())) for step in chunk.steps]
         if chunk.decode is not None:

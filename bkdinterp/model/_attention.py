@@ -15,7 +15,7 @@ def maskless_attention(module: Any) -> str | None:
 
     Flash and flex attention take masks of other kinds. Of one that the library does not know, nothing is said.
     """
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     if hasattr(config, "get_text_config"):
         config = config.get_text_config()  # the text part of a model with vision
     name = getattr(config, "_attn_implementation", None)
