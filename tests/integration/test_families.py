@@ -302,8 +302,8 @@ def test_windows_shorter_than_the_prompts_are_shared_exactly(name):
         assert a.tokens == b.tokens
         if a.scores is not None:
             torch.testing.assert_close(a.scores, b.scores, msg=lambda m, k=k: f"run {k}: {m}", **CLOSE)
-    # The last layer's trigger tokens reach nobody.
-    effects = torch.stack([r.scores - naive[0].scores for r in naive[1:13]])
+    # Out of all windows, or in the last layer, trigger tokens reach nobody; the last token does.
+    effects = torch.stack([r.scores - naive[0].scores for r in naive[1:17:2]])
     assert effects.abs().amax(1).min() > 1e-5
 
 
