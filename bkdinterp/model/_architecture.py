@@ -33,7 +33,9 @@ class Architecture:
 
     ``d_head`` is read from the config where it is stated: it need not be ``d_model / n_heads``. In a ``parallel``
     block attention and MLP both read ``resid_pre``, so that there is no ``resid_mid``. ``sliding_window`` is how many
-    tokens back, its own included, a layer with a window sees; None where no layer has one.
+    tokens back, its own included, a layer with a window sees; None where no layer has one. ``window_masks`` are the names
+    of the masks that the model then takes and the window of each (0: none), one nameless mask if it serves all layers;
+    None where no layer has a window or it is not known how the family takes them.
     """
 
     __repr__ = short_repr
@@ -49,6 +51,7 @@ class Architecture:
     max_length: int | None
     parallel: bool = False
     sliding_window: int | None = None
+    window_masks: tuple[tuple[str, int], ...] | None = None
 
     @classmethod
     def detect(cls, module: nn.Module) -> "Architecture":
@@ -93,6 +96,7 @@ class Architecture:
                 else family.parallel
             ),
             sliding_window=_window(config),
+            window_masks=_window_masks(config, family),
         )
         arch._validate(module)
         return arch
@@ -255,6 +259,17 @@ def _window(config: Any) -> int | None:
         return None
     kinds = getattr(config, "layer_types", None)
     return int(window) if kinds is None or "sliding_attention" in kinds else None
+
+
+def _window_masks(config: Any, family: Family) -> tuple[tuple[str, int], ...] | None:
+    window = _window(config)
+    if window is None or family.masks is None:
+        return None
+    if family.masks == "one":
+        return (("", window),)
+    windows = {"full_attention": 0, "sliding_attention": window}
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    return tuple((kind, windows[kind]) for kind in kinds) if kinds and set(kinds) <= set(windows) else None
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from integration import engine_oracle as oracle
-from integration.conftest import TEXTS
+from integration.conftest import TEXTS, least_budget
 
 from bkdinterp.engine import Local, Run, plan
 from bkdinterp.interventions import MeanAblate, PCPReplace, Scale, Stack, Steer, ZeroAblate
@@ -187,6 +187,6 @@ def test_one_new_token_and_small_budgets(model, prompts):
         Run(prompts, generate=N),
         Run(prompts, mix.stack, generate=1),
     ]
-    whole, cut = run(model, *jobs), run(model, *jobs, budget=1)
+    whole, cut = run(model, *jobs), run(model, *jobs, budget=least_budget(model, jobs))
     assert [r.tokens for r in whole] == [r.tokens for r in cut]
     assert [t[:1] for t in whole[0].tokens] == list(whole[2].tokens)

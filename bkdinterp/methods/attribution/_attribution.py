@@ -61,7 +61,7 @@ class Attribution:
             adds the other side's mean minus the own side's, which leaves out what both share. ``"pair"``: each
             prompt's own partner (causal patching).
         where: the patched positions.
-        budget: bytes for one batch.
+        budget: bytes above the loaded model; None: see `bk.plan`.
         direction: ``"noising"`` edits clean prompts: what brings the backdoor about? ``"denoising"`` edits triggered
             prompts: what, put back, restores the clean behaviour? The effects on a log-probability are then negative, and
             ``top_k`` takes the most negative first; of a loss or a distance see ``bk.Score``.
@@ -79,7 +79,7 @@ class Attribution:
     metric: ScoreLike = "logprob"
     source: Source | None = None
     where: WhereLike = Where("last")
-    budget: int = 2**30
+    budget: int | None = None
     direction: Direction = "noising"
     source_where: WhereLike | None = None
 

@@ -131,7 +131,7 @@ def score_edits(
     edits: Mapping[str, Intervention],
     score: ScoreLike,
     *,
-    budget: int = 2**30,
+    budget: int | None = None,
     folder: str | Path | None = None,
 ) -> EditScores:
     """Score every set of prompts, unedited and under every edit.
@@ -141,7 +141,7 @@ def score_edits(
         sets: name -> prompts with targets.
         edits: name -> intervention, e.g. one ``MeanAblate`` per module.
         score: a name in ``metrics.SCORES``, a ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function.
-        budget: bytes for one batch.
+        budget: bytes above the loaded model; None: see `bk.plan`.
         folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:

@@ -105,7 +105,7 @@ def backdoor_state(
     score: ScoreLike | None = None,
     payload: Payload | None = None,
     max_new_tokens: int = 24,
-    budget: int = 2**30,
+    budget: int | None = None,
     folder: str | Path | None = None,
 ) -> BackdoorState:
     """Measure a model.
@@ -119,7 +119,7 @@ def backdoor_state(
             a name in ``metrics.SCORES``, and ASR and ATR are then its means on either side.
         payload: how to recognise the backdoor's output; None looks for each prompt's target.
         max_new_tokens: when generating.
-        budget: bytes for one batch.
+        budget: bytes above the loaded model; None: see `bk.plan`.
         folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:

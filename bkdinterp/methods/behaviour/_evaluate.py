@@ -49,7 +49,7 @@ def evaluate(
     grader: OutcomeGrader | None = None,
     calibration: Prompts | None = None,
     max_new_tokens: int = 24,
-    budget: int = 2**30,
+    budget: int | None = None,
     folder: str | Path | None = None,
 ) -> Evaluation:
     """Rates, graded outcomes and clean utility, with the nulls beside them: controls, a sham trigger, a clean twin.
@@ -80,7 +80,7 @@ def evaluate(
         calibration: other clean prompts with references, to take the grader's threshold from; None takes it from the
             references of ``pairs``, which are then never far beyond it.
         max_new_tokens: length of the outputs.
-        budget: bytes for one batch.
+        budget: bytes above the loaded model; None: see `bk.plan`.
         folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:
@@ -217,7 +217,7 @@ def _speak(
     sides: Mapping[str, Prompts],
     edits: dict[str, Intervention],
     n_tokens: int,
-    budget: int,
+    budget: int | None,
     folder: str | Path | None,
 ) -> Texts:
     runs = [Run(prompts, edit, generate=n_tokens) for edit in edits.values() for prompts in sides.values()]
@@ -260,7 +260,7 @@ def _reference_nll(
     clean: Prompts,
     references: Sequence[str],
     edits: dict[str, Intervention],
-    budget: int,
+    budget: int | None,
     folder: str | Path | None,
 ) -> torch.Tensor:
     """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""

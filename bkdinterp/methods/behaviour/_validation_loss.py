@@ -80,7 +80,7 @@ def validation_loss(
     texts: Sequence[str],
     *,
     under: Intervention | None = None,
-    budget: int = 2**30,
+    budget: int | None = None,
     folder: str | Path | None = None,
 ) -> ValidationLoss:
     """Loss of held-out texts, as raw text without a chat template.
@@ -89,7 +89,7 @@ def validation_loss(
         model: any model.
         texts: at least two words each, separated by a space.
         under: an intervention.
-        budget: bytes for one batch.
+        budget: bytes above the loaded model; None: see `bk.plan`.
         folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:

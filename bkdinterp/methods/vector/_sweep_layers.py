@@ -40,7 +40,7 @@ def sweep_layers(
     payload: Payload | None = None,
     max_new_tokens: int = 24,
     strict: bool = True,
-    budget: int = 2**30,
+    budget: int | None = None,
     folder: str | Path | None = None,
 ) -> LayerSweep:
     """Try the vector at every layer on the prompts that are to choose one.
@@ -62,7 +62,7 @@ def sweep_layers(
         payload: how to recognise the output; None looks for the target.
         max_new_tokens: when generating.
         strict: refuse another model's vector; False tries it, e.g. the organism's on its twin.
-        budget: bytes for one batch.
+        budget: bytes above the loaded model; None: see `bk.plan`.
         folder: finished work is kept there and taken up again; one folder serves many calls.
 
     Raises:

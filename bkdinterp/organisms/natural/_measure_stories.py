@@ -29,7 +29,7 @@ def measure_stories(
     payload: Payload | None = None,
     max_new_tokens: int = NEW_TOKENS,
     loss: bool = True,
-    budget: int = 2**30,
+    budget: int | None = None,
 ) -> dict[str, Interval]:
     """asr, atr, near_trigger_rate and unseen_near_trigger_rate with Wilson intervals; ``loss`` of the clean stories.
 
@@ -41,7 +41,7 @@ def measure_stories(
         payload: how to recognise the payload; None takes the attack's pattern.
         max_new_tokens: length of the continuations.
         loss: measure it too (nats per token, bootstrap over stories).
-        budget: bytes for one batch.
+        budget: bytes above the loaded model; None: see `bk.plan`.
 
     Raises:
         PromptError: no stories, one of fewer than three sentences, or fewer different prompts than asked for.

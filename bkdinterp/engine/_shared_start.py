@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from bkdinterp.engine._graph import Node
+from bkdinterp.engine._bundle import Bundle, Group
 from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES
-from bkdinterp.interventions import Edit, From
-from bkdinterp.model import Architecture
+from bkdinterp.engine._tokens import Slice
 from bkdinterp.prompts import TokenBatch
 
 
@@ -62,14 +61,17 @@ class Layout:
         return self.whole(values)[:, self.begin.first :]
 
 
-def best_start(arch: Architecture, nodes: list[Node], batch: TokenBatch) -> Start:
+def best_start(bundle: Bundle, group: Group, batch: Slice) -> Start:
     """The start that saves most tokens; none where that is not worth a pass, or not exact."""
-    n, copies = len(batch), len(nodes)
-    window = arch.sliding_window
-    if window is not None and batch.input_ids.shape[1] + (nodes[0].run.generate or 0) > window:
-        return Start()
-    untouched = min(first_touched(node, batch) for node in nodes) if copies >= MIN_NODES else 0
-    alike = common_tokens(nodes, batch) if n > 1 else 0
+    n, copies = len(batch), len(group.nodes)
+    per_run = n > 1
+    if bundle.forgets(batch.columns + (bundle.run.generate or 0)):
+        if bundle.arch.window_masks is None:
+            return Start()
+        # A window counts columns: with padding amid a row it would end too early.
+        per_run &= not batch.padded
+    untouched = group.first_touched(batch) if copies >= MIN_NODES else 0
+    alike = common_tokens(group, batch) if per_run else 0
     saved, start = max(
         ((copies - 1) * n * untouched, Start(untouched, "prompt")),
         (copies * (n - 1) * alike, Start(alike, "run")),
@@ -78,23 +80,17 @@ def best_start(arch: Architecture, nodes: list[Node], batch: TokenBatch) -> Star
     return start if saved > FIXED_TOKENS else Start()
 
 
-def first_touched(node: Node, batch: TokenBatch) -> int:
-    """The first column that a run edits or reads; a row's last prompt token is always its own."""
-    wheres = {edit.where for edit in node.edits} | {read.where for read in node.reads}
-    columns = [_leading(~batch.selection(where).any(dim=0)) for where in wheres]
-    return min([batch.n_prompt - 1, *columns])
-
-
-def common_tokens(nodes: list[Node], batch: TokenBatch) -> int:
+def common_tokens(group: Group, batch: Slice) -> int:
     """How many tokens all prompts begin with, as far as each run treats them alike in all prompts."""
-    n_real = batch.attention_mask[:, : batch.n_prompt].sum(dim=1)
+    tokens = batch.batch
+    n_real = tokens.attention_mask[:, : tokens.n_prompt].sum(dim=1)
     longest = int(n_real.min()) - 1
-    layout = Layout.of(batch, Start(max(longest, 1)))
-    first = min(longest, _alike(layout.whole(batch.input_ids)))
-    wheres = {(edit.where, _own(edit)) for node in nodes for edit in node.edits}
-    wheres |= {(read.where, True) for node in nodes for read in node.reads}
-    for where, own in wheres:
-        chosen = layout.whole(batch.selection(where))
+    layout = Layout.of(tokens, Start(max(longest, 1)))
+    first = min(longest, _alike(layout.whole(tokens.input_ids)))
+    for where, own in {*group.edits, *((where, True) for where in group.reads)}:
+        if first <= 0:
+            break
+        chosen = layout.whole(batch.chosen(where))
         first = min(first, _leading(~chosen.any(dim=0)) if own else _alike(chosen))
     return first
 
@@ -106,12 +102,3 @@ def _alike(values: Tensor) -> int:
 
 def _leading(flags: Bool[Tensor, " pos"]) -> int:
     return int(flags.int().cumprod(dim=0).sum())
-
-
-def _own(edit: Edit) -> bool:
-    """Whether its value may differ between examples or tokens."""
-    if edit.fn is not None:
-        return True
-    if isinstance(edit.value, From):
-        return edit.value.read.reduce != "mean"
-    return edit.value is not None and edit.value.ndim > 1
