@@ -1,6 +1,6 @@
-"""Figures from arrays; matplotlib is imported inside the functions and never through pyplot's global state.
+"""Figures from arrays; the functions import matplotlib themselves and do not use pyplot's global state.
 
-Every function returns a ``matplotlib.figure.Figure``: ``figure.savefig(path)`` saves it; notebooks show it.
+Every function returns a ``matplotlib.figure.Figure``. ``figure.savefig(path)`` saves it, and notebooks show it.
 """
 
 from bkdinterp.plotting._bars import bar_intervals as bar_intervals

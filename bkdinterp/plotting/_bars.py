@@ -26,7 +26,7 @@ from bkdinterp.plotting._style import (
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Fixed, so that an outcome has one colour in every figure.
+# Fixed, so that an outcome has the same colour in every figure.
 _OUTCOME_COLOURS = {
     "payload": "#D55E00",
     "other_refusal": "#E69F00",
@@ -43,13 +43,13 @@ def grouped_bars(
     ylabel: str = "",
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One stacked bar per condition, first condition on top, with its number of outputs.
+    """One stacked bar per condition, with its number of outputs; the first condition is on top.
 
     Args:
         rows: condition -> outcome -> count, e.g. from ``metrics.outcome_counts``; a missing outcome counts 0.
-        title: of the figure.
-        xlabel: of the share axis.
-        ylabel: of the conditions.
+        title: title of the figure.
+        xlabel: label of the axis of shares.
+        ylabel: label of the conditions.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
@@ -107,25 +107,25 @@ def bar_intervals(
     xlim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One horizontal bar per label, first on top, with its interval as a whisker.
+    """One horizontal bar per label, with its interval as a whisker; the first label is on top.
 
     Args:
         labels: conditions.
-        estimates: one per label, all in one unit.
-        lows: lower ends of the intervals; an infinite one, of a single example, say, is not drawn.
+        estimates: one per label, all in the same unit.
+        lows: lower ends of the intervals; an infinite end (of a single example, for instance) is not drawn.
         highs: upper ends of the intervals.
-        xlabel: with its unit.
-        title: of the figure.
-        ylabel: of the conditions.
-        reference: a value to mark by a dashed line, e.g. the unedited model's.
-        reference_label: what it is.
+        xlabel: label of the x axis, with unit.
+        title: title of the figure.
+        ylabel: label of the conditions.
+        reference: a value to mark with a dashed line, e.g. that of the unedited model.
+        reference_label: label of the reference.
         null: (low, high) of the null's values, drawn as a vertical grey band.
-        null_label: what the band is.
+        null_label: label of the band.
         xlim: limits of the x axis; ``(0, 1)`` for rates.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, or columns of unequal length or without rows.
+        BkdinterpError: matplotlib is missing, or the columns are empty or of unequal length.
     """
     n = same_length(labels=labels, estimates=estimates, lows=lows, highs=highs)
     estimate, low, high = (drawable(c) for c in (estimates, lows, highs))
@@ -137,7 +137,7 @@ def bar_intervals(
     # A percentile interval may miss its own estimate on very skewed data; whiskers cannot be negative.
     whiskers = np.stack([np.maximum(estimate - low, 0), np.maximum(high - estimate, 0)])
     axes.barh(
-        # Whiskers of no width at all would look like certainty.
+        # Whiskers without width would look like certainty.
         np.arange(n), estimate, xerr=whiskers if whiskers.any() else None, height=0.62, color=PALETTE[0], alpha=0.85,
         error_kw={"ecolor": "black", "elinewidth": 1.3, "capsize": 3},
     )  # fmt: skip

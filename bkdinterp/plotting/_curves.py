@@ -40,16 +40,16 @@ def curves(
     ylim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One line per series with its interval as a band.
+    """One line per series, with its interval as a band.
 
     Args:
-        x: shared abscissa.
+        x: shared x values.
         series: label -> (estimate, low, high), each as long as ``x``; infinite ends are not drawn.
-        xlabel: with its unit.
-        ylabel: with its unit.
-        title: of the figure.
+        xlabel: label of the x axis, with unit.
+        ylabel: label of the y axis, with unit.
+        title: title of the figure.
         null: (low, high) of the null's values, drawn as a horizontal grey band.
-        null_label: what the band is, e.g. ``"20 random head sets"``.
+        null_label: label of the band, e.g. ``"20 random head sets"``.
         ylim: limits of the y axis; ``(0, 1)`` for rates.
         ax: matplotlib axes to draw into; None makes a figure.
 
@@ -74,7 +74,7 @@ def curves(
             x,
             estimate,
             color=PALETTE[i],
-            # Many points in a row would be a rope of markers.
+            # Markers on many points in a row would merge.
             marker=MARKERS[i] if len(x) <= MOST_MARKERS else None,
             markersize=4.5,
             linewidth=1.8,
@@ -82,7 +82,7 @@ def curves(
             zorder=3,
         )
     if ylim is not None:
-        # A little air, so that lines at exactly 0 or 1 are not cut.
+        # A small margin, so that lines at exactly 0 or 1 are not clipped.
         margin = 0.03 * (ylim[1] - ylim[0])
         axes.set_ylim(ylim[0] - margin, ylim[1] + margin)
     if all(float(v).is_integer() for v in x):
@@ -96,6 +96,6 @@ def curves(
 
 
 def drawable(column: Column) -> Float[np.ndarray, " row"]:
-    """As float64, with NaN for infinity: a figure leaves it out instead of stretching its axis."""
+    """A float64 array with NaN for infinity, which a figure skips instead of stretching its axis."""
     out = np.asarray(column, dtype=np.float64)
     return np.where(np.isinf(out), np.nan, out)

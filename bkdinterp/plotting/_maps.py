@@ -1,4 +1,4 @@
-"""Maps over the model: per-head effects (BkdAttr fig. 3) and a probe's transfer between layers (ICLA)."""
+"""Maps over the model: effects of heads (BkdAttr fig. 3) and a probe's transfer between layers (ICLA)."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -27,16 +27,16 @@ def heatmap(
     dotted: Iterable[HeadId | tuple[int, int]] = (),
     limit: float | int | None = None,
 ) -> "matplotlib.figure.Figure":
-    """Layers down the y axis, heads along x, one diverging colour scale centred at 0; NaN cells are grey.
+    """Layers down the y axis, heads along x, with a diverging colour scale centred at 0; NaN cells are grey.
 
     Args:
         values: one number per head.
-        title: of the figure.
-        label: what the colour means, with its unit, e.g. ``"ACIE (nats per token)"``.
+        title: title of the figure.
+        label: label of the colour scale, with unit, e.g. ``"ACIE (nats per token)"``.
         marks: heads to outline, e.g. the top k.
-        dotted: those of ``marks`` whose outline is dotted, e.g. because they may be noise.
-        limit: the colour scale is [-limit, limit]; give the same to compare figures. Default: the largest
-            absolute value.
+        dotted: the heads in ``marks`` whose outline is dotted, e.g. because they may be noise.
+        limit: the colour scale is [-limit, limit]; use the same for figures to compare. Default: the largest absolute
+            value.
 
     Raises:
         BkdinterpError: matplotlib is missing, ``limit <= 0``, or a mark outside the grid.
@@ -87,22 +87,22 @@ def matrix(
     chance: float | int = 0.5,
     layers: Sequence[int] | None = None,
 ) -> "matplotlib.figure.Figure":
-    """``values[train, test]``: train layer up the y axis, test layer along x, colour from ``chance`` to 1.
+    """``values[train, test]`` as a map: train layer up the y axis, test layer along x, colours from ``chance`` to 1.
 
     Args:
         values: accuracy, 0..1, of the probe trained on the row's layer and tested on the column's.
-        title: of the figure.
-        label: what the colour means; chance is added to it.
-        chance: lower end of the scale; cells below it get the scale's under-colour.
-        layers: layer of each row and column, default 0, 1, 2, ...
+        title: title of the figure.
+        label: label of the colour scale; the level of chance is added to it.
+        chance: lower end of the scale; cells below it have a separate colour.
+        layers: layer of each row and column; default 0, 1, 2, ...
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``chance`` outside [0, 1), or ``layers`` of another length.
+        BkdinterpError: matplotlib is missing, ``chance`` is outside [0, 1), or ``layers`` has the wrong length.
     """
     data = _array(values)
     n = len(data)
     if not 0 <= chance < 1:
-        raise BkdinterpError(f"chance={chance}: give a rate from 0 to below 1.")
+        raise BkdinterpError(f"chance={chance}: give a rate of at least 0 and below 1.")
     if layers is not None and len(layers) != n:
         raise BkdinterpError(f"{len(layers)} layers were named for a matrix of {n}.")
     figure, axes = new_figure(*_size(n, n))
@@ -134,7 +134,7 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
 
 
 def _size(n_rows: int, n_columns: int) -> tuple[float, float]:
-    # Cells of about 0.2 inch, within what a page or a notebook shows.
+    # Cells of about 0.2 inch, within the size of a page or notebook.
     cell = 0.21
     return min(11.0, max(4.6, cell * n_columns + 2.0)), min(9.5, max(3.4, cell * n_rows + 1.3))
 

@@ -1,4 +1,4 @@
-"""Rates of several models, conditions and kinds of prompts side by side: the 2x2 at a glance. No forward pass."""
+"""Rates of several models, conditions and kinds of prompts side by side, as in the 2x2 design. No forward pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from bkdinterp.stats import Interval
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Fixed, so that a kind of prompt has one colour in every figure.
+# Fixed, so that a kind of prompt has the same colour in every figure.
 _COLOURS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
 _OTHERS = ("#009E73", "#000000", "#8c8c8c")
 _BAR, _GAP = 1.0, 0.9
@@ -25,24 +25,25 @@ def rate_panels(
     xlabel: str = "rate (%), 95 % intervals",
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One panel per model under another, one group of bars per condition, one bar per kind of prompt, with intervals.
+    """One panel per model, stacked; in each, a group of bars per condition with a bar and interval per kind of prompt.
 
     Args:
         panels: model -> condition -> kind of prompt (``"clean"``, ``"sham"``, ``"triggered"`` or others) -> rate from 0 to 1.
         singles: (model, condition, kind) -> rates of single controls, drawn as small marks.
-        labels: kind -> its words in the legend.
-        title: of the figure.
-        xlabel: of the shared axis.
+        labels: kind -> its label in the legend.
+        title: title of the figure.
+        xlabel: label of the shared axis.
         ax: matplotlib axes to draw a single panel into.
 
     Raises:
-        BkdinterpError: matplotlib is missing, nothing to draw, more than six kinds, or axes for several panels.
+        BkdinterpError: matplotlib is missing, there is nothing to draw, there are more than six kinds, or ``ax`` is given
+            for several panels.
     """
     kinds = list(dict.fromkeys(k for groups in panels.values() for bars in groups.values() for k in bars))
     if not kinds or not all(panels.values()):
         raise BkdinterpError("rate_panels() needs at least one model with one condition and one rate.")
     if ax is not None and len(panels) > 1:
-        raise BkdinterpError("ax= holds one panel; leave it out for several models.")
+        raise BkdinterpError("ax= holds one panel; omit it for several models.")
     spare = iter(_OTHERS)
     colours = {k: _COLOURS.get(k) or next(spare, None) for k in kinds}
     if None in colours.values():

@@ -25,12 +25,12 @@ def scatter(
 
     Args:
         groups: label -> points.
-        xlabel: with its unit.
-        ylabel: with its unit.
-        title: of the figure.
+        xlabel: label of the x axis, with unit.
+        ylabel: label of the y axis, with unit.
+        title: title of the figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, no group, or more groups than colours times markers can tell apart.
+        BkdinterpError: matplotlib is missing, or there are no groups or more than colours and markers can tell apart.
     """
     if not 1 <= len(groups) <= 2 * len(PALETTE):
         raise BkdinterpError(f"scatter() draws 1 to {2 * len(PALETTE)} groups, got {len(groups)}; drop some.")
@@ -40,7 +40,7 @@ def scatter(
     for i, (label, points) in enumerate(groups.items()):
         data = np.asarray(points, dtype=np.float64)
         turn = i // len(PALETTE)
-        # The second round of colours comes hollow.
+        # Hollow markers when the colours repeat.
         colour = PALETTE[i % len(PALETTE)]
         axes.scatter(
             data[:, 0], data[:, 1], s=22, marker=MARKERS[(i + turn) % len(MARKERS)], alpha=0.75, label=label,

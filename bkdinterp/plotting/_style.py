@@ -1,4 +1,4 @@
-"""The shared look: figure creation, colours that survive colour blindness (Okabe-Ito), font sizes."""
+"""Shared style of all figures: their creation, a colour-blind safe palette (Okabe-Ito) and font sizes."""
 
 import textwrap
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ TITLE, LABEL, TICK, NOTE = 12, 11, 9.5, 9
 def new_figure(
     width: float, height: float, ax: Any = None
 ) -> "tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]":
-    """A figure of ``width`` x ``height`` inches with one axes, or the given axes with their figure.
+    """A figure of ``width`` x ``height`` inches with one set of axes, or the given axes with their figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, or ``ax`` is no matplotlib axes.
+        BkdinterpError: matplotlib is missing, or ``ax`` is not matplotlib axes.
     """
     figure, axes = new_panels(width, height, (1.0,), ax)
     return figure, axes[0]
@@ -32,7 +32,7 @@ def new_figure(
 def new_panels(
     width: float, height: float, heights: Sequence[float], ax: Any = None
 ) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
-    """A figure with axes under one another that share their x axis, of these relative heights; or the given single one.
+    """A figure with stacked axes of these relative heights that share their x axis, or the given single axes.
 
     Raises:
         BkdinterpError: as `new_figure`.
@@ -56,7 +56,7 @@ def new_panels(
 
 
 def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str) -> None:
-    """Title, labels and font sizes; the frame reduced to the two axes that carry ticks."""
+    """Set title, labels and font sizes, and reduce the frame to the two axes with ticks."""
     size = _fitting(title, axes)
     axes.set_title(_wrapped(title, axes, size), fontsize=size, loc="left", pad=10)
     axes.set_xlabel(xlabel, fontsize=LABEL)
@@ -69,19 +69,19 @@ def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str)
 
 
 def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
-    """A font size at which the longest line stays within the figure; not below 8."""
+    """A font size, at least 8, at which the longest line stays within the figure if possible."""
     longest = max(map(len, title.split("\n")))
     return min(float(TITLE), max(8.0, TITLE * _letters(axes, TITLE) / max(1, longest)))
 
 
 def _wrapped(title: str, axes: "matplotlib.axes.Axes", size: float | int) -> str:
-    """Lines that are too long for the figure even so, broken between words."""
+    """The title with lines that are still too long for the figure broken between words."""
     width = max(10, int(_letters(axes, size)))
     return "\n".join(textwrap.fill(line, width, break_long_words=False) for line in title.split("\n"))
 
 
 def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
-    """How many letters of this size go into a line of the figure, from the axes' left edge on."""
+    """Number of letters of this size that fit on a line of the figure, from the left edge of the axes."""
     figure: Any = axes.get_figure()
     return (float(figure.get_size_inches()[0]) - 0.9) / (0.09 * size / TITLE)
 
@@ -89,7 +89,7 @@ def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
 def legend(
     figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ax: Any, loc: Any, **style: Any
 ) -> None:
-    """Beside the axes, or within them where they are part of a user's figure."""
+    """Draw the legend beside the axes, or inside them if they are part of a user's figure."""
     if ax is None:
         figure.legend(loc=loc, frameon=False, **style)
     else:
@@ -97,8 +97,8 @@ def legend(
 
 
 def same_length(**columns: object) -> int:
-    """Common length of sized columns; BkdinterpError when they differ or are empty."""
+    """Common length of the columns; raises BkdinterpError if lengths differ or are 0."""
     lengths = {name: len(column) for name, column in columns.items() if column is not None}  # type: ignore[arg-type]
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise BkdinterpError(f"A plot needs columns of one length of at least 1; got {lengths}.")
+        raise BkdinterpError(f"A plot needs columns of equal length, at least 1; got {lengths}.")
     return next(iter(lengths.values()))

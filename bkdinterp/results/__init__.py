@@ -1,4 +1,4 @@
-"""Results: what methods return, with its origin (Fingerprint), saved without pickles; Store, a folder of finished work."""
+"""Results of methods with their origin (Fingerprint), saved without pickles; and Store, a folder of finished work."""
 
 from bkdinterp.results._caption import caption as caption
 from bkdinterp.results._caption import model_words as model_words

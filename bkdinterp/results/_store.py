@@ -1,9 +1,9 @@
-"""Store: finished pieces of work in a folder, one file each, so that a killed run goes on where it stopped. No forwards.
+"""Store: finished pieces of work in a folder, one file each, so that a killed run can resume. No forwards.
 
-A piece is a name, a key (everything that decides its value: weights, prompts, plan, seeds, code of scores) and a value.
-Its file says all three and a hash over them, so that a flipped bit, a cut file or two files with their names swapped
-are noticed and the piece is computed again. The package's version is part of every key: another version may compute
-otherwise.
+A piece has a name, a key (everything that decides its value: weights, prompts, plan, seeds, code of scores) and a value.
+Its file holds all three and a hash of them. So a flipped bit, a truncated file or two files with swapped names are
+noticed, and the piece is computed again. The package's version is part of every key, because another version may compute
+a different value.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[\w.=+@-]+(/[\w.=+@-]+)*")
 
 @dataclass(frozen=True)
 class Item:
-    """A finished piece: its value, and notes that do not decide it (how long it took)."""
+    """A finished piece: its value, and notes that are not part of its key (how long it took)."""
 
     value: Any
     notes: dict[str, Any] = field(default_factory=dict)
@@ -44,16 +44,16 @@ class Item:
 class Store:
     """A folder of finished pieces; several processes may share it.
 
-    ``Store(folder).get("layer-3", key, compute)`` reads the piece if it was finished before, else computes and writes it.
+    ``Store(folder).get("layer-3", key, compute)`` reads the piece if it is finished, else computes and writes it.
 
     Args:
-        folder: made when something is written; ``~`` is expanded.
-        as_json: keep pieces as JSON files, to be read and compared by people; their values are JSON then, without NaN.
-            Otherwise values may hold tensors and whatever a saved result may.
-        versioned: make this package's version a part of every key.
+        folder: created when something is written; ``~`` is expanded.
+        as_json: keep pieces as JSON files that people can read and compare; values must then be JSON, without NaN.
+            Otherwise values may hold tensors and anything else that a saved result may hold.
+        versioned: make this package's version part of every key.
 
     Raises:
-        ArtefactError: ``folder`` is a file, or a folder with content of another kind.
+        ArtefactError: ``folder`` is a file, or a folder with other content.
     """
 
     folder: str | Path
@@ -65,34 +65,34 @@ class Store:
 
     @cached_property
     def root(self) -> Path:
-        """The folder as a path, home expanded."""
+        """The folder as a path, with ``~`` expanded."""
         return as_path(self.folder, "folder", error=ArtefactError)
 
     def get(self, name: str, key: Any, compute: Callable[[], Any]) -> Any:
-        """The piece's value: read if it is finished, else ``compute()``, written.
+        """The piece's value: read if it is finished, else computed by ``compute()`` and written.
 
         Args:
-            name: e.g. ``"scores/layer-3"``; slashes make folders.
+            name: e.g. ``"scores/layer-3"``; slashes separate folders.
             key: everything that decides the value; JSON values, tensors, functions, or objects with a fingerprint.
             compute: called without arguments.
 
         Raises:
-            ArtefactError: a name that is no file name, a value that cannot be saved, or a folder that cannot be written.
+            ArtefactError: the name is not a valid file name, the value cannot be saved, or the folder is not writable.
         """
         found = self.read(name, key)
         if found is not None:
             return found.value
-        # Before the work: a folder that cannot be used would lose it.
+        # Checked before the work, which would be lost in a folder that cannot be used.
         self.claim()
         return self.put(name, key, compute()).value
 
     def read(self, name: str, key: Any) -> Item | None:
-        """The finished piece, or None: it is not there, it is damaged, or the file is another piece's."""
+        """The finished piece, or None if it is missing or damaged, or the file belongs to another piece."""
         known = self._known_key(key)
         return self._read_file(self._place(name, known), name, known)
 
     def put(self, name: str, key: Any, value: Any, notes: Mapping[str, Any] | None = None) -> Item:
-        """Write a piece, as a whole or not at all; what comes back is what `read` will give.
+        """Write a piece atomically; returns what `read` will return.
 
         Raises:
             ArtefactError: as `get`.
@@ -102,12 +102,12 @@ class Store:
         path = self._place(name, known)
         if self.as_json:
             try:
-                # As it will be read: tuples are lists from now on, keys are strings.
+                # As it will be read: tuples become lists, and keys become strings.
                 value = json.loads(json.dumps(value, allow_nan=False))
                 document = {"format": FORMAT, "name": name, "key": known, "value": value} | dict(notes or {})
                 text = json.dumps(document | {"sha256": _json_hash(name, known, value)}, allow_nan=False)
             except (TypeError, ValueError, RecursionError) as error:
-                raise ArtefactError(f"{name} gave a value that is no JSON: {error}.") from error
+                raise ArtefactError(f"{name} gave a value that is not JSON: {error}.") from error
             write_text(path, text + "\n")
             return Item(value, dict(notes or {}))
         tensors: dict[str, Tensor] = {}
@@ -129,22 +129,22 @@ class Store:
         return self.read(name, key) is not None
 
     def path(self, name: str, key: Any) -> Path:
-        """Where the piece lies, finished or not."""
+        """Path of the piece's file, finished or not."""
         return self._place(name, self._known_key(key))
 
     def _place(self, name: str, known: Any) -> Path:
         if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
             raise ArtefactError(
-                f"{shown(name)} cannot name a piece of work: use letters, digits and any of . _ = + @ -, and slashes between."
+                f"{shown(name)} cannot name a piece of work: use letters, digits and . _ = + @ -, with slashes between folders."
             )
         digits = hashlib.sha256(_canonical([name, known]).encode()).hexdigest()[:12]
         return self.root / f"{name}-{digits}{self._suffix}"
 
     def claim(self) -> None:
-        """Make the folder and mark it as a store, once. Folders of JSON pieces need no mark: people look into them.
+        """Create the folder and mark it as a store, once. Folders of JSON pieces get no mark, because people read them.
 
         Raises:
-            ArtefactError: it is a file, cannot be made, or has content of another kind.
+            ArtefactError: the folder is a file, cannot be created, or has other content.
         """
         if not self.as_json:
             _ = self._marked
@@ -155,7 +155,7 @@ class Store:
         with disk(self.root, "choose a folder that can be made and written to"):
             if self.root.exists() and not self.root.is_dir():
                 raise ArtefactError(
-                    f"{self.root} is a file; folder= names a folder, which is made if need be."
+                    f"{self.root} is a file; folder= must be a folder, which is created if needed."
                 )
             if mark.exists():
                 tidy(self.root)
@@ -169,7 +169,7 @@ class Store:
         strangers = sorted(p.name for p in self.root.iterdir() if not temporary(p) and p.name != MARK)
         if strangers:
             old = (
-                " It is of an earlier bkdinterp, whose work cannot be taken up."
+                " It is from an earlier bkdinterp, whose work cannot be resumed."
                 if "plan.json" in strangers
                 else ""
             )
@@ -182,7 +182,7 @@ class Store:
         return ".json" if self.as_json else ".safetensors"
 
     def _known_key(self, key: Any) -> Any:
-        """The key as JSON: as it is where it is JSON to be read by people, else its digest."""
+        """The key as JSON: the key itself in folders of JSON pieces, else its digest."""
         if self.as_json:
             return json.loads(json.dumps(dict(key) if isinstance(key, Mapping) else key, default=digest_of))
         version = versions()["bkdinterp"] if self.versioned else None
@@ -200,14 +200,14 @@ class Store:
                 return None
             return Item(decode(document["value"], tensors), document["notes"])
         except (OSError, ArtefactError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            # Absent, or damaged on disk: computing it again is all that is needed.
+            # Missing or damaged on disk: it is computed again.
             return None
 
 
 def _read_json(path: Path, name: str, known: Any) -> Item | None:
     notes = read_json(path)
     form, value = notes.pop("format"), notes.pop("value")
-    # Pieces that were shipped before there were hashes say "settings".
+    # Pieces shipped before hashes were introduced have "settings".
     early = form == EARLY_FORMAT
     key, sha256 = notes.pop("settings" if early else "key"), notes.pop("sha256", None)
     if (

@@ -208,7 +208,7 @@ def test_without_a_pad_token_texts_go_one_by_one():
 def test_a_language_model_is_no_text_classifier(tmp_path):
     tiny_llama().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ArtefactError, match="no text classifier"):
+    with pytest.raises(ArtefactError, match="not a text classifier"):
         TextClassifier.load(tmp_path)
 
 

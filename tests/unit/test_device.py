@@ -60,5 +60,5 @@ def test_the_command_line_says_it_in_one_line():
     command = [sys.executable, "-m", "bkdinterp", "doctor", "/no/such/folder", "--device", "gpu"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 1
-    assert "--device='gpu' is no device" in " ".join((ran.stdout + ran.stderr).split())
+    assert "--device='gpu' is not a device" in " ".join((ran.stdout + ran.stderr).split())
     assert "Traceback" not in ran.stdout + ran.stderr

@@ -29,7 +29,7 @@ def test_a_failed_computation_leaves_nothing(tmp_path):
     store = UnitStore(tmp_path)
     with pytest.raises(ZeroDivisionError):
         store.unit("a", {}, lambda: 1 / 0)
-    with pytest.raises(ArtefactError, match="no JSON"):
+    with pytest.raises(ArtefactError, match="not JSON"):
         store.unit("a", {}, lambda: float("nan"))
     assert not store.has("a", {})
     assert not list(tmp_path.rglob("*"))

@@ -79,7 +79,7 @@ def test_curves_draw_lines_bands_and_the_null():
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["20 random sets", "top", "random"]
     bottom, top = axes.get_ylim()
     assert bottom < 0 < 1 < top
-    with pytest.raises(BkdinterpError, match="one length"):
+    with pytest.raises(BkdinterpError, match="equal length"):
         curves([0, 1], {"top": ([1.0], [1.0], [1.0])}, xlabel="x", ylabel="y")
 
 
@@ -108,7 +108,7 @@ def test_bar_intervals_show_estimates_and_ends():
     assert [bar.get_width() for bar in axes.patches] == [0.5, 0.9]
     segments = axes.containers[-1].errorbar.lines[2][0].get_segments()
     np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7], [0.9, 0.9]])
-    with pytest.raises(BkdinterpError, match="one length"):
+    with pytest.raises(BkdinterpError, match="equal length"):
         bar_intervals(["a"], [0.5, 0.9], [0.4, 0.9], [0.7, 0.9], xlabel="rate")
 
 
