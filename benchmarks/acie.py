@@ -95,8 +95,8 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         base = score(plain(problem), problem.batch)
         for way in ways.values():  # warm
             way(heads[:1])
-        attribution = bk.Attribution(model, budget=args.budget)
-        attribution.heads(problem.pairs, layers=[n_layers - 1])
+        attribution = bk.Attribution(model)
+        attribution.heads(problem.pairs, layers=[n_layers - 1], budget=args.budget)
         seconds: dict[str, list[float]] = {name: [] for name in (*ways, "engine")}
         inside: list[float] = []
         found: dict[str, dict[tuple[int, int], torch.Tensor]] = {}
@@ -108,7 +108,7 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
                 seconds[name].append((time.perf_counter() - start) * n_layers * n_heads / len(heads))
             with _module_seconds(model) as spent:
                 start = time.perf_counter()
-                scores = attribution.heads(problem.pairs)
+                scores = attribution.heads(problem.pairs, budget=args.budget)
                 seconds["engine"].append(time.perf_counter() - start)
             inside.append(sum(spent))
     assert scores is not None
