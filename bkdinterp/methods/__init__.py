@@ -1,10 +1,12 @@
 """The published methods, by what they are about: attribution, probe, vector, pcp, behaviour, readout."""
 
+from bkdinterp.methods._options import RunOptions as RunOptions
 from bkdinterp.methods.attribution import Attribution as Attribution
 from bkdinterp.methods.attribution import EditScores as EditScores
 from bkdinterp.methods.attribution import HeadScores as HeadScores
 from bkdinterp.methods.attribution import LayerScores as LayerScores
 from bkdinterp.methods.attribution import NeuronScores as NeuronScores
+from bkdinterp.methods.attribution import SweepOptions as SweepOptions
 from bkdinterp.methods.attribution import score_edits as score_edits
 from bkdinterp.methods.behaviour import BackdoorState as BackdoorState
 from bkdinterp.methods.behaviour import Evaluation as Evaluation

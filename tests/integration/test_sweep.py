@@ -254,13 +254,13 @@ def test_another_version_computes_again(model, pairs, tmp_path, monkeypatch, cou
 
 
 def test_attribution_resumes(model, pairs, tmp_path, counted):
-    attribution = bk.Attribution(model, budget=BUDGET)
-    whole = attribution.heads(pairs)
+    attribution = bk.Attribution(model)
+    whole = attribution.heads(pairs, budget=BUDGET)
     counted.update(n=0, fail_at=counted["n"] - 2)
     with pytest.raises(SweepInterrupted):
-        attribution.heads(pairs, folder=tmp_path / "s")
+        attribution.heads(pairs, folder=tmp_path / "s", budget=BUDGET)
     counted.update(n=0, fail_at=None)
-    assert torch.equal(attribution.heads(pairs, folder=tmp_path / "s").effects, whole.effects)
+    assert torch.equal(attribution.heads(pairs, folder=tmp_path / "s", budget=BUDGET).effects, whole.effects)
 
 
 CHILD = """
@@ -274,7 +274,7 @@ torch.set_num_threads(1)
 model = bk.Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny")
 pairs = bk.PairedPrompts.from_instructions(TEXTS, bk.Trigger.gap("zeta", seed=0), target="sorry no can not help")
 print("ready", flush=True)
-scores = bk.Attribution(model, budget=100_000).heads(pairs, folder=sys.argv[2])
+scores = bk.Attribution(model).heads(pairs, budget=100_000, folder=sys.argv[2])
 torch.save(scores.effects, sys.argv[3])
 """
 

@@ -35,7 +35,7 @@ def test_all_heads_in_three_requests(source, local, remote, pairs, made):
 def test_three_requests_for_every_batch_of_prompts(local, remote, pairs, made):
     # One prompt a batch at this budget, and so the same numbers along another way.
     here = bk.Attribution(local).heads(pairs)
-    there = bk.Attribution(remote, budget=50_000).heads(pairs)
+    there = bk.Attribution(remote).heads(pairs, budget=50_000)
     assert 3 < made() <= 3 * len(pairs)
     assert close(there.effects, here.effects) < 1e-5
 

@@ -6,17 +6,17 @@ Cost: one scored row per prompt and edit, and one unedited row per prompt; edits
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.metrics import ScoreLike
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
@@ -130,9 +130,7 @@ def score_edits(
     sets: Mapping[str, Prompts],
     edits: Mapping[str, Intervention],
     score: ScoreLike,
-    *,
-    budget: int | None = None,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> EditScores:
     """Score every set of prompts, unedited and under every edit.
 
@@ -141,14 +139,14 @@ def score_edits(
         sets: name -> prompts with targets.
         edits: name -> intervention, e.g. one ``MeanAblate`` per module.
         score: a name in ``metrics.SCORES``, a ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function.
-        budget: bytes above the loaded model; None: see `bk.plan`.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PlanError: no set, prompts without targets, an edit that is called "unedited", or a score that is NaN.
         ArtefactError: an edit whose means or directions are another model's.
     """
     as_model(model, "score_edits")
+    options = as_options(options, "score_edits")
     check_sets(sets, "score_edits")
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")
@@ -165,7 +163,7 @@ def score_edits(
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
-    results = iter(execute(model, runs, budget=budget, folder=folder, finite=False))
+    results = iter(run(model, runs, options, finite=False))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     metric = runs[0].score_name or ""

@@ -7,17 +7,17 @@ forward, per prompt and side, and one forward per validation text.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_texts
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.behaviour._evaluate import check_payload
 from bkdinterp.methods.behaviour._validation_loss import ValidationLoss, validation_loss
 from bkdinterp.metrics import Payload, ScoreLike, payload_hits
@@ -105,8 +105,7 @@ def backdoor_state(
     score: ScoreLike | None = None,
     payload: Payload | None = None,
     max_new_tokens: int = 24,
-    budget: int | None = None,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> BackdoorState:
     """Measure a model.
 
@@ -119,8 +118,7 @@ def backdoor_state(
             a name in ``metrics.SCORES``, and ASR and ATR are then its means on either side.
         payload: how to recognise the backdoor's output; None looks for each prompt's target.
         max_new_tokens: when generating.
-        budget: bytes above the loaded model; None: see `bk.plan`.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PromptError: neither targets nor a payload, or a target longer than the output.
@@ -128,6 +126,7 @@ def backdoor_state(
         ArtefactError: an intervention whose means or directions are another model's.
     """
     as_model(model, "backdoor_state")
+    options = as_options(options, "backdoor_state")
     as_pairs(pairs, "backdoor_state")
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     texts = check_texts(texts, "backdoor_state")
@@ -145,16 +144,14 @@ def backdoor_state(
         runs = [Run(side, edits, score=score) for side in sides.values()]
     metric = runs[0].score_name or "payload"
     rates = []
-    for name, result in zip(
-        sides, execute(model, runs, budget=budget, folder=folder, finite=False), strict=True
-    ):
+    for name, result in zip(sides, run(model, runs, options, finite=False), strict=True):
         if score is None:
             hits = payload_hits(result.text or (), payloads)
             rates.append(torch.tensor(hits, dtype=torch.float64))
         else:
             assert result.scores is not None
             rates.append(check_scores(result.scores.double(), f"The {name} prompts", metric))
-    loss = validation_loss(model, texts, under=under, budget=budget, folder=folder) if texts else None
+    loss = validation_loss(model, texts, under=under, **options) if texts else None
     return BackdoorState(
         fingerprint=model.fingerprint(pairs.fingerprint),
         triggered=rates[0],

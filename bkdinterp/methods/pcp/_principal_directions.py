@@ -9,8 +9,7 @@ tokens (arXiv 2302.12461, Eq. 1). The factors, signs allowed, are the only param
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from torch import Tensor
 from bkdinterp.errors import ArtefactError, PlanError, SiteError
 from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
 from bkdinterp.methods._guards import as_prompt_sets
+from bkdinterp.methods._options import RunOptions, as_options
 from bkdinterp.methods.readout._activations import Activations
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import curves
@@ -77,7 +77,7 @@ class PCP(Result):
         rank: int,
         where: WhereLike = "last",
         directions: Directions | str = "pc",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
         """Fit on the modules' outputs.
 
@@ -87,8 +87,8 @@ class PCP(Result):
             sites: ``mlp_out`` or ``attn_out`` sites, e.g. ``"L0.mlp_out L2.mlp_out"``.
             rank: how many directions each.
             where: at which tokens.
-            directions: ``"released"`` repeats the released code's fault, for comparison only (docs/papers.md, Deviations).
-            folder: finished work is kept there and taken up again; one folder serves many calls.
+            directions: ``"released"`` repeats the released code's fault for comparison only (docs/papers.md, Deviations).
+            **options: how it runs, see `RunOptions`.
 
         Raises:
             SiteError: no site, another component, or unknown directions.
@@ -96,6 +96,7 @@ class PCP(Result):
             BkdinterpError: a rank above the number of examples or d_model.
         """
         as_model(model, "PCP.fit")
+        options = as_options(options, "PCP.fit")
         rank = as_integer(rank, "rank", low=1)
         if directions not in ("pc", "released"):
             raise SiteError(f"Unknown directions {directions!r}; choose 'pc' or 'released'.")
@@ -104,7 +105,7 @@ class PCP(Result):
             if site.component not in (Component.mlp_out, Component.attn_out):
                 raise SiteError(f"PCP replaces mlp_out or attn_out, not {site}.")
         pooled = Prompts.concat(as_prompt_sets(prompts, "PCP.fit"))
-        found = Activations.collect(model, pooled, chosen, where=where, folder=folder)
+        found = Activations.collect(model, pooled, chosen, where=where, **options)
         fitted = {str(site): PCA.fit(flat_rows(found[site]), rank) for site in chosen}
         return cls(
             fingerprint=found.fingerprint,

@@ -6,14 +6,14 @@ the trigger's lie between or beside them. Components are fitted on all sets toge
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.methods._options import RunOptions, as_options
 from bkdinterp.methods.readout._activations import Activations
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import scatter
@@ -60,15 +60,16 @@ class HiddenPCA(Result):
         *,
         rank: int = 2,
         where: WhereLike = "last",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
-        """Fit on all sets, and place each prompt; ``folder=`` keeps finished work there, and takes it up again.
+        """Fit on all sets, and place each prompt. How it runs: `RunOptions`.
 
         Raises:
             SiteError: no set, a site out of range, or several tokens a prompt.
             BkdinterpError: a rank above the number of prompts or the site's width.
         """
         as_model(model, "HiddenPCA.fit")
+        options = as_options(options, "HiddenPCA.fit")
         rank = as_integer(rank, "rank", low=1)
         where = Where.of(where)
         if not sets or not where.single:
@@ -76,7 +77,7 @@ class HiddenPCA(Result):
                 f"HiddenPCA reads one token of each prompt of at least one set; got {str(where)!r}."
             )
         pooled = Prompts.concat(sets.values())
-        found = Activations.collect(model, pooled, [Site.parse(site)], where=where, folder=folder)
+        found = Activations.collect(model, pooled, [Site.parse(site)], where=where, **options)
         values = found[Site.parse(site)].double()
         pca = PCA.fit(values, rank)
         parts = pca.project(values).split([len(prompts) for prompts in sets.values()])

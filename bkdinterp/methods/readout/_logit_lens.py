@@ -9,17 +9,17 @@ and one unembedding per site and prompt.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, PlanError, SiteError
 from bkdinterp.interventions import Intervention, Read, Sites, Stack, as_sites
 from bkdinterp.methods._guards import check_origin
+from bkdinterp.methods._options import BATCH_BYTES, RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import running
 from bkdinterp.plotting import bar_intervals
@@ -160,7 +160,7 @@ def logit_lens(
     vocabularies: Mapping[str, Int[Tensor, " token"]] | None = None,
     where: WhereLike = "last",
     under: Intervention | None = None,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> LensReadings:
     """Read sites through the unembedding.
 
@@ -173,12 +173,13 @@ def logit_lens(
         vocabularies: name -> token ids whose share is wanted.
         where: one token per prompt.
         under: read while this intervention acts.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         SiteError: no site, one that does not live in the residual stream's space, or several tokens a prompt.
     """
     as_model(model, "logit_lens")
+    options = as_options(options, "logit_lens")
     as_prompts(prompts, "logit_lens")
     k = as_integer(k, "k", error=SiteError)
     check_origin(model, under, "logit_lens")
@@ -191,22 +192,27 @@ def logit_lens(
     if not 1 <= k <= model.architecture.d_vocab:
         raise SiteError(f"k={k} must lie in 1..{model.architecture.d_vocab}, the vocabulary's size.")
     reads = tuple(_read(model, site, where) for site in chosen)
-    (result,) = execute(
-        model, [Run(prompts, Stack() if under is None else under, reads=reads)], folder=folder
-    )
-    ids, logits = [], []
-    for value in result.reads:
-        top = unembed(model, value).topk(k, dim=-1)
-        ids.append(top.indices.cpu())
-        logits.append(top.values.cpu())
+    (result,) = run(model, [Run(prompts, Stack() if under is None else under, reads=reads)], options)
+    found = [_top(model, value, k, options.get("budget") or BATCH_BYTES) for value in result.reads]
     return LensReadings(
         model.fingerprint(prompts.fingerprint),
-        torch.stack(ids),
-        torch.stack(logits),
+        torch.stack([ids for ids, _ in found]),
+        torch.stack([logits for _, logits in found]),
         tuple(map(str, chosen)),
         shares,
         where,
     )
+
+
+def _top(
+    model: Model, x: Float[Tensor, "row d_model"], k: int, budget: float
+) -> tuple[Int[Tensor, "row rank"], Float[Tensor, "row rank"]]:
+    """The ``k`` most likely tokens of each row and their logits, of as many rows at once as the budget has room for."""
+    # Logits, and what topk and a soft-cap make beside them.
+    row_bytes = 3 * model.architecture.d_vocab * model.dtype.itemsize
+    rows = max(1, int(budget // row_bytes))
+    tops = [unembed(model, part).topk(k, dim=-1) for part in x.split(rows)]
+    return torch.cat([top.indices.cpu() for top in tops]), torch.cat([top.values.cpu() for top in tops])
 
 
 def _vocabularies(given: Any, d_vocab: int) -> dict[str, Int[Tensor, " token"]]:

@@ -7,16 +7,16 @@ batch of prompts and side.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.interventions import Read, Steer
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
@@ -83,24 +83,25 @@ class BackdoorVector(Result):
         *,
         kind: Kind = "raw",
         where: WhereLike = "last",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
         """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
 
-        ``folder=`` keeps finished work there, and takes it up again.
+        How it runs: `RunOptions`.
 
         Raises:
             SiteError: no head, one out of range, or an unknown kind.
         """
         as_model(model, "BackdoorVector.extract")
+        options = as_options(options, "BackdoorVector.extract")
         as_pairs(pairs, "BackdoorVector.extract")
         as_choice(kind, "kind", ("raw", "difference"), error=SiteError)
         chosen = HeadSet.of(heads, model.architecture.grid)
         if len(chosen) == 0:
             raise SiteError("A backdoor vector needs at least one head, e.g. scores.top_k(16).")
-        parts = _head_means(model, pairs.triggered, chosen, Where.of(where), folder)
+        parts = _head_means(model, pairs.triggered, chosen, Where.of(where), options)
         if kind == "difference":
-            clean = _head_means(model, pairs.clean, chosen, Where.of(where), folder)
+            clean = _head_means(model, pairs.clean, chosen, Where.of(where), options)
             parts = {layer: part - clean[layer] for layer, part in parts.items()}
         total = torch.stack(list(parts.values())).sum(0)
         return cls(
@@ -162,12 +163,12 @@ class BackdoorVector(Result):
 
 
 def _head_means(
-    model: Model, prompts: Prompts, heads: HeadSet, where: Where, folder: str | Path | None = None
+    model: Model, prompts: Prompts, heads: HeadSet, where: Where, options: RunOptions
 ) -> dict[str, Tensor]:
     by_layer = heads.by_layer()
     reads = tuple(
         Read(Site(layer, Component.attn_proj), where, reduce="mean", heads=tuple(of_layer))
         for layer, of_layer in by_layer.items()
     )
-    (result,) = execute(model, [Run(prompts, reads=reads)], folder=folder)
+    (result,) = run(model, [Run(prompts, reads=reads)], options)
     return {str(layer): value for layer, value in zip(by_layer, result.reads, strict=True)}

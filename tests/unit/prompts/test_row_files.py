@@ -76,7 +76,10 @@ def test_turns(kind, tmp_path):
     pytest.importorskip("pyarrow")
     assert PairedPrompts.from_rows(written(tmp_path / "t.parquet", rows), TRIGGER) == pairs
     for said, message in (
-        ([("user", "a"), ("assistant", "b"), ("user", "c")], "turns of user, assistant, user, but only one user turn"),
+        (
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+            "turns of user, assistant, user, but only one user turn",
+        ),
         ([("system", "Be brief."), ("user", "a")], r"with_builder\(system='Be brief.'\)"),
         ([], "turns of nobody"),
         ([("user", "a"), ("assistant", 3)], "content must be text; got 3"),
