@@ -123,7 +123,7 @@ def layer_bars(
     from matplotlib.ticker import MaxNLocator
 
     n = same_length(layers=layers, estimates=estimates, lows=lows, highs=highs)
-    figure, axes = new_figure(max(4.6, min(11.0, 1.6 + 0.2 * n)), 3.6, ax)
+    figure, axes = new_figure(max(4.6, min(11.0, 1.6 + 0.2 * n)), 4.2, ax)
     axes.grid(axis="y", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     x, estimate = np.asarray(layers), drawable(estimates)

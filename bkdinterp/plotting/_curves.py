@@ -1,5 +1,6 @@
 """Estimates along a numeric axis (layer, number of heads, coefficient) with intervals and a null band."""
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def curves(
         null: (low, high) of the null's values, drawn as a horizontal band.
         null_label: what the band is, e.g. ``"20 random head sets"``.
         null_colour: its colour, e.g. where other nulls are grey.
-        faint: labels of the series that are nulls: grey and dashed.
+        faint: labels of the series that are nulls: grey, dashed or dotted.
         ylim: limits of the y axis; ``(0, 1)`` for rates.
         key: draw the legend where there is more than one thing to tell apart.
         ax: matplotlib axes to draw into; None makes a figure.
@@ -76,7 +77,7 @@ def curves(
     axes.set_axisbelow(True)
     if null is not None:
         axes.axhspan(null[0], null[1], color=null_colour, alpha=0.22, linewidth=0, label=null_label, zorder=1)
-    styles = iter(zip(PALETTE, MARKERS, strict=True))
+    styles, dashes = iter(zip(PALETTE, MARKERS, strict=True)), itertools.cycle(("--", ":"))
     for label, (estimate, low, high) in series.items():
         grey = label in faint
         colour, marker = (GREY, None) if grey else next(styles)
@@ -98,7 +99,7 @@ def curves(
             marker=marker if len(x) <= MOST_MARKERS else None,
             markersize=4.5,
             linewidth=1.4 if grey else 1.8,
-            linestyle="--" if grey else "-",
+            linestyle=next(dashes) if grey else "-",
             label=label,
             zorder=2.5 if grey else 3,
         )

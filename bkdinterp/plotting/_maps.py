@@ -95,7 +95,7 @@ def outline(
         (column - 0.5 + inset, row - 0.5 + inset), side, side, fill=False, edgecolor=colour, linewidth=1.5
     )
     box.set(linestyle=":" if dotted else "-", zorder=3)
-    box.set_path_effects([withStroke(linewidth=2.8, foreground="white"), Normal()])
+    box.set_path_effects([withStroke(linewidth=2.4, foreground="white"), Normal()])
     axes.add_patch(box)
 
 
@@ -159,8 +159,10 @@ def map_key(
     if not handles:
         return
     if ax is None:
+        letters = max(len(handle.get_label()) for handle in handles) + 7
+        columns = max(1, min(len(handles), int(11 * figure.get_size_inches()[0] / letters)))
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=TICK
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=TICK
         )
     else:
         axes.legend(

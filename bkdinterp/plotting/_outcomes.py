@@ -7,7 +7,7 @@ import numpy as np
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting._bars import whiskers
-from bkdinterp.plotting._style import NOTE, PALETTE, TICK, dress, legend, new_figure
+from bkdinterp.plotting._style import NOTE, PALETTE, TICK, dress, group_names, legend, new_figure
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ def grouped_bars(
             left=left[there],
             height=0.74,
             color=colours[outcome],
-            label=outcome.replace("_", " "),
         )
         for i in np.flatnonzero(share >= 7):
             dark = outcome in ("payload", "answered") or outcome not in _COLOURS
@@ -83,19 +82,21 @@ def grouped_bars(
     for i, row in enumerate(rows):
         if intervals and row in intervals:
             found = [100 * np.array([getattr(intervals[row], k)]) for k in ("estimate", "low", "high")]
-            whiskers(axes, y[i : i + 1], *found, along="x", cap=2.5)
+            # Below the middle, where the numbers stand.
+            whiskers(axes, y[i : i + 1] + 0.26, *found, along="x", cap=2.0)
     axes.set_xlim(*(xlim or (0, 100)))
     axes.set_yticks(y, [f"{name}  (n={n})" for name, n in zip(names, totals, strict=True)])
     axes.set_ylim(y[-1] + 0.6, -0.6 - _GAP * (0 in groups))
-    for i, name in groups.items():
-        axes.annotate(
-            name, (0, y[i] - 0.42), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
-            va="bottom", ha="left", fontsize=TICK, weight="bold",
-        )  # fmt: skip
+    group_names(axes, {float(y[i]) - 0.42: name for i, name in groups.items()})
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    legend(figure, axes, ax, "outside lower center", ncols=min(4, len(outcomes)), fontsize=TICK)
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colours[o], label=o.replace("_", " ")) for o in outcomes]
+    legend(
+        figure, axes, ax, "outside lower center", handles=handles, ncols=min(4, len(outcomes)), fontsize=TICK
+    )
     return figure
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import TICK, head_panels, new_panels
+from bkdinterp.plotting._style import LABEL, TICK, head_panels, new_panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -46,6 +46,11 @@ def panels(
             axes.set_ylabel("")
         if not across and axes is not drawn[-1]:
             axes.set_xlabel("")
+    if not across and ax is None:
+        # Low panels have no room for a label each.
+        figure.supylabel(drawn[0].get_ylabel(), fontsize=LABEL)
+        for axes in drawn:
+            axes.set_ylabel("")
     get, put = f"get_{share}lim", f"set_{share}lim"
     found = [getattr(axes, get)() for axes in drawn]
     falling = found[0][0] > found[0][1]

@@ -7,16 +7,25 @@ import numpy as np
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting._bars import whiskers
-from bkdinterp.plotting._style import LABEL, LIGHT, NOTE, TICK, dress, head_panels, legend, new_panels
+from bkdinterp.plotting._style import (
+    LABEL,
+    LIGHT,
+    NOTE,
+    PROMPTS,
+    TICK,
+    dress,
+    group_names,
+    head_panels,
+    legend,
+    new_panels,
+)
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Fixed, so that a kind of prompt has one colour in every figure.
-_COLOURS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
 _OTHERS = ("#009E73", "#000000", "#8c8c8c")
-_BAR, _GAP = 1.0, 0.9
+_BAR, _GAP = 1.0, 1.1
 
 
 def rate_panels(
@@ -47,11 +56,11 @@ def rate_panels(
     if not kinds or not all(panels.values()):
         raise BkdinterpError("rate_panels() needs at least one model with one condition and one rate.")
     spare = iter(_OTHERS)
-    colours = {k: _COLOURS.get(k) or next(spare, None) for k in kinds}
+    colours = {k: PROMPTS.get(k) or next(spare, None) for k in kinds}
     if None in colours.values():
         raise BkdinterpError(f"rate_panels() draws up to six kinds of prompts; got {', '.join(kinds)}.")
     sizes = [sum(len(bars) * _BAR + _GAP for bars in groups.values()) for groups in panels.values()]
-    figure, all_axes = new_panels(7.6, 1.5 + 0.5 * len(panels) + 0.235 * sum(sizes), sizes, ax)
+    figure, all_axes = new_panels(7.0, 1.5 + 0.5 * len(panels) + 0.235 * sum(sizes), sizes, ax)
     for axes, (name, groups) in zip(all_axes, panels.items(), strict=True):
         _panel(axes, name, groups, colours, singles or {})
         axes.set_xlim(*(xlim or (0, 110)))
@@ -68,10 +77,13 @@ def _panel(
     colours: Mapping[str, str | None],
     singles: Mapping[tuple[str, str, str], Sequence[float]],
 ) -> None:
-    y, ticks = 0.0, []
+    y = _GAP
+    ticks: dict[float, str] = {}
+    names: dict[float, str] = {}
     for condition, bars in groups.items():
-        ticks.append(y + (len(bars) - 1) * _BAR / 2)
+        names[y - 0.46] = condition
         for kind, rate in bars.items():
+            ticks[y] = kind
             estimate, low, high = (100 * v for v in (rate.estimate, rate.low, rate.high))
             axes.barh(y, estimate, height=0.86, color=colours[kind])
             one = [np.array([v]) for v in (y, estimate, low, high)]
@@ -85,8 +97,9 @@ def _panel(
             axes.text(end, y, f"{estimate:.0f}", va="center", ha="left", fontsize=NOTE)
             y += _BAR
         y += _GAP
-    axes.set_yticks(ticks, list(groups))
-    axes.set_ylim(y - _GAP - 0.35, -0.65)
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.set_ylim(y - _GAP - 0.35, -0.2)
+    group_names(axes, names)
     axes.set_xticks(range(0, 101, 20))
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)

@@ -8,7 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import LABEL, LIGHT, MARKERS, NOTE, PALETTE, dress, legend, new_figure, reach
+from bkdinterp.plotting._style import (
+    LABEL,
+    LIGHT,
+    MARKERS,
+    NOTE,
+    PALETTE,
+    PROMPTS,
+    dress,
+    legend,
+    new_figure,
+    reach,
+)
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -39,14 +50,16 @@ def scatter(
     if not 1 <= len(groups) <= 2 * len(PALETTE):
         raise BkdinterpError(f"scatter() draws 1 to {2 * len(PALETTE)} groups, got {len(groups)}; drop some.")
     span = reach(limit)
+    # The colours of kinds of prompts are theirs alone where one of them is drawn.
+    palette = [c for c in PALETTE if not set(groups) & set(PROMPTS) or c not in PROMPTS.values()]
     figure, axes = new_figure(6.6, 4.6, ax)
     axes.grid(color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     for i, (label, points) in enumerate(groups.items()):
         data = np.asarray(points, dtype=np.float64)
-        turn = i // len(PALETTE)
         # The second round of colours comes hollow.
-        colour = PALETTE[i % len(PALETTE)]
+        turn = i // len(palette)
+        colour = PROMPTS.get(label) or palette[i % len(palette)]
         axes.scatter(
             data[:, 0], data[:, 1], s=22, marker=MARKERS[(i + turn) % len(MARKERS)], alpha=0.75, label=label,
             facecolors=colour if turn == 0 else "none", edgecolors=colour, linewidths=0.9,

@@ -1,7 +1,7 @@
 """The shared look: figure creation, colours that survive colour blindness (Okabe-Ito), font sizes."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Fixed, so that a kind of prompt has one colour in every figure.
+PROMPTS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
 GREY = "#6b6b6b"
 LIGHT = "#d9d9d9"
 TITLE, LABEL, TICK, NOTE = 12, 11, 9.5, 9
@@ -121,9 +123,9 @@ def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str)
         axes.spines[side].set_color(GREY)
 
 
-def entitle(axes: "matplotlib.axes.Axes", title: str, largest: float | int = TITLE) -> None:
+def entitle(axes: "matplotlib.axes.Axes", title: str) -> None:
     """A title that ends within its panel: smaller letters first, then line breaks."""
-    size = _fitting(title, axes, largest)
+    size = _fitting(title, axes)
     axes.set_title(_wrapped(title, axes, size), fontsize=size, loc="left", pad=10)
 
 
@@ -136,17 +138,18 @@ def head_panels(
 ) -> None:
     """The figure's title above all panels, each panel's name over it; in a user's axes the first panel carries both."""
     for i, (panel, name) in enumerate(zip(axes, names, strict=True)):
-        entitle(panel, name if ax is None or i else f"{title}\n{name}", LABEL)
+        text = name if ax is None or i else f"{title}\n{name}"
+        panel.set_title(_wrapped(text, panel, TICK), fontsize=TICK, loc="left", pad=6)
     if ax is None:
         width = int((float(figure.get_size_inches()[0]) - 0.3) / 0.09)
         lines = [textwrap.fill(line, width, break_long_words=False) for line in title.split("\n")]
         figure.suptitle("\n".join(lines), fontsize=TITLE, x=0.01, ha="left")
 
 
-def _fitting(title: str, axes: "matplotlib.axes.Axes", largest: float | int) -> float:
+def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
     """A font size at which the longest line stays within the panel; not below 8."""
     longest = max(map(len, title.split("\n")))
-    return min(float(largest), max(8.0, TITLE * _letters(axes, TITLE) / max(1, longest)))
+    return min(float(TITLE), max(8.0, TITLE * _letters(axes, TITLE) / max(1, longest)))
 
 
 def _wrapped(title: str, axes: "matplotlib.axes.Axes", size: float | int) -> str:
@@ -161,6 +164,15 @@ def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
     # Before the layout is known: a single panel takes about .775 of the figure, and its title may go beyond it.
     share = min(1.0, axes.get_position().width / 0.77)
     return (share * float(figure.get_size_inches()[0]) - 0.9 * share) / (0.09 * size / TITLE)
+
+
+def group_names(axes: "matplotlib.axes.Axes", names: Mapping[float, str]) -> None:
+    """Names of groups of horizontal bars, each above its first bar: height of that bar's upper edge -> name."""
+    for y, name in names.items():
+        axes.annotate(
+            name, (0, y), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
+            va="bottom", ha="left", fontsize=TICK, weight="bold", annotation_clip=False,
+        )  # fmt: skip
 
 
 def legend(

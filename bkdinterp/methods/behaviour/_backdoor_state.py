@@ -235,6 +235,8 @@ def plot_states(
         xlabel=" / ".join("rate" if m == "payload" else f"mean {with_unit(m)}" for m in metrics)
         + ", 95 % intervals",
         title=title or text,
+        # A bar of length 0 would show nothing.
+        notes=[f"{i.estimate:.2f}" for i in intervals],
         xlim=ends(limit) or ((0, 1) if metrics == ["payload"] else None),
         ax=ax,
     )

@@ -28,7 +28,7 @@ def plot_rates(found: Evaluation, title: str | None, ax: Any, limit: Any) -> "ma
             groups[condition] = {s: found.rate(s, condition, model=who) for s in sides}
             nulls = found.controls_of(condition) if who == SUSPECT else ()
             if nulls:
-                label = f"{condition}:\n{controls_words(found, condition)}"
+                label = f"{condition}: {controls_words(found, condition)}"
                 groups[label] = {s: r for s in sides if (r := found.control_rate(s, condition)) is not None}
                 for s in sides:
                     singles[words, label, s] = [found.rate(s, c).estimate for c in nulls]
@@ -62,7 +62,7 @@ def plot_outcomes(found: Evaluation, title: str | None, ax: Any, limit: Any) -> 
 
 
 def controls_words(found: Evaluation, condition: str) -> str:
-    """How many controls an edit has, and of what kind: ``"3 controls (MeanAblate elsewhere), pooled"``."""
+    """How many controls an edit has, and of what kind: ``"3 controls (MeanAblate, other places), pooled"``."""
     names = found.controls_of(condition)
     own = found.edits[condition]
     kinds = dict.fromkeys(_kind(own, found.edits[c]) for c in names)
@@ -73,5 +73,5 @@ def _kind(edit: str, control: str) -> str:
     """What sets a control apart from its edit, as far as their words say."""
     name = control.partition("(")[0]
     if control == edit:
-        return f"{name} of other values there"
-    return f"{name} elsewhere" if name == edit.partition("(")[0] else name
+        return f"{name}, other values"
+    return f"{name}, other places" if name == edit.partition("(")[0] else name

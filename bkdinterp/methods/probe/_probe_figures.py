@@ -67,7 +67,7 @@ def _diagonal(scores: ProbeScores, ax: Any, limit: Any, **words: Any) -> "matplo
             "random directions": (middle, low, high),
             best: (scores.random_best, None, None),
         },  # type: ignore[arg-type]
-        faint=("random directions",),
+        faint=("random directions", best),
         xlabel="layer",
         ylabel="accuracy (bands: 95 %)",
         ylim=ends(limit) or (0.0, 1.0),

@@ -79,7 +79,9 @@ class _SiteTensors(Result):
             limit: (low, high), the ends of the value axis.
         """
         norms = [float(self._mean(v).norm()) for v in self.values.values()]
-        text = title or caption(f"{type(self).__name__} at {self.where}", self.fingerprint, f"n={self.n}")
+        text = title or caption(
+            f"{type(self).__name__}, tokens: {self.where}", self.fingerprint, f"n={self.n}"
+        )
         label = "norm of the mean activation"
         return bar_intervals(list(self.values), norms, xlabel=label, title=text, xlim=ends(limit), ax=ax)
 

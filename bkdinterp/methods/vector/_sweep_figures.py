@@ -11,7 +11,7 @@ from bkdinterp.stats import bootstrap_mean, wilson
 if TYPE_CHECKING:
     import matplotlib.figure
 
-_UNEDITED = "#56B4E9"  # the colour of clean prompts: not another grey beside the controls'
+_UNEDITED = "#009E73"  # not another grey beside the controls'
 
 
 def plot_sweep(
