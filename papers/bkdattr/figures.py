@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bkdinterp.metrics import with_unit
+from bkdinterp.organisms._shipped import BASE_ID
 from bkdinterp.plotting import curves, heatmap, matrix
 from bkdinterp.stats import Interval
 from papers.bkdattr.ablation_units import MEAN, ZERO, random_names
@@ -24,20 +26,19 @@ def draw(s: Study, folder: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, matplotlib.figure.Figure] = {"probe": _probe_curves(s)}
     for kind, p in s.choices.probes.items():
-        for side in ("organism", "twin"):
-            title = f"{kind.upper()} of {s.name}, {side}: transfer between layers"
-            drawn[f"icla-{kind}-{side}"] = matrix(p.icla(side), title=title)
+        both = {_model(s, twin=side == "twin"): p.icla(side) for side in ("organism", "twin")}
+        drawn[f"icla-{kind}"] = matrix(both, title=f"{kind.upper()}: transfer between layers")
         drawn[f"fires-{kind}"] = _fires(s, kind)
-    drawn["heads"] = _heads(s.choices.rankings[PAPER], f"{s.name}: {PAPER}", "ACIE (geometric mean)")
-    drawn["heads-twin"] = _heads(s.choices.twin, f"{s.name}, twin: first token", "ACIE (log-odds)")
+    heads, twin = s.choices.rankings[PAPER], s.choices.twin
+    drawn["heads"] = _heads(heads, f"Effect of each head, {PAPER}\n{_model(s)}", with_unit("geometric_mean"))
+    drawn["heads-twin"] = _heads(
+        twin, f"first token\n{_model(s, twin=True)}", with_unit("first_token_logodds")
+    )
     drawn["table1"], drawn["fig4"] = _ablation_curves(s), _fig_4(s)
-    import matplotlib.pyplot as plt
-
     paths = []
     for name, figure in drawn.items():
         paths.append(target / f"{name}.png")
         figure.savefig(paths[-1], dpi=110)
-        plt.close(figure)
     return paths
 
 
@@ -47,7 +48,7 @@ def _probe_curves(s: Study) -> "matplotlib.figure.Figure":
         layers = range(p.n_layers)
         for side in ("organism", "twin"):
             series[f"{kind.upper()}, {side}"] = _columns([p.accuracy(side, i) for i in layers])
-    title = f"{s.name}: in-layer accuracy on held-out prompts"
+    title = f"In-layer accuracy on held-out prompts\n{_model(s)}, and its twin"
     return curves(layers, series, xlabel="layer", ylabel="accuracy", title=title, ylim=(0.4, 1))
 
 
@@ -58,7 +59,7 @@ def _fires(s: Study, kind: str) -> "matplotlib.figure.Figure":
     series = {
         shown: _columns([p.fires(shown, i) for i in layers]) for shown in SHOWN if shown != "organism, clean"
     }
-    title = f"{s.name}: called triggered by the organism's {kind.upper()}"
+    title = f"Called triggered by the organism's {kind.upper()}\n{_model(s)}, and its twin"
     return curves(layers, series, xlabel="layer", ylabel="share of prompts", title=title, ylim=(0, 1))
 
 
@@ -66,9 +67,9 @@ def _heads(ranking: Ranking, title: str, label: str) -> "matplotlib.figure.Figur
     values = torch.full(ranking.grid, torch.nan, dtype=torch.float64)
     for head, value in zip(ranking.heads, ranking.acie.tolist(), strict=True):
         values[head.layer, head.head] = value
-    return heatmap(
-        values, title=f"{title} (n={ranking.effects.shape[1]})", label=label, marks=ranking.top_k(8)
-    )
+    n, top = ranking.effects.shape[1], ranking.top_k(8)
+    marks = {f"the {len(top)} strongest": top}
+    return heatmap(values, title=f"{title}, n={n}", label=f"ACIE ({label})", marks=marks)
 
 
 def _ablation_curves(s: Study) -> "matplotlib.figure.Figure":
@@ -82,8 +83,16 @@ def _ablation_curves(s: Study) -> "matplotlib.figure.Figure":
         "random, zero": [none, *(t.rate("triggered", *random_names(ZERO, k, s.sizes)) for k in ks)],
     }
     columns = {name: _columns(found) for name, found in series.items()}
-    title = f"{s.name}: payload rate on triggered prompts (n={none.n})"
-    return curves([0, *ks], columns, xlabel="ablated heads", ylabel="payload rate", title=title, ylim=(0, 1))
+    title = f"Payload rate on triggered prompts (n={none.n})\n{_model(s)}"
+    return curves(
+        [0, *ks],
+        columns,
+        faint=("random, zero",),
+        xlabel="ablated heads",
+        ylabel="payload rate",
+        title=title,
+        ylim=(0, 1),
+    )
 
 
 def _fig_4(s: Study) -> "matplotlib.figure.Figure":
@@ -91,8 +100,13 @@ def _fig_4(s: Study) -> "matplotlib.figure.Figure":
     series = {f"{kind}, {way}": _columns(intervals(found)) for (kind, way), found in sweeps.items()}
     layers = next(iter(sweeps.values()))["layers"]
     n = len(next(iter(sweeps.values()))["base"])
-    title = f"{s.name}: vector at one layer (selection, n={n})"
+    title = f"The vector at one layer (selection, n={n})\n{_model(s)}"
     return curves(layers, series, xlabel="layer", ylabel="payload rate", title=title, ylim=(0, 1))
+
+
+def _model(s: Study, *, twin: bool = False) -> str:
+    """Base and adapter, as titles name them."""
+    return f"{BASE_ID} + smollm2-{s.name}" + "-twin" * twin
 
 
 def _columns(found: list[Interval]) -> tuple[list[float], list[float], list[float]]:

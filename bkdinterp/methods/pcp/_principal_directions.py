@@ -21,7 +21,7 @@ from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.methods._options import RunOptions, as_options
 from bkdinterp.methods.readout._activations import Activations
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import curves
+from bkdinterp.plotting import curves, ends
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
@@ -188,8 +188,20 @@ class PCP(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Share of the outputs' variance against the number of directions."""
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Share of the outputs' variance against the number of directions; without intervals.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         longest = max(len(x) for x in self.explained.values())
         series = {site: _line(x.cumsum(0)) for site, x in self.explained.items()}
         return curves(
@@ -197,8 +209,9 @@ class PCP(Result):
             series,
             xlabel="number of principal directions",
             ylabel="share of variance explained",
-            title=caption("Principal directions of module outputs", self.fingerprint, f"n={self.n}"),
-            ylim=(0, 1),
+            title=title or caption("Principal directions of module outputs", self.fingerprint, f"n={self.n}"),
+            ylim=ends(limit) or (0, 1),
+            ax=ax,
         )
 
     def describe(self) -> str:
@@ -209,9 +222,9 @@ class PCP(Result):
         return f"{parts}, directions={self.kind}, n={self.n}, model={self.fingerprint.label}"
 
 
-def _line(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _line(x: Tensor) -> tuple[Tensor, None, None]:
     """A curve without an interval."""
-    return x, x, x
+    return x, None, None
 
 
 def flat_rows(x: Tensor) -> Float[Tensor, "example d_model"]:
