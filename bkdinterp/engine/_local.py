@@ -14,8 +14,8 @@ from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._chunk import Chunk
 from bkdinterp.engine._cost import measure_speed
-from bkdinterp.engine._finished import Sweep
 from bkdinterp.engine._plan import Plan
+from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
 from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
 from bkdinterp.model._attention import WHOLE_CACHE, maskless_attention

@@ -22,9 +22,9 @@ from nnsight.intervention.backends.remote import RemoteBackend
 from bkdinterp.engine import program
 from bkdinterp.engine._address import Secret, environment_key, redacted, split_key, warn_in_clear
 from bkdinterp.engine._assemble import Store
-from bkdinterp.engine._finished import Sweep
 from bkdinterp.engine._local import Executor, Traceable
 from bkdinterp.engine._plan import Plan
+from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
 from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted

@@ -14,5 +14,5 @@ from bkdinterp.results._fingerprint import Fingerprint as Fingerprint
 from bkdinterp.results._fingerprint import same_weights as same_weights
 from bkdinterp.results._fingerprint import versions as versions
 from bkdinterp.results._result import Result as Result
-from bkdinterp.results._store import Item as Item
-from bkdinterp.results._store import Store as Store
+from bkdinterp.results._resumable_store import Item as Item
+from bkdinterp.results._resumable_store import Store as Store

@@ -14,7 +14,7 @@ import torch
 
 import bkdinterp as bk
 from bkdinterp.engine import Executor, Local, Run, execute, plan, program
-from bkdinterp.engine._finished import Sweep
+from bkdinterp.engine._resume import Sweep
 from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
 from bkdinterp.interventions import Read, ZeroAblate
 from bkdinterp.results import _files, _store

@@ -27,7 +27,7 @@ from nnsight import ndif
 from nnsight.intervention.backends.remote import RemoteBackend
 
 import bkdinterp as bk
-from bkdinterp.engine._finished import Sweep
+from bkdinterp.engine._resume import Sweep
 from integration.conftest import TEXTS
 
 model, host, folder, moment, number = sys.argv[1:]
