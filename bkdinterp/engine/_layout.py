@@ -11,7 +11,7 @@ from bkdinterp.engine._memory import Memory
 from bkdinterp.engine._packed import SharedPart
 from bkdinterp.engine._part import Part
 from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES, cheapest_cuts, cut_places, even_slices
-from bkdinterp.engine._shared_prefix import Shape, best_slice, shape_of, sharing, sharing_bytes
+from bkdinterp.engine._shared_prefix import best_slice, shape_of, sharing, sharing_bytes
 from bkdinterp.engine._shared_start import common_tokens
 from bkdinterp.engine._tokens import Tokens
 from bkdinterp.engine._whole_rows import row_bytes, row_capacity, row_parts
@@ -83,7 +83,9 @@ def lay_out(bundle: Bundle, budget: int, *, reuse: bool) -> Iterator[Part]:
     by_length = sorted(range(len(whole)), key=lambda i: whole.lengths[i])
     if reuse:
         lengths = [whole.lengths[i] for i in by_length]
-        cuts = _buckets(lengths, bundle, shape if most else None, most or _examples(bundle, capacity))
+        # (examples, rows) of one batch.
+        limits = (most, most) if most else (_examples(bundle, capacity), max(1, capacity))
+        cuts = _buckets(lengths, bundle, *limits, alike=most > 0)
     else:
         cuts = even_slices(len(by_length), _examples(bundle, capacity))
     for first, stop in cuts:
@@ -105,17 +107,18 @@ def _examples(bundle: Bundle, capacity: int) -> int:
     return max(1, capacity // (1 + bundle.run.needs_base))
 
 
-def _buckets(lengths: list[int], bundle: Bundle, shape: Shape | None, most: int) -> list[tuple[int, int]]:
+def _buckets(
+    lengths: list[int], bundle: Bundle, most: int, rows_at_once: int, *, alike: bool
+) -> list[tuple[int, int]]:
     """Cut examples, shortest first, into batches: padding costs tokens, another batch costs a pass or several."""
     if lengths[0] == lengths[-1]:
         return even_slices(len(lengths), most)
     # Edited rows that share a prefix do not see its padding; their unedited run does.
-    alike = shape is not None
     copies = 1 if alike else len(bundle.nodes)
     passes = len(bundle.layers) + 1 if alike else bundle.run.generate or 1
 
     def price(first: int, stop: int) -> float:
         rows = copies * (stop - first)
-        return float(FIXED_TOKENS * passes * ceil(rows / most) + rows * lengths[stop - 1])
+        return float(FIXED_TOKENS * passes * ceil(rows / rows_at_once) + rows * lengths[stop - 1])
 
     return cheapest_cuts(len(lengths), most, price, at=cut_places(lengths, most))

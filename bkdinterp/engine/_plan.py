@@ -115,7 +115,11 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: Any = None, naive: bool
     if least > room:
         raise _too_small(least, budget)
     chunks = Chunks([part for bundle in found for part in lay_out(bundle, room, reuse=not naive)])
-    return Plan(chunks, tuple(nodes), len(runs), _cost(chunks), scores, model.builder, int(budget))
+    cost = _cost(chunks)
+    # Where only sharing fits, and some prompts have nothing to share.
+    if cost.peak_bytes > room:
+        raise _too_small(cost.peak_bytes, budget)
+    return Plan(chunks, tuple(nodes), len(runs), cost, scores, model.builder, int(budget))
 
 
 def _check_numbers(model: Planned, nodes: list[Node]) -> None:
