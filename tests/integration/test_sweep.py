@@ -17,7 +17,8 @@ from bkdinterp.engine import Executor, Local, Run, execute, plan, program
 from bkdinterp.engine._resume import Sweep
 from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
 from bkdinterp.interventions import Read, ZeroAblate
-from bkdinterp.results import _files, _store
+from bkdinterp.results import _files
+from bkdinterp.results import _resumable_store as _store
 from bkdinterp.sites import Site
 
 BUDGET = 120_000
