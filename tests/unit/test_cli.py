@@ -68,7 +68,7 @@ def test_the_demo_tries_every_place_that_it_will_write(tmp_path):
         check_places(tmp_path)
     (tmp_path / "vector" / "notes.txt").unlink()
     (tmp_path / "heads.png").mkdir()
-    with pytest.raises(BkdinterpError, match="heads.png"):
+    with pytest.raises(BkdinterpError, match=r"heads\.png"):
         check_places(tmp_path)
 
 
