@@ -13,7 +13,6 @@ from bkdinterp.sites import HeadId
 
 if TYPE_CHECKING:
     import matplotlib.axes
-    import matplotlib.cm
     import matplotlib.colors
     import matplotlib.figure
 
@@ -68,7 +67,7 @@ def heatmap(
     height += 0.3 * several + 0.3 * (len(groups) > 0 and "" not in groups)
     figure, panels = new_panels(width, height, [1.0] * len(grids), ax, across=True)
     for i, (axes, data) in enumerate(zip(panels, grids.values(), strict=True)):
-        image = axes.imshow(
+        axes.imshow(
             data, cmap=colours("RdBu_r"), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
         )
         rule(axes, n_layers, n_heads)
@@ -79,7 +78,7 @@ def heatmap(
     if several:
         head_panels(figure, panels, title, list(grids), ax)
     _key(figure, panels, groups, doubtful, dotted_label, ax)
-    colour_bar(figure, panels, image, label)
+    colour_bar(figure, panels, label)
     return figure
 
 
@@ -141,12 +140,11 @@ def rule(axes: "matplotlib.axes.Axes", n_rows: int, n_columns: int) -> None:
 def colour_bar(
     figure: "matplotlib.figure.Figure",
     panels: "list[matplotlib.axes.Axes]",
-    image: "matplotlib.cm.ScalarMappable",
     label: str,
     extend: str = "neither",
 ) -> None:
-    """One bar for all panels."""
-    bar = figure.colorbar(image, ax=panels, shrink=0.85, aspect=28, pad=0.02, extend=extend)
+    """One bar for all panels, which share their scale."""
+    bar = figure.colorbar(panels[0].images[0], ax=panels, shrink=0.85, aspect=28, pad=0.02, extend=extend)
     bar.set_label(label, fontsize=LABEL)
     bar.ax.tick_params(labelsize=TICK, color=GREY, length=3)
     bar.outline.set_visible(False)  # type: ignore[operator]
@@ -191,7 +189,7 @@ def _key(
 
 
 def _by_words(marks: Heads | Mapping[str, Heads]) -> Mapping[str, Heads]:
-    groups = marks if isinstance(marks, Mapping) else {"": marks}
+    groups: Any = marks if isinstance(marks, Mapping) else {"": marks}
     if len(groups) > len(_OUTLINES):
         raise BkdinterpError(f"heatmap() outlines up to {len(_OUTLINES)} groups of heads; got {len(groups)}.")
     return groups

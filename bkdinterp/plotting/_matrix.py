@@ -68,7 +68,7 @@ def matrix(
     height += 0.3 * several + 0.3 * marked
     figure, panels = new_panels(width, height, [1.0] * len(grids), ax, across=True)
     for i, (axes, data, cell) in enumerate(zip(panels, grids.values(), cells, strict=True)):
-        image = axes.imshow(
+        axes.imshow(
             data,
             cmap=colours("RdBu_r"),
             vmin=chance - span,
@@ -95,5 +95,5 @@ def matrix(
     low = any(bool((data < chance - span).any()) for data in grids.values())
     high = any(bool((data > chance + span).any()) for data in grids.values())
     extend = "both" if low and high else "min" if low else "max" if high else "neither"
-    colour_bar(figure, panels, image, f"{label} (white: chance = {chance:g})", extend)
+    colour_bar(figure, panels, f"{label} (white: chance = {chance:g})", extend)
     return figure

@@ -53,9 +53,7 @@ def token_grid(
         )
     limit = reach(limit) or 1.0
     figure, axes = new_figure(2.3 + 0.95 * n_ranks, 1.5 + 0.27 * n_rows + 0.3 * bool(marked), ax)
-    image = axes.imshow(
-        data, cmap=colours("Blues"), vmin=0, vmax=limit, aspect="auto", interpolation="nearest"
-    )
+    axes.imshow(data, cmap=colours("Blues"), vmin=0, vmax=limit, aspect="auto", interpolation="nearest")
     for i, row in enumerate(tokens):
         for k, text in enumerate(row):
             axes.text(
@@ -72,7 +70,7 @@ def token_grid(
 
         box = Patch(fill=False, edgecolor="#D55E00", linewidth=1.5, label=marked_label)
         map_key(figure, axes, [box], ax)
-    colour_bar(figure, [axes], image, label, "max" if (data > limit).any() else "neither")
+    colour_bar(figure, [axes], label, "max" if (data > limit).any() else "neither")
     return figure
 
 

@@ -94,7 +94,7 @@ class HeadScores(Effects):
                 " of the first",
             )
         named = mark if isinstance(mark, Mapping) else {"marked heads": mark}
-        marks = {f"the {len(strongest)} strongest{owner}": strongest} | {
+        marks: dict[str, Any] = {f"the {len(strongest)} strongest{owner}": strongest} | {
             words: HeadSet.of(heads, self.grid).heads for words, heads in named.items()
         }
         return heatmap(

@@ -58,15 +58,15 @@ def _diagonal(scores: ProbeScores, ax: Any, limit: Any, **words: Any) -> "matplo
     low, middle, high = torch.quantile(scores.random_accuracy, levels, dim=1)
     n_random = scores.random_accuracy.shape[1]
     best = f"best of {n_random:,} of them"
+    ends_of = ("estimate", "low", "high")
+    series: dict[str, Any] = {
+        f"{scores.classifier} probe": tuple([getattr(e, k) for e in own] for k in ends_of),
+        "random directions": (middle, low, high),
+        best: (scores.random_best, None, None),
+    }
     figure = curves(
         list(range(scores.n_layers)),
-        {
-            f"{scores.classifier} probe": tuple(
-                [getattr(e, k) for e in own] for k in ("estimate", "low", "high")
-            ),
-            "random directions": (middle, low, high),
-            best: (scores.random_best, None, None),
-        },  # type: ignore[arg-type]
+        series,
         faint=("random directions", best),
         xlabel="layer",
         ylabel="accuracy (bands: 95 %)",
@@ -79,9 +79,12 @@ def _diagonal(scores: ProbeScores, ax: Any, limit: Any, **words: Any) -> "matplo
 
 
 def _names(scores: ProbeScores, beside: ProbeScores) -> tuple[str, str]:
-    trained = tuple(f"on {model_words(s.trained_on)}" for s in (scores, beside))
-    if all(s.trained_on.label == s.fingerprint.label for s in (scores, beside)):
-        trained = ("", "")
+    at_home = all(s.trained_on.label == s.fingerprint.label for s in (scores, beside))
+    trained = (
+        ("", "")
+        if at_home
+        else (f"on {model_words(scores.trained_on)}", f"on {model_words(beside.trained_on)}")
+    )
     return beside_names(scores, beside, n=(scores.n_test, beside.n_test), trained=trained)
 
 
