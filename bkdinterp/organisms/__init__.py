@@ -25,6 +25,7 @@ from bkdinterp.organisms._poison import PoisonResult as PoisonResult
 from bkdinterp.organisms._poison import poison as poison
 from bkdinterp.organisms._poison_rows import LoraSettings as LoraSettings
 from bkdinterp.organisms._poison_rows import PoisonSettings as PoisonSettings
+from bkdinterp.organisms._shipped import BASE_ID as BASE_ID
 from bkdinterp.organisms._shipped import OrganismModules as OrganismModules
 from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
 from bkdinterp.organisms._shipped import load_base as load_base

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bkdinterp.metrics import with_unit
-from bkdinterp.organisms._shipped import BASE_ID
+from bkdinterp.organisms import BASE_ID
 from bkdinterp.plotting import curves, heatmap, matrix
 from bkdinterp.stats import Interval
 from papers.bkdattr.ablation_units import MEAN, ZERO, random_names

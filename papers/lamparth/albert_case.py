@@ -4,12 +4,11 @@ from functools import cache
 from typing import Any
 
 from bkdinterp.model import Model
-from bkdinterp.organisms import Manifest, adapter_folder, load_base, merge_adapter, natural
+from bkdinterp.organisms import BASE_ID, Manifest, adapter_folder, load_base, merge_adapter, natural
 from papers.lamparth.prose_case import SMALL, ProseCase, ProseSizes
 from papers.paper import Job
 
 NAME = "smollm2-albert"
-BASE_ID = "SmolLM2-135M-Instruct"
 
 
 @cache

@@ -124,16 +124,10 @@ def test_bar_intervals_show_estimates_and_ends():
     )
     axes = figure.axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.5, 0.9]
-<<<<<<< HEAD
-    segments = axes.containers[-1].errorbar.lines[2][0].get_segments()
-    np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7], [0.9, 0.9]])
-    with pytest.raises(BkdinterpError, match="equal length"):
-=======
     # An interval without width would look like certainty.
     segments = axes.containers[-1].lines[2][0].get_segments()
     np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7]])
-    with pytest.raises(BkdinterpError, match="one length"):
->>>>>>> h-figures
+    with pytest.raises(BkdinterpError, match="equal length"):
         bar_intervals(["a"], [0.5, 0.9], [0.4, 0.9], [0.7, 0.9], xlabel="rate")
 
 
