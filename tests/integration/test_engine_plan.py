@@ -252,7 +252,7 @@ class Counter:
             handle.remove()
 
 
-@pytest.mark.parametrize("settings", [{}, {"budget": 120_000}, {"naive": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"budget": 180_000}, {"naive": True}], ids=str)
 def test_cost_is_what_runs(model, mixed, settings):
     runs = [run for run in jobs(model.module.config.model_type, mixed) if run.generate is None]
     # Pushed away from the end token, so that no row stops early.
