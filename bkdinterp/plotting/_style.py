@@ -40,7 +40,8 @@ def new_panels(
     """A figure with one axes for each of ``sizes``, their relative heights, under one another; or the given ones.
 
     Args:
-        width, height: of the figure, inches.
+        width: of the figure, inches.
+        height: of the figure.
         sizes: relative heights, or widths.
         ax: the axes to draw into, a list of them where there are several; None makes a figure.
         across: beside one another instead, sharing their y axis and not their x axis.
