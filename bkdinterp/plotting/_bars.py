@@ -110,7 +110,9 @@ def layer_bars(
 
     Args:
         layers: where the bars stand; layers that are left out stay empty.
-        estimates, lows, highs: as in `bar_intervals`.
+        estimates: one per layer, all in one unit.
+        lows: lower ends of the intervals, as in `bar_intervals`.
+        highs: upper ends.
         ylabel: with its unit.
         xlabel: of the layers.
         title: of the figure.

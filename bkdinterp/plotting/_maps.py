@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import GREY, LABEL, LIGHT, TICK, dress, head_panels, new_panels, reach
+from bkdinterp.plotting._style import GREY, LABEL, LIGHT, TICK, dress, head_panels, legend, new_panels, reach
 from bkdinterp.sites import HeadId
 
 if TYPE_CHECKING:
@@ -156,16 +156,10 @@ def map_key(
     """The legend of a map: under it, where it hides no cell."""
     if not handles:
         return
-    if ax is None:
-        letters = max(len(handle.get_label()) for handle in handles) + 7
-        columns = max(1, min(len(handles), int(11 * figure.get_size_inches()[0] / letters)))
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=TICK
-        )
-    else:
-        axes.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=TICK
-        )
+    letters = max(len(handle.get_label()) for handle in handles) + 7
+    columns = max(1, min(len(handles), int(11 * figure.get_size_inches()[0] / letters)))
+    below = "outside lower center"
+    legend(figure, axes, ax, below, handles=handles, ncols=columns if ax is None else 1, fontsize=TICK)
 
 
 def _key(

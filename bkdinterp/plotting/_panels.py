@@ -28,7 +28,8 @@ def panels(
         draws: name of a panel -> a function that draws into the axes given, e.g. with ``curves(..., ax=axes, key=False)``.
         title: of the figure.
         share: the axis whose limits are made equal.
-        width, height: of one panel, inches.
+        width: of one panel, inches.
+        height: of one panel.
         across: panels beside one another; else under one another.
         ax: a list of matplotlib axes, one for each panel; None makes a figure.
 

@@ -40,7 +40,8 @@ def new_panels(
     """A figure with one axes for each of ``sizes``, their relative heights, under one another; or the given ones.
 
     Args:
-        width, height: of the figure, inches.
+        width: of the figure, inches.
+        height: of the figure.
         sizes: relative heights, or widths.
         ax: the axes to draw into, a list of them where there are several; None makes a figure.
         across: beside one another instead, sharing their y axis and not their x axis.
@@ -142,7 +143,10 @@ def head_panels(
         panel.set_title(_wrapped(text, panel, TICK), fontsize=TICK, loc="left", pad=6)
     if ax is None:
         width = int((float(figure.get_size_inches()[0]) - 0.3) / 0.09)
-        lines = [textwrap.fill(line, width, break_long_words=False) for line in title.split("\n")]
+        lines = [
+            textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+            for line in title.split("\n")
+        ]
         figure.suptitle("\n".join(lines), fontsize=TITLE, x=0.01, ha="left")
 
 
@@ -155,15 +159,19 @@ def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
 def _wrapped(title: str, axes: "matplotlib.axes.Axes", size: float | int) -> str:
     """The title with lines that are still too long for the figure broken between words."""
     width = max(10, int(_letters(axes, size)))
-    return "\n".join(textwrap.fill(line, width, break_long_words=False) for line in title.split("\n"))
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in title.split("\n")
+    )
 
 
 def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
     """How many letters of this size go into a line of the panel, from the axes' left edge on."""
     figure: Any = axes.get_figure()
-    # Before the layout is known: a single panel takes about .775 of the figure, and its title may go beyond it.
-    share = min(1.0, axes.get_position().width / 0.77)
-    return (share * float(figure.get_size_inches()[0]) - 0.9 * share) / (0.09 * size / TITLE)
+    width = float(figure.get_size_inches()[0])
+    # A panel among others keeps to itself; the title of a single one may go beyond it, to the figure's edge.
+    room = axes.get_position().width * width if len(figure.axes) > 1 else width - 0.9
+    return room / (0.09 * size / TITLE)
 
 
 def group_names(axes: "matplotlib.axes.Axes", names: Mapping[float, str]) -> None:
@@ -178,9 +186,11 @@ def group_names(axes: "matplotlib.axes.Axes", names: Mapping[float, str]) -> Non
 def legend(
     figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ax: Any, loc: Any, **style: Any
 ) -> None:
-    """Draw the legend beside the axes, or inside them if they are part of a user's figure."""
+    """Draw the legend beside or under the axes; if they are part of a user's figure, inside or under them."""
     if ax is None:
         figure.legend(loc=loc, frameon=False, **style)
+    elif "lower" in loc:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, **style)
     else:
         axes.legend(loc="best", frameon=False, **style)
 

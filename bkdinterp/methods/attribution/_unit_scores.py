@@ -93,7 +93,7 @@ class HeadScores(Effects):
                 {own: self.acie, other: beside.acie, "difference (first minus second)": gap},
                 " of the first",
             )
-        named = mark if isinstance(mark, Mapping) else {"marked heads": mark}
+        named: Any = mark if isinstance(mark, Mapping) else {"marked heads": mark}
         marks: dict[str, Any] = {f"the {len(strongest)} strongest{owner}": strongest} | {
             words: HeadSet.of(heads, self.grid).heads for words, heads in named.items()
         }

@@ -22,6 +22,7 @@ from bkdinterp.methods import (
     Means,
     NeuronScores,
     ProbeScores,
+    plot_states,
 )
 from bkdinterp.results import Result
 from bkdinterp.sites import Component, HeadSet
@@ -353,3 +354,13 @@ def test_kinds_of_prompts_have_one_colour_everywhere():
 def test_a_curve_of_a_fine_tune_says_what_was_trained():
     curve = named(RESULTS["TrainingCurve"])
     assert "frozen: nothing" in curve.plot().axes[0].get_title(loc="left")
+
+
+def test_states_of_several_models_share_a_figure_and_a_bar_of_length_0_says_so():
+    own, twin = named(RESULTS["BackdoorState"]), named(RESULTS["BackdoorState"], "twin")
+    figure = plot_states({"organism": own, "twin": twin}, limit=(0, 2))
+    axes = figure.axes[0]
+    title = " ".join(axes.get_title(loc="left").split())
+    assert "tiny + refusal (0a1b), tiny + twin (0a1b)" in title
+    assert [t.get_text() for t in axes.texts] == ["1.00", "0.00"] * 2
+    assert axes.get_xlim() == (0, 2)
