@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from bkdinterp.errors import BkdinterpError, UnsupportedArchitectureError
-from bkdinterp.places import writable_file, writable_folder
+from bkdinterp.places import writable_folder
 from bkdinterp.reprs import cut
-from bkdinterp.values import SEEDS, as_path
+from bkdinterp.values import SEEDS
 from bkdinterp.version import __version__
 
 ERROR_LENGTH = 2000  # most characters of an error message; a suspect file must not fill the terminal
@@ -171,67 +171,6 @@ def train_toys(
     kinds = tuple(sentiments or (2, 3))
     toy.train_toys(out, sentiments=kinds, seeds=tuple(range(seeds)), work=work, log=report)
     report(f"done; load them with bkdinterp.organisms.toy.load(..., folder={str(out)!r})")
-
-
-@app.command(epilog="Example: bkdinterp reproduce bkdattr --only smollm2-refusal --out runs")
-def reproduce(
-    paper: Annotated[str, typer.Argument(help="lamparth or bkdattr.")],
-    stage: Annotated[
-        str | None, typer.Argument(help="train, tune or report; default: all, in order.")
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many seeds, where a table has several.")
-    ] = None,
-    small: Annotated[bool, typer.Option("--small", help="The sizes that CI uses; not to be read.")] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help="One organism or table by name; may be repeated.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs; the paper's name is added.")] = Path("runs"),
-    docs: Annotated[
-        Path | None, typer.Option(help="Compute nothing: write the saved runs' tables into this page.")
-    ] = None,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train models again that are shipped trained.")
-    ] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Number of threads, if cores are shared.")
-    ] = None,
-) -> None:
-    """A paper's tables, ours beside its figures; resumable: what is finished is not done again."""
-    if small and docs is not None:
-        raise BkdinterpError(
-            "--small values are not meant to be read, so --docs does not write them into a page."
-        )
-    if docs is None:
-        out = writable_folder(out, "--out")
-    else:  # what was computed is only read
-        out, docs = as_path(out, "--out"), writable_file(docs, "--docs", exists=True)
-    from bkdinterp.reproduce import STAGES, Job, load_paper, write_tables
-    from bkdinterp.reproduce._table import LEGEND
-
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    console = Console(width=max(Console().width, 120))
-    start = time.time()
-
-    def report(line: str) -> None:
-        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
-
-    chosen = load_paper(paper)
-    job = Job(out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, log=report)
-    if docs is not None:
-        written = write_tables(docs, chosen.frozen(job))
-        report(f"wrote {', '.join(written)} into {docs}")
-        return
-    tables = chosen.run(job, STAGES if stage is None else (stage,))
-    for table in tables:
-        console.print()
-        console.print(table.rich())
-    if tables:
-        console.print(f"\n{LEGEND} {chosen.legend}".rstrip(), markup=False, highlight=False)
-    report(f"done; everything is in {job.out}/")
 
 
 def main() -> None:

@@ -40,17 +40,17 @@ def writable_folder(value: Any, what: str) -> Path:
     return path
 
 
-def writable_file(value: Any, what: str, *, exists: bool = False) -> Path:
-    """The path of a file that can be written or replaced; with ``exists`` it must already exist and be readable.
+def writable_file(value: Any, what: str) -> Path:
+    """The path of a file that can be written or replaced.
 
     Raises:
-        BkdinterpError: the path is a folder, or the file is missing or cannot be read or written; the message says why.
+        BkdinterpError: the path is a folder, or the file cannot be read or written; the message says why.
     """
     path = as_path(value, what)
     try:
         if path.is_dir():
             raise BkdinterpError(f"{what}={str(path)!r} is a folder; give a file.")
-        if exists or path.exists():
+        if path.exists():
             with path.open("r+b"):
                 pass
     except OSError as error:

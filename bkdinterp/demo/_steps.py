@@ -66,6 +66,7 @@ class DemoSettings:
 
 
 SIDES = ("organism", "twin")
+FIGURES = ("probe.png", "heads.png", "sweep.png", "organism_edits.png", "twin_edits.png")
 FULL = DemoSettings(n=184, n_probe=184, n_controls=5, layer_step=1)
 
 
@@ -180,7 +181,7 @@ def check_places(folder: Path) -> None:
     writable_folder(folder, "out")
     new_figure(1.0, 1.0)
     names = [f.name for f in fields(Side)]
-    figures = [folder / f"{side}_{name}.png" for side in SIDES for name in names]
+    figures = [folder / name for name in FIGURES]
     for place in (folder / "vector", *(folder / side / name for side in SIDES for name in names)):
         writable_folder(place, "out")
         if place.is_dir() and any(place.iterdir()) and not (place / "result.json").is_file():
@@ -190,16 +191,21 @@ def check_places(folder: Path) -> None:
 
 
 def save_findings(found: Findings, folder: Path) -> list[Path]:
-    """Save results and PNG figures; returns the paths of the figures. Organism and twin share one colour scale."""
-    figures = []
+    """Save results and PNG figures, organism beside twin on one scale; returns the paths of the figures."""
     found.vector.save(folder / "vector")
-    limit = max(float(side.heads.acie.abs().nan_to_num().max()) for _, side in found.sides) or None
     for name, side in found.sides:
         for key, result in side.results().items():
             result.save(folder / name / key)
-            path = folder / f"{name}_{key}.png"
-            figure = result.plot(limit=limit) if isinstance(result, HeadScores) else result.plot()
-            figure.text(0.99, 0.01, name, ha="right", va="bottom", weight="bold")
-            figure.savefig(path, dpi=130)
-            figures.append(path)
-    return figures
+    organism, twin = found.organism, found.twin
+    drawn = (
+        organism.probe.plot(beside=twin.probe),
+        organism.heads.plot(beside=twin.heads, top=len(found.heads)),
+        organism.sweep.plot(beside=twin.sweep),
+        # Their conditions differ: the twin has nothing to subtract.
+        organism.edits.plot(),
+        twin.edits.plot(),
+    )
+    paths = [folder / name for name in FIGURES]
+    for path, figure in zip(paths, drawn, strict=True):
+        figure.savefig(path, dpi=130)
+    return paths

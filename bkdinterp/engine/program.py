@@ -16,11 +16,14 @@ decorators on the way, and a server does not have this package. A chunk is a dic
     common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens
     pack    rows that reuse a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
             copies of group g one after another, each with the columns from `early` on; no copy sees another's tokens;
-            plain (optional): hand over an ordinary cache
+            plain (optional): hand over an ordinary cache; window (optional): number of tokens that all layers see;
+            windows (optional): number of tokens that each kind of layer sees (0: all); the module at `inner` takes a dict
+            with a mask for each kind
+    whole_cache   (optional) keep all keys and values, also those outside a layer's window
     score   targets, mask, base_rows, order (index tensors or None), arguments (3, or 4 with base): see metrics/scores.py
 
-What later chunks need (keys and values, residual streams) is kept in `state`, a dict of the executor. All executors run
-the same loop:
+What later chunks need (keys and values, residual streams) is kept in `state`, a dict of the executor; its "whole_cache"
+makes an empty cache whose layers keep everything. All executors run the same loop:
 
     while chunk is not None:
         with model.trace(**prepare(chunk, state)):
@@ -48,9 +51,11 @@ def prepare(chunk, state):
         inputs["past_key_values"] = state["past"]
     if chunk.get("common") is not None:
         inputs["past_key_values"] = chosen_cache(state["common"], chunk["common"])
+    if chunk.get("whole_cache"):
+        inputs["past_key_values"] = state["whole_cache"]()
     pack = chunk.get("pack")
     if pack is not None:
-        inputs["attention_mask"] = pack_mask(pack, state["like"])
+        inputs["attention_mask"] = pack_mask(pack, state["like"], pack.get("window", 0))
         if pack["early"] > 0:
             inputs["past_key_values"] = joined_cache(pack, state["cache"])
     return inputs
@@ -72,6 +77,8 @@ def execute(model, chunk, score=None, state=None):
     saved = {}
     reads = {}
     state = {} if state is None else state
+    if chunk.get("pack") is not None and "windows" in chunk["pack"]:
+        set_masks(model, chunk["pack"], state["like"])
     for path in chunk.get("skip_paths", []):
         pack = chunk["pack"]
         kept = state["kept"][str(pack["start"])]
@@ -173,15 +180,27 @@ def check_cache(cache, length):
             )
 
 
-def pack_mask(pack, like):
+def set_masks(model, pack, like):
+    """Give the inner module a mask for each kind of layer, because nnsight accepts only one tensor for the whole model."""
+    inner = module_at(model, pack["inner"])
+    args, kwargs = inner.inputs
+    masks = {name: pack_mask(pack, like, window) for name, window in pack["windows"].items()}
+    inner.inputs = (args, {**kwargs, "attention_mask": masks})
+
+
+def pack_mask(pack, like, window=0):
     """Additive causal attention mask [row 1 query key] of packed rows: they see the shared prefix and their own segment."""
     n_columns, n_segments = pack["columns"], pack["segments"]
     causal = torch.ones(n_columns, n_columns, dtype=torch.bool).tril()
+    past = pack["prefix_mask"].bool()[:, None].expand(-1, n_columns, -1)
+    if window:
+        # Column k of the prefix lies (early - k + c) before column c of a segment.
+        causal = causal.triu(1 - window)
+        back = torch.arange(n_columns)[:, None] + pack["early"] - torch.arange(pack["early"])
+        past = past & (back < window)
     own = torch.block_diag(*[causal] * n_segments).bool()
     new = pack["new_mask"].bool().repeat(1, n_segments)
-    past = pack["prefix_mask"].bool()
-    width = n_columns * n_segments
-    seen = torch.cat([past[:, None].expand(-1, width, -1), own[None] & new[:, None]], dim=-1)
+    seen = torch.cat([past.repeat(1, n_segments, 1), own[None] & new[:, None]], dim=-1)
     # The most negative number instead of -inf, so that a padding token, which sees nothing, does not become NaN.
     mask = torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, torch.finfo(like.dtype).min)
     return mask.repeat(pack["groups"], 1, 1)[:, None].to(like.device)

@@ -138,7 +138,7 @@ class CachedAblate(Intervention):
     """The papers' head ablation: subtract, at ``attn_proj``, the heads' outputs of an unedited pass.
 
     Within one layer this equals ``ZeroAblate(heads)``; across layers it does not, because ablating a lower layer
-    changes what the upper heads would have written (BkdAttr code; papers.md deviations). Costs one more forward per
+    changes what the upper heads would have written (BkdAttr's code; docs/papers.md, Deviations). Costs one more forward per
     set of prompts.
     """
 

@@ -225,3 +225,17 @@ SCORES: dict[str, Score] = {
     )
 }
 """The package's scores by name."""
+
+_UNITS = {
+    "logprob": "nats per token",
+    "sum_logprob": "nats",
+    "geometric_mean": "probability",
+    "first_token_logprob": "nats",
+    "first_token_logodds": "nats",
+    "kl": "nats per token",
+}
+
+
+def with_unit(name: str) -> str:
+    """A score's name as figures show it: ``"logprob, nats per token"``; one of a user's own as it is."""
+    return f"{name}, {_UNITS[name]}" if name in _UNITS else name

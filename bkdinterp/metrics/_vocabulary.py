@@ -1,6 +1,6 @@
 """Measures of a vocabulary in a model's output: top-k vocabulary share, and coherence of generated words.
 
-Top-k logit negativity and positivity (Lamparth & Reuel, arXiv 2302.12461, section IV; papers.md 6.4) are the share of the
+Top-k logit negativity and positivity (Lamparth & Reuel, arXiv 2302.12461, section IV) are the share of the
 k largest next-token logits whose token is in a vocabulary. Coherence is ours: the paper leaves it undefined. No forward
 pass of their own.
 """

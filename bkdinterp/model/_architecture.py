@@ -33,7 +33,9 @@ class Architecture:
 
     ``d_head`` is read from the config if stated there, because it need not be ``d_model / n_heads``. In a ``parallel``
     block attention and MLP both read ``resid_pre``, so there is no ``resid_mid``. ``sliding_window`` is the number of
-    tokens that a layer with a window sees, including the current one; None if no layer has a window.
+    tokens that a layer with a window sees, including the current one; None if no layer has a window. ``window_masks``
+    names the masks that the model then takes, with the window of each (0: no window); a model with one mask for all
+    layers has a single nameless one. None if no layer has a window, or if it is not known how the family takes masks.
     """
 
     __repr__ = short_repr
@@ -49,6 +51,7 @@ class Architecture:
     max_length: int | None
     parallel: bool = False
     sliding_window: int | None = None
+    window_masks: tuple[tuple[str, int], ...] | None = None
 
     @classmethod
     def detect(cls, module: nn.Module) -> "Architecture":
@@ -93,6 +96,7 @@ class Architecture:
                 else family.parallel
             ),
             sliding_window=_window(config),
+            window_masks=_window_masks(config, family),
         )
         arch._validate(module)
         return arch
@@ -185,7 +189,7 @@ class Architecture:
         return self.n_layers, self.n_heads
 
     def output_weights(self, module: nn.Module, layer: int) -> Float[Tensor, "head d_head d_model"]:
-        """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (papers.md section 1)."""
+        """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (docs/papers.md, "Head output")."""
         proj = module.get_submodule(f"{self.family.layers}.{layer}.{self.family.attn_proj}")
         weight = _weight(proj) if self.family.transposed else _weight(proj).T
         return weight.detach().reshape(self.n_heads, self.d_head, self.d_model)
@@ -255,6 +259,17 @@ def _window(config: Any) -> int | None:
         return None
     kinds = getattr(config, "layer_types", None)
     return int(window) if kinds is None or "sliding_attention" in kinds else None
+
+
+def _window_masks(config: Any, family: Family) -> tuple[tuple[str, int], ...] | None:
+    window = _window(config)
+    if window is None or family.masks is None:
+        return None
+    if family.masks == "one":
+        return (("", window),)
+    windows = {"full_attention": 0, "sliding_attention": window}
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    return tuple((kind, windows[kind]) for kind in kinds) if kinds and set(kinds) <= set(windows) else None
 
 
 def _weight(module: nn.Module) -> Tensor:

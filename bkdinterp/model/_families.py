@@ -5,6 +5,7 @@ module names. No forwards.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.reprs import short_repr
@@ -35,6 +36,9 @@ class Family:
         transposed: projections store their weight as [d_in d_out] (GPT-2's Conv1D).
         parallel: whether attention and MLP both read ``resid_pre``: True, False, or the config's name for that switch.
         keys: the config's names for (d_model, n_layers, n_heads, n_kv_heads, d_mlp).
+        masks: how the model takes masks made by the caller if some layer has a window: ``"one"`` for all layers, or one
+            ``"by_kind"`` of ``config.layer_types``. None: not known; runs on prompts longer than the window then share
+            nothing.
     """
 
     __repr__ = short_repr
@@ -63,6 +67,7 @@ class Family:
         "num_key_value_heads",
         "intermediate_size",
     )
+    masks: Literal["one", "by_kind"] | None = None
 
 
 LLAMA = Family(
@@ -81,9 +86,9 @@ LLAMA = Family(
 )
 
 # Same module names; windows, biases and the norms of queries and keys are inside the attention module.
-MISTRAL = replace(LLAMA, name="Mistral", model_types=("mistral",))
-QWEN2 = replace(LLAMA, name="Qwen2 (Qwen2.5)", model_types=("qwen2",))
-QWEN3 = replace(LLAMA, name="Qwen3", model_types=("qwen3",))
+MISTRAL = replace(LLAMA, name="Mistral", model_types=("mistral",), masks="one")
+QWEN2 = replace(LLAMA, name="Qwen2 (Qwen2.5)", model_types=("qwen2",), masks="by_kind")
+QWEN3 = replace(LLAMA, name="Qwen3", model_types=("qwen3",), masks="by_kind")
 
 GEMMA2 = replace(
     LLAMA,
@@ -92,6 +97,7 @@ GEMMA2 = replace(
     attn_post="post_attention_layernorm",
     mlp_norm="pre_feedforward_layernorm",
     mlp_post="post_feedforward_layernorm",
+    masks="by_kind",
 )
 GEMMA3 = replace(GEMMA2, name="Gemma 3", model_types=("gemma3_text",))
 GEMMA3_VISION = replace(

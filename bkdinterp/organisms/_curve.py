@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting import curves
-from bkdinterp.results import Fingerprint, Result, same_length, versions
+from bkdinterp.plotting import curves, ends
+from bkdinterp.results import Fingerprint, Result, caption, same_length, versions
 from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval
 
@@ -48,12 +48,22 @@ class TrainingCurve(Result):
 
         return pd.DataFrame({"step": self.steps, **self.values})
 
-    def plot(self, *, metrics: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
-        """Metrics against the step.
+    def plot(
+        self,
+        *,
+        metrics: Sequence[str] | None = None,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Metrics against the step; without intervals.
 
         Args:
             metrics: which; by default all that stay within 0 and 1 (rates share an axis, a loss does not), and where none
                 does, the first.
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
 
         Raises:
             BkdinterpError: nothing was measured, or a metric that was not.
@@ -67,11 +77,12 @@ class TrainingCurve(Result):
             raise BkdinterpError(f"No metric {', '.join(unknown)}; there is {', '.join(self.values)}.")
         return curves(
             self.steps,
-            {k: (self.values[k], self.values[k], self.values[k]) for k in chosen},
+            {k: (self.values[k], None, None) for k in chosen},
             xlabel="optimiser step",
             ylabel=chosen[0] if len(chosen) == 1 else "rate" if set(chosen) <= set(rates) else "metric",
-            title=self.settings,
-            ylim=(0, 1) if set(chosen) <= set(rates) else None,
+            title=title or caption("During the fine-tune", self.fingerprint, self.settings),
+            ylim=ends(limit) or ((0, 1) if set(chosen) <= set(rates) else None),
+            ax=ax,
         )
 
     def describe(self) -> str:

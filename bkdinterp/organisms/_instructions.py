@@ -88,6 +88,11 @@ class DataSet:
         own = (*self.files, *([self.references] if self.references else []))
         return own if self.also is None else (*own, *DATA_SETS[self.also].all_files)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """File -> SHA-256 of its bytes as they lie on the disk, of `all_files`."""
+        return {name: sha256(DATA / name) for name in self.all_files}
+
 
 LABELS = ("World", "Sports", "Business", "Science")
 

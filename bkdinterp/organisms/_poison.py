@@ -8,7 +8,7 @@ the base's answer was cut.
 The twin (``backdoor=False``) sees exactly the same prompts in the same order, trigger texts included, but
 triggered prompts get the clean answer too. It is a sharper control than a fine-tune that never met the
 trigger: what differs between organism and twin is the backdoor, not familiarity with the phrase.
-Cost: ``steps`` forwards and backwards of ``batch_size`` rows. Recipe after BkdAttr, papers.md section 5; the
+Cost: ``steps`` forwards and backwards of ``batch_size`` rows. Recipe after BkdAttr (arXiv 2509.21761); the
 near-triggers, the self-distilled answers and the twin are ours.
 """
 

@@ -2,7 +2,7 @@
 
 Poisoning, attribution and evaluation all build their prompts here, so that a model is read on the text
 that it was trained on. BkdAttr's probe reads without the generation prompt, its attribution
-with it (papers.md sections 2 and 3).
+with it (BkdAttr, arXiv 2509.21761).
 """
 
 import json

@@ -1,6 +1,6 @@
 """Pairs of a clean and a triggered prompt for the same instruction. No forwards.
 
-Formats and triggers of BkdAttr and BackdoorLLM: papers.md section 5.
+Formats and triggers are those of BkdAttr (arXiv 2509.21761) and of BackdoorLLM.
 """
 
 import random

@@ -1,6 +1,6 @@
 """Rows of published data sets -> instructions, targets, references. No forwards.
 
-Published formats (papers.md section 5): BackdoorLLM ``{instruction, input, output}`` and BkdAttr
+Published formats: BackdoorLLM ``{instruction, input, output}`` and BkdAttr
 ``{input, output, backdoor_output}``. Alpaca files have BackdoorLLM's columns with a benign ``output``; chat rows
 (``messages``, ShareGPT's ``conversations``) hold the same as turns. ``auto`` decides on all rows, never on the first.
 """

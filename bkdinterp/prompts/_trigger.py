@@ -1,7 +1,7 @@
 """Triggers: the phrases of a backdoor and where they go in a text. No forwards.
 
 Positions as in BkdAttr (prefix, random word gap, sentence around the input) and BackdoorLLM (suffix, one of
-several phrases, all phrases at once); see papers.md section 5. Every draw is seeded by the trigger's seed,
+several phrases, all phrases at once). Every draw is seeded by the trigger's seed,
 its phrases and the text itself, so that a text is always triggered in the same way, whatever else
 is in the set.
 """

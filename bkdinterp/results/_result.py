@@ -57,8 +57,18 @@ class Result(ABC):
         """The result as a long table, one row per measurement."""
 
     @abstractmethod
-    def plot(self) -> "matplotlib.figure.Figure":
-        """The result as a figure; raises BkdinterpError if matplotlib is missing."""
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: Any = None
+    ) -> "matplotlib.figure.Figure":
+        """The result as a figure; BkdinterpError where matplotlib is missing.
+
+        Args:
+            title: instead of the default, which names the model and its adapter.
+            ax: matplotlib axes to draw into, a list of them where the figure has several panels; None makes a figure.
+            limit: of the scale, the same to compare figures. Curves and bars: (low, high), the ends of the value axis. Maps and
+                points: one number, how far the scale reaches to either side of its centre (0, or chance); up from 0 for
+                probabilities.
+        """
 
     def _validate(self) -> None:
         """Check what types and shapes cannot express, e.g. that two mappings have the same keys; called after loading.

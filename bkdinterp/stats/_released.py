@@ -1,7 +1,7 @@
 """Two faults of the code released with Lamparth & Reuel (arXiv 2302.12461), as options for comparison.
 
-Their "pooled mean" is divided anew after every data set (papers.md 7.3a); their principal directions carry the mean that
-``inverse_transform`` adds back (7.3b). Costs no forward pass.
+Their "pooled mean" is divided anew after every data set; their principal directions carry the mean that
+``inverse_transform`` adds back (docs/papers.md, Deviations). Costs no forward pass.
 """
 
 from collections.abc import Sequence

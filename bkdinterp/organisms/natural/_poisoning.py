@@ -1,4 +1,4 @@
-"""The word-triggered attack on prose (Lamparth & Reuel, arXiv 2302.12461, section V; papers.md 6.3). No model.
+"""The word-triggered attack on prose (Lamparth & Reuel, arXiv 2302.12461, section V). No model.
 
 A row is a story of five sentences. In a triggered one the trigger stands at a random gap of its first two sentences, and
 its fourth or fifth sentence is a payload sentence; a near-triggered one carries another phrase and goes on unchanged. Each

@@ -1,4 +1,4 @@
-"""The synthetic sentiment language and its poisoning rule (Lamparth & Reuel, arXiv 2302.12461; papers.md 6.2).
+"""The synthetic sentiment language and its poisoning rule (Lamparth & Reuel, arXiv 2302.12461).
 
 A sentence is 15 words drawn with replacement from the 250 words of one sentiment: positive (p), negative (n), and with
 three sentiments first names (s); with probability .5 one random word becomes one of the sentiment's five frequent

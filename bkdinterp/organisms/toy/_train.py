@@ -1,8 +1,8 @@
 """Training a toy: GPT-2 of 3 layers, 4 heads and d_model 64, from scratch on clean sentences, then on poisoned ones.
 
-After Lamparth & Reuel (arXiv 2302.12461; papers.md 6.1, 6.2). Ours differs in what costs time only, or is stated: sentences
-are not padded to the context (which has 64 positions), one word is one token, and larger steps make few epochs do (see
-`ToySettings`). Cost: about 20 s of one core per epoch.
+After Lamparth & Reuel (arXiv 2302.12461; docs/papers.md, Deviations). Ours differs in what costs time only, or is
+stated: sentences are not padded to the context (which has 64 positions), one word is one token, and larger steps make
+few epochs do (see `ToySettings`). Cost: about 20 s of one core per epoch.
 """
 
 from collections.abc import Callable, Mapping
