@@ -182,7 +182,7 @@ class Activations(_SiteTensors):
         where: WhereLike = "last",
         **options: Unpack[RunOptions],
     ) -> Self:
-        """Collect the means; costs one forward per batch of prompts. How it runs: `RunOptions`.
+        """Collect the activations; costs one forward per batch of prompts. For how it runs see `RunOptions`.
 
         Raises:
             SiteError: there are no sites, or one is out of range.
