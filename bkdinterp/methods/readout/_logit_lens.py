@@ -205,7 +205,7 @@ def logit_lens(
 
 
 def _top(
-    model: Model, x: Float[Tensor, "row d_model"], k: int, budget: float
+    model: Model, x: Float[Tensor, "row d_model"], k: int, budget: float | int
 ) -> tuple[Int[Tensor, "row rank"], Float[Tensor, "row rank"]]:
     """The ``k`` most likely tokens of each row and their logits, of as many rows at once as the budget has room for."""
     # Logits, and what topk and a soft-cap make beside them.
