@@ -1,4 +1,4 @@
-"""The command line: a thin door onto the public API."""
+"""The command line: a thin layer on the public API."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from bkdinterp.reprs import cut
 from bkdinterp.values import SEEDS
 from bkdinterp.version import __version__
 
-ERROR_LENGTH = 2000  # characters of an error's line; a suspect file must not fill the terminal
+ERROR_LENGTH = 2000  # most characters of an error message; a suspect file must not fill the terminal
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def _say_version(asked: bool) -> bool:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and stop."),
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Mechanistic interpretability of backdoored language models."""
@@ -56,7 +56,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the draws.")] = 0,
 ) -> None:
-    """Find, locate and switch a real backdoor: the shipped organism, with its clean twin as the null."""
+    """Find, locate and switch off a real backdoor: the shipped organism, with its clean twin as the null."""
     from dataclasses import replace
 
     out = writable_folder(out, "--out")
@@ -102,16 +102,16 @@ def doctor(
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to merge in.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     gguf_file: Annotated[
-        str | None, typer.Option(help="Name of a GGUF inside the folder or repository.")
+        str | None, typer.Option(help="Name of a GGUF file inside the folder or repository.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="Where the weights go.")] = "cpu",
     chat: Annotated[
-        bool | None, typer.Option(help="Use the chat template; by default where there is one.")
+        bool | None, typer.Option(help="Use the chat template; by default if there is one.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the random prompts.")] = 0,
 ) -> None:
-    """Check a model against what every method relies on: modules, heads, sums, padding, prefix reuse, edits, noise."""
+    """Check that a model behaves as the methods assume: modules, heads, sums, padding, prefix reuse, edits, noise."""
     import torch
 
     from bkdinterp.doctor import Check, DoctorReport
@@ -132,7 +132,7 @@ def doctor(
     try:
         report = examine(Model.load(model, dtype=getattr(torch, dtype), **settings), seed=seed)
     except UnsupportedArchitectureError as error:
-        # A model that no family describes has failed the first check; one that is not there was not examined.
+        # A model that no family describes fails the first check; a missing model was not examined.
         refused = Check("naming", False, None, None, f"{type(error).__name__}: {error}")
         report = DoctorReport(model, dtype, (refused,))
     console = Console(width=max(Console().width, 120))
@@ -149,9 +149,11 @@ def train_toys(
     work: Annotated[Path | None, typer.Option(help="Folder for checkpoints; default: OUT/work.")] = None,
     sentiments: Annotated[list[int] | None, typer.Option(help="2 or 3; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1 of each.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads, if cores are shared.")
+    ] = None,
 ) -> None:
-    """Train the toy organisms from scratch and measure them: about two minutes of one core each; resumable."""
+    """Train the toy organisms from scratch and measure them; resumable. Takes about two minutes of one core each."""
     out = writable_folder(out, "--out")
     work = out / "work" if work is None else writable_folder(work, "--work")
     import torch
@@ -172,7 +174,7 @@ def train_toys(
 
 
 def main() -> None:
-    """Entry point: errors of the user's making, and the system's, end in one line on stderr and exit code 1."""
+    """Entry point: errors of the user or the system end in one line on stderr and exit code 1."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -187,7 +189,7 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    """One line, whatever the message holds: a name in it may come from a suspect file."""
+    """Print one line, whatever the message holds, because a name in it may come from a suspect file."""
     message = cut(" ".join(str(error).split()), ERROR_LENGTH)
     sys.stderr.write(f"{type(error).__name__}: {message}\n".encode("utf-8", "backslashreplace").decode())
     raise SystemExit(1) from None
