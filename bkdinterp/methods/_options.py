@@ -25,7 +25,7 @@ class RunOptions(TypedDict, total=False):
         progress: show a progress bar on a terminal; True unless the executor says otherwise.
     """
 
-    budget: float | None
+    budget: float | int | None
     folder: str | Path | None
     executor: Executor | None
     progress: bool

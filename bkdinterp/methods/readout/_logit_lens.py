@@ -107,7 +107,7 @@ def _top(
     x: Float[Tensor, "row d_model"],
     k: int,
     targets: Int[Tensor, " row"] | None,
-    budget: float,
+    budget: float | int,
 ) -> _Top:
     """Unembed as many rows at once as the budget allows."""
     # Logits, and the temporaries of topk, a soft-cap and the sum in float64.
