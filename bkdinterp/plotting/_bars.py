@@ -47,8 +47,8 @@ def bar_intervals(
     Args:
         labels: conditions.
         estimates: one per label, all in one unit.
-        lows: lower ends of the intervals; None without intervals. An infinite one, of a single example, say, is not drawn, and
-            neither is an interval of no width, which would look like certainty.
+        lows: lower ends of the intervals; None without intervals. An infinite one, of a single example, say, is not
+            drawn, and neither is an interval of no width, which would look like certainty.
         highs: upper ends of the intervals.
         xlabel: label of the x axis, with unit.
         title: title of the figure.

@@ -48,8 +48,8 @@ def curves(
 
     Args:
         x: shared abscissa.
-        series: label -> (estimate, low, high), each as long as ``x``; infinite ends are not drawn. ``(estimate, None, None)``
-            has no interval.
+        series: label -> (estimate, low, high), each as long as ``x``; infinite ends are not drawn. ``(estimate, None,
+            None)`` has no interval.
         xlabel: with its unit.
         ylabel: with its unit.
         title: of the figure.

@@ -37,7 +37,8 @@ def matrix(
         label: what the colour means; chance is added to it.
         chance: the centre of the scale.
         layers: layer of each row and column, default 0, 1, 2, ...
-        chosen: index of a layer whose own cell is outlined, as the one chosen on validation; one for each of several matrices.
+        chosen: index of a layer whose own cell is outlined, as the one chosen on validation; one for each of several
+            matrices.
         limit: the colours run from chance - limit to chance + limit. Default: up to accuracy 1, and as far down.
         ax: matplotlib axes to draw into, a list of them for several matrices; None makes a figure.
 

@@ -39,7 +39,8 @@ def grouped_bars(
     Args:
         rows: condition -> outcome -> count, e.g. from ``metrics.outcome_counts``; a missing outcome counts 0. A key
             ``(group, row)`` puts the row under the group's name.
-        intervals: row -> interval of the rate of its first outcome (``"payload"``, where there is one), 0..1, drawn as a whisker.
+        intervals: row -> interval of the rate of its first outcome (``"payload"``, where there is one), 0..1, drawn as
+            a whisker.
         title: of the figure.
         xlabel: of the share axis.
         ylabel: of the conditions.

@@ -41,7 +41,8 @@ def rate_panels(
     """One panel per model, stacked; in each, a group of bars per condition with a bar and interval per kind of prompt.
 
     Args:
-        panels: model -> condition -> kind of prompt (``"clean"``, ``"sham"``, ``"triggered"`` or others) -> rate from 0 to 1.
+        panels: model -> condition -> kind of prompt (``"clean"``, ``"sham"``, ``"triggered"`` or others) -> rate from 0
+            to 1.
         singles: (model, condition, kind) -> rates of single controls, drawn as small marks.
         labels: kind -> its words in the legend.
         title: of the figure.

@@ -45,7 +45,8 @@ def scatter(
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``limit <= 0``, no group, or more groups than colours times markers can tell apart.
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, no group, or more groups than colours times markers can
+            tell apart.
     """
     if not 1 <= len(groups) <= 2 * len(PALETTE):
         raise BkdinterpError(f"scatter() draws 1 to {2 * len(PALETTE)} groups, got {len(groups)}; drop some.")
