@@ -74,7 +74,9 @@ def _replacements(edit: Intervention) -> list[PCPReplace]:
         if not isinstance(part, PCPReplace):
             raise SiteError(f"export_weights takes PCPReplace edits; {part} is a {type(part).__name__}.")
         if Where.of(part.where) != Where("all", generated=True):
-            raise SiteError(f"{part} acts at {part.where}, but weights act at every token; keep the default where=.")
+            raise SiteError(
+                f"{part} acts at {part.where}, but weights act at every token; keep the default where=."
+            )
         out.append(part)
     sites = [str(r.site) for r in out]
     if not out or len(set(sites)) < len(sites):
