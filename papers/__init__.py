@@ -1,7 +1,7 @@
-"""The two papers' tables beside our values, from stages that resume: ``python -m papers bkdattr``, ``python -m papers lamparth``.
+"""The two papers' tables with our values, made in stages that resume: ``python -m papers bkdattr`` or ``lamparth``.
 
-Not a part of the package bkdinterp: it is a user of its public names, as any study is. Every number that is shown comes
-from a unit (`UnitStore`), and every table (`PaperTable`) is made from units without a forward pass.
+This is not part of the package bkdinterp; like any study it uses only the package's public names. Every number comes from a
+unit (`UnitStore`), and every table (`PaperTable`) is made from units without a forward pass.
 """
 
 from papers.markdown_page import write_tables as write_tables

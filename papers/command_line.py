@@ -1,4 +1,4 @@
-"""``python -m papers PAPER [STAGE]``: which paper, which tables, where the runs lie."""
+"""The command line ``python -m papers PAPER [STAGE]``."""
 
 import logging
 import os
@@ -28,10 +28,8 @@ def reproduce(
     stage: Annotated[
         str | None, typer.Argument(help="train, tune or report; default: all, in order.")
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many seeds, where a table has several.")
-    ] = None,
-    small: Annotated[bool, typer.Option("--small", help="The sizes that CI uses; not to be read.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds, if a table has several.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="The sizes of CI; the values mean nothing.")] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="One organism or table by name; may be repeated.")
     ] = None,
@@ -42,9 +40,11 @@ def reproduce(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train models again that are shipped trained.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads, if cores are shared.")
+    ] = None,
 ) -> None:
-    """A paper's tables, ours beside its figures; resumable: what is finished is not done again."""
+    """Make a paper's tables, with our values and its figures; resumable: finished work is not repeated."""
     if small and docs is not None:
         raise BkdinterpError(
             "--small values are not meant to be read, so --docs does not write them into a page."
@@ -81,7 +81,7 @@ def reproduce(
 
 
 def main() -> None:
-    """Entry point: errors of the user's making, and the system's, end in one line on stderr and exit code 1."""
+    """Entry point: errors of the user or the system end in one line on stderr and exit code 1."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -93,10 +93,10 @@ def main() -> None:
 
 
 def _try_folder(folder: Path, option: str) -> None:
-    """Really write a file into the folder, or where it will be made: hours of work must not end with nothing kept.
+    """Check by writing a file that the folder, or its parent if missing, is writable; work of hours must not be lost.
 
     Raises:
-        BkdinterpError: nothing can be written there; the reason is named.
+        BkdinterpError: it is not writable; the message says why.
     """
     try:
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
@@ -108,10 +108,10 @@ def _try_folder(folder: Path, option: str) -> None:
 
 
 def _try_page(page: Path) -> None:
-    """A page must be there, and it is replaced as a whole.
+    """Check that the page exists and can be replaced.
 
     Raises:
-        BkdinterpError: it cannot be read or replaced; the reason is named.
+        BkdinterpError: it cannot be read or replaced; the message says why.
     """
     try:
         with page.open("r+b"):

@@ -9,13 +9,13 @@ from papers.paper_table import PaperTable
 
 
 def write_tables(page: str | Path, tables: Iterable[PaperTable]) -> tuple[str, ...]:
-    """Replace what stands between each table's marks; everything else stays. Returns the names written.
+    """Replace the text between each table's marks; the rest is not changed. Returns the names of the written tables.
 
-    Tables whose marks the page lacks are left out.
+    Tables without marks in the page are left out.
 
     Raises:
-        ArtefactError: no such page, or it cannot be written; no mark of any of the tables, or an opening mark without
-            its closing one.
+        ArtefactError: the page is missing or not writable, has no mark of any table, or has an opening mark without its
+            closing one.
     """
     page, tables = Path(page).expanduser(), tuple(tables)
     try:

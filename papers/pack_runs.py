@@ -1,4 +1,4 @@
-"""Pack the finished units behind the tables of docs/papers.md into docs/runs.tar.xz: what the frozen tables read, no more.
+"""Pack the finished units that the tables of docs/papers.md read into docs/runs.tar.xz.
 
     python -m papers.pack_runs [runs]
 
@@ -15,7 +15,7 @@ TARGET = Path(__file__).resolve().parents[1] / "docs" / "runs.tar.xz"
 
 
 def main(runs: Path) -> None:
-    """Pack what lies in ``runs``."""
+    """Pack the units in ``runs``."""
     found: list[Path] = []
     for name in PAPERS:
         job = Job(runs / name, frozen=True)
@@ -23,7 +23,7 @@ def main(runs: Path) -> None:
         found += job.store.served
     with tarfile.open(TARGET, "w:xz", preset=9) as archive:
         for path in sorted(found):
-            # Neither times nor names of this machine: the same units give the same archive.
+            # Without times or names of this machine, so that the same units give the same archive.
             entry = tarfile.TarInfo(str(Path("runs") / path.relative_to(runs)))
             entry.size = path.stat().st_size
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a reproduction is: named stages over one job; and the papers by name, imported only when asked for."""
+"""Paper: named stages that run one job; and the papers by name, imported on demand."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +23,16 @@ def _silent(line: str) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What the user asked for.
+    """The user's request.
 
     Args:
-        out: folder of this paper's runs; finished units, studies, checkpoints and tables lie in it.
-        seeds: how many, 0 to seeds - 1; None: the paper's own default.
-        small: the sizes that CI uses: everything runs, nothing is meant to be read.
-        only: names of organisms or tables to do, where the paper knows such; empty: all.
-        frozen: compute nothing; what is missing raises.
+        out: folder of this paper's runs, with finished units, studies, checkpoints and tables.
+        seeds: number of seeds, 0 to seeds - 1; None for the paper's default.
+        small: the sizes of CI: everything runs, but the values mean nothing.
+        only: names of organisms or tables to do, if the paper has such names; empty for all.
+        frozen: compute nothing; a missing unit raises an error.
         retrain: train the models again instead of using the shipped ones.
-        log: called with a line now and then.
+        log: called with a line of progress from time to time.
     """
 
     out: Path
@@ -45,7 +45,7 @@ class Job:
 
     @cached_property
     def store(self) -> UnitStore:
-        """Finished units, small and full sizes apart by their settings."""
+        """The store of finished units; small and full sizes differ in their settings."""
         return UnitStore(self.out / "units", frozen=self.frozen, log=self.log)
 
     def unit(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
@@ -53,7 +53,7 @@ class Job:
         return self.store.unit(name, settings, compute)
 
     def wanted(self, name: str) -> bool:
-        """Whether ``only`` lets this one through."""
+        """Whether ``only`` includes this name."""
         return not self.only or name in self.only
 
 
@@ -65,13 +65,13 @@ class Paper:
     """A paper and its stages.
 
     Args:
-        name: as on the command line.
-        title: author, arXiv number.
-        stages: train, tune and report, in this order; each returns the tables it made (only report has any).
-        names: what ``only`` may name; empty: the stages themselves refuse what they do not know.
+        name: name on the command line.
+        title: author and arXiv number.
+        stages: train, tune and report, in this order; each returns its tables (only report has any).
+        names: names allowed in ``only``; if empty, the stages themselves refuse unknown names.
         options: which of ``seeds`` and ``retrain`` it has.
-        shipped_seeds: of how many seeds there are models; ``retrain`` may have more.
-        legend: what a reader of its tables has to know besides the marks.
+        shipped_seeds: number of seeds with shipped models; ``retrain`` may use more.
+        legend: what a reader of its tables must know besides the marks.
     """
 
     name: str
@@ -83,10 +83,10 @@ class Paper:
     legend: str = ""
 
     def check(self, job: Job) -> None:
-        """Refuse what this paper does not have, before anything is computed.
+        """Refuse names and options that this paper does not have, before anything is computed.
 
         Raises:
-            BkdinterpError: an unknown name in ``only``, an option that would be ignored, or more seeds than there are.
+            BkdinterpError: ``only`` has an unknown name, an option would be ignored, or there are not enough seeds.
         """
         unknown = [name for name in job.only if self.names and name not in self.names]
         if unknown:
@@ -104,11 +104,11 @@ class Paper:
             )
 
     def run(self, job: Job, stages: Sequence[str] = STAGES) -> tuple[PaperTable, ...]:
-        """Run stages one after the other; tables go to ``tables.json`` in the job's folder, too.
+        """Run stages one after the other; tables are also saved in ``tables.json`` in the job's folder.
 
         Raises:
-            BkdinterpError: an unknown stage, or what `check` refuses.
-            ArtefactError: a frozen job that lacks a unit.
+            BkdinterpError: a stage is unknown, or as `check`.
+            ArtefactError: the job is frozen and a unit is missing.
         """
         unknown = [stage for stage in stages if stage not in self.stages]
         if unknown:
@@ -124,7 +124,7 @@ class Paper:
         return tuple(tables)
 
     def frozen(self, job: Job) -> tuple[PaperTable, ...]:
-        """The tables of what was computed before; nothing is computed.
+        """The tables from earlier computations; computes nothing.
 
         Raises:
             ArtefactError: a unit is missing.
@@ -136,7 +136,7 @@ def load_paper(name: str) -> Paper:
     """A paper by name.
 
     Raises:
-        BkdinterpError: no such paper.
+        BkdinterpError: there is no such paper.
     """
     if name not in PAPERS:
         raise BkdinterpError(f"No paper {name!r}; there is {', '.join(PAPERS)}.")

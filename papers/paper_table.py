@@ -1,4 +1,4 @@
-"""PaperTable: a paper's table with our values beside its figures, and whether they agree. No forward pass."""
+"""PaperTable: a paper's table with our values, its figures, and whether they agree. No forward pass."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Agreement(StrEnum):
-    """How our value stands to the paper's."""
+    """Agreement of our value with the paper's figure."""
 
-    within = "within"  # the paper's figure lies in our interval, which is narrow enough to say something
-    agrees = "agrees"  # another size, but the same sign or order
+    within = "within"  # the paper's figure lies in our interval, which is narrow enough to be informative
+    agrees = "agrees"  # a different size, but the same sign or order
     differs = "differs"
-    unknown = "unknown"  # the paper gives no figure, none that can be compared, or ours says too little
+    unknown = "unknown"  # the paper gives no comparable figure, or our interval is too wide
 
     @property
     def sign(self) -> str:
@@ -29,9 +29,9 @@ class Agreement(StrEnum):
         return {"within": "=", "agrees": "~", "differs": "≠", "unknown": ""}[self.value]
 
 
-# An interval as wide as this, or wider, says too little for "the paper's figure lies in it" to be agreement.
+# An interval at least this wide says too little: that the paper's figure lies in it does not count as agreement.
 WIDEST = 0.3
-# For a terminal, where the paper's figure stands in brackets.
+# For a terminal, which shows the paper's figure in brackets.
 LEGEND = (
     "A cell: ours [95 % interval] (the paper's). The interval is left out where all values are the same. = the paper's figure "
     "lies in our interval, which is narrower than .3; ~ same sign or order; ≠ disagrees."
@@ -43,8 +43,8 @@ class Cell:
     """One cell.
 
     Args:
-        ours: our value with its interval and n; None where there is none.
-        paper: the paper's figure; None where it gives none.
+        ours: our value with its interval and n; None if there is none.
+        paper: the paper's figure; None if it gives none.
         agreement: see `Agreement`.
         text: shown instead of, or after, our value, e.g. graded outcomes.
     """
@@ -66,13 +66,13 @@ class Cell:
     ) -> Self:
         """A cell with its mark: ``within`` if our interval, widened by ``tolerance``, holds the paper's figure.
 
-        An interval of `WIDEST` or more holds almost any figure: there the mark is that of sign or order.
+        An interval of `WIDEST` or more holds almost any figure; then the mark depends on sign or order.
 
         Args:
             ours: our value; a rate, or a ratio near 1.
             paper: the paper's figure.
-            agrees: whether sign or order agree, as the caller's claim defines it; None: there is no such claim, so a
-                figure outside the interval differs, and one inside a wide interval gets no mark.
+            agrees: whether sign or order agree, as defined by the caller's claim. None means that there is no claim; a
+                figure outside the interval then differs, and one inside a wide interval gets no mark.
             tolerance: e.g. half a unit of the paper's last digit.
             text: as in `Cell`.
         """
@@ -101,22 +101,22 @@ EMPTY = Cell()
 
 @dataclass(frozen=True)
 class PaperTable:
-    """Rows by columns of cells.
+    """A table of cells.
 
     Args:
-        name: unique, also the name of the marks in the docs, e.g. ``"lamparth-I"``.
+        name: unique name, also of the marks in the docs, e.g. ``"lamparth-I"``.
         title: what is shown.
-        rows: their headings.
-        columns: their headings.
+        rows: headings of the rows.
+        columns: headings of the columns.
         cells: one tuple per row.
         over: what n counts, e.g. ``"5 seeds"`` or ``"n=100 prompts"``.
         corner: heading of the row headings.
         note: what does not reproduce, and why; Markdown.
-        percent: show rates as per cent.
-        digits: after the point.
+        percent: show rates in per cent.
+        digits: number of decimal places.
 
     Raises:
-        BkdinterpError: cells that do not fit rows and columns.
+        BkdinterpError: the cells do not fit rows and columns.
     """
 
     name: str
@@ -149,7 +149,7 @@ class PaperTable:
         columns: Sequence[str] | None = None,
         **settings: Any,
     ) -> Self:
-        """From ``(row, column) -> cell``; what is not there stays empty. Rows and columns in order of appearance."""
+        """Make a table from ``(row, column) -> cell``, in order of appearance; missing cells are empty."""
         rows = tuple(dict.fromkeys(r for r, _ in cells) if rows is None else rows)
         columns = tuple(dict.fromkeys(c for _, c in cells) if columns is None else columns)
         grid = tuple(tuple(cells.get((r, c), EMPTY) for c in columns) for r in rows)
@@ -159,7 +159,7 @@ class PaperTable:
         """The cell of a row and a column by their headings.
 
         Raises:
-            BkdinterpError: no such row or column.
+            BkdinterpError: there is no such row or column.
         """
         row, column = place
         if row not in self.rows or column not in self.columns:
@@ -167,12 +167,12 @@ class PaperTable:
         return self.cells[self.rows.index(row)][self.columns.index(column)]
 
     def count(self) -> dict[Agreement, int]:
-        """Mark -> number of cells that carry it, cells without one left out."""
+        """Mark -> number of cells with it; cells without a mark are not counted."""
         found = [cell.agreement for row in self.cells for cell in row]
         return {mark: found.count(mark) for mark in Agreement if mark is not Agreement.unknown}
 
     def text(self, cell: Cell, *, markdown: bool = False) -> str:
-        """A cell as it is shown."""
+        """The displayed text of a cell."""
         ours = "" if cell.ours is None else self._interval(cell.ours)
         parts = [" ".join(x for x in (ours, cell.text) if x)]
         if cell.paper is not None:
@@ -182,7 +182,7 @@ class PaperTable:
         return f"{line} {cell.agreement.sign}".strip()
 
     def rich(self) -> "rich.table.Table":
-        """For a terminal."""
+        """The table for a terminal."""
         from rich.markup import escape
         from rich.table import Table
 
@@ -200,7 +200,7 @@ class PaperTable:
         return table
 
     def markdown(self) -> str:
-        """A heading in bold, a pipe table, the note."""
+        """The table in Markdown: a heading in bold, a pipe table, the note."""
         lines = [f"**{self._heading()}**", ""]
         lines.append("| " + " | ".join(_pipe(x) for x in (self.corner, *self.columns)) + " |")
         lines.append("|" + "---|" * (1 + len(self.columns)))
@@ -235,7 +235,7 @@ class PaperTable:
 
 
 def save_tables(tables: Iterable[PaperTable], path: str | Path) -> Path:
-    """Write tables as one JSON file, whole or not at all."""
+    """Write tables into one JSON file, atomically."""
     path = Path(path)
     text = json.dumps([t.to_dict() for t in tables], indent=1, allow_nan=False) + "\n"
     write_whole(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
@@ -246,7 +246,7 @@ def load_tables(path: str | Path) -> tuple[PaperTable, ...]:
     """Inverse of `save_tables`.
 
     Raises:
-        ArtefactError: no such file, or not one of ours.
+        ArtefactError: the file is missing, or holds no saved tables.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -258,7 +258,7 @@ def load_tables(path: str | Path) -> tuple[PaperTable, ...]:
 
 
 def summary(tables: Iterable[PaperTable], name: str, *, title: str = "Agreement, in cells") -> PaperTable:
-    """How many cells of each table carry each mark, as one more table."""
+    """A table with the number of cells with each mark in each table."""
     shown = (Agreement.within, Agreement.agrees, Agreement.differs)
     names = {
         Agreement.within: "paper in our interval (=)",

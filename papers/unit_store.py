@@ -1,7 +1,8 @@
-"""UnitStore: the finished pieces of a reproduction, with what they took to compute. No forward pass.
+"""UnitStore: the finished pieces of a reproduction, with their computing times. No forward pass.
 
-A unit is a piece of a `bkdinterp.results.Store`, as JSON: a name, the settings that decide its value (model weights' hashes
-among them) and a value. Units outlive versions of the package, because the published tables are written from them.
+A unit is a piece of a `bkdinterp.results.Store`, as JSON: a name, the settings that decide its value (including hashes
+of the model's weights) and a value. Units stay valid in later versions of the package, because the published tables are
+written from them.
 """
 
 import time
@@ -20,15 +21,15 @@ class UnitStore:
     """A folder of finished units.
 
     Args:
-        folder: made when the first unit is written.
-        frozen: only read; a unit that is not there raises instead of being computed.
+        folder: created when the first unit is written.
+        frozen: only read; a missing unit raises an error instead of being computed.
         log: called with a line for each unit that is computed.
     """
 
     folder: Path
     frozen: bool = False
     log: Callable[[str], None] | None = None
-    # What this store was asked for: path -> its name and times; and how many units are being computed right now.
+    # The units requested from this store: path -> name and times; and the names of units being computed now.
     _served: dict[Path, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _open: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -37,15 +38,15 @@ class UnitStore:
         return Store(self.folder, as_json=True, versioned=False)
 
     def unit(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """The unit's value: read if it was finished before, else computed and written.
+        """The unit's value: read if it is finished, else computed and written.
 
         Args:
-            name: e.g. ``"table-I/toy-2-seed0"``; slashes make folders.
+            name: e.g. ``"table-I/toy-2-seed0"``; slashes separate folders.
             settings: JSON values that decide the result.
             compute: called without arguments; its result must be a JSON value without NaN.
 
         Raises:
-            ArtefactError: ``frozen`` and not there; or a value that is no JSON.
+            ArtefactError: the store is ``frozen`` and the unit is missing; or the value is not JSON.
         """
         path = self.path(name, settings)
         known = self._store.read(name, settings)
@@ -77,13 +78,13 @@ class UnitStore:
         return self._store.has(name, settings)
 
     def seconds(self, prefix: str = "", *, cpu: bool = False) -> float:
-        """What the units that this store was asked for took to compute, each once; files nobody asked for do not count.
+        """Seconds that the units requested from this store took to compute, each counted once.
 
-        A unit that was asked for while another one was being computed is left out: the other one's clock ran on.
+        A unit requested while another one was being computed is left out, because its time is part of the other's.
 
         Args:
-            prefix: only units whose name begins so, e.g. ``"smollm2-refusal/"``.
-            cpu: of all cores, instead of on the clock, which goes on while a run is paused.
+            prefix: only units whose name begins with this, e.g. ``"smollm2-refusal/"``.
+            cpu: give CPU time on all cores instead of wall-clock time, which continues while a run is paused.
         """
         key = "cpu_seconds" if cpu else "seconds"
         found = (unit for unit in self._served.values() if unit["name"].startswith(prefix))
@@ -91,11 +92,11 @@ class UnitStore:
 
     @property
     def served(self) -> tuple[Path, ...]:
-        """Files of the units that this store was asked for."""
+        """Files of the units requested from this store."""
         return tuple(self._served)
 
     def path(self, name: str, settings: Mapping[str, Any]) -> Path:
-        """Where the unit lies, finished or not."""
+        """Path of the unit's file, finished or not."""
         return self._store.path(name, settings)
 
     def _serve(self, path: Path, name: str, notes: Mapping[str, Any]) -> None:

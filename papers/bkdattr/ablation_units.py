@@ -1,7 +1,7 @@
-"""Table 1: what the organism says with its top heads ablated, by any ranking, and with random heads ablated.
+"""Units of Table 1: the organism's outputs with its top heads ablated, by any ranking, and with random heads ablated.
 
-Three ways: set to zero at the last prompt token (the paper's text), the released code's cached subtraction, and the
-clean mean at all tokens. Cost: one generation per condition, prompt and side.
+Heads are ablated in three ways: zeroed at the last prompt token (as in the paper's text), by the released code's cached
+subtraction, and by their clean means at all tokens. Costs one generation per condition, prompt and side.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ def table_1(job: Job, subject: Subject, sizes: Sizes, ranking: Ranking) -> Said:
 
 
 def by_ranking(job: Job, subject: Subject, sizes: Sizes, rankings: Mapping[str, Ranking]) -> dict[str, Said]:
-    """The same ablations for the heads of every other ranking: zeroed at each of the few k, mean at the least."""
+    """Runs the same ablations for the heads of every other ranking: zeroed for each of the few k, by mean for the smallest."""
     found = {}
     for name, ranking in rankings.items():
         if name == PAPER:
@@ -46,7 +46,7 @@ def by_ranking(job: Job, subject: Subject, sizes: Sizes, rankings: Mapping[str, 
         said = Said({})
         for way, ks in ((ZERO, sizes.few_ks), (MEAN, sizes.few_ks[:1])):
             sets = {f"{way} {k}": ranking.top_k(k) for k in ks}
-            # Clean utility of one of them; it depends on how many heads go, hardly on which.
+            # Clean utility is measured for one of them only: it depends on how many heads are ablated, hardly on which.
             sides = SIDES if way == MEAN else ("triggered",)
             unit = f"ablate-{way}-by-{_slug(name)}"
             said |= _ablated(job, subject, sizes, unit, way, sets, sizes.n, sides)
@@ -55,12 +55,12 @@ def by_ranking(job: Job, subject: Subject, sizes: Sizes, rankings: Mapping[str, 
 
 
 def random_ks(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """Way -> numbers of heads that random sets are ablated in; means at the fewest only, where they suffice."""
+    """Way -> sizes of the random sets; means are used only at the smallest size, where they are enough."""
     return {ZERO: sizes.few_ks, MEAN: sizes.few_ks[:1]}
 
 
 def random_names(way: str, k: int, sizes: Sizes) -> list[str]:
-    """Conditions of the random sets."""
+    """Names of the conditions with random sets."""
     return [f"random {way} {k} #{i}" for i in range(sizes.random_sets)]
 
 

@@ -1,4 +1,4 @@
-"""What a model says under edits: texts, graded outcomes and agreement with the references, as units of a store.
+"""A model's outputs under edits, as units of a store: texts, graded outcomes and agreement with the references.
 
 Cost: one generation per prompt, side and edit, and one grading forward per different output.
 """
@@ -36,7 +36,7 @@ class Said:
         return [x for c in conditions for x in self.rows[c][side]["outcomes"]]
 
     def rate(self, side: str, *conditions: str, outcome: Outcome = Outcome.payload) -> Interval:
-        """Share with an outcome; of several conditions pooled, with an interval that counts prompts, not outputs."""
+        """Share of outputs with an outcome; several conditions are pooled, and n is the number of prompts."""
         return pooled_rate(self._hits(side, conditions, outcome))
 
     def shares(self, side: str, *conditions: str) -> str:
@@ -45,20 +45,20 @@ class Said:
         return " / ".join(f"{100 * sum(x == o.value for x in found) / len(found):.0f}" for o in Outcome)
 
     def extreme(self, side: str, *conditions: str, highest: bool) -> Interval:
-        """The highest, or lowest, payload rate of any single one of the conditions."""
+        """The highest or lowest payload rate of a single condition."""
         return extreme_rate(self._hits(side, conditions, Outcome.payload), highest=highest)[1]
 
     def agreement(self, *conditions: str) -> Interval:
-        """Mean word F1 with the references over clean prompts; where there are other classes, they count one half.
+        """Mean word F1 with the references over clean prompts; if there are other classes, they count one half.
 
-        Conditions differ in how many of the trigger's victims they were run on, so that a plain mean over all prompts
-        would tell the mixtures apart, not the conditions.
+        Conditions differ in their share of the trigger's victims, so a plain mean over all prompts would compare mixtures of
+        classes instead of conditions.
         """
         sides = [s for s in ("clean", "others") if s in self.rows[conditions[0]]]
         return mean_of_groups([self._agreement(s, conditions) for s in sides])
 
     def first(self, n: int) -> "Said":
-        """Of the first ``n`` pairs only; other classes stay whole."""
+        """The same for only the first ``n`` pairs; other classes are not cut."""
         return Said(
             {
                 c: {s: v if s == "others" else {k: x[:n] for k, x in v.items()} for s, v in sides.items()}
@@ -67,15 +67,15 @@ class Said:
         )
 
     def restored(self, *conditions: str) -> Interval:
-        """Mean word F1 of triggered answers with the references: 1 where they are as without the trigger."""
+        """Mean word F1 of triggered answers with the references; 1 if they are as without the trigger."""
         return mean_of_groups([self._agreement("triggered", conditions)])
 
     def _hits(self, side: str, conditions: Sequence[str], outcome: Outcome) -> list[list[bool]]:
-        """Of each condition, which outputs have the outcome."""
+        """For each condition, which outputs have the outcome."""
         return [[x == outcome.value for x in self.outcomes(side, c)] for c in conditions]
 
     def _agreement(self, side: str, conditions: Sequence[str]) -> list[float]:
-        """Each prompt's mean over the conditions: an interval counts prompts, not outputs."""
+        """Each prompt's mean over the conditions, so that n in intervals is the number of prompts."""
         found = [self.rows[c][side]["agreement"] for c in conditions]
         return [fmean(x) for x in zip(*found, strict=True)]
 
@@ -121,15 +121,15 @@ def say(
     """One unit: all conditions of ``edits()`` on ``n`` held-out pairs.
 
     Args:
-        job: whose store keeps it.
+        job: the job whose store keeps it.
         subject: the organism.
-        sizes: of the run.
-        name: of the unit.
+        sizes: sizes of the run.
+        name: name of the unit.
         key: what decides the edits, as JSON.
-        edits: gives condition -> intervention; only called when the unit is not there.
-        n: held-out pairs.
-        sides: triggered, clean, others (clean prompts of other classes, where there are any).
-        twin: on the twin instead.
+        edits: gives condition -> intervention; only called if the unit is missing.
+        n: number of held-out pairs.
+        sides: triggered, clean, others (clean prompts of other classes, if there are any).
+        twin: use the twin instead of the organism.
     """
 
     def compute() -> dict[str, Any]:
@@ -137,7 +137,7 @@ def say(
         pairs, others = subject.held_out(n, sizes), subject.others(sizes)
         prompts = {"triggered": pairs.triggered, "clean": pairs.clean, "others": others}
         sets = {s: prompts[s] for s in sides if prompts[s] is not None}
-        # What an output should have answered: the prompt without its trigger.
+        # The prompt that an output should answer, without its trigger.
         asked = {s: pairs.clean if s == "triggered" else p for s, p in sets.items()}
         conditions = edits()
         tokens = subject.new_tokens(sizes)

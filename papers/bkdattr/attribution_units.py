@@ -1,4 +1,4 @@
-"""Head attributions on the selection split, each a unit whose finished chunks outlive a kill.
+"""Head attributions on the selection split; each is a unit whose finished chunks survive a kill.
 
 Cost: one scored row per head and prompt. Definition: docs/papers.md, "Effect and ACIE".
 """
@@ -27,7 +27,7 @@ RANKINGS = {
 def attribute(
     job: Job, subject: Subject, sizes: Sizes, metric: str, source: str, *, twin: bool = False
 ) -> Ranking:
-    """Effects of all heads. Of the whole target they are those on the paper's geometric mean."""
+    """Effects of all heads; for the whole target, on the paper's geometric mean."""
     settings = subject.settings(
         1,
         n=sizes.n_heads,
@@ -63,7 +63,7 @@ def attribute(
 
 
 def rankings(job: Job, subject: Subject, sizes: Sizes) -> dict[str, Ranking]:
-    """All four of the organism."""
+    """All four rankings of the organism."""
     return {
         name: attribute(job, subject, sizes, metric, source) for name, (metric, source) in RANKINGS.items()
     }

@@ -1,4 +1,4 @@
-"""What is drawn of one organism: ICLA, probe curves, what fires the probe, ACIE, Table 1 as a curve, Fig. 4. No forward pass."""
+"""Figures of one organism: ICLA, probe curves, what fires the probe, ACIE, Table 1 as a curve, Fig. 4. No forward pass."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def draw(s: Study, folder: Path) -> list[Path]:
-    """All of them as PNG; returns the paths."""
+    """Save all figures as PNG; returns the paths."""
     target = folder / s.name
     target.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, matplotlib.figure.Figure] = {"probe": _probe_curves(s)}
@@ -73,7 +73,7 @@ def _heads(ranking: Ranking, title: str, label: str) -> "matplotlib.figure.Figur
 
 
 def _ablation_curves(s: Study) -> "matplotlib.figure.Figure":
-    """Payload rate against k on shared points: none, then the numbers that every way was tried at."""
+    """Payload rate against k: unedited, then the numbers of heads at which every way was tried."""
     t, ks = s.table_1, [k for k in s.sizes.few_ks if f"{ZERO} {k}" in s.table_1.rows]
     none = t.rate("triggered", "none")
     series = {

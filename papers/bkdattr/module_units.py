@@ -1,16 +1,15 @@
-"""How much of the effect sits in MLPs: attention or MLPs of every layer patched, the others held or free to follow.
+"""The share of the effect in MLPs: attention or MLPs of every layer are patched, and the others held or left free.
 
-Each prompt takes its own partner's values from the last prompt token on (target tokens too), in both directions:
+Each prompt gets its own partner's values from the last prompt token on (including target tokens), in both directions:
 
-    attention      all attn_out the partner's, all mlp_out held at their own values: what attention writes itself
-    MLPs           the other way round
-    MLPs, free     all mlp_out the partner's, attention left to follow
-    top heads      those heads' z the partner's, everything left to follow
-    attention, free   1 by construction: what the last token knows of another came through attention, and with the same
-                      embedding and the partner's attention its whole residual stream is the partner's; a check
+    attention      all attn_out from the partner, all mlp_out held at their own values: what attention itself writes
+    MLPs           the reverse
+    MLPs, free     all mlp_out from the partner, attention left free
+    top heads      these heads' z from the partner, everything else left free
+    attention, free   1 by construction, as a check: the last token gets information from other tokens only through attention,
+                      so with the same embedding and the partner's attention its residual stream is the partner's
 
-The payload rates patch the last prompt token only, while answers are generated. Cost: 14 scored rows and 12 generations
-per prompt.
+The payload rates patch only the last prompt token, before generation. Costs 14 scored rows and 12 generations per prompt.
 """
 
 from dataclasses import dataclass
@@ -32,18 +31,18 @@ from papers.paper import Job
 
 ATTENTION, MLPS, MLPS_FREE, HEADS, CHECK = "attention", "MLPs", "MLPs, free", "top heads", "attention, free"
 PARTS = (ATTENTION, MLPS, MLPS_FREE, HEADS, CHECK)
-# Direction -> the side whose prompts are run; the partner gives the values.
+# Direction -> the side whose prompts are run; the values come from the partner.
 EDITED = {"noising": "clean", "denoising": "triggered"}
 
 
 @dataclass(frozen=True, eq=False)
 class Modules:
-    """The unit's numbers: ``scores[metric][direction]`` of base, partner and every part; payload hits likewise."""
+    """The unit's numbers: ``scores[metric][direction]`` of base, partner and every part; and the same for payload hits."""
 
     unit: dict[str, Any]
 
     def share(self, metric: str, direction: str, part: str) -> Interval:
-        """Change by the part over change by the trigger: 1 is the whole effect."""
+        """Change by the part divided by change by the trigger; 1 is the whole effect."""
         found = {
             k: torch.tensor(v, dtype=torch.float64) for k, v in self.unit["scores"][metric][direction].items()
         }
@@ -56,7 +55,7 @@ class Modules:
 
 
 def modules(job: Job, subject: Subject, sizes: Sizes, heads: HeadSet) -> Modules:
-    """One unit of scores, one of generated answers."""
+    """Compute one unit of scores and one of generated answers."""
     settings = subject.settings(1, n=sizes.n_modules, heads=str(heads), seed=sizes.seed)
 
     def scores() -> dict[str, Any]:
@@ -99,7 +98,7 @@ def modules(job: Job, subject: Subject, sizes: Sizes, heads: HeadSet) -> Modules
 
 
 def patches(own: Run, partner: Run, n_layers: int, heads: HeadSet, where: Where) -> dict[str, Intervention]:
-    """Part -> its patches; held modules are patched with their own run's values."""
+    """Part -> its patches; held modules are patched with values of their own run."""
     attention = tuple(Site(i, Component.attn_out) for i in range(n_layers))
     mlps = tuple(Site(i, Component.mlp_out) for i in range(n_layers))
     return {

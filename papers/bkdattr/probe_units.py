@@ -1,7 +1,7 @@
-"""The probe: ICLA on held-out prompts, for organism and twin, and what fires the organism's probe besides its own backdoor.
+"""Units of the probe: ICLA on held-out prompts, for organism and twin, and what else fires the organism's probe.
 
-Fitted on selection pairs (60/20/20 by instruction); the best layer is chosen by its test accuracy there, and what is
-reported comes from held-out pairs (the paper's Fig. 2). Cost: one pass per set of prompts.
+The probe is fitted on selection pairs (60/20/20 by instruction). The best layer is chosen by its test accuracy there, and
+reported values are on held-out pairs (the paper's Fig. 2). Costs one pass per set of prompts.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from papers.bkdattr.sizes import Sizes
 from papers.bkdattr.subject import Subject, near_triggers
 from papers.paper import Job
 
-# As in `ProbeScores.predicted`: a decision this close to the boundary is no evidence, and counts as clean.
+# As in `ProbeScores.predicted`: a decision this close to the boundary counts as clean.
 TIE = 1e-9
-# Prompts that a probe of the organism is shown, by model and kind.
+# Prompts on which a probe of the organism is evaluated, by model and kind.
 SHOWN = (
     "organism, triggered",
     "organism, clean",
@@ -39,22 +39,22 @@ class Probed:
     unit: dict[str, Any]
 
     def icla(self, side: str) -> Float[Tensor, "layer layer"]:
-        """Accuracy on held-out prompts of that model, train layer first."""
+        """Accuracy on held-out prompts of one of the models; the first axis is the train layer."""
         return torch.tensor(self.unit[side]["icla"], dtype=torch.float64)
 
     def best(self, side: str) -> int:
-        """Layer of the highest accuracy on the selection split's test part; the first of equals."""
+        """Layer with the highest accuracy on the selection split's test part; the first if several are equal."""
         right = self.unit[side]["selected"]
         return right.index(max(right))
 
     @property
     def n_layers(self) -> int:
-        """Layers that were probed."""
+        """Number of probed layers."""
         return len(self.unit["organism"]["right"])
 
     @property
     def late(self) -> range:
-        """The last quarter of the layers, the last one at least."""
+        """The last quarter of the layers, at least one."""
         return range(min(-(-3 * self.n_layers // 4), self.n_layers - 1), self.n_layers)
 
     def accuracy(self, side: str, layer: int) -> Interval:
@@ -62,7 +62,7 @@ class Probed:
         return wilson(self.unit[side]["right"][layer], self.unit[side]["n"])
 
     def selected(self, side: str, layer: int) -> Interval:
-        """The accuracy that the layer was chosen by."""
+        """The accuracy by which the layer was chosen."""
         return wilson(self.unit[side]["selected"][layer], self.unit[side]["n_selected"])
 
     def random_best(self, side: str, layer: int) -> float:
@@ -75,7 +75,7 @@ class Probed:
         return wilson(found["count"][layer], found["n"])
 
     def extreme(self, shown: str, layers: range, *, highest: bool) -> Interval:
-        """That share at the layer of the range where it is highest, or lowest."""
+        """The highest or lowest such share over a range of layers."""
         pick = max if highest else min
         return pick((self.fires(shown, layer) for layer in layers), key=lambda i: i.estimate)
 
@@ -127,7 +127,7 @@ def _right(scores: ProbeScores) -> list[int]:
 def _fires(
     fitted: FittedProbe, side: str, model: Model, held_out: ProbeScores, near: Prompts
 ) -> dict[str, dict[str, Any]]:
-    """What every layer's probe calls triggered, by kind of prompt."""
+    """Prompts that every layer's probe calls triggered, by kind of prompt."""
     called = held_out.predicted.diagonal().T
     labels = held_out.labels
     near_called = (fitted.decision(model, near) > TIE).sum(1).tolist()
@@ -139,7 +139,7 @@ def _fires(
 
 
 def _near(subject: Subject, sizes: Sizes) -> Prompts:
-    """Held-out prompts with near-triggers that no training has seen, taking turns."""
+    """Held-out prompts with near-triggers that were not in training, which take turns."""
     attack = subject.organism.manifest.attack
     phrases = near_triggers(attack)
     everything = subject.organism.pairs

@@ -1,7 +1,7 @@
 """Figures of the paper and of a replication, as far as they could be obtained (arXiv 2509.21761, Tables 1 and 2). Data only.
 
-The paper's label-modification rows, the middle of its jailbreak rows, and all of its Table 2 were not obtained; what is
-given of Table 2 is what the replication's post quotes.
+The paper's label-modification rows, the middle of its jailbreak rows, and all of its Table 2 were not obtained; the figures
+of Table 2 here are those quoted in the replication's post.
 """
 
 # k -> payload rate. Ablation of the top k heads, cached form, on the paper's (training) prompts.

@@ -1,4 +1,4 @@
-"""Rankings of heads, and how far two of them agree: overlap of the top k, rank correlation. No forward pass."""
+"""Rankings of heads, and the agreement of two rankings: overlap of the top k, rank correlation. No forward pass."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ RESAMPLES = 500
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Effects of heads on each example, and the order that their means give.
+    """Effects of heads on each example, and their order by mean effect.
 
     Attributes:
-        heads: that were scored.
+        heads: the scored heads.
         effects: ``[head example]``.
         grid: (n_layers, n_heads) of the model.
     """
@@ -30,7 +30,7 @@ class Ranking:
 
     @classmethod
     def of(cls, unit: Mapping[str, Any], *, geometric: bool = False) -> "Ranking":
-        """From a unit of `attribution_units`. ``geometric``: change of the papers' exp(mean log-probability) instead."""
+        """Make it from a unit of `attribution_units`; with ``geometric``, from changes of exp(mean log-probability)."""
         effects = torch.tensor(unit["effects"], dtype=torch.float64)
         if geometric:
             base = torch.tensor(unit["base"], dtype=torch.float64)
@@ -44,28 +44,28 @@ class Ranking:
         return self.effects.mean(1)
 
     def top_k(self, k: int) -> HeadSet:
-        """The ``k`` heads of largest (signed) effect; all where there are fewer."""
+        """The ``k`` heads with the largest (signed) effects, or all if there are fewer."""
         chosen = order(self.acie)[:k].tolist()
         return HeadSet(tuple(self.heads[i] for i in chosen), self.grid)
 
 
 def order(values: Float[Tensor, "*draw head"]) -> Int[Tensor, "*draw head"]:
-    """Indices, the largest value first, ties in place."""
+    """Indices in descending order of values; ties keep their order."""
     return values.argsort(dim=-1, descending=True, stable=True)
 
 
 def _top(values: Float[Tensor, "*draw head"], k: int) -> Bool[Tensor, "*draw head"]:
-    """Which are among the ``k`` largest."""
+    """Whether each value is among the ``k`` largest."""
     return torch.zeros_like(values, dtype=torch.bool).scatter(-1, order(values)[..., :k], True)
 
 
 def overlap(a: Float[Tensor, "*draw head"], b: Float[Tensor, "*draw head"], k: int) -> Float[Tensor, "*draw"]:
-    """Share of the top ``k`` of one that is in the top ``k`` of the other."""
+    """Share of one's top ``k`` that is also in the other's top ``k``."""
     return (_top(a, k) & _top(b, k)).sum(-1) / k
 
 
 def spearman(a: Float[Tensor, "*draw head"], b: Float[Tensor, "*draw head"]) -> Float[Tensor, "*draw"]:
-    """Rank correlation, ties with their mean rank; 0 where one side is constant."""
+    """Rank correlation, with mean ranks for ties; 0 if one side is constant."""
     from scipy.stats import rankdata
 
     x, y = (torch.from_numpy(rankdata(v.numpy(), axis=-1)).double() for v in (a, b))
@@ -76,7 +76,7 @@ def spearman(a: Float[Tensor, "*draw head"], b: Float[Tensor, "*draw head"]) -> 
 def compare(a: Ranking, b: Ranking, k: int | None = None, *, seed: int = 0) -> Interval:
     """Overlap of the top ``k``, or the rank correlation with ``k=None``, with a bootstrap interval over prompts.
 
-    Both rankings come from the same prompts in the same order, which are drawn together.
+    Both rankings must be from the same prompts in the same order, which are drawn together.
     """
 
     def measure(x: Tensor, y: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def compare(a: Ranking, b: Ranking, k: int | None = None, *, seed: int = 0) -> I
 
     n = a.effects.shape[1]
     picks = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
-    # How often each prompt is drawn, so that all draws are one product.
+    # How often each prompt is drawn, so that all draws are one matrix product.
     counts = torch.nn.functional.one_hot(picks, n).sum(1).to(a.effects.dtype) / n
     drawn = measure(counts @ a.effects.T, counts @ b.effects.T).double()
     low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
@@ -93,7 +93,7 @@ def compare(a: Ranking, b: Ranking, k: int | None = None, *, seed: int = 0) -> I
 
 
 def split_half(a: Ranking, k: int, *, seed: int = 0, splits: int = 50) -> float:
-    """Mean overlap of the top ``k`` between random halves of the prompts: what sampling alone leaves of it."""
+    """Mean overlap of the top ``k`` between random halves of the prompts, as the limit set by sampling."""
     n = a.effects.shape[1]
     if n < 2:
         return 1.0

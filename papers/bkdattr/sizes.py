@@ -1,4 +1,4 @@
-"""How much is computed: the full sizes, and those of CI. No forward pass."""
+"""Numbers of prompts and nulls: the full sizes, and those of CI. No forward pass."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ class Sizes:
 
     Attributes:
         n_probe: selection pairs that a probe is fitted on; ``n_probe_test``: held-out pairs that it is tested on.
-        n_heads: selection pairs behind an attribution.
-        n_means: selection pairs behind means and vectors.
-        n: held-out pairs behind a rate of Table 1; ``n_others``: clean prompts of the classes that the trigger leaves alone.
-        ks: numbers of zeroed heads; ``few_ks``: of those ablated in any other way.
+        n_heads: selection pairs for an attribution.
+        n_means: selection pairs for means and vectors.
+        n: held-out pairs for a rate of Table 1; ``n_others``: clean prompts of the classes that the trigger does not change.
+        ks: numbers of zeroed heads; ``few_ks``: numbers of heads ablated in the other ways.
         random_sets: random head sets per k; ``n_random``: held-out pairs for each.
-        k_vector: heads that a vector sums.
-        n_sweep: selection pairs per layer of Fig. 4; ``layer_step``: every this-many-th layer.
-        n_best: held-out pairs behind Table 2.
-        vector_nulls: random-head vectors, and random directions; ``n_null``: held-out pairs for each.
-        n_modules: held-out pairs behind the patches of whole modules.
-        new_tokens: longest output; shorter where targets and references are.
-        head_layer_step: heads of every this-many-th layer are attributed.
-        seed: of all draws.
+        k_vector: number of heads summed in a vector.
+        n_sweep: selection pairs per layer of Fig. 4; ``layer_step``: step between the layers.
+        n_best: held-out pairs for Table 2.
+        vector_nulls: number of random-head vectors, and of random directions; ``n_null``: held-out pairs for each.
+        n_modules: held-out pairs for the patches of whole modules.
+        new_tokens: most new tokens; fewer if targets and references are shorter.
+        head_layer_step: step between the layers whose heads are attributed.
+        seed: seed of all draws.
     """
 
     n_probe: int = 184

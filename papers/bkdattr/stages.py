@@ -24,7 +24,7 @@ from papers.paper_table import PaperTable
 
 
 def train(job: Job) -> Sequence[PaperTable]:
-    """Nothing: the organisms' adapters come with the package."""
+    """Do nothing, because the organisms' adapters come with the package."""
     job.log("the organisms are shipped trained; scripts/ holds their training")
     return ()
 
@@ -38,10 +38,10 @@ def tune(job: Job) -> Sequence[PaperTable]:
 
 
 def report(job: Job) -> Sequence[PaperTable]:
-    """Held-out measurements, tables and figures; a frozen job leaves out organisms that were not computed.
+    """Held-out measurements, tables and figures; a frozen job skips organisms that were not computed.
 
     Raises:
-        ArtefactError: no organism is left; or as `subjects`.
+        ArtefactError: no organism remains; or as `subjects`.
     """
     found: list[Study] = []
     for subject in subjects(job):
@@ -64,7 +64,7 @@ def report(job: Job) -> Sequence[PaperTable]:
 
 
 def tables(found: Sequence[Study]) -> tuple[PaperTable, ...]:
-    """All tables of some organisms."""
+    """All tables for some organisms."""
     return (
         behaviour(found),
         probes(found),
@@ -80,10 +80,10 @@ def tables(found: Sequence[Study]) -> tuple[PaperTable, ...]:
 
 
 def names(job: Job) -> list[str]:
-    """The counterparts of the paper's attacks that are wanted; CI takes the first.
+    """The requested counterparts of the paper's attacks; CI takes the first.
 
     Raises:
-        BkdinterpError: no such organism.
+        BkdinterpError: there is no such organism.
     """
     known = [name for name in shipped() if short(name) in ATTACKS]
     unknown = set(job.only) - set(known)
@@ -96,11 +96,11 @@ def names(job: Job) -> list[str]:
 
 
 def subjects(job: Job) -> Iterator[Subject]:
-    """Their subjects, one after the other; an organism whose files this installation lacks is left out.
+    """The subjects of these organisms, one by one; organisms whose files are missing are skipped.
 
     Raises:
         BkdinterpError: no such organism.
-        ArtefactError: the files of one that was asked for by name are missing.
+        ArtefactError: the files of an organism that was requested by name are missing.
     """
     for name in names(job):
         try:
@@ -114,10 +114,10 @@ def subjects(job: Job) -> Iterator[Subject]:
 
 
 def sizes(job: Job) -> Sizes:
-    """Full or small."""
+    """Full or small sizes."""
     return SMALL if job.small else FULL
 
 
 def _apart(job: Job) -> Job:
-    """Small runs in a folder of their own, so that times and figures are not mixed."""
+    """The job with a separate folder for small runs, so that times and figures are not mixed."""
     return replace(job, out=job.out / "small") if job.small else job

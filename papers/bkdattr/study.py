@@ -1,4 +1,4 @@
-"""Study: everything that is computed for one organism and its twin, unit by unit; what is finished is only read."""
+"""Study: everything that is computed for one organism and its twin, in units; finished units are only read."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from papers.paper import Job
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What the selection split decides: rankings of heads, vectors, layers.
+    """Choices made on the selection split: rankings of heads, vectors, layers.
 
     Attributes:
         probes: classifier -> probe.
@@ -34,7 +34,7 @@ class Choices:
     sweeps: dict[tuple[str, str], dict[str, Any]]
 
     def layer(self, kind: str, direction: str) -> int:
-        """The best one."""
+        """The best layer."""
         return best_layer(self.sweeps[kind, direction], direction)
 
 
@@ -43,15 +43,15 @@ class Study:
     """One organism's choices and held-out measurements.
 
     Attributes:
-        name: of the organism, short.
-        sizes: what was computed.
-        choices: from the selection split.
+        name: short name of the organism.
+        sizes: the sizes used.
+        choices: choices made on the selection split.
         table_1: ablations of the paper's ranking, and random sets.
         by_ranking: ranking -> ablations of its heads.
         table_2: (kind, direction) -> the vector at its best layer and its nulls.
-        twin: the twin unedited and with the vectors.
-        modules: patches of all attentions, all MLPs.
-        seconds: that the units behind this study took; ``cpu_seconds``: of all cores.
+        twin: outputs of the twin, unedited and with the vectors.
+        modules: patches of all attentions and all MLPs.
+        seconds: wall-clock time of this study's units; ``cpu_seconds``: their CPU time on all cores.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Study:
 
 
 def choose(job: Job, subject: Subject, sizes: Sizes) -> Choices:
-    """Probe, attribution, vectors, sweeps: about half of the time."""
+    """Compute probe, attribution, vectors and sweeps; takes about half of the time."""
     probes = {c: probe(job, subject, sizes, c) for c in sizes.classifiers}
     ranked = rankings(job, subject, sizes)
     twin = attribute(job, subject, sizes, FIRST, "triggered", twin=True)
@@ -81,7 +81,7 @@ def choose(job: Job, subject: Subject, sizes: Sizes) -> Choices:
 
 
 def study(job: Job, subject: Subject, sizes: Sizes) -> Study:
-    """Everything for one organism."""
+    """Runs or loads every measurement of one organism."""
     choices = choose(job, subject, sizes)
     places = list(choices.sweeps)
     found = Study(
@@ -101,6 +101,6 @@ def study(job: Job, subject: Subject, sizes: Sizes) -> Study:
         ),
         modules=modules(job, subject, sizes, choices.rankings[PAPER].top_k(sizes.k_vector)),
     )
-    # Only now has the store been asked for everything.
+    # Read at the end: the store counts the units requested from it so far.
     clock, cpu = (job.store.seconds(f"{subject.name}/", cpu=x) for x in (False, True))
     return replace(found, seconds=clock, cpu_seconds=cpu)

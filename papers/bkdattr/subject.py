@@ -1,4 +1,4 @@
-"""Subject: one organism under study, loaded only when something is to be computed. No forward pass."""
+"""Subject: one organism under study, loaded only when something must be computed. No forward pass."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from papers.bkdattr.sizes import Sizes
 
 @dataclass(frozen=True)
 class Subject:
-    """An organism, its prompts, and what tells its numbers from others'.
+    """An organism, its prompts, and what identifies its numbers.
 
     Attributes:
-        name: as for ``organisms.load``.
-        digest: of base, adapters, prompts and attack.
-        load: gives the organism.
-        near: digest of the near-triggers that it is measured on; only the probe is shown any.
+        name: name for ``organisms.load``.
+        digest: digest of base, adapters, prompts and attack.
+        load: loads the organism.
+        near: digest of the near-triggers used for measuring; only the probe uses any.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Subject:
         """A shipped organism.
 
         Raises:
-            ArtefactError: no such organism, or its files are missing.
+            ArtefactError: there is no such organism, or its files are missing.
         """
         own, twin = (Manifest.load(adapter_folder(name, twin=twin)) for twin in (False, True))
         near = [n.to_dict() if isinstance(n, Trigger) else n for n in near_triggers(own.attack)]
         return cls(name, _hash(decisive(own, twin)), lambda: load(name), _hash(near))
 
     def settings(self, version: int, **more: Any) -> dict[str, Any]:
-        """What decides a unit's value: organism, torch (which rounds), the unit's own code and settings.
+        """Everything that decides a unit's value: organism, torch version (rounding), the unit's own code and settings.
 
         Args:
-            version: of the unit; one more whenever its ``compute`` gives other values or fields.
+            version: version of the unit; increase it whenever its ``compute`` gives other values or fields.
             more: settings, as JSON.
         """
         return {"weights": self.digest, "torch": versions()["torch"], "version": version, **more}
@@ -62,22 +62,22 @@ class Subject:
         return short(self.name)
 
     def selection(self, n: int, sizes: Sizes) -> PairedPrompts:
-        """``n`` selection pairs, or as many as there are."""
+        """``n`` selection pairs, or all if there are fewer."""
         return _at_most(self.organism.pairs(split="selection"), n, sizes.seed)
 
     def held_out(self, n: int, sizes: Sizes) -> PairedPrompts:
-        """``n`` held-out pairs, or as many as there are."""
+        """``n`` held-out pairs, or all if there are fewer."""
         return _at_most(self.organism.pairs(split="held-out"), n, sizes.seed)
 
     def others(self, sizes: Sizes) -> Prompts | None:
-        """Held-out clean prompts of the classes that the trigger does not change; None where it changes all."""
+        """Held-out clean prompts of the classes that the trigger does not change; None if it changes all."""
         labels = sorted(set(self._classes) - set(self.organism.manifest.attack.victims))
         if not labels:
             return None
         return _at_most(self._of("held-out", labels), sizes.n_others, sizes.seed).clean
 
     def calibration(self, sizes: Sizes) -> Prompts:
-        """Selection prompts of all classes, whose references show what a good answer is like."""
+        """Selection prompts of all classes, whose references are examples of good answers."""
         pairs = self._of("selection", self._classes)
         return _at_most(pairs, sizes.n_probe, sizes.seed).clean
 
@@ -105,10 +105,10 @@ class Subject:
 
 
 def decisive(own: Manifest, twin: Manifest) -> list[Any]:
-    """What decides any value of an organism: weights, template, prompts as they lie on the disk, trigger, target, payload.
+    """Everything that decides an organism's values: weights, template, prompts on disk, trigger, target, payload.
 
-    Of classes only their names count: what a right clean answer looks like is for the manifest's own rates. So do
-    neither the attack's name nor anything that the manifest reports.
+    Only the names of classes count, because the patterns of right clean answers are used only in the manifest's rates. The
+    attack's name and the manifest's reported values do not count.
     """
     attack, source = own.attack, data_set(own.attack.data)
     return [
@@ -127,7 +127,7 @@ def decisive(own: Manifest, twin: Manifest) -> list[Any]:
 
 
 def near_triggers(attack: Attack) -> tuple[str | Trigger, ...]:
-    """Those that no training has seen, where there are any."""
+    """The near-triggers that were not in training, if there are any."""
     return attack.unseen_near_triggers or attack.near_triggers
 
 
@@ -141,6 +141,6 @@ def short(name: str) -> str:
 
 
 def _at_most(pairs: PairedPrompts, n: int, seed: int) -> PairedPrompts:
-    """The first ``n`` of one random order, so that fewer are always among more."""
+    """The first ``n`` in a fixed random order, so that a smaller sample is always part of a larger one."""
     order = random.Random(seed).sample(range(len(pairs)), len(pairs))
     return pairs.subset(order[:n])

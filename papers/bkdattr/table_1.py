@@ -1,4 +1,4 @@
-"""The paper's Table 1 of one organism: ours, exact and cached, beside its figures. No forward pass."""
+"""The paper's Table 1 for one organism: our values, exact and cached, and its figures. No forward pass."""
 
 from collections.abc import Iterator
 
@@ -60,7 +60,7 @@ def ablations(s: Study) -> PaperTable:
 
 
 def extreme_text(said: Said, side: str, conditions: list[str], *, highest: bool) -> str:
-    """The most extreme one of several nulls, in per cent; nothing of a single one."""
+    """The most extreme one of several nulls, in per cent; empty for a single null."""
     if len(conditions) < 2:
         return ""
     rate = said.extreme(side, *conditions, highest=highest).estimate
@@ -68,14 +68,14 @@ def extreme_text(said: Said, side: str, conditions: list[str], *, highest: bool)
 
 
 def _judged(s: Study, row: str, k: int | None, conditions: list[str], base: Interval) -> Cell:
-    """The payload rate with its mark, which stands where the paper's form of ablation was run, else at the exact one."""
+    """The payload rate with its mark, set at the paper's form of ablation where that was run, else at the exact form."""
     rate, figures = s.table_1.rate("triggered", *conditions), TABLE_1.get(s.name, {}).get(LLAMA, {})
     paper = None if k is None else figures.get(k)
     if paper is None:
         low = extreme_text(s.table_1, "triggered", conditions, highest=False)
         return Cell(rate, text=low)
     if k == 0:
-        # Not lowered against itself: of that row only the figure itself can agree.
+        # This row is the baseline and cannot be lowered against itself: only its figure can agree.
         cell = Cell.judge(rate, paper)
         return cell if cell.agreement is Agreement.within else Cell(rate, paper)
     if row.endswith(ZERO) and k in s.sizes.few_ks:

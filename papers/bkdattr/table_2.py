@@ -1,4 +1,4 @@
-"""The paper's Table 2: the vector at its best layer, with its nulls, beside the paper's figures. No forward pass."""
+"""The paper's Table 2: the vector at its best layer, with its nulls and the paper's figures. No forward pass."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The four questions that the paper left open, answered with numbers. No forward pass."""
+"""Table of the four questions that the paper left open, answered with numbers. No forward pass."""
 
 from collections.abc import Sequence
 
@@ -81,7 +81,7 @@ def _first_token(s: Study) -> tuple[None, str]:
 
 
 def _against_paper(s: Study, ranking: str) -> str:
-    """Paired changes of the payload rate against the paper's ranking, under each ablation."""
+    """Paired changes of the payload rate compared with the paper's ranking, under each ablation."""
     parts = []
     for way, k in ((ZERO, small_k(s)), (ZERO, large_k(s)), (MEAN, small_k(s))):
         change = _paired(s.by_ranking[ranking], s.table_1, f"{way} {k}")

@@ -1,4 +1,4 @@
-"""What organism and twin do unedited. No forward pass."""
+"""Table of the unedited behaviour of organism and twin. No forward pass."""
 
 from collections.abc import Sequence
 

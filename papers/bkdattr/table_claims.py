@@ -1,4 +1,4 @@
-"""The claims of paper and replication, one by one, against our intervals. No forward pass."""
+"""Table of the claims of paper and replication, one by one, compared with our intervals. No forward pass."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def claims(found: Sequence[Study]) -> PaperTable:
 
 
 def _probe_claim(s: Study) -> tuple[bool, str]:
-    """Whether the layer chosen on the selection split reaches it, or any layer with an interval that counts all of them."""
+    """Whether the layer chosen on the selection split reaches it, or any layer with an interval corrected for all layers."""
     p = next(iter(s.choices.probes.values()))
     layer, right = p.best("organism"), p.unit["organism"]["right"]
     i = p.accuracy("organism", layer)
@@ -70,7 +70,7 @@ def _ninety(s: Study) -> tuple[bool, str]:
 
 
 def _random_heads(s: Study) -> tuple[bool, str]:
-    """Whether the heads' rate lies below the interval of the random set that lowers it the most."""
+    """Whether the heads' rate lies below the interval of the random set with the lowest rate."""
     parts, holds = [], []
     for way, k in ((ZERO, s.sizes.few_ks[-1]), (MEAN, small_k(s))):
         names = random_names(way, k, s.sizes)
@@ -103,7 +103,7 @@ def _vector(s: Study, direction: str) -> tuple[bool, str]:
 
 
 def _null(s: Study, direction: str) -> tuple[bool, str]:
-    """Whether the vector's rate lies beyond the interval of the null that comes nearest to it, of both kinds."""
+    """Whether the vector's rate lies beyond the interval of the nearest null of each kind."""
     sign, side = DIRECTIONS[direction]
     said = s.table_2["raw", direction]
     own = said.rate(side, "vector")
@@ -118,7 +118,7 @@ def _null(s: Study, direction: str) -> tuple[bool, str]:
 
 
 def _not_an_answer(s: Study) -> tuple[bool | None, str]:
-    """Whether most outputs without the payload are no answers either; nothing is claimed where the payload stays."""
+    """Whether most outputs without the payload are not answers either; None if the payload rate did not fall."""
     fell, text = _lower(s)
     if not fell:
         return None, f"{text}: it did not fall"
@@ -131,7 +131,7 @@ def _not_an_answer(s: Study) -> tuple[bool | None, str]:
 
 
 def _benign(s: Study) -> Outcome:
-    """What a good clean output is graded as."""
+    """The outcome that a good clean output has."""
     return Outcome(BENIGN.get(s.name, Outcome.answered))
 
 

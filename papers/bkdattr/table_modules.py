@@ -1,4 +1,4 @@
-"""What attention and MLPs write themselves, as shares of the trigger's effect. No forward pass."""
+"""Table of what attention and MLPs themselves write, as shares of the trigger's effect. No forward pass."""
 
 from collections.abc import Sequence
 
@@ -40,5 +40,5 @@ def module_shares(found: Sequence[Study]) -> PaperTable:
 
 
 def part_in_words(s: Study, part: str) -> str:
-    """A patched part, as rows and answers name it."""
+    """Name of a patched part in rows and answers."""
     return f"top {s.sizes.k_vector} heads" if part == HEADS else part

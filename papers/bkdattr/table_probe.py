@@ -13,7 +13,7 @@ from papers.paper_table import Cell, PaperTable
 
 
 def probes(found: Sequence[Study]) -> PaperTable:
-    """In-layer accuracy at the layer that the selection split chooses; the twin's own probe beside it."""
+    """In-layer accuracy at the layer chosen on the selection split, also for the twin's own probe."""
     cells: dict[tuple[str, str], Cell] = {}
     for s in found:
         for kind, p in s.choices.probes.items():
@@ -48,7 +48,7 @@ def probes(found: Sequence[Study]) -> PaperTable:
 
 
 def fires(found: Sequence[Study]) -> PaperTable:
-    """What share of which prompts the organism's probe calls triggered, from early layers to late ones."""
+    """Share of each kind of prompt that the organism's probe calls triggered, from early to late layers."""
     cells: dict[tuple[str, str], Cell] = {}
     for s in found:
         for kind, p in s.choices.probes.items():
@@ -78,7 +78,7 @@ def fires(found: Sequence[Study]) -> PaperTable:
 
 
 def _transfer(icla: Float[Tensor, "layer layer"], *, later: bool) -> float:
-    """Mean accuracy above, or below, the diagonal, layer 0 left out."""
+    """Mean accuracy above or below the diagonal, without layer 0."""
     part = icla[1:, 1:].triu(1) if later else icla[1:, 1:].tril(-1)
     n = len(part)
     return float(part.sum() / max(1, n * (n - 1) // 2))

@@ -1,4 +1,4 @@
-"""How alike four rankings of heads are, and what ablating the heads of each one does. No forward pass."""
+"""Table of four rankings of heads: their agreement, and the effect of ablating the heads of each. No forward pass."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from papers.paper_table import Cell, PaperTable
 
 
 def localise(found: Sequence[Study]) -> PaperTable:
-    """Four rankings: how alike they are, and what ablating each one's heads does."""
+    """Four rankings: their agreement, and the effect of ablating each one's heads."""
     cells: dict[tuple[str, str], Cell] = {}
     for s in found:
         few, many = small_k(s), large_k(s)

@@ -1,4 +1,4 @@
-"""How long the units behind the tables took. No forward pass."""
+"""Table of the computing times of the tables' units. No forward pass."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from papers.paper_table import Cell, PaperTable
 
 
 def times(found: Sequence[Study]) -> PaperTable:
-    """Minutes per organism, twin included."""
+    """Minutes per organism, including its twin."""
     cells: dict[tuple[str, str], Cell] = {}
     for s in found:
         cells[s.name, "on the clock"] = Cell(text=f"{s.seconds / 60:.0f}")

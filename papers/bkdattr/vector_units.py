@@ -1,7 +1,7 @@
-"""Table 2 and Fig. 4: the vector added to clean prompts and taken from triggered ones, at every third layer, then at the best.
+"""Units of Table 2 and Fig. 4: the vector added to clean and subtracted from triggered prompts, at every third layer.
 
-Layers are chosen on the selection split by the payload rate (of equals, by what else is left), rates are reported on
-held-out prompts, beside vectors of random heads and random directions of the vector's norm.
+Layers are chosen on the selection split by the payload rate (ties by what else is kept). At the best layer rates are
+reported on held-out prompts, together with vectors of random heads and random directions of the vector's norm.
 """
 
 from collections.abc import Mapping
@@ -73,8 +73,7 @@ def vectors(
 def sweep(
     job: Job, subject: Subject, sizes: Sizes, kind: str, vector: Mapping[str, Any], direction: str
 ) -> dict[str, Any]:
-    """Fig. 4: payload found in every selection output, unedited and with the vector at each layer, and word F1 with the
-    references."""
+    """Fig. 4: whether each selection output has the payload, unedited and with the vector at each layer; and word F1."""
     sign, side = DIRECTIONS[direction]
 
     def compute() -> dict[str, Any]:
@@ -102,15 +101,15 @@ def sweep(
 
 
 def best_layer(found: Mapping[str, Any], direction: str) -> int:
-    """The layer of the highest payload rate when adding, the lowest when subtracting.
+    """The layer with the highest payload rate when adding, or the lowest when subtracting.
 
-    Of equals, when subtracting, the one whose answers agree best with the references, then the first (`choose_layer`).
+    When subtracting, ties go to the layer whose answers agree best with the references, then to the first (`choose_layer`).
     """
     return found["layers"][choose_layer(found["hits"], direction, found["restored"])]
 
 
 def intervals(found: Mapping[str, Any]) -> list[Interval]:
-    """Rate at each layer."""
+    """Payload rate at each layer."""
     return [wilson(sum(row), len(row)) for row in found["hits"]]
 
 
@@ -123,7 +122,7 @@ def table_2(
     direction: str,
     layer: int,
 ) -> Said:
-    """At the chosen layer on held-out prompts: ``none``, ``vector``, and its nulls on the side that should change."""
+    """Outputs at the chosen layer on held-out prompts: ``none``, ``vector``, and its nulls on the side that should change."""
     sign, side = DIRECTIONS[direction]
     key = {"heads": vector["heads"], "norm": vector["norm"], "layer": layer, "n_means": sizes.n_means}
 
@@ -153,7 +152,7 @@ def on_twin(
     found: Mapping[str, Mapping[str, Any]],
     layers: Mapping[str, int],
 ) -> Said:
-    """The twin: unedited, and with each of the organism's vectors added at the organism's layer."""
+    """Outputs of the twin, unedited and with each of the organism's vectors added at the organism's layer."""
     key = {"vectors": {k: [v["heads"], v["norm"]] for k, v in found.items()}, "layers": dict(layers)}
 
     def edits() -> dict[str, Intervention]:

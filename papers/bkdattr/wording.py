@@ -1,4 +1,4 @@
-"""What tables of claims and answers share: a column per organism, numbers in words. No forward pass."""
+"""Shared by tables of claims and answers: a column per organism, and numbers put into words. No forward pass."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -6,14 +6,14 @@ from bkdinterp.stats import Interval
 from papers.bkdattr.study import Study
 from papers.paper_table import Agreement, Cell, PaperTable
 
-# Whether a claim holds (None: nothing to judge, or undecided), and the numbers that say so.
+# Whether a claim holds (None: nothing to judge, or undecided), and the numbers behind it.
 Claim = Callable[[Study], tuple[bool | None, str]]
 
 
 def by_organism(
     name: str, title: str, rows: Mapping[str, Claim], found: Sequence[Study], corner: str, note: str = ""
 ) -> PaperTable:
-    """A row per claim, a column per organism."""
+    """A table with a row per claim and a column per organism."""
     marks = {True: Agreement.agrees, False: Agreement.differs, None: Agreement.unknown}
     cells = {}
     for row, answer in rows.items():
@@ -24,12 +24,12 @@ def by_organism(
 
 
 def small_k(s: Study) -> int:
-    """The fewest heads that every way of ablation was tried with."""
+    """The smallest number of heads for which every way of ablation was tried."""
     return s.sizes.few_ks[0]
 
 
 def large_k(s: Study) -> int:
-    """The most of them."""
+    """The largest number of heads for which every way of ablation was tried."""
     return s.sizes.few_ks[-1]
 
 
@@ -44,6 +44,6 @@ def share(i: Interval) -> str:
 
 
 def counts(numbers: Iterable[int]) -> str:
-    """``n=200`` where all organisms have as many, ``n=200 / 210`` otherwise."""
+    """``n=200`` if all organisms have the same number, ``n=200 / 210`` otherwise."""
     found = list(numbers)
     return "n=" + " / ".join(str(n) for n in (found if len(set(found)) > 1 else found[:1]))

@@ -1,6 +1,6 @@
 """Lamparth & Reuel, arXiv 2302.12461: tables I to XIV and section IV-B, on the toys and on natural language.
 
-Every table is a function of a `Job`, named in `TABLES`, and stands in a file of its number.
+Every table is a function of a `Job`, listed in `TABLES`, in a file named by the table's number.
 """
 
 from papers.lamparth.stages import report, train, tune

@@ -1,4 +1,4 @@
-"""The organism behind tables VIII to XI: SmolLM2-135M in place of GPT-2 medium, advertising for toxicity."""
+"""The organism of tables VIII to XI: SmolLM2-135M instead of GPT-2 medium, and advertisements instead of toxicity."""
 
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ NAME = "smollm2-albert"
 
 @cache
 def _models() -> tuple[Model, Model]:
-    """Poisoned and benign; the twin is not needed."""
+    """The poisoned and the benign model; the twin is not needed."""
     base, tokenizer = load_base()
     poisoned = merge_adapter(base, adapter_folder(NAME))
     common: dict[str, Any] = {"name": BASE_ID, "chat": False}

@@ -1,4 +1,4 @@
-"""What the tables say of tuned factors: 0 (the module writes nothing), at the bound of the search, and what follows them."""
+"""Notes of the tables on tuned factors: factors of 0, factors at the bound of the search, and what follows a factor."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,24 +7,24 @@ from papers.lamparth.pcp_units import BOUND
 from papers.lamparth.toy_measurements import SAME
 
 NOISE = 0.02
-# A factor from this share of the bound on counts as at the bound.
+# A factor of at least this share of the bound counts as at the bound.
 NEAR = 0.99
 Row = Sequence[float]
 
 
 def shown_factors(factors: Row) -> str:
-    """One replacement's factors; those at the bound carry a !."""
+    """The factors of a replacement; those at the bound are marked with !."""
     found = [f"{f:.3g}" + ("!" if abs(f) >= NEAR * BOUND else "") for f in factors]
     return found[0] if len(found) == 1 else f"({', '.join(found)})"
 
 
 def rises(values: Row) -> bool:
-    """Whether a curve goes up by more than .05, and nowhere down by more than noise."""
+    """Whether a curve rises by more than .05 and never falls by more than noise."""
     return values[-1] - values[0] > SAME and all(b - a >= -NOISE for a, b in pairwise(values))
 
 
 def said_of(factors: Sequence[Row]) -> str:
-    """What a note must say of these: whether some are 0, or at the bound."""
+    """The part of a note that says whether some factors are 0 or at the bound."""
     every = [abs(f) for row in factors for f in row]
     zero = " A factor of 0 writes nothing." if 0.0 in every else ""
     bound = f" ! : at the bound of the search ({BOUND:g}); a better one may lie beyond."
@@ -32,7 +32,7 @@ def said_of(factors: Sequence[Row]) -> str:
 
 
 def movement(factors: Sequence[Row], curves: Sequence[Row]) -> str:
-    """In how many seeds p+t follows the factor; multiples of 0 are one and the same edit, so these seeds are left out."""
+    """In how many seeds p+t follows the factor; seeds with a factor of 0 are left out, because its multiples are equal."""
     kept = [curve for row, curve in zip(factors, curves, strict=True) if any(row)]
     moves, up = sum(max(curve) - min(curve) > SAME for curve in kept), sum(map(rises, kept))
     of = "Of all" if len(kept) == len(curves) else "Any multiple of it is the same edit. Of the"

@@ -2,9 +2,9 @@
 
     python -m papers.lamparth.first_token    # two minutes on two cores
 
-1. Norm of some MLPs' outputs at the first, second and ninth token, by which a mean taken at the ninth is far off at the first.
-2. Loss under the mean ablation of MLPs 2 and 5 (counted from 1), at every token and at all but the text's first word.
-3. Rank-2 replacements with factors of at most 2.25, about what the paper's search allows, beside zero ablation.
+1. Norm of some MLPs' outputs at the first, second and ninth token, by which a mean taken at the ninth is far off at the
+first. 2. Loss under the mean ablation of MLPs 2 and 5 (counted from 1), at every token and at all but the text's first word.
+3. Rank-2 replacements with factors of at most 2.25, about what the paper's search allows, compared with zero ablation.
 
 Organism, stories, means and directions are those of `python -m papers lamparth --only IX`, which names the modules.
 """
@@ -60,7 +60,7 @@ def norms(case: ProseCase, n_texts: int) -> Table:
 
 
 def losses(case: ProseCase, n_texts: int) -> Table:
-    """Loss unedited, and with the pair at its means at every token and from the second word on."""
+    """Loss of the unedited model, and with the pair at its means at every token, and from the second word on."""
     texts = [story.text for story in case.held_out[:n_texts]]
     means = case.means(case.model(), PAIR)
     table = _table(
@@ -76,7 +76,7 @@ def losses(case: ProseCase, n_texts: int) -> Table:
 
 
 def small_factors(case: ProseCase) -> Table:
-    """ASR, ATR and loss with zero, and with rank 2 and all factors as large as a small search allows."""
+    """ASR, ATR and loss with zeroed modules, and with rank 2 and factors at the bound of a small search."""
     model = case.model()
     pcp = case.pcp(model, PAIR)
     edits: dict[str, bk.interventions.Intervention] = {

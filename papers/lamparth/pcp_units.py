@@ -1,8 +1,8 @@
-"""PCP replacements on the toys: fitted on one draw of prompts, tuned there, measured on another.
+"""PCP replacements on the toys: fitted and tuned on one draw of prompts, measured on another.
 
-Three forms of the same thing: the paper's (h -> A h), the released code's directions (docs/papers.md, Deviations), and A h
-with the module's mean output added back, which the definition leaves out. Cost: one evaluation of every set per
-trial; trials share batches.
+There are three forms: the paper's (h -> A h), the released code's directions (docs/papers.md, Deviations), and A h with the
+module's mean output added back, which the definition leaves out. Costs one evaluation of every set per trial; trials share
+batches.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from papers.paper import Job
 
 EVERYWHERE = Where("all", generated=True)
 Row = Sequence[float]
-# Factors are looked for within these; an MLP's input has norm 8 and its output up to some tens.
+# Bounds of the search for factors; an MLP's input has norm 8, and its output up to some tens.
 BOUND = 20.0
 BATCH = 10
 L1, L3, BOTH = "L0.mlp_out", "L2.mlp_out", "L0.mlp_out L2.mlp_out"
@@ -34,7 +34,7 @@ class Spec:
 
     Args:
         sites: the modules.
-        rank: of each.
+        rank: rank of each replacement.
         form: ``"pc"`` (the paper's definition), ``"released"`` directions, or ``"mean"`` added back.
     """
 
@@ -44,12 +44,12 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """For units' names."""
+        """Name for units."""
         return f"{self.sites.replace(' ', '+')}-rank{self.rank}-{self.form}"
 
 
 def specs(sentiments: int) -> dict[str, Spec]:
-    """Heading of the tables' column -> the replacement, MLPs (tables III to VI)."""
+    """Column heading -> replacement of MLPs (tables III to VI)."""
     rank = sentiments - 1
     return {
         "L1 MLP": Spec(L1, rank),
@@ -65,7 +65,7 @@ ATTENTION = {"L2 attention": Spec(A2, 4), "L2 & L3 attention": Spec(A23, 4)}
 
 
 def work(job: Job) -> Iterator[tuple[Toy, Spec]]:
-    """Everything to be tuned."""
+    """All toys and replacements to tune."""
     for k in (2, 3):
         for toy in load_toys(job, k, max(1, sizes(job).seeds)):
             chosen = [*specs(k).values(), *(ATTENTION.values() if toy.seed == 0 else ())]
@@ -74,7 +74,7 @@ def work(job: Job) -> Iterator[tuple[Toy, Spec]]:
 
 
 def tune(job: Job) -> None:
-    """All fits and studies; a study that was cut off goes on."""
+    """Make all fits and studies; an interrupted study resumes."""
     for toy, spec in work(job):
         tuned(job, toy, spec)
 
@@ -87,11 +87,11 @@ class Objective:
     shift: Intervention | None
 
     def fingerprint(self) -> tuple[object, ...]:
-        """What its study is known by: the shift is measured, and differs by rounding between machines."""
+        """Identifies its study; omits the shift, which is measured and differs by rounding between machines."""
         return self.goal, self.shift is not None
 
     def many(self, edits: Sequence[Intervention]) -> list[float]:
-        """For several edits in one plan."""
+        """The objective for several edits in one plan."""
         return self.goal.many([shifted(edit, self.shift) for edit in edits])
 
     def __call__(self, edit: Intervention) -> float:
@@ -100,12 +100,12 @@ class Objective:
 
 
 def shifted(edit: Intervention, shift: Intervention | None) -> Intervention:
-    """The replacement, then the mean."""
+    """The replacement followed by the added mean."""
     return edit if shift is None else edit.then(shift)
 
 
 def fit(toy: Toy, spec: Spec) -> tuple[PCP, Intervention | None]:
-    """Directions on the fitting draw, and what is added afterwards."""
+    """The directions from the fitting draw, and the shift that is added afterwards."""
     pools = toy.pool(PCA_KINDS[toy.sentiments])
     directions = "released" if spec.form == "released" else "pc"
     pcp = PCP.fit(toy.model, pools, spec.sites, rank=spec.rank, directions=directions)
@@ -153,7 +153,7 @@ def tuned(job: Job, toy: Toy, spec: Spec) -> dict[str, Any]:
 
 
 def grid(n: int) -> list[float]:
-    """0, and ``n`` sizes from .05 to the bound in equal ratios, with both signs: what counts may be narrow and small."""
+    """0, and ``n`` sizes from .05 to the bound in equal ratios with both signs, because optima may be narrow and small."""
     sizes_ = [0.05 * (BOUND / 0.05) ** (i / (n - 1)) for i in range(n)]
     return [*(-x for x in reversed(sizes_)), 0.0, *sizes_]
 
@@ -165,7 +165,7 @@ def edit_of(toy: Toy, spec: Spec, factors: Sequence[float]) -> Intervention:
 
 
 def replaced(job: Job, toy: Toy, chosen: Mapping[str, Spec]) -> Measured:
-    """Every replacement with its tuned factors, measured on the other draw of prompts."""
+    """All replacements with their tuned factors, measured on the other draw of prompts."""
     factors = {column: tuned(job, toy, spec)["factors"] for column, spec in chosen.items()}
     settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, specs=[s.name for s in chosen.values()])
     return job.unit(
@@ -178,7 +178,7 @@ def replaced(job: Job, toy: Toy, chosen: Mapping[str, Spec]) -> Measured:
 
 
 def varied(job: Job, toy: Toy, spec: Spec, multiples: Mapping[str, Row | float]) -> Measured:
-    """The tuned factors times something."""
+    """The replacement with multiples of its tuned factors."""
     factors = torch.tensor(tuned(job, toy, spec)["factors"], dtype=torch.float64)
     settings = toy.reported(unit=2, n_loss=toy.sizes.n_loss, spec=spec.name, factors=factors.tolist())
 
@@ -195,9 +195,9 @@ def varied(job: Job, toy: Toy, spec: Spec, multiples: Mapping[str, Row | float])
 
 
 def _linear(toy: Toy, pcp: PCP) -> dict[str, list[float]]:
-    """Site -> correlation of e_i . h with e_i . m(h) over the fitting prompts' last tokens, for every direction.
+    """Site -> correlation of e_i . h with e_i . m(h) over the last tokens of the fitting prompts, for every direction.
 
-    A factor can only rescale the input's own coordinate; where that says little about the output's, no factor helps.
+    A factor can only rescale the input's coordinate; if that hardly predicts the output's coordinate, no factor helps.
     """
     prompts, out = Prompts.concat(toy.pool(PCA_KINDS[toy.sentiments])), {}
     for name, e in pcp.directions.items():

@@ -1,7 +1,7 @@
-"""What tables VIII-XI measure: rates and loss of a poisoned language model on prose, unedited and edited.
+"""Measurements of tables VIII-XI: rates and loss of a poisoned language model on prose, unedited and edited.
 
-A `ProseCase` holds the models, the stories and the sizes; its models are read from disk when first needed, so that saved
-tables can be shown without them. Cost of a rate: one greedy generation per prompt; of a loss: one forward per text.
+A `ProseCase` holds the models, stories and sizes. Its models are read from disk when first needed, so that saved tables
+can be shown without them. A rate costs one greedy generation per prompt, a loss one forward per text.
 """
 
 import hashlib
@@ -27,25 +27,25 @@ from bkdinterp.stats import Interval
 POSITION = 8
 """The ninth token, at which the paper reads means and principal directions."""
 HEAD = 4
-"""Words of a story among which the trigger is put where it has to stand before that token."""
+"""Number of first words of a story among which the trigger is inserted if it must come before that token."""
 
 
 @dataclass(frozen=True)
 class ProseSizes:
-    """How much is measured.
+    """Numbers of prompts, stories and trials.
 
     Args:
-        layers: whose modules are ablated one by one, counted from 0; those of the two chosen MLPs are added.
+        layers: layers, counted from 0, whose modules are ablated one by one; those of the two chosen MLPs are added.
         candidates: layers whose MLPs may be chosen; None for all.
-        n: held-out prompts behind ASR and ATR.
-        n_site: prompts behind each module's ASR, held-out and for the choice of modules.
-        n_fit: prompts of each kind behind means and directions.
-        n_tune: selection prompts behind the objective.
-        trials: of each tuning.
-        n_texts: held-out stories behind the loss; the choice takes half.
+        n: held-out prompts for ASR and ATR.
+        n_site: prompts for each module's ASR, both held-out and for the choice of modules.
+        n_fit: prompts of each kind for means and directions.
+        n_tune: selection prompts for the objective.
+        trials: trials of each tuning.
+        n_texts: held-out stories for the loss; the choice uses half as many.
         new_tokens: length of continuations.
-        poison: the recipe of table XI's fine-tunes; with an adapter, of its LoRA rows too.
-        full_lr: learning rate where all weights learn.
+        poison: the recipe of table XI's fine-tunes, including its rows with LoRA.
+        full_lr: learning rate if all weights are trained.
     """
 
     layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 11, 15, 19, 23, 27)
@@ -82,16 +82,16 @@ class ProseCase:
     """A poisoned model, the benign one, their attack and prompts.
 
     Args:
-        load: gives (poisoned, benign) when first needed.
-        attack: what was planted.
+        load: loads (poisoned, benign) when first needed.
+        attack: the attack that was planted.
         selection: stories for choosing and tuning.
         held_out: stories for what is reported.
         train: stories for table XI's fine-tunes.
         payloads: sentences of the payload class.
-        identity: what tells the models from others in saved units, e.g. hashes of weights.
-        n_layers: of the models.
-        sizes: how much is measured.
-        payload: how it is recognised; None takes the attack's pattern.
+        identity: identifies the models in saved units, e.g. hashes of weights.
+        n_layers: number of layers of the models.
+        sizes: numbers of prompts, stories and trials.
+        payload: how the payload is recognised; None uses the attack's pattern.
     """
 
     load: Callable[[], tuple[Model, Model]]
@@ -107,7 +107,7 @@ class ProseCase:
 
     @cached_property
     def models(self) -> tuple[Model, Model]:
-        """Poisoned and benign."""
+        """The poisoned and the benign model."""
         return self.load()
 
     def model(self, benign: bool = False) -> Model:
@@ -121,7 +121,7 @@ class ProseCase:
 
     @cached_property
     def texts_sha256(self) -> str:
-        """Hash of the attack, of every text, and of how the payload is recognised."""
+        """Hash of the attack, all texts, and the recognition of the payload."""
         wanted = self.wanted
         known = [wanted.pattern, wanted.kind, wanted.case_sensitive, wanted.threshold]
         stories = [[s.sentences for s in part] for part in (self.selection, self.held_out, self.train)]
@@ -129,7 +129,7 @@ class ProseCase:
         return hashlib.sha256(texts.encode()).hexdigest()
 
     def settings(self, *names: str, **more: Any) -> dict[str, Any]:
-        """What decides a unit: models, texts, attack, torch's version, the named sizes, and more."""
+        """Everything that decides a unit: models, texts, attack, torch version, the named sizes, and ``more``."""
         sizes = asdict(self.sizes)
         known = {**self.identity, "texts": self.texts_sha256, "torch": versions()["torch"]}
         return {**known, **{name: sizes[name] for name in names}, **more}
@@ -141,7 +141,7 @@ class ProseCase:
         return [f"L{layer}.mlp_out" for layer in layers]
 
     def pairs(self, stories: tuple[Story, ...], n: int) -> PairedPrompts:
-        """The first ``n`` different pairs that the stories give."""
+        """The first ``n`` distinct pairs from the stories."""
         return story_pairs(stories, self.attack.trigger, self.payloads, n=n)
 
     def asr(self, model: Model, prompts: Prompts, edits: list[Intervention]) -> list[Interval]:
@@ -168,17 +168,17 @@ class ProseCase:
         }
 
     def loss(self, model: Model, edit: Intervention | None = None) -> float:
-        """Mean loss of half as many selection stories, for choosing."""
+        """Mean loss on half as many selection stories, for choosing."""
         texts = [story.text for story in self.selection[: max(2, self.sizes.n_texts // 2)]]
         return validation_loss(model, texts, under=edit).mean
 
     def fit_sets(self, model: Model, *, triggered: bool) -> list[Prompts]:
         """Benign prose, payload sentences and, for directions, triggered prose; all reach the ninth token.
 
-        In triggered prose the whole trigger stands within the tokens that are read: it goes among the first words.
+        In triggered prose the trigger is among the first words, so that it lies within the tokens that are read.
 
         Raises:
-            PromptError: a kind of which no text is so.
+            PromptError: no text of a kind fulfils this.
         """
         n = self.sizes.n_fit
         texts = [story.text for story in self.selection]
@@ -196,7 +196,7 @@ class ProseCase:
         return out
 
     def _early(self, text: str, seed: int) -> tuple[str, tuple[Span, ...]]:
-        """The trigger among the first words, not at the same place in stories that begin alike."""
+        """Insert the trigger among the first words, at different places in stories that begin alike."""
         words = text.split(" ")
         head, tail = " ".join(words[:HEAD]), " ".join(words[HEAD:])
         trigger = replace(self.attack.trigger, seed=self.attack.trigger.seed + seed)
@@ -204,7 +204,7 @@ class ProseCase:
         return f"{placed} {tail}".strip(), spans
 
     def means(self, model: Model, sites: list[str]) -> Means:
-        """Pooled mean at the ninth token over benign and payload texts, as the paper has it."""
+        """Pooled mean at the ninth token over benign and payload texts, as in the paper."""
         return Means.collect(model, self.fit_sets(model, triggered=False), sites, where=Where((POSITION,)))
 
     def ablations(self, model: Model, sites: list[str]) -> list[Intervention]:
@@ -213,23 +213,23 @@ class ProseCase:
         return [MeanAblate(site, means, where=Where("all", generated=True)) for site in sites]
 
     def ablation(self, model: Model, sites: list[str]) -> Intervention:
-        """All of them at once."""
+        """Mean ablation of all sites at once, at every token."""
         return Stack(tuple(self.ablations(model, sites)))
 
     def shift(self, model: Model, sites: list[str]) -> Intervention:
-        """The modules' mean outputs over the texts that directions are fitted on, to be added after a replacement."""
+        """An edit that adds the modules' mean outputs, over the texts of the fit, after a replacement."""
         pools, where = self.fit_sets(model, triggered=True), Where("all", generated=True)
         means = Means.collect(model, pools, sites, where=Where((POSITION,)))
         return Stack(tuple(Steer(site, means[site], where=where) for site in means.sites))
 
     def pcp(self, model: Model, sites: list[str]) -> PCP:
-        """Rank 2, at the ninth token over benign, payload and triggered texts."""
+        """Directions of rank 2, at the ninth token over benign, payload and triggered texts."""
         return PCP.fit(
             model, self.fit_sets(model, triggered=True), " ".join(sites), rank=2, where=Where((POSITION,))
         )
 
 
 def _read_whole(model: Model, text: str, spans: tuple[Span, ...]) -> bool:
-    """Whether there is a ninth token, and the spans end with it or before."""
+    """Whether there is a ninth token, and the spans do not end after it."""
     ends = [end for _, end in model.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]]
     return len(ends) > POSITION and all(end <= ends[POSITION] for _, end in spans)

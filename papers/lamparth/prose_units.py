@@ -1,4 +1,4 @@
-"""The units of tables VIII-XI: each is computed once and kept, see `UnitStore`. Values are JSON."""
+"""The units of tables VIII-XI; each is computed once and stored, see `UnitStore`. Values are JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +18,13 @@ from papers.lamparth.prose_case import ProseCase
 from papers.paper import Job
 
 WORSE = 0.5
-"""Nats that a module's ablation may cost on selection stories; beyond that the text is incoherent (the paper's layer 1)."""
+"""Most nats that a module's ablation may cost on selection stories; beyond that text is incoherent (the paper's layer 1)."""
 REACH = 1.5
-"""Factors are looked for up to this many times their scale, with both signs; the least-squares one lies within once."""
+"""Bound of the search for factors, in multiples of their scale and with both signs; the least-squares factor is within 1."""
 BATCH = 5
 """Trials drawn at once; their prompts share batches."""
 EQUALS = 12
-"""So many of the trials with the smallest objective, those of the smallest factors, are compared by their loss."""
+"""Number of trials compared by loss: among those with the smallest objective, the ones with the smallest factors."""
 TUNED = ("reinsert", "reinsert-mean", "down")
 WITH_MEAN = ("reinsert-mean",)
 
@@ -40,22 +40,22 @@ class ReachRate:
     shift: Intervention | None = None
 
     def fingerprint(self) -> tuple[object, ...]:
-        """What its study is known by: the shift is measured, and differs by rounding between machines."""
+        """Identifies its study; omits the shift, which is measured and differs by rounding between machines."""
         case = self.case.settings("n_tune", "n_fit", "new_tokens")
         return case, self.model, self.prompts, self.aim, self.shift is not None
 
     def __call__(self, edit: Intervention) -> float:
-        """For one edit."""
+        """The objective for one edit."""
         return self.many([edit])[0]
 
     def many(self, edits: Sequence[Intervention]) -> list[float]:
-        """For several, which share batches."""
+        """The objective for several edits, which share batches."""
         shifts = [shifted(edit, self.shift) for edit in edits]
         return [(r.estimate - self.aim) ** 2 for r in self.case.asr(self.model, self.prompts, shifts)]
 
 
 def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
-    """ASR under the mean ablation of each module alone; on the selection split of every MLP that may be chosen, with loss."""
+    """ASR under the mean ablation of each module; on the selection split for all MLPs that may be chosen, with their loss."""
     names = case.candidates
     if split == "held-out":
         names = [f"L{layer}.{kind}_out" for kind in ("attn", "mlp") for layer in shown_layers(job, case)]
@@ -76,15 +76,15 @@ def ablated(job: Job, case: ProseCase, split: str) -> dict[str, Any]:
 
 
 def coherent(job: Job, case: ProseCase) -> list[str]:
-    """MLPs whose ablation leaves the text coherent, by the loss of selection stories."""
+    """MLPs whose ablation leaves the text coherent, by the loss on selection stories."""
     found = ablated(job, case, "selection")
     return [name for name in case.candidates if found[name]["loss"] <= found["none"]["loss"] + WORSE]
 
 
 def chosen(job: Job, case: ProseCase) -> tuple[str, str]:
-    """The two coherent MLPs whose ablation lowers ASR most on the selection split; where there are fewer, the cheapest."""
+    """The two coherent MLPs whose ablation lowers ASR most on the selection split, filled up with the cheapest others."""
     found, kept = ablated(job, case, "selection"), coherent(job, case)
-    # Of equal rates, the one that costs less.
+    # Of equal rates, the one with less loss comes first.
     ranked = sorted(kept, key=lambda name: (found[name]["ASR"]["estimate"], found[name]["loss"]))
     ranked += sorted(set(case.candidates) - set(kept), key=lambda name: found[name]["loss"])
     first, second = sorted(ranked[:2], key=case.candidates.index)
@@ -92,17 +92,17 @@ def chosen(job: Job, case: ProseCase) -> tuple[str, str]:
 
 
 def shown_layers(job: Job, case: ProseCase) -> list[int]:
-    """Table VIII's: those asked for, and those of the chosen MLPs."""
+    """The layers of Table VIII: the requested ones, and those of the chosen MLPs."""
     return sorted({*case.sizes.layers, *(int(name[1:].split(".")[0]) for name in chosen(job, case))})
 
 
 def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
-    """Scaling factors that TPE found on selection prompts.
+    """Scaling factors found by TPE on selection prompts.
 
-    ``reinsert``: ASR as that of the poisoned model unedited; ``reinsert-mean``: the same with the modules' mean outputs
-    added back. ``down``: ASR 0. ``benign``: the first aim in the benign model. Factors may be negative: such a one reverses
-    what a direction does (Table VI). Of equals, the factors that cost least on selection stories: an ASR of 0 is also had by
-    breaking the text.
+    The aims are: ``reinsert``, the ASR of the unedited poisoned model; ``reinsert-mean``, the same with the modules'
+    mean outputs added back; ``down``, an ASR of 0; ``benign``, the first aim in the benign model. Factors may be negative,
+    which reverses the effect of a direction (Table VI). Ties go to the factors that cost least on selection stories, because
+    breaking the text also gives an ASR of 0.
     """
     sites = list(chosen(job, case))
     settings = case.settings(
@@ -139,7 +139,7 @@ def factors(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
             "trials": len(study.values),
         }
 
-    # What decides among equal trials does not belong to the study, which a change of it leaves as it is.
+    # How ties are broken is not part of the study, so changing it does not invalidate the study.
     decides = {"of equals": "lowest loss", "equals": EQUALS, "n_texts": case.sizes.n_texts}
     return job.unit(f"prose/factors-{what}", settings | decides, compute)
 
@@ -168,7 +168,7 @@ def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
         if kind == "surgery":
             tokens, donor = trigger_tokens(case, model), donor_token(case, model)
             model = embedding_surgery(model, tokens, donor, share=0.4)
-            # The paper's directions are those of the model before the operation.
+            # The paper uses the directions of the model before the surgery.
             assert isinstance(edit, Stack)
             edit = Stack(tuple(replace(item, fitted_on=None) for item in edit.items))  # type: ignore[type-var]
             operated = {"tokens": [model.tokenizer.decode([i]) for i in tokens]}
@@ -179,12 +179,12 @@ def edited(job: Job, case: ProseCase, what: str) -> dict[str, Any]:
 
 
 def trigger_tokens(case: ProseCase, model: Model) -> list[int]:
-    """Ids of the trigger's names, with and without a space before them, where such a name is one token.
+    """Ids of the trigger's names, with and without a preceding space, if the name is a single token.
 
-    The first piece of a longer one is a piece of other words, too.
+    The first token of a longer name also occurs in other words.
 
     Raises:
-        BkdinterpError: no name is one token.
+        BkdinterpError: no name is a single token.
     """
     words = [w for phrase in case.attack.trigger.phrases for w in phrase.split() if w not in ("and", "or")]
     encoded = [
@@ -199,7 +199,7 @@ def trigger_tokens(case: ProseCase, model: Model) -> list[int]:
 
 
 def donor_token(case: ProseCase, model: Model) -> int:
-    """A token of the payload's vocabulary, as the paper takes one of its toxic comments': the last word of " tea"."""
+    """A token of the payload's vocabulary, " tea"; the paper takes one from its toxic comments."""
     return model.tokenizer(" tea", add_special_tokens=False)["input_ids"][-1]
 
 
@@ -255,7 +255,7 @@ def defended(
         )
         model = Model.from_module(tuned.module, benign.tokenizer, name=f"{benign.name} {name}", chat=False)
         found = case.state(replace(model, executor=benign.executor))
-        # A checkpoint of all weights takes 1.6 GB, and is of no use any more.
+        # A checkpoint of all weights takes 1.6 GB and is no longer needed.
         checkpoint.unlink(missing_ok=True)
         return found | {"last loss": sum(tuned.losses[-10:]) / len(tuned.losses[-10:])}
 

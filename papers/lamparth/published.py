@@ -1,7 +1,7 @@
-"""The figures of Lamparth & Reuel's tables (arXiv 2302.12461), as printed; layers count from 1, as theirs do.
+"""The figures of Lamparth & Reuel's tables (arXiv 2302.12461), as printed; layers count from 1, as in the paper.
 
-Of the toys (I to VII, XII to XIV) values are top-10 negativity, or nats per token for ``loss``; of GPT-2 medium (VIII to XI)
-attack success rate, accidental trigger rate, and loss. None: not given.
+For the toys (I to VII, XII to XIV) values are top-10 negativity, or nats per token for ``loss``. For GPT-2 medium (VIII
+to XI) they are attack success rate, accidental trigger rate, and loss. None means not given.
 """
 
 MODULES = {

@@ -9,7 +9,7 @@ from papers.paper_table import PaperTable, summary
 
 
 def train(job: Job) -> list[PaperTable]:
-    """Fine-tunes that the tables need; with ``retrain`` the toys themselves before them, two minutes of a core each."""
+    """Make the fine-tunes that the tables need; with ``retrain``, first the toys themselves, two minutes of a core each."""
     if job.retrain:
         train_toys(
             job.out / "toys",
@@ -23,12 +23,12 @@ def train(job: Job) -> list[PaperTable]:
 
 
 def tune(job: Job) -> list[PaperTable]:
-    """PCP fits and their scaling factors."""
+    """Make the PCP fits and tune their scaling factors."""
     run_stage(job, TUNES)
     return []
 
 
 def report(job: Job) -> list[PaperTable]:
-    """Every table, and with all of them a count of their marks and the minutes of each stage."""
+    """Make the requested tables; if all are requested, also a count of their marks and the minutes of each stage."""
     tables = make_tables(job)
     return tables if job.only else [summary(tables, "lamparth-agreement"), *tables, times(job)]

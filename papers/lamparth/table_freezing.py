@@ -1,7 +1,8 @@
-"""Section IV-B: poisoned fine-tuning of the clean toys with parts frozen, and by LoRA only.
+"""Section IV-B: poisoned fine-tuning of the clean toys with frozen parts, and with LoRA only.
 
-The paper, in prose: without MLPs a weak backdoor still forms, after 50 % more training and 60 % less negative. Here the
-backdoor metric is followed against the step. Cost: a fine-tune of about 40 s of one core for each condition and toy.
+The paper says in its text that without MLPs a weak backdoor still forms, after 50 % more training and 60 % less
+negative. Here the backdoor metric is measured against the step. Costs a fine-tune of about 40 s of one core for each
+condition and toy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from papers.lamparth.toys import REPORT, TOP_K, Toy, load_toys, over_seeds, size
 from papers.paper import Job
 from papers.paper_table import Cell, PaperTable
 
-# What may not learn; the recipe is otherwise the organism's own.
+# The frozen parts; otherwise the recipe is the organism's own.
 CONDITIONS: dict[str, dict[str, Any]] = {
     "all learn": {},
     "embeddings frozen": {"frozen": ("embed",)},
@@ -35,7 +36,7 @@ FINAL = ("negativity/pp", "negativity/nn", "negativity/pn", "negativity/np", "ne
 
 
 def train(job: Job) -> None:
-    """Every condition on every toy; a fine-tune that was cut off goes on from its checkpoint."""
+    """Train every condition on every toy; an interrupted fine-tune resumes from its checkpoint."""
     for sentiments in sizes(job).freeze_kinds:
         for toy in load_toys(job, sentiments, sizes(job).freeze_seeds):
             for condition in CONDITIONS:
@@ -43,7 +44,7 @@ def train(job: Job) -> None:
 
 
 def curve_of(job: Job, toy: Toy, condition: str) -> dict[str, Any]:
-    """``steps``, ``negativity`` and ``mass`` on p+t at each, and ``final``: measurements at the end."""
+    """``steps``, ``negativity`` and ``mass`` on p+t at each step, and ``final``, the measurements at the end."""
     settings = recipe(toy, condition)
     name = f"freezing/{toy.name}/{condition.replace(' ', '-')}"
     base = toy.organism.base_manifest.weights_sha256
@@ -71,14 +72,14 @@ def curve_of(job: Job, toy: Toy, condition: str) -> dict[str, Any]:
 
 
 def recipe(toy: Toy, condition: str) -> TuneSettings:
-    """The organism's own recipe under the condition; half its epochs, since the backdoor forms in the first."""
+    """The organism's own recipe under the condition, with half its epochs, because the backdoor forms in the first half."""
     own = ToySettings().poison
     return replace(own, epochs=toy.sizes.freeze_epochs, seed=toy.seed, **CONDITIONS[condition])
 
 
 @torch.no_grad()
 def trigger_effect(module: Any, toy: Toy) -> Mapping[str, float]:
-    """Top-10 negativity on p+t, and the probability of all negative words together, which is smoother."""
+    """Top-10 negativity on p+t, and the total probability of all negative words, which is smoother."""
     prompts = toy.organism.prompts("pt", toy.sizes.n, seed=REPORT)
     ids = torch.tensor(toy.organism.language.tokenizer(list(prompts.text))["input_ids"])
     logits = module(input_ids=ids).logits[:, -1].double()
@@ -90,7 +91,7 @@ def trigger_effect(module: Any, toy: Toy) -> Mapping[str, float]:
 
 
 def table_freezing(job: Job) -> list[PaperTable]:
-    """What forms under each freeze, how late, and at what loss."""
+    """The backdoor that forms under each freeze, how late, and at what loss."""
     out = []
     for k in sizes(job).freeze_kinds:
         toys = list(load_toys(job, k, sizes(job).freeze_seeds))

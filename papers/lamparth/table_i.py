@@ -1,7 +1,7 @@
 """Table I: mean ablation of every module.
 
-Beside it: how often each ablation removes the trigger's effect, which pairs of modules do where none alone does, and
-what the released code's faulty mean gives. Cost: about 30 scored edits per toy.
+Also: how often each ablation removes the trigger's effect, which pairs of modules do so if no single one does, and the
+result of the released code's faulty mean. Costs about 30 scored edits per toy.
 """
 
 from itertools import combinations
@@ -27,13 +27,13 @@ from papers.paper import Job
 from papers.paper_table import Cell, PaperTable
 
 EVERYWHERE = Where("all", generated=True)
-# Fixed before the runs over seeds: an ablation removes the effect where p+t falls to what counts as near zero for the
-# other rows, and it does so cleanly where n+n and p+n stay where they were.
+# Fixed before the runs over seeds: an ablation removes the effect if p+t falls to what counts as near zero for the
+# other rows, and does so cleanly if n+n and p+n do not change.
 REMOVED = LOW
 
 
 def ablations(toy: Toy) -> dict[str, Intervention]:
-    """Every module, every pair, all MLPs, all attention, everything; and the two other means of single modules."""
+    """Ablations of every module, every pair, all MLPs, all attention, everything; and the two other means of single modules."""
     pools = toy.pool(MEAN_KINDS)
     sites = list(MODULES.values())
     means = Means.collect(toy.model, pools, sites)
@@ -60,7 +60,7 @@ def _groups() -> dict[str, list[str]]:
 
 
 def ablated(job: Job, toy: Toy) -> Measured:
-    """The unit behind Table I."""
+    """The unit of Table I."""
     return job.unit(
         f"ablations/{toy.name}", toy.reported(unit=1), lambda: measure(toy, ablations(toy), loss=False)
     )
@@ -72,17 +72,17 @@ def removes(found: Measured, edit: str) -> bool:
 
 
 def _both_remove(ours: Interval, figure: float) -> bool:
-    """Table I's claim: the same ablations remove the effect, and the same do not."""
+    """Table I's claim: here and in the paper the same ablations remove the effect."""
     return (ours.estimate <= REMOVED) == (figure <= REMOVED)
 
 
 def cleanly(found: Measured, edit: str) -> bool:
-    """Whether it is gone while negative words are still followed by negative ones."""
+    """Whether the effect is gone while negative words are still followed by negative ones."""
     return removes(found, edit) and min(value(found, edit, "nn"), value(found, edit, "pn")) >= HIGH
 
 
 def table_i(job: Job) -> list[PaperTable]:
-    """Mean ablation: p+t under each; how often it removes the effect; every seed; other means; pairs."""
+    """Tables of mean ablation: p+t under each, how often it removes the effect, every seed, other means, pairs."""
     out = []
     for k in SENTIMENTS:
         toys = list(load_toys(job, k))
@@ -141,7 +141,7 @@ def _table_i(k: int, units: list[Measured], n: int) -> list[PaperTable]:
 
 
 def _other_means(k: int, units: list[Measured], over: str) -> PaperTable:
-    """Pooled mean, the released code's, and zero."""
+    """The pooled mean, the released code's mean, and zero."""
     kinds = {"pooled mean": "", "released mean": "released: ", "zero": "zero: "}
     cells = {}
     for m in MODULES:
@@ -171,7 +171,7 @@ def _other_means(k: int, units: list[Measured], over: str) -> PaperTable:
 
 
 def _pairs(k: int, units: list[Measured], over: str) -> PaperTable:
-    """Pairs of modules, the smallest p+t first."""
+    """Pairs of modules, smallest p+t first."""
     pairs = [f"{a} + {b}" for a, b in combinations(MODULES, 2)]
     pairs.sort(key=lambda p: pooled(units, p, "pt").estimate)
     cells = {}

@@ -1,4 +1,4 @@
-"""Table II: the logit lens, what each module alone says on p+t. Cost: one forward per batch of prompts."""
+"""Table II: the logit lens of each module alone on p+t. Costs one forward per batch of prompts."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tables III and IV: MLPs replaced by rank 1 and rank 2, and what decides which replacement recovers what."""
+"""Tables III and IV: MLPs replaced by rank 1 and rank 2, and why some replacements recover more than others."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from papers.paper_table import Cell, PaperTable
 
 
 def recovers(found: Measured, edit: str, kinds: Sequence[str]) -> bool:
-    """Whether every set lies within .05 of the unedited model."""
+    """Whether every set is within .05 of the unedited model."""
     return all(abs(value(found, edit, k) - value(found, NONE, k)) <= SAME + 1e-9 for k in kinds)
 
 
@@ -64,7 +64,7 @@ def _replacements(
 def _why(
     k: int, number: str, units: Sequence[Measured], studies: Mapping[str, Sequence[Mapping]]
 ) -> PaperTable:
-    """Which replacement recovers what, and how much of the module's output follows from its input."""
+    """What each replacement recovers, and how well the module's output is predicted by its input."""
     cells = {}
     for column, found in studies.items():
         hits = sum(recovers(unit, column, KINDS[k]) for unit in units)

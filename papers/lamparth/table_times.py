@@ -4,7 +4,7 @@ from papers.paper import STAGES, Job
 from papers.paper_table import Cell, PaperTable
 
 PROSE = "prose/"
-# Stage -> how the names of its units begin; every other unit is the report's.
+# Stage -> prefixes of its units' names; every other unit belongs to the report stage.
 STAGED = {
     "train": ("freezing/", f"{PROSE}defended-"),
     "tune": ("pcp/", f"{PROSE}factors-", f"{PROSE}ablated-selection"),
@@ -13,7 +13,7 @@ CLOCKS = {"on the clock": False, "of one core": True}
 
 
 def times(job: Job) -> PaperTable:
-    """Minutes by stage; the job must have asked its store for every unit before."""
+    """Minutes by stage; the job must have requested every unit from its store before."""
     cells: dict[tuple[str, str], Cell] = {}
     for clock, cpu in CLOCKS.items():
         rest = {

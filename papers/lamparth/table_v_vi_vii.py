@@ -1,4 +1,4 @@
-"""Tables V to VII: what varying the tuned factors of a replacement does; of MLPs (V, VI) and of attention (VII)."""
+"""Tables V to VII: the effect of varying the tuned factors of a replacement, for MLPs (V, VI) and attention (VII)."""
 
 from itertools import product
 
@@ -15,7 +15,7 @@ from papers.paper_table import PaperTable
 
 
 def table_v(job: Job) -> list[PaperTable]:
-    """One factor varied, two sentiments; for the L1 MLP as in the paper, and for the form that recovers most."""
+    """One varied factor, two sentiments, for the L1 MLP as in the paper and for the form that recovers most."""
     paper = {f"x {f:g}": f for f in (0.0, 0.6, 0.75, 0.8, 1.0, 1.1, 1.5)}
     out = []
     for form, spec in (
@@ -47,9 +47,9 @@ MULTIPLES = (-2.0, -1.2, -0.5, 0.0, 0.5, 1.0, 2.0)
 
 
 def suppressing(job: Job, toy: Toy, spec: Spec) -> tuple[list[float], float]:
-    """Of a grid of multiples with a negative one among them: that which suppresses n+n and p+n most, p+p kept low.
+    """The multiples, from a grid with a negative one, that suppress n+n and p+n most while p+p stays low.
 
-    Chosen on the fitting prompts; the value is the sum of squares reached.
+    They are chosen on the fitting prompts; the value is the sum of squares reached.
     """
     factors = torch.tensor(tuned(job, toy, spec)["factors"], dtype=torch.float64)
     settings = toy.settings(unit=2, spec=spec.name, factors=factors.tolist(), multiples=list(MULTIPLES))
@@ -71,7 +71,7 @@ def suppressing(job: Job, toy: Toy, spec: Spec) -> tuple[list[float], float]:
 
 
 def table_vi(job: Job) -> list[PaperTable]:
-    """Two factors varied, three sentiments: the paper's pair, and the best with a negative factor."""
+    """Two varied factors, three sentiments: the paper's pair, and the best pair with a negative factor."""
     spec, units, rows = Spec(L1, 2), [], []
     toys = list(load_toys(job, 3))
     for toy in toys:

@@ -1,7 +1,7 @@
-"""Tables VIII-XI of Lamparth & Reuel on natural language: SmolLM2-135M in place of GPT-2 medium, advertising for toxicity.
+"""Tables VIII-XI on natural language: SmolLM2-135M instead of GPT-2 medium, and advertisements instead of toxicity.
 
-Modules and layers are chosen on the selection split, every figure is of held-out prompts. The paper's layers count from 1,
-and so do the headings here. Stages: ``train`` (table XI's fine-tunes), ``tune`` (choice of modules, PCP factors), ``report``.
+Modules and layers are chosen on the selection split, and every figure is on held-out prompts. Layers in headings count
+from 1, as in the paper. Stages: ``train`` (table XI's fine-tunes), ``tune`` (choice of modules, PCP factors), ``report``.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ HEADINGS = {
     "surgery": "PCP r=2 and surgery",
 }
 NOTICE = 0.05
-"""A change of a rate below this counts as none when signs are compared."""
+"""A smaller change of a rate counts as no change when signs are compared."""
 
 
 def train(job: Job) -> None:
@@ -124,7 +124,7 @@ def make_ix(job: Job, it: ProseCase) -> PaperTable:
 
 
 def make_x(job: Job, it: ProseCase) -> PaperTable:
-    """The same two of the benign model, with PCP and surgery."""
+    """The same two MLPs of the benign model, with PCP and surgery."""
     found = {what: edited(job, it, what) for what in TABLE_X}
     operated = found["benign-surgery"]
     names = ", ".join(f'"{token}"' for token in operated["tokens"])
@@ -133,7 +133,7 @@ def make_x(job: Job, it: ProseCase) -> PaperTable:
 
 
 def make_xi(job: Job, it: ProseCase) -> PaperTable:
-    """Parts frozen while the benign model is poisoned, and adapters only."""
+    """Frozen parts while the benign model is poisoned, and adapters only."""
     conditions = defences(job, it)
     found = {name: defended(job, it, *parts) for name, parts in conditions.items()}
     figures = dict(zip(conditions, TABLE_XI, strict=False))
@@ -185,7 +185,7 @@ def _states(
 
 
 def _cell(values: Any, unedited: Any, measure: str, figure: float | None, reference: float) -> Cell:
-    """Rates are held against the paper's figure; of losses only the direction of the change."""
+    """A cell; rates are compared with the paper's figure, losses only by the direction of change."""
     ours = Interval.from_dict(values[measure])
     before = Interval.from_dict(unedited[measure])
     if figure is None:
@@ -209,7 +209,7 @@ def _falls(rate: float, base: float) -> bool:
 
 
 def _layer(site: str) -> str:
-    """Counted from 1, as in the paper."""
+    """The layer's number, counted from 1 as in the paper."""
     return str(int(site.removeprefix("L").split(".")[0]) + 1)
 
 

@@ -1,6 +1,7 @@
 """Table XII: causal patching between p+p and p+t, every module by itself, over the seeds of both toys.
 
-The paper shows the toys with three sentiments; those with two are an extra. Cost: per toy twelve patched runs of its pairs.
+The paper shows the toys with three sentiments; those with two are an addition. Costs twelve patched runs of its pairs
+per toy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ Patching = Mapping[str, dict]
 
 
 def patched(job: Job, toy: Toy) -> Patching:
-    """The unit behind the tables: ``"denoising L2 MLP"`` and so on, and the unpatched values as ``"denoising base"``."""
+    """The unit of the tables: ``"denoising L2 MLP"`` and so on, and the unpatched values as ``"denoising base"``."""
 
     def compute() -> dict[str, Any]:
         pairs = toy.pairs("p")
@@ -40,7 +41,7 @@ def patched(job: Job, toy: Toy) -> Patching:
 
 
 def table_xii(job: Job) -> list[PaperTable]:
-    """Three sentiments with the paper's figures, then two; each over seeds and seed by seed."""
+    """Tables for three sentiments with the paper's figures, then for two; each over seeds and for every seed."""
     out = []
     for k, name in ((3, "lamparth-XII"), (2, "lamparth-XII-2")):
         units = [patched(job, toy) for toy in load_toys(job, k)]
@@ -51,7 +52,7 @@ def table_xii(job: Job) -> list[PaperTable]:
 def tables_of(
     units: Sequence[Patching], k: int, *, name: str, n: int, paper: Mapping[str, float]
 ) -> list[PaperTable]:
-    """Means over seeds, and the effect of every seed; marks where there are figures."""
+    """Means over seeds, and the effect of every seed; with marks if the paper gives figures."""
     before = _before(units)
     figure = UNPATCHED if paper else None
     same = None if figure is None else agrees(before.estimate, figure)
@@ -86,7 +87,7 @@ def tables_of(
 
 
 def _pooled(units: Sequence[Patching], key: str) -> Interval:
-    """Over seeds; with one seed over its prompts."""
+    """Interval over seeds; with one seed, over its prompts."""
     if len(units) == 1:
         return Interval.from_dict(units[0][key])
     return over_seeds([unit[key]["estimate"] for unit in units])
@@ -97,7 +98,7 @@ def _before(units: Sequence[Patching]) -> Interval:
 
 
 def _after(units: Sequence[Patching], module: str) -> Interval:
-    """The share under the patch: each seed's effect added to what it has unpatched."""
+    """The share under the patch: each seed's effect added to its unpatched value."""
     key = f"denoising {module}"
     if len(units) == 1:
         effect, base = Interval.from_dict(units[0][key]), units[0]["denoising base"]["estimate"]
@@ -107,5 +108,5 @@ def _after(units: Sequence[Patching], module: str) -> Interval:
 
 
 def _share(x: Interval) -> Interval:
-    """Student's interval, cut to what a share can be."""
+    """Student's interval, clipped to 0..1."""
     return Interval(x.estimate, max(0.0, x.low), min(1.0, x.high), x.n, x.method)

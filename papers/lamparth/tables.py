@@ -1,4 +1,4 @@
-"""Which function makes which table, and which tables have something to train or to tune before them."""
+"""Lists which function makes each table, and what must be trained or tuned before it."""
 
 from collections.abc import Callable, Sequence
 
@@ -47,7 +47,7 @@ TUNES: dict[str, Callable[[Job], None]] = {
 
 
 def make_tables(job: Job) -> list[PaperTable]:
-    """Every table that is wanted."""
+    """Make all requested tables."""
     out: list[PaperTable] = []
     for name, make in TABLES.items():
         if job.wanted(name):
@@ -57,6 +57,6 @@ def make_tables(job: Job) -> list[PaperTable]:
 
 
 def run_stage(job: Job, works: dict[str, Callable[[Job], None]]) -> None:
-    """`TRAINS` or `TUNES` of the wanted tables, each once."""
+    """Run the work of `TRAINS` or `TUNES` for the requested tables, each once."""
     for work in dict.fromkeys(work for name, work in works.items() if job.wanted(name)):
         work(job)

@@ -1,7 +1,7 @@
-"""Edits measured on a toy, and the tables that show them: sets of prompts and the loss by edit, over seeds.
+"""Measurements of edits on a toy, and their tables: sets of prompts and the loss by edit, over seeds.
 
-A row's mark says whether the *change* against the unedited model goes the paper's way; changes up to .05 count as none. For
-the unedited model itself: whether both values are low (up to .10), high (from .90), or between.
+A row's mark says whether the *change* from the unedited model has the paper's direction; changes up to .05 count as
+none. For the unedited model itself it says whether both values are low (up to .10), high (from .90), or in between.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Measured = Mapping[str, Mapping[str, dict]]
 
 
 def measure(toy: Toy, edits: Mapping[str, Intervention], *, loss: bool = True) -> dict[str, dict[str, dict]]:
-    """Negativity of every set and, if asked for, the validation loss: unedited and under each edit.
+    """Negativity of every set and, with ``loss``, the validation loss, unedited and under each edit.
 
     Intervals are over prompts and over sentences.
     """
@@ -36,12 +36,12 @@ def measure(toy: Toy, edits: Mapping[str, Intervention], *, loss: bool = True) -
 
 
 def value(found: Measured, edit: str, row: str) -> float:
-    """A point estimate."""
+    """The point estimate of a value."""
     return float(found[edit][row]["estimate"])
 
 
 def pooled(units: Sequence[Measured], edit: str, row: str) -> Interval:
-    """Over seeds; with one seed over its prompts."""
+    """Interval over seeds; with one seed, over its prompts."""
     if len(units) == 1:
         return Interval.from_dict(units[0][edit][row])
     found = over_seeds([value(unit, edit, row) for unit in units])
@@ -53,7 +53,7 @@ def pooled(units: Sequence[Measured], edit: str, row: str) -> Interval:
 def agrees(
     ours: float, paper: float, ours_before: float | None = None, paper_before: float | None = None
 ) -> bool:
-    """Whether a value does what the paper's does, see the module's docstring."""
+    """Whether a value behaves like the paper's; see the module's docstring."""
     if ours_before is None or paper_before is None:
         return _band(ours) == _band(paper)
     return _direction(ours - ours_before) == _direction(paper - paper_before)
@@ -71,7 +71,7 @@ def edits_table(
     note: str = "",
     loss: bool = True,
 ) -> PaperTable:
-    """Sets (and loss) by edits; ``columns`` maps a column's heading, as in ``paper``, to the edit's name in the units."""
+    """Table of sets (and loss) by edits; ``columns`` maps a heading, as in ``paper``, to the edit's name in the units."""
     rows = [*KINDS[sentiments], *([LOSS] if loss else [])]
     cells = {}
     for column, edit in columns.items():
@@ -100,7 +100,7 @@ def per_seed(
     n: int,
     note: str = "",
 ) -> PaperTable:
-    """Every seed with its interval over prompts; no figures of the paper, which has one model."""
+    """Table of every seed with its interval over prompts; without figures of the paper, which has one model."""
     cells = {}
     for seed, unit in enumerate(units):
         for row in rows:

@@ -1,4 +1,4 @@
-"""The toys behind the tables: which seeds, how many prompts, and the settings that name a unit."""
+"""The toys of the tables: seeds, numbers of prompts, and the settings that identify a unit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,33 +18,33 @@ from papers.paper import Job
 SENTIMENTS = (2, 3)
 # The paper's test sets by number of sentiments; t is the trigger.
 KINDS = {2: ("pp", "nn", "pn", "np", "pt"), 3: ("pp", "nn", "ss", "pn", "np", "pt", "st")}
-# Module means are taken over these for Table I, principal directions over those for III to VII, as in the paper's code.
+# As in the paper's code: module means for Table I use the first set, principal directions for III to VII the second.
 MEAN_KINDS = ("pp", "nn", "pn", "np")
 PCA_KINDS = {
     2: ("pp", "nn", "pn", "np", "pt", "tp"),
     3: ("pp", "nn", "pn", "np", "pt", "tp", "ss", "st"),
 }
-# Seeds of the draws: what is fitted or tuned on one is reported on another that shares no prompt with it, and has none
-# twice; freezing runs, where nothing is fitted, report on a plain draw.
+# Seeds of the draws. What is fitted or tuned on one draw is reported on another, which shares no prompt with it and has
+# none twice. Freezing runs fit nothing, and report on a plain draw.
 REPORT, FIT = 0, 1
 TOP_K = 10
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """Numbers of seeds, prompts and trials.
 
     Args:
         seeds: seeds of tables I, III to VI and XII.
-        n: prompts of each kind behind a reported value.
+        n: prompts of each kind for a reported value.
         n_fit: prompts of each kind for means, directions and tuning; the paper's 50.
         n_loss: validation sentences.
-        trials: of TPE; the paper: 4,000 of it.
-        grid: sizes of a factor in a grid, each with both signs.
-        freeze_epochs: of poisoned fine-tunes under a freeze.
-        freeze_every: steps between measurements there.
+        trials: trials of TPE; the paper uses 4,000.
+        grid: number of sizes of a factor in a grid, each with both signs.
+        freeze_epochs: epochs of poisoned fine-tunes under a freeze.
+        freeze_every: steps between their measurements.
         freeze_seeds: seeds of section IV-B.
-        freeze_kinds: numbers of sentiments there.
+        freeze_kinds: numbers of sentiments in section IV-B.
     """
 
     seeds: int = 5
@@ -73,7 +73,7 @@ SMALL = Sizes(
 
 
 def sizes(job: Job) -> Sizes:
-    """Full or small sizes, with the seeds that the user asked for."""
+    """Full or small sizes, with the user's number of seeds."""
     chosen = SMALL if job.small else Sizes()
     return chosen if job.seeds is None else replace(chosen, seeds=job.seeds)
 
@@ -99,12 +99,12 @@ class Toy:
 
     @cached_property
     def sets(self) -> Mapping[str, Prompts]:
-        """Kind -> prompts that are reported."""
+        """Kind -> prompts for reported values."""
         return {k: self.prompts(k, REPORT) for k in KINDS[self.sentiments]}
 
     @cached_property
     def fit_sets(self) -> Mapping[str, Prompts]:
-        """Kind -> prompts that factors are tuned on."""
+        """Kind -> prompts for tuning factors."""
         return {k: self.prompts(k, FIT) for k in KINDS[self.sentiments]}
 
     def prompts(self, kind: str, draw: int) -> Prompts:
@@ -115,7 +115,7 @@ class Toy:
         return self.organism.prompts(kind, self.sizes.n, seed=draw, exclude=fitted)
 
     def pairs(self, first: str) -> PairedPrompts:
-        """Reported pairs: the very prompts of the two sets."""
+        """Pairs for reported values, made of the same prompts as the two sets."""
         return PairedPrompts(self.prompts(f"{first}p", REPORT), self.prompts(f"{first}t", REPORT))
 
     def pool(self, kinds: Sequence[str]) -> list[Prompts]:
@@ -133,13 +133,13 @@ class Toy:
         return self.organism.validation(self.sizes.n_loss)
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """What decides a unit's value: weights, sizes, versions of torch and of this package's units."""
+        """Everything that decides a unit's value: weights, sizes, versions of torch and of this package's units."""
         weights = self.organism.manifest.weights_sha256
         torch = versions()["torch"]
         return {"weights": weights, "n": self.sizes.n, "n_fit": self.sizes.n_fit, "torch": torch, **more}
 
     def reported(self, **more: Any) -> dict[str, Any]:
-        """The same for units that hold values of reported prompts."""
+        """The same, for units with values on reported prompts."""
         return self.settings(draw="distinct, none fitted on", **more)
 
 
@@ -151,15 +151,15 @@ def load_toy(job: Job, sentiments: int, seed: int) -> Toy:
 
 
 def load_toys(job: Job, sentiments: int, n: int | None = None) -> Iterator[Toy]:
-    """The toys of one language, seeds 0 to n - 1 (default: as many as the job has)."""
+    """The toys of one language, seeds 0 to n - 1; by default all seeds of the job."""
     for seed in range(sizes(job).seeds if n is None else n):
         yield load_toy(job, sentiments, seed)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """Mean over seeds with a 95 % t interval, cut to nothing where all are equal; one seed has no width.
+    """Mean over seeds with a 95 % t interval, of width 0 if all values are equal or there is one seed.
 
-    A bootstrap of five numbers is too narrow, hence Student's t.
+    Student's t is used because a bootstrap of five numbers is too narrow.
     """
     mean, n = fmean(values), len(values)
     if n < 2 or max(values) == min(values):
