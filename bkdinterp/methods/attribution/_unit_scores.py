@@ -1,5 +1,6 @@
 """What attribution returns: `HeadScores`, `LayerScores` (MLPs, attentions, residual streams), `NeuronScores`."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,8 +89,36 @@ class HeadScores(Effects):
         return f"{some}{layers} x {heads}"
 
 
+class SiteEffects(Effects):
+    """Effects of units that are sites."""
+
+    def top_k(self, k: int) -> SiteSet:
+        """The sites of the ``k`` units that matter most, first the strongest: signed, see `order`.
+
+        Raises:
+            SiteError: ``k`` outside 1..number of scored units.
+        """
+        return SiteSet(self._site(i) for i in self.order(k))
+
+    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
+        """The sites of the units whose effect differs from 0, first the strongest; possibly none.
+
+        Corrected for the number of units: the chance of any false one is at most ``level`` (`p_adjusted`).
+
+        Raises:
+            BkdinterpError: ``level`` outside 0 to 1.
+        """
+        return tuple(self._site(i) for i in self.differing(level))
+
+    @abstractmethod
+    def _site(self, index: int) -> Site: ...
+
+    def _name(self, index: int) -> str:
+        return str(self._site(index))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class LayerScores(Effects):
+class LayerScores(SiteEffects):
     """Effects of one activation per layer, per example ``[layer example]``; NaN for layers that were not asked for.
 
     ``component`` says which activation: ``mlp_out``, ``attn_out`` or ``resid_post``. The other fields are as in
@@ -100,24 +129,6 @@ class LayerScores(Effects):
 
     effects: Float[Tensor, "layer example"]
     component: Component
-
-    def top_k(self, k: int) -> SiteSet:
-        """The sites of the ``k`` layers that matter most, first the strongest: signed, see `order`.
-
-        Raises:
-            SiteError: ``k`` outside 1..number of scored layers.
-        """
-        return SiteSet(Site(i, self.component) for i in self.order(k))
-
-    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
-        """The layers whose effect differs from 0, first the strongest; possibly none.
-
-        Corrected for the number of layers: the chance of any false one is at most ``level`` (`p_adjusted`).
-
-        Raises:
-            BkdinterpError: ``level`` outside 0 to 1.
-        """
-        return tuple(Site(i, self.component) for i in self.differing(level))
 
     def plot(self) -> "matplotlib.figure.Figure":
         """ACIE over layers with simultaneous intervals."""
@@ -137,8 +148,8 @@ class LayerScores(Effects):
             raise SiteError(f"{site}: these are scores of {self.component} in layers 0 to {last}.")
         return site.layer
 
-    def _name(self, index: int) -> str:
-        return str(Site(index, self.component))
+    def _site(self, index: int) -> Site:
+        return Site(index, self.component)
 
     def _place(self, index: int) -> dict[str, Any]:
         return {"site": self._name(index), "layer": index}
@@ -148,7 +159,7 @@ class LayerScores(Effects):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NeuronScores(Effects):
+class NeuronScores(SiteEffects):
     """Effects of the single MLP neurons of one ``layer``, per example ``[d_mlp example]``; NaN if not asked for.
 
     The other fields are as in `HeadScores`.
@@ -158,24 +169,6 @@ class NeuronScores(Effects):
 
     effects: Float[Tensor, "d_mlp example"]
     layer: int
-
-    def top_k(self, k: int) -> SiteSet:
-        """The sites of the ``k`` neurons that matter most, first the strongest: signed, see `order`.
-
-        Raises:
-            SiteError: ``k`` outside 1..number of scored neurons.
-        """
-        return SiteSet(self._site(i) for i in self.order(k))
-
-    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
-        """The neurons whose effect differs from 0, first the strongest; possibly none.
-
-        Corrected for the number of neurons: the chance of any false one is at most ``level`` (`p_adjusted`).
-
-        Raises:
-            BkdinterpError: ``level`` outside 0 to 1.
-        """
-        return tuple(self._site(i) for i in self.differing(level))
 
     def plot(self, *, k: int = 20) -> "matplotlib.figure.Figure":
         """The ``k`` strongest neurons as bars with simultaneous intervals."""
@@ -198,9 +191,6 @@ class NeuronScores(Effects):
                 f"{site}: these are scores of the neurons L{self.layer}N0 to L{self.layer}N{n - 1}."
             )
         return site.neuron
-
-    def _name(self, index: int) -> str:
-        return str(self._site(index))
 
     def _place(self, index: int) -> dict[str, Any]:
         return {"neuron": self._name(index), "layer": self.layer, "index": index}
