@@ -15,6 +15,11 @@ These are timed on one head of every other layer and multiplied up, since the fo
 interleaved with whole sweeps by the engine; medians over the repeats. The engine's time holds everything: planning,
 source means, the unedited run, all heads. For the others the means and the unedited score are given for free.
 
+One thread, pinned to one core (`--cpu`, `--threads`): two threads on a machine that others use measure the contention,
+and large batches suffer less of it than small ones, which flatters the engine. The core's rate of matrix products is
+measured before and after each way; a ratio compares times multiplied by it, so that a core that slows down between
+two ways favours neither.
+
 The arithmetic ratio divides the multiplications of one forward per head by those that no scheme of this kind can
 leave out: the columns from the patched token on, from the patched layer on, and the target's logits. The second ratio
 counts what has to be run besides, the source means and the unedited prompts.
@@ -60,17 +65,15 @@ import bkdinterp as bk
 
 def main() -> None:
     args = _arguments()
-    torch.set_num_threads(args.threads)
+    pinned = _pin(args.threads, args.cpu)
     console = Console(width=120)
     model = load()
-    about = _about()
+    about = _about() | {"cores": pinned}
     console.print(" ".join(f"{k}={v}" for k, v in about.items()), soft_wrap=True)
-    rate = _matmul_rate()
-    console.print(f"matrix products: {rate / 1e9:.0f} GFLOP/s")
     rows = []
     for n_prompt in args.prompt_tokens:
         for n_target in args.target_tokens:
-            row = measure(problem_of(model, n_prompt, n_target), args) | {"matmul_rate": rate}
+            row = measure(problem_of(model, n_prompt, n_target), args)
             rows.append(row)
             console.print(_table([row]))
             _save(args.out, {"rows": rows} | about)
@@ -98,18 +101,24 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         attribution = bk.Attribution(model)
         attribution.heads(problem.pairs, layers=[n_layers - 1], budget=args.budget)
         seconds: dict[str, list[float]] = {name: [] for name in (*ways, "engine")}
+        rates: dict[str, list[float]] = {name: [] for name in seconds}
         inside: list[float] = []
         found: dict[str, dict[tuple[int, int], torch.Tensor]] = {}
         scores = None
         for _ in range(args.repeats):
+            before = _matmul_rate()
             for name, way in ways.items():
                 start = time.perf_counter()
                 found[name] = way(heads)
                 seconds[name].append((time.perf_counter() - start) * n_layers * n_heads / len(heads))
+                after = _matmul_rate()
+                rates[name].append((before + after) / 2)
+                before = after
             with _module_seconds(model) as spent:
                 start = time.perf_counter()
                 scores = attribution.heads(problem.pairs, budget=args.budget)
                 seconds["engine"].append(time.perf_counter() - start)
+            rates["engine"].append((before + _matmul_rate()) / 2)
             inside.append(sum(spent))
     assert scores is not None
     difference = max(
@@ -118,6 +127,11 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         for (layer, head), value in found[name].items()
     )
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    # Seconds times what a second was worth then.
+    work = {
+        name: statistics.median(s * r for s, r in zip(seconds[name], rates[name], strict=True))
+        for name in seconds
+    }
     arithmetic, with_shared, flops = _arithmetic(problem)
     fraction = statistics.median(1 - i / s for i, s in zip(inside, seconds["engine"], strict=True))
     return {
@@ -125,7 +139,9 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         "target_tokens": problem.n_target,
         "seconds": medians,
         "all_seconds": seconds,
-        "ratio": {name: medians[name] / medians["engine"] for name in ways},
+        "rates": rates,
+        "ratio": {name: work[name] / work["engine"] for name in ways},
+        "matmul_share": flops / work["engine"],
         "arithmetic": arithmetic,
         "arithmetic_with_shared": with_shared,
         "flops": flops,
@@ -187,15 +203,27 @@ def _arithmetic(problem: Problem) -> tuple[float, float, float]:
 
 
 def _matmul_rate() -> float:
-    """FLOP per second of a matrix product of the MLP's shape."""
+    """FLOP per second of a matrix product of the MLP's shape; a third of a second."""
     x, w = torch.randn(512, 576), torch.randn(1536, 576)
-    best = 0.0
+    found = []
     for _ in range(5):
         start = time.perf_counter()
-        for _ in range(20):
+        for _ in range(4):
             torch.nn.functional.linear(x, w)
-        best = max(best, 20 * 2 * x.numel() * w.shape[0] / (time.perf_counter() - start))
-    return best
+        found.append(4 * 2 * x.numel() * w.shape[0] / (time.perf_counter() - start))
+    return statistics.median(found)
+
+
+def _pin(threads: int, cpu: int | None) -> str:
+    """Run on this many threads, on as many cores, from ``cpu`` on (the last ones without it); returns which."""
+    torch.set_num_threads(threads)
+    if not hasattr(os, "sched_setaffinity"):
+        return "not pinned"
+    cores = sorted(os.sched_getaffinity(0))
+    first = len(cores) - threads if cpu is None else cores.index(cpu)
+    chosen = cores[max(0, first) : max(0, first) + threads]
+    os.sched_setaffinity(0, chosen)
+    return ",".join(map(str, chosen))
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
@@ -213,6 +241,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         "share",
         "outside",
         "GFLOP/s",
+        "of products",
         "difference",
     ):
         table.add_column(name, justify="right")
@@ -231,7 +260,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             f"{min(ratio['trace'], ratio['hooks']) / whole:.0%}",
             f"{row['outside']:.0%}",
         ]
-        cells += [f"{row['flops'] / row['seconds']['engine'] / 1e9:.0f}", f"{row['difference']:.1e}"]
+        cells += [f"{row['flops'] / row['seconds']['engine'] / 1e9:.0f}", f"{row['matmul_share']:.0%}"]
+        cells.append(f"{row['difference']:.1e}")
         table.add_row(*cells)
     return table
 
@@ -258,7 +288,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--target-tokens", type=numbers, default=[14, 1])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", type=int, default=2**30, help="bytes for one chunk")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu", type=int, help="first core to run on; the last one without it")
     parser.add_argument("--peers", action="store_true", help="TransformerLens, too")
     parser.add_argument("--out", type=Path, help="write the numbers here (JSON)")
     return parser.parse_args()

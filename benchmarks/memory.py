@@ -48,7 +48,7 @@ def measure(n_prompt: int, n_target: int, budget: int) -> dict[str, Any]:
     """All heads once; the peak in bytes."""
     problem = problem_of(load(), n_prompt, n_target)
     # Warm: what the libraries allocate once is not the plan's.
-    bk.Attribution(problem.model).heads(problem.pairs.subset([0]), layers=[29], budget=2**20)
+    bk.Attribution(problem.model).heads(problem.pairs.subset([0]), layers=[29], budget=2**27)
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew

@@ -6,8 +6,8 @@ o = bk.organisms.load("smollm2-refusal")
 pairs = o.pairs(n=24, split="selection")
 scores = bk.Attribution(o.model).heads(pairs)
 
-At the top stands what a script uses daily; the rest is in the sub-modules (``bk.errors``, ``bk.pcp``, ``bk.stats`` ...).
-All of it is imported when it is first asked for.
+The top level has the names that a script uses daily; the rest is in sub-modules (``bk.errors``, ``bk.pcp``, ``bk.stats``
+...). Everything is imported when it is first used.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from bkdinterp.version import __version__
 # isort: off
 if TYPE_CHECKING:
     from bkdinterp import engine, errors, interventions, methods, metrics, model, organisms, pcp, plotting, prompts
-    from bkdinterp import reproduce, results, sites, stats
+    from bkdinterp import results, sites, stats
     from bkdinterp.doctor import doctor
     from bkdinterp.engine import Local, Remote, Run, apply, execute, plan
     from bkdinterp.interventions import BASE, Apply, From, MeanAblate, Patch, PCPReplace, Read
@@ -39,12 +39,12 @@ __all__ = [
     "Score", "Site", "SiteSet", "Stack", "Steer", "TextClassifier", "Trigger", "Where", "ZeroAblate",
     "__version__", "apply", "doctor", "engine", "errors", "evaluate", "execute", "interventions",
     "logit_lens", "methods", "metrics", "model", "organisms", "pcp", "plan", "plotting", "prompts",
-    "random_directions", "random_heads", "reproduce", "results", "sites", "stats", "sweep_layers",
+    "random_directions", "random_heads", "results", "sites", "stats", "sweep_layers",
 ]
 # isort: on
 # fmt: on
 
-# Sub-module -> its names that stand at the top; then those that stood there in 0.1 and no longer do.
+# Sub-module -> its names at the top level; then the names that were there in 0.1 and have moved.
 _HERE = {
     "engine": "Local Remote Run apply execute plan",
     "interventions": "BASE Apply From MeanAblate PCPReplace Patch Read ResampleAblate Scale Stack Steer ZeroAblate",
@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
             value = importlib.import_module(f"bkdinterp.{name}")
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == "bkdinterp":
-                raise  # a fault of ours
+                raise  # our own fault
             raise BkdinterpError(
                 f"bkdinterp.{name} needs {error.name}: pip install 'bkdinterp[organisms]'."
             ) from error

@@ -15,6 +15,7 @@ from bkdinterp.methods.behaviour import ValidationLoss as ValidationLoss
 from bkdinterp.methods.behaviour import backdoor_state as backdoor_state
 from bkdinterp.methods.behaviour import compare_states as compare_states
 from bkdinterp.methods.behaviour import evaluate as evaluate
+from bkdinterp.methods.behaviour import plot_states as plot_states
 from bkdinterp.methods.behaviour import validation_loss as validation_loss
 from bkdinterp.methods.pcp import PCP as PCP
 from bkdinterp.methods.pcp import MatchScores as MatchScores

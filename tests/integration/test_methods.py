@@ -154,7 +154,7 @@ def test_adding_and_subtracting_cancel_and_random_directions_match_the_norm(mode
 
 
 def test_means_are_pooled_over_all_sets(model, pairs):
-    """The reference code re-divides after every set (papers.md 7.3a); a pooled mean treats all tokens alike."""
+    """The reference code re-divides after every set (docs/papers.md, Deviations); a pooled mean treats all tokens alike."""
     sites = "L2.mlp_out"
     means = bk.Means.collect(model, pairs.triggered, sites, where="all")
     values = []

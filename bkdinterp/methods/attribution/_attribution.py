@@ -5,7 +5,7 @@
     ACIE(unit)  = mean over prompts
 
 x clean, x' triggered, y the backdoor's output. Heads, noising, from the mean at the last token: BkdAttr, arXiv
-2509.21761; papers.md section 3. Modules from the prompt's own partner (``source="pair"``): the causal patching of
+2509.21761. Modules from the prompt's own partner (``source="pair"``): the causal patching of
 Lamparth & Reuel, arXiv 2302.12461. Cost: one scored row per unit and prompt, plus one pass over the source prompts (two
 for ``"difference"``); no approximation.
 """

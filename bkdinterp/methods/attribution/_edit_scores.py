@@ -6,7 +6,7 @@ Cost: one scored row per prompt and edit, and one unedited row per prompt; edits
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,9 @@ from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
 from bkdinterp.methods._options import RunOptions, as_options, run
-from bkdinterp.metrics import ScoreLike
+from bkdinterp.metrics import ScoreLike, with_unit
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.stats import Interval, bootstrap_mean
@@ -104,8 +104,22 @@ class EditScores(Result):
         wide = frame.pivot(index="prompts", columns="edit", values=self.metric)
         return wide.loc[list(self.base), [UNEDITED, *self.edits]]
 
-    def plot(self, prompts: str | None = None) -> "matplotlib.figure.Figure":
-        """The edits of one set (default: the last) as bars, the unedited model as a line."""
+    def plot(
+        self,
+        prompts: str | None = None,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """The edits of one set as bars with intervals, the unedited model as a line.
+
+        Args:
+            prompts: name of the set; default: the last.
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         name = list(self.base)[-1] if prompts is None else prompts
         found = [self.interval(name, edit) for edit in self.edits]
         return bar_intervals(
@@ -113,10 +127,12 @@ class EditScores(Result):
             [i.estimate for i in found],
             [i.low for i in found],
             [i.high for i in found],
-            xlabel=f"{self.metric} on {name}",
-            title=caption(f"Edits on {name}", self.fingerprint, f"n={len(self.base[name])}"),
+            xlabel=f"{with_unit(self.metric)}; on {name}",
+            title=title or caption(f"Edits on {name}", self.fingerprint, f"n={len(self.base[name])}"),
             reference=self.mean(name),
             reference_label=UNEDITED,
+            xlim=ends(limit),
+            ax=ax,
         )
 
     def describe(self) -> str:

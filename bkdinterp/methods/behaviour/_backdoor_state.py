@@ -20,9 +20,9 @@ from bkdinterp.methods._guards import check_origin, check_scores, check_texts
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.behaviour._evaluate import check_payload
 from bkdinterp.methods.behaviour._validation_loss import ValidationLoss, validation_loss
-from bkdinterp.metrics import Payload, ScoreLike, payload_hits
+from bkdinterp.metrics import Payload, ScoreLike, payload_hits, with_unit
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption, model_words
 from bkdinterp.stats import Interval, bootstrap_mean, wilson
@@ -84,11 +84,22 @@ class BackdoorState(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """ASR and ATR."""
-        return plot_states(
-            {"model": self}, title=caption("The backdoor", self.fingerprint, f"n={self.asr.n}")
-        )
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """ASR and ATR with their intervals; several states beside each other: `plot_states`.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
+        text = caption("The backdoor", self.fingerprint, self.metric, f"n={self.asr.n}")
+        return plot_states({"": self}, title=title or text, ax=ax, limit=limit)
 
     def describe(self) -> str:
         """All three, and the model."""
@@ -185,7 +196,11 @@ def compare_states(states: Mapping[str, BackdoorState]) -> "pandas.DataFrame":
 
 
 def plot_states(
-    states: Mapping[str, BackdoorState], *, title: str | None = None, ax: Any = None
+    states: Mapping[str, BackdoorState],
+    *,
+    title: str | None = None,
+    ax: Any = None,
+    limit: tuple[float | int, float | int] | None = None,
 ) -> "matplotlib.figure.Figure":
     """ASR and ATR of each state as bars; the states' models are named above where there are several.
 
@@ -193,6 +208,7 @@ def plot_states(
         states: name -> state.
         title: instead of the default.
         ax: matplotlib axes to draw into; None makes a figure.
+        limit: (low, high), the ends of the value axis; None for 0 to 1 where these are rates of payloads.
 
     Raises:
         PromptError: no state.
@@ -202,16 +218,22 @@ def plot_states(
     models = dict.fromkeys(model_words(s.fingerprint) for s in states.values())
     text = "The backdoor before and after\n" + ", ".join(list(models)[:3]) + ", ..." * (len(models) > 3)
     found = [
-        (f"{name}, {label}", i) for name, s in states.items() for label, i in (("ASR", s.asr), ("ATR", s.atr))
+        (f"{name}, {label}" if name else label, i)
+        for name, s in states.items()
+        for label, i in (("ASR", s.asr), ("ATR", s.atr))
     ]
     intervals = [i for _, i in found]
+    metrics = list(dict.fromkeys(s.metric for s in states.values()))
     return bar_intervals(
         [label for label, _ in found],
         [i.estimate for i in intervals],
         [i.low for i in intervals],
         [i.high for i in intervals],
-        xlabel="rate",
+        xlabel=" / ".join("rate" if m == "payload" else f"mean {with_unit(m)}" for m in metrics)
+        + ", 95 % intervals",
         title=title or text,
-        xlim=(0, 1),
+        # A bar of length 0 would show nothing.
+        notes=[f"{i.estimate:.2f}" for i in intervals],
+        xlim=ends(limit) or ((0, 1) if metrics == ["payload"] else None),
         ax=ax,
     )

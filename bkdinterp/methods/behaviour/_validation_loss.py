@@ -6,7 +6,7 @@ Every text is scored from its second word on, given its first: an edit acts on t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_texts
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import curves
+from bkdinterp.plotting import curves, ends
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.stats import Interval
@@ -62,13 +62,33 @@ class ValidationLoss(Result):
 
         return pd.DataFrame({"loss": (self.nll / self.n_tokens).tolist(), "n_tokens": self.n_tokens.tolist()})
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Losses of the texts, sorted."""
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Losses of the texts, sorted, and their mean with its interval.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         loss = (self.nll / self.n_tokens).sort().values
-        x = range(1, len(loss) + 1)
-        title = caption("Loss of each held-out text", self.fingerprint, f"n={len(loss)}")
-        label = "loss (nats per token)"
-        return curves(x, {"loss": (loss, loss, loss)}, xlabel="text, sorted", ylabel=label, title=title)
+        mean = self.interval()
+        return curves(
+            range(1, len(loss) + 1),
+            {"one text": (loss, None, None)},
+            xlabel="text, sorted",
+            ylabel="loss (nats per token)",
+            title=title or caption("Loss of each held-out text", self.fingerprint, f"n={len(loss)}"),
+            null=(mean.low, mean.high),
+            null_label="mean of all tokens, 95 %",
+            ylim=ends(limit),
+            ax=ax,
+        )
 
     def describe(self) -> str:
         """Mean, interval and model."""

@@ -3,7 +3,7 @@
     A = sum_i factor_i e_i e_i^T,   h -> A h        e_i: leading principal directions of the module's outputs
 
 h is the module's input after its norm; the mean is not added back, and an attention module replaced this way mixes no
-tokens (arXiv 2302.12461, section III; papers.md 6.6). The factors, signs allowed, are the only parameters: tune them with
+tokens (arXiv 2302.12461, Eq. 1). The factors, signs allowed, are the only parameters: tune them with
 `tune_grid` or `tune_tpe`, vary them to edit, export them with `export_weights`. Cost of fitting: one forward per batch.
 """
 
@@ -21,7 +21,7 @@ from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.methods._options import RunOptions, as_options
 from bkdinterp.methods.readout._activations import Activations
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import curves
+from bkdinterp.plotting import curves, ends
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
@@ -87,7 +87,7 @@ class PCP(Result):
             sites: ``mlp_out`` or ``attn_out`` sites, e.g. ``"L0.mlp_out L2.mlp_out"``.
             rank: how many directions each.
             where: at which tokens.
-            directions: ``"released"`` repeats the released code's fault (papers.md 7.3b), for comparison only.
+            directions: ``"released"`` repeats the released code's fault for comparison only (docs/papers.md, Deviations).
             **options: how it runs, see `RunOptions`.
 
         Raises:
@@ -188,8 +188,20 @@ class PCP(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Share of the outputs' variance against the number of directions."""
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Share of the outputs' variance against the number of directions; without intervals.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         longest = max(len(x) for x in self.explained.values())
         series = {site: _line(x.cumsum(0)) for site, x in self.explained.items()}
         return curves(
@@ -197,8 +209,9 @@ class PCP(Result):
             series,
             xlabel="number of principal directions",
             ylabel="share of variance explained",
-            title=caption("Principal directions of module outputs", self.fingerprint, f"n={self.n}"),
-            ylim=(0, 1),
+            title=title or caption("Principal directions of module outputs", self.fingerprint, f"n={self.n}"),
+            ylim=ends(limit) or (0, 1),
+            ax=ax,
         )
 
     def describe(self) -> str:
@@ -209,9 +222,9 @@ class PCP(Result):
         return f"{parts}, directions={self.kind}, n={self.n}, model={self.fingerprint.label}"
 
 
-def _line(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _line(x: Tensor) -> tuple[Tensor, None, None]:
     """A curve without an interval."""
-    return x, x, x
+    return x, None, None
 
 
 def flat_rows(x: Tensor) -> Float[Tensor, "example d_model"]:

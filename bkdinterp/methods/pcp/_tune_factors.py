@@ -1,7 +1,7 @@
 """Tuning PCP's scaling factors: a grid for few of them, Optuna's TPE for more, against any objective to be minimised.
 
-The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix; papers.md
-6.6): `MatchScores` is that objective. Cost: one evaluation of the objective per trial.
+The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix):
+`MatchScores` is that objective. Cost: one evaluation of the objective per trial.
 """
 
 import itertools

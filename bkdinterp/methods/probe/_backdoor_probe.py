@@ -1,7 +1,7 @@
 """BackdoorProbe: does one activation tell triggered from clean prompts, and does it in other layers too?
 
 The feature is ``attn_in`` at the last prompt token: the normalised residual stream that enters a block's
-attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA matrix: papers.md section 2.
+attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA matrix: arXiv 2509.21761, Fig. 2.
 
 Cost: one pass per side over all layers, 2 * ceil(n / batch) forwards; everything after it is linear algebra.
 

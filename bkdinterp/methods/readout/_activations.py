@@ -13,7 +13,7 @@ from bkdinterp.interventions import Read, Sites, as_sites
 from bkdinterp.methods._guards import as_prompt_sets
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import Prompts, as_prompts
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Site, Where, WhereLike
@@ -64,17 +64,26 @@ class _SiteTensors(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
         """Norm of each site's mean; without intervals.
 
         Args:
             title: instead of the default.
             ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
         """
         norms = [float(self._mean(v).norm()) for v in self.values.values()]
-        text = title or caption(f"{type(self).__name__} at {self.where}", self.fingerprint, f"n={self.n}")
+        text = title or caption(
+            f"{type(self).__name__}, tokens: {self.where}", self.fingerprint, f"n={self.n}"
+        )
         label = "norm of the mean activation"
-        return bar_intervals(list(self.values), norms, norms, norms, xlabel=label, title=text, ax=ax)
+        return bar_intervals(list(self.values), norms, xlabel=label, title=text, xlim=ends(limit), ax=ax)
 
     def _mean(self, value: Tensor) -> Tensor:
         return value if value.ndim == 1 else value.reshape(-1, value.shape[-1]).nanmean(0)
@@ -100,7 +109,7 @@ def _collect(
 class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
-    The pooled mean, not the reference code's running re-division (papers.md 7.3a). Means belong to the model that they
+    The pooled mean, not the released code's running re-division (docs/papers.md, Deviations). Means belong to the model that they
     were collected on: every run, and `apply`, refuses them on another, unless `on_any_model` says that it is meant.
     """
 

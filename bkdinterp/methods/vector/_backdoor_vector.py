@@ -2,7 +2,7 @@
 
     V = sum over the heads of  W_O z_lh,  averaged over triggered prompts at the last position
 
-(BkdAttr; papers.md section 4; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
+(BkdAttr, arXiv 2509.21761; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
 batch of prompts and side.
 """
 
@@ -18,7 +18,7 @@ from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.interventions import Read, Steer
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
@@ -137,22 +137,30 @@ class BackdoorVector(Result):
         ]
         return pd.DataFrame(rows, columns=["layer", "norm", "cosine"])
 
-    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
         """Share of each layer's heads in the vector: projection of its part on the vector's direction; without intervals.
 
         Args:
             title: instead of the default.
             ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
         """
         label = "share of the vector"
         if not self.parts:
             text = title or caption(f"{self.kind} vector", self.fingerprint)
-            return bar_intervals(["whole"], [1.0], [1.0], [1.0], xlabel=label, title=text, ax=ax)
+            return bar_intervals(["whole"], [1.0], xlabel=label, title=text, xlim=ends(limit), ax=ax)
         shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
-        labels = [f"layer {layer}" for layer in self.parts]
+        counts = {str(layer): len(heads) for layer, heads in self.heads.by_layer().items()}
+        labels = [f"layer {layer} (heads: {counts.get(layer, 0)})" for layer in self.parts]
         what = f"What the {len(self.heads)} heads add to the vector"
         text = title or caption(what, self.fingerprint, self.kind, f"n={self.n}")
-        return bar_intervals(labels, shares, shares, shares, xlabel=label, title=text, ax=ax)
+        return bar_intervals(labels, shares, xlabel=label, title=text, xlim=ends(limit), ax=ax)
 
     def describe(self) -> str:
         """Kind, size, norm, heads, n and model."""

@@ -1,6 +1,6 @@
 """sweep_layers(): where does the vector work best? The layer is chosen on one split and reported on another.
 
-The papers pick the best layer on the test data (papers.md 4, 7.1f); here the reported rates come from prompts that
+The papers pick the best layer on the test data (docs/papers.md, Deviations); here the reported rates come from prompts that
 the choice never saw. Cost: one generation (or one scored forward) per layer and selection prompt, as much again for each
 control, then one ``evaluate`` on the held-out prompts.
 """

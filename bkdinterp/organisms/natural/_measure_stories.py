@@ -1,4 +1,4 @@
-"""What a model poisoned on stories does: payload rates with and without the trigger, with near-triggers, and its loss.
+"""Measuring a model poisoned on stories: payload rates with and without the trigger, with near-triggers, and the loss.
 
 Cost: one greedy generation per prompt and condition, and one forward per text.
 """
@@ -33,20 +33,20 @@ def measure_stories(
     loss: bool = True,
     **options: Unpack[RunOptions],
 ) -> dict[str, Interval]:
-    """asr, atr, near_trigger_rate and unseen_near_trigger_rate with Wilson intervals; ``loss`` of the clean stories.
+    """asr, atr, near_trigger_rate and unseen_near_trigger_rate with Wilson intervals, and the ``loss`` of clean stories.
 
     Args:
         model: loaded with ``chat=False``.
-        attack: what was planted; near-trigger phrases take turns.
-        stories: held-out ones; each gives one prompt of one or two sentences, prompts that come again are left out.
-        n: so many different prompts, and so many stories for the loss; None for all.
+        attack: the attack that was planted; its near-trigger phrases take turns.
+        stories: held-out stories; each gives one prompt of one or two sentences, and repeated prompts are left out.
+        n: number of distinct prompts, and of stories for the loss; None for all.
         payload: how to recognise the payload; None takes the attack's pattern.
         max_new_tokens: length of the continuations.
         loss: measure it too (nats per token, bootstrap over stories).
         **options: how it runs, see `bk.methods.RunOptions`.
 
     Raises:
-        PromptError: no stories, one of fewer than three sentences, or fewer different prompts than asked for.
+        PromptError: no stories, a story of fewer than three sentences, or fewer than ``n`` distinct prompts.
     """
     options = as_options(options, "measure_stories")
     wanted = payload or attack.payload

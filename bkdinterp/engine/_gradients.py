@@ -1,0 +1,232 @@
+"""Derivatives of a score with respect to embeddings and activations: one forward and one backward a batch.
+
+Attribution patching, masks and searches over triggers need them. The weights are frozen meanwhile, no graph outlives the
+call, and embeddings may be given that belong to no token. Local: a server runs no backward pass.
+
+Source: the linear estimates of activation patching (Nanda 2023, attribution patching) and of word swaps (Ebrahimi et al.
+2018, HotFlip) start from these derivatives.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bkdinterp.errors import PlanError, PromptError, RemoteError
+from bkdinterp.metrics import Score, ScoreLike, as_score
+from bkdinterp.model import Architecture, as_model
+from bkdinterp.model._running import running
+from bkdinterp.prompts import TokenBatch, check_vocabulary
+from bkdinterp.reprs import short_repr
+from bkdinterp.sites import Component, Site
+from bkdinterp.values import shown
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Scores of a batch, and their derivatives; rows do not see each other, so each row's are of its own score.
+
+    Attributes:
+        scores: one per row.
+        embeddings: derivative with respect to the token embeddings, target columns included; 0 on padding.
+        values: activation at each site asked for, ``[row pos width]``; a head's or neuron's slice for such a site.
+        sites: derivative with respect to it, of the same shape.
+    """
+
+    __repr__ = short_repr
+
+    scores: Float[Tensor, " row"]
+    embeddings: Float[Tensor, "row pos d_model"]
+    values: dict[Site, Float[Tensor, "row pos width"]]
+    sites: dict[Site, Float[Tensor, "row pos width"]]
+
+
+def token_embeddings(model: Any, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
+    """What a model's embedding makes of token ids, scaled where its family scales; no forward pass of the blocks.
+
+    Raises:
+        PromptError: an id outside the vocabulary.
+        RemoteError: a model without weights here.
+    """
+    arch, module = _local(model)
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < arch.d_vocab:
+        raise PromptError(
+            f"Token ids must lie in 0..{arch.d_vocab - 1}; got {int(ids.min())}..{int(ids.max())}."
+        )
+    with running(module):
+        return module.get_submodule(arch.family.embed)(ids.to(model.device)).clone()
+
+
+def gradients(
+    model: Any,
+    tokens: TokenBatch,
+    score: ScoreLike = "logprob",
+    *,
+    sites: Sequence[Site | str] = (),
+    embeddings: Float[Tensor, "row pos d_model"] | None = None,
+) -> Gradients:
+    """Score a batch's targets, and differentiate the scores. Cost: one forward and one backward pass.
+
+    Memory: every activation of every layer of the batch is kept until the backward pass; give few rows at a time.
+
+    Args:
+        model: a ``Model`` with its weights here.
+        tokens: prompts with targets, ``model.builder.tokenize(prompts)``.
+        score: what to differentiate; one that compares with the unedited run has no derivative here.
+        sites: activations to differentiate with respect to.
+        embeddings: these instead of the tokens' own (`token_embeddings`); the targets stay ``tokens``'.
+
+    Raises:
+        PlanError: no targets, a score that needs the unedited run, or embeddings of another shape.
+        PromptError: token ids outside the vocabulary.
+        SiteError: a site that the model does not have.
+        RemoteError: a model without weights here.
+    """
+    arch, module = _local(model)
+    declared = as_score(score)
+    wanted = tuple(dict.fromkeys(Site.parse(site) for site in sites))
+    _check(arch, tokens, declared, wanted, embeddings)
+    tokens = tokens.to(model.device)
+    n = tokens.targets.shape[1] if declared.n_targets is None else declared.n_targets
+    columns = tokens.n_prompt + min(n, tokens.targets.shape[1])
+    given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
+    with running(module), _frozen(module), torch.enable_grad():
+        with _caught(module, arch, wanted, given) as caught:
+            logits = module(
+                input_ids=tokens.input_ids[:, :columns],
+                attention_mask=tokens.attention_mask[:, :columns],
+                position_ids=tokens.position_ids[:, :columns],
+                use_cache=False,
+                logits_to_keep=columns - tokens.n_prompt + 1,
+            ).logits
+        scores = declared(
+            logits[:, :-1],
+            tokens.targets[:, : columns - tokens.n_prompt],
+            tokens.target_mask[:, tokens.n_prompt : columns],
+        )
+        at = [caught[site] for site in wanted]
+        found = torch.autograd.grad(
+            scores.sum(), [caught["embeddings"], *(g for _, g in at)], allow_unused=True
+        )
+        # What no later token sees, as the last column, has no path to the scores.
+        derivatives = [
+            torch.zeros_like(x) if d is None else d
+            for d, x in zip(found, [caught["embeddings"], *(g for _, g in at)])
+        ]
+    slices = [arch.channels(site) for site in wanted]
+    values = [_slice(value.detach(), c) for (value, _), c in zip(at, slices, strict=True)]
+    return Gradients(
+        scores.detach(),
+        _whole(derivatives[0], tokens),
+        {site: _whole(value, tokens) for site, value in zip(wanted, values, strict=True)},
+        {
+            site: _whole(_slice(d, c), tokens)
+            for site, d, c in zip(wanted, derivatives[1:], slices, strict=True)
+        },
+    )
+
+
+def _local(model: Any) -> tuple[Architecture, nn.Module]:
+    as_model(model, "gradients")
+    if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
+        raise RemoteError(
+            "Gradients need the weights here, and this model was loaded for a server; load it again without a remote executor."
+        )
+    return model.architecture, model.module
+
+
+def _check(
+    arch: Architecture, tokens: Any, score: Score, sites: tuple[Site, ...], embeddings: Tensor | None
+) -> None:
+    if not isinstance(tokens, TokenBatch):
+        raise PlanError(
+            f"gradients() wants a TokenBatch, e.g. model.builder.tokenize(prompts); got {shown(tokens)}."
+        )
+    if tokens.targets.shape[1] == 0:
+        raise PlanError(
+            "gradients() scores targets, and these prompts have none; give Prompts(..., target=...)."
+        )
+    if score.needs_base:
+        raise PlanError(f"Score {score.name!r} compares with the unedited run; gradients() has no other run.")
+    check_vocabulary(tokens, arch.d_vocab)
+    for site in sites:
+        arch.check(site)
+    shape = (*tokens.input_ids.shape, arch.d_model)
+    if embeddings is not None and tuple(embeddings.shape) != shape:
+        raise PlanError(f"embeddings have shape {list(embeddings.shape)}; the batch needs {list(shape)}.")
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Inside, no weight asks for a gradient: the graph then keeps nothing for them."""
+    asking = [p for p in module.parameters() if p.requires_grad]
+    for p in asking:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in asking:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def _caught(
+    module: nn.Module, arch: Architecture, sites: tuple[Site, ...], given: Tensor | None
+) -> Iterator[dict[Any, Any]]:
+    """Fills in the embeddings, and per site its value and the tensor to differentiate by, as the forward pass goes by."""
+    caught: dict[Any, Any] = {}
+    handles = []
+
+    def embed(_: nn.Module, args: Any, out: Tensor) -> Tensor:
+        caught["embeddings"] = (out if given is None else given).detach().requires_grad_()
+        return caught["embeddings"]
+
+    handles.append(module.get_submodule(arch.family.embed).register_forward_hook(embed))
+    for site in sites:
+        if site.component is Component.resid_mid:
+            # No module's output, but a sum; whatever changes its second part by some amount changes it by as much.
+            before: dict[str, Tensor] = {}
+            pre = Site(site.layer, Component.resid_pre)
+            handles.append(_hook(module, arch, pre, lambda x, b=before: b.update(x=x)))
+            handles.append(
+                _hook(module, arch, site, lambda x, s=site, b=before: caught.update({s: (b["x"] + x, x)}))
+            )
+        else:
+            handles.append(_hook(module, arch, site, lambda x, s=site: caught.update({s: (x, x)})))
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(module: nn.Module, arch: Architecture, site: Site, take: Any) -> Any:
+    """Calls ``take`` with the tensor at a site."""
+    place = arch.location(site)
+    part = module.get_submodule(place.path)
+    if place.io == "input":
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            take(args[0] if args else next(iter(kwargs.values())))
+
+        return part.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(_: nn.Module, args: Any, out: Any) -> None:
+        take(out if place.item is None else out[place.item])
+
+    return part.register_forward_hook(after)
+
+
+def _slice(x: Tensor, channels: tuple[int, int] | None) -> Tensor:
+    return x if channels is None else x[..., slice(*channels)]
+
+
+def _whole(x: Tensor, tokens: TokenBatch) -> Tensor:
+    """All columns of the batch, those that were not computed (and padding) at 0."""
+    out = x.new_zeros(*tokens.input_ids.shape, x.shape[-1])
+    out[:, : x.shape[1]] = x
+    return out * tokens.attention_mask[..., None].to(x.dtype)

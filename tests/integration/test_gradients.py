@@ -1,0 +1,124 @@
+"""Derivatives equal finite differences, for every family; scores equal the engine's; nothing of the call is left behind."""
+
+import pytest
+import torch
+from integration.conftest import TEXTS, tiny_tokenizer
+from integration.families import NEW
+
+from bkdinterp.engine import Run, execute, gradients, token_embeddings
+from bkdinterp.errors import PlanError, PromptError, SiteError
+from bkdinterp.interventions import Read, Steer
+from bkdinterp.model import Model
+from bkdinterp.prompts import PairedPrompts, Trigger
+from bkdinterp.sites import Site, Where
+
+STEP = 1e-3  # the families keep their norms in float32, whatever the weights are
+
+
+SIGNS = (1, -1, 2, -2)
+
+
+def slope(scores):
+    """The derivative from scores at these multiples of the step, without its second-order error."""
+    near, far = (scores[0] - scores[1]) / (2 * STEP), (scores[2] - scores[3]) / (4 * STEP)
+    return (4 * near - far) / 3
+
+
+@pytest.fixture(scope="module", params=NEW)
+def model(request):
+    return Model.from_module(NEW[request.param](), tiny_tokenizer(), name=f"tiny-{request.param}")
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return PairedPrompts.from_instructions(
+        TEXTS[2:4], Trigger.gap("zeta omega", seed=3), target=["sorry no can not", "yes red"]
+    ).triggered
+
+
+@pytest.fixture(scope="module")
+def tokens(model, prompts):
+    return model.builder.tokenize(prompts)
+
+
+def test_scores_are_the_engines(model, prompts, tokens):
+    for score in ("logprob", "first_token_logodds"):
+        (run,) = execute(model, [Run(prompts, score=score)])
+        torch.testing.assert_close(gradients(model, tokens, score).scores, run.scores, rtol=1e-8, atol=1e-10)
+
+
+def test_sites_equal_finite_differences(model, prompts, tokens):
+    """A steer by a small vector at one token moves the score by what the derivative says."""
+    sites = [
+        Site(layer, c)
+        for c in model.architecture.components
+        for layer in (1, model.architecture.n_layers - 1)
+    ]
+    found = gradients(model, tokens, sites=sites)
+    draw = torch.Generator().manual_seed(0)
+    runs, expected = [], []
+    for site in sites:
+        direction = torch.randn(found.values[site].shape[-1], generator=draw, dtype=torch.float64)
+        runs += [
+            Run(prompts, Steer(site, sign * STEP * direction, where=Where("last")), score="logprob")
+            for sign in SIGNS
+        ]
+        expected.append(found.sites[site][:, tokens.n_prompt - 1] @ direction)
+    results = execute(model, runs)
+    moved = [slope([r.scores for r in results[i : i + 4]]) for i in range(0, len(results), 4)]
+    for site, said, truth in zip(sites, expected, moved, strict=True):
+        torch.testing.assert_close(said, truth, rtol=1e-2, atol=1e-3, msg=lambda m, s=site: f"{s}: {m}")
+    assert max(float(m.abs().max()) for m in moved) > 0.05
+
+
+def test_values_and_slices(model, prompts, tokens):
+    whole, head, neuron = Site.parse("L1.z"), Site.parse("L1H2"), Site(1, "mlp_act", neuron=3)
+    sites = [whole, head, neuron, "L1.mlp_act"] + ["L1.resid_mid"] * (not model.architecture.parallel)
+    found = gradients(model, tokens, sites=sites)
+    d = model.architecture.d_head
+    torch.testing.assert_close(found.sites[head], found.sites[whole][..., 2 * d : 3 * d])
+    torch.testing.assert_close(found.sites[neuron], found.sites[Site.parse("L1.mlp_act")][..., 3:4])
+    reads = tuple(Read(site, "last") for site in found.values)
+    (run,) = execute(model, [Run(prompts, reads=reads, score="logprob")])
+    for site, value in zip(found.values, run.reads, strict=True):
+        torch.testing.assert_close(found.values[site][:, tokens.n_prompt - 1], value)
+
+
+def test_embeddings_in(model, tokens):
+    own = token_embeddings(model, tokens.input_ids)
+    found = gradients(model, tokens)
+    torch.testing.assert_close(gradients(model, tokens, embeddings=own).scores, found.scores)
+    column, direction = tokens.n_prompt - 2, torch.linspace(-1, 1, own.shape[-1], dtype=own.dtype)
+    moved = []
+    for sign in SIGNS:
+        other = own.clone()
+        other[:, column] += sign * STEP * direction
+        moved.append(gradients(model, tokens, embeddings=other).scores)
+    torch.testing.assert_close(slope(moved), found.embeddings[:, column] @ direction, rtol=1e-2, atol=1e-3)
+    assert bool((found.embeddings[~tokens.attention_mask.bool()] == 0).all())
+
+
+def test_nothing_is_left_behind(model, tokens):
+    module = model.module
+    asking = {name: p.requires_grad for name, p in module.named_parameters()}
+    with torch.no_grad():
+        found = gradients(model, tokens, sites=["L0.resid_post"])
+        assert not torch.is_grad_enabled()
+    kept = [found.scores, found.embeddings, *found.values.values(), *found.sites.values()]
+    assert not any(x.requires_grad for x in kept)
+    assert {name: p.requires_grad for name, p in module.named_parameters()} == asking
+    assert all(p.grad is None for p in module.parameters())
+    assert not any(m._forward_pre_hooks for name, m in module.named_modules() if name.endswith("o_proj"))
+
+
+def test_what_cannot_be_differentiated(model, prompts, tokens):
+    with pytest.raises(PlanError, match="unedited run"):
+        gradients(model, tokens, "kl")
+    with pytest.raises(PlanError, match="targets"):
+        gradients(model, model.builder.tokenize(prompts, targets=False))
+    with pytest.raises(SiteError, match="layers"):
+        gradients(model, tokens, sites=["L99.z"])
+    with pytest.raises(PlanError, match="shape"):
+        gradients(model, tokens, embeddings=torch.zeros(1, 2, 3))
+    with pytest.raises(PromptError, match="Token ids"):
+        token_embeddings(model, torch.tensor([10**6]))
