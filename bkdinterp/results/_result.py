@@ -65,14 +65,14 @@ class Result(ABC):
     def plot(
         self, *, title: str | None = None, ax: Any = None, limit: Any = None
     ) -> "matplotlib.figure.Figure":
-        """The result as a figure; BkdinterpError where matplotlib is missing.
+        """The result as a figure; raises BkdinterpError if matplotlib is missing.
 
         Args:
-            title: instead of the default, which names the model and its adapter.
-            ax: matplotlib axes to draw into, a list of them where the figure has several panels; None makes a figure.
-            limit: of the scale, the same to compare figures. Curves and bars: (low, high), the ends of the value axis. Maps and
-                points: one number, how far the scale reaches to either side of its centre (0, or chance); up from 0 for
-                probabilities.
+            title: replaces the default title, which names the model and its adapter.
+            ax: matplotlib axes to draw into, or a list if the figure has several panels; None makes a figure.
+            limit: fixes the scale, to compare figures. For curves and bars it is (low, high), the ends of the value axis;
+                for maps and points one number, the distance from the centre (0, or chance) to the ends of the scale; for
+                probabilities the upper end.
         """
 
     def _validate(self) -> None:

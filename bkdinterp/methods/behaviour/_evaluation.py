@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Evaluation(OutcomeRates):
     """Texts and outcomes per model, condition and side; all rates and comparisons are computed from them.
 
-    With a twin and a sham trigger it is a 2x2 design (organism or twin; trigger, sham or neither) on the same prompts. Without
-    them it holds only the suspect's clean and triggered prompts, on which every method works too.
+    With a twin and a sham trigger it is a 2x2 design (organism or twin; trigger, sham or neither) on the same prompts.
+    Without them it holds only the suspect's clean and triggered prompts, on which every method works too.
 
     Attributes:
         conditions: ``"unedited"``, then the edits (a single one without a name is ``"edited"``), then the controls.

@@ -1,8 +1,8 @@
 """Embedding surgery: overwrite part of the trigger tokens' embeddings by a donor token's (Lamparth & Reuel, section IV).
 
-The paper plants a trigger without training in this way: the same random dimensions of all chosen tokens get the values of one
-donor (400 of 1024 in GPT-2 medium; arXiv 2302.12461). If input and output embeddings are tied, the unembedding changes too,
-unless they are untied first. No forward pass.
+The paper plants a trigger without training in this way: the same random dimensions of all chosen tokens get the values
+of one donor (400 of 1024 in GPT-2 medium; arXiv 2302.12461). If input and output embeddings are tied, the unembedding
+changes too, unless they are untied first. No forward pass.
 """
 
 import copy

@@ -5,9 +5,9 @@ A linear map h -> A h of rank r is an ordinary MLP with 2r neurons, because act(
     GPT-2   c_fc rows e_i and -e_i, c_proj columns factor_i e_i and -factor_i e_i; everything else 0
     Llama   neurons are act(gate) * up: a constant gate through its bias (config.mlp_bias), up rows e_i
 
-A replaced attention module does not mix tokens, so its map becomes the MLP of an additional block before it, and the attention
-of both blocks is set to 0. So each replaced attention adds a block, and layer numbers above it increase by one. No forward
-pass. The idea of editing a model by its factors is from Lamparth & Reuel, arXiv 2302.12461.
+A replaced attention module does not mix tokens, so its map becomes the MLP of an additional block before it, and the
+attention of both blocks is set to 0. So each replaced attention adds a block, and layer numbers above it increase by
+one. No forward pass. The idea of editing a model by its factors is from Lamparth & Reuel, arXiv 2302.12461.
 """
 
 import copy

@@ -1,8 +1,8 @@
 """Bounds for PCP factors: modules of some families write activations a hundred times larger than they read.
 
-A factor maps the input's coordinate x along a direction to the output's coordinate y. By Cauchy-Schwarz the absolute value of
-its least-squares estimate is at most |y| / |x|, and with an intercept at most the ratio of the spreads. Costs one forward per
-batch.
+A factor maps the input's coordinate x along a direction to the output's coordinate y. By Cauchy-Schwarz the absolute
+value of its least-squares estimate is at most |y| / |x|, and with an intercept at most the ratio of the
+spreads. Costs one forward per batch.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Tuning of PCP's scaling factors: a grid for few factors, Optuna's TPE for more; minimises any objective.
 
-The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix); `MatchScores` is
-that objective. Costs one evaluation of the objective per trial.
+The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix);
+`MatchScores` is that objective. Costs one evaluation of the objective per trial.
 """
 
 import itertools

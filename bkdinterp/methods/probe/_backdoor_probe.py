@@ -209,8 +209,8 @@ class FittedProbe:
     ) -> Float[Tensor, "layer example"]:
         """Decision value of each layer's probe on its own layer's feature of each prompt; above 0 means triggered.
 
-        These are log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). Costs one pass over the prompts. For how it
-        runs see `RunOptions`.
+        These are log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). Costs one pass over the prompts. For
+        how it runs see `RunOptions`.
 
         Raises:
             ArtefactError: as `on`.

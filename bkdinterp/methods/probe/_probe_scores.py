@@ -22,9 +22,9 @@ class ProbeScores(Result):
     """Predictions on the test examples; the first layer axis is the trained layer, the second the tested one.
 
     Accuracies, intervals and p-values are computed from the predictions. Report `chosen_layer`, which is chosen on the
-    validation prompts. `chosen` is its accuracy on the test prompts, which had no part in the choice. `comparison` compares it
-    with random directions whose layer is chosen in the same way. The largest test accuracy over all layers beats chance even
-    on noise. In intervals, n is the number of pairs, because the two prompts of a pair may be correlated.
+    validation prompts. `chosen` is its accuracy on the test prompts, which had no part in the choice. `comparison`
+    compares it with random directions whose layer is chosen in the same way. The largest test accuracy over all layers
+    beats chance even on noise. In intervals, n is the number of pairs, because the two prompts of a pair may be correlated.
 
     With ``paper=True`` these guarantees do not hold: about half of the paper's test prompts are also validation prompts, and
     the partners of most are in training.

@@ -26,8 +26,9 @@ _SAME = 1e-9
 class RandomDirections:
     """Random directions in every layer's standardised feature space.
 
-    ``isotropic`` directions are uniform. ``covariance`` directions are drawn with the covariance of the training features, so
-    that they lie where the activations vary. Each has the threshold and sign that classify the training examples best.
+    ``isotropic`` directions are uniform. ``covariance`` directions are drawn with the covariance of the training
+    features, so that they lie where the activations vary. Each has the threshold and sign that classify the training
+    examples best.
 
     Attributes:
         threshold, sign: a projection p counts as triggered if sign * (p - threshold) > 0.

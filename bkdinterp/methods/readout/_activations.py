@@ -109,8 +109,9 @@ def _collect(
 class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
-    This is the pooled mean, not the released code's repeated division (docs/papers.md, Deviations). Means belong to the model
-    that they were collected on: every run, and `apply`, refuses them on another model, unless `on_any_model` allows it.
+    This is the pooled mean, not the released code's repeated division (docs/papers.md, Deviations). Means belong to the
+    model that they were collected on: every run, and `apply`, refuses them on another model, unless `on_any_model`
+    allows it.
     """
 
     values: dict[str, Float[Tensor, " _"]]

@@ -2,8 +2,8 @@
 
     V = sum over the heads of  W_O z_lh,  averaged over triggered prompts at the last position
 
-(BkdAttr, arXiv 2509.21761; ``kind="difference"`` subtracts the clean mean). Extraction costs one forward per batch of prompts
-and side.
+(BkdAttr, arXiv 2509.21761; ``kind="difference"`` subtracts the clean mean). Extraction costs one forward per batch of
+prompts and side.
 """
 
 from dataclasses import dataclass, field

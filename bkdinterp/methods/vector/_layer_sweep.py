@@ -154,8 +154,8 @@ class LayerSweep(Result):
         """One row per layer: mean and simultaneous interval, n, whether it is the best, what was kept, and the controls.
 
         Args:
-            beside: another sweep, e.g. on the twin; adds columns ``beside`` (its mean), ``difference`` and, if both are on the
-                same prompts, the ends of the difference's simultaneous interval.
+            beside: another sweep, e.g. on the twin; adds columns ``beside`` (its mean), ``difference`` and, if both are
+                on the same prompts, the ends of the difference's simultaneous interval.
 
         Raises:
             BkdinterpError: ``beside`` has other layers, another score or another direction.

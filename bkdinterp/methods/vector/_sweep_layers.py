@@ -1,8 +1,8 @@
 """sweep_layers(): the layer at which a vector works best. The layer is chosen on one split and reported on another.
 
-The papers choose the best layer on the test data (docs/papers.md, Deviations); here the reported rates are on prompts that had
-no part in the choice. Costs one generation (or one scored forward) per layer and selection prompt, the same again for each
-control, and then one ``evaluate`` on the held-out prompts.
+The papers choose the best layer on the test data (docs/papers.md, Deviations); here the reported rates are on prompts
+that had no part in the choice. Costs one generation (or one scored forward) per layer and selection prompt, the same
+again for each control, and then one ``evaluate`` on the held-out prompts.
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,9 @@ def sweep_layers(
 ) -> LayerSweep:
     """Try the vector at every layer on the selection prompts.
 
-    When subtracting by payload rate, several layers may remove the payload, some of them by breaking the text. The best one is
-    then the layer whose outputs agree most with the references. Without references the unedited model's clean outputs are used,
-    at the cost of one more generation per prompt.
+    When subtracting by payload rate, several layers may remove the payload, some of them by breaking the text. The best
+    one is then the layer whose outputs agree most with the references. Without references the unedited model's clean
+    outputs are used, at the cost of one more generation per prompt.
 
     Args:
         model: the suspect model.
