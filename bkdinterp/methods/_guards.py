@@ -6,12 +6,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import PlanError
+from bkdinterp.errors import PlanError, SiteError
 from bkdinterp.interventions import Intervention, origins
 from bkdinterp.model import Model, check_origins
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
-from bkdinterp.values import as_texts, is_listing, shown
+from bkdinterp.values import as_integers, as_texts, is_listing, shown
 
 
 def check_scores(
@@ -52,6 +52,23 @@ def check_origin(model: Model, edit: Intervention | None, what: str) -> None:
                 f"{what}: the edit must be an intervention, e.g. bk.ZeroAblate('L1H2'); got {shown(edit)}."
             )
         check_origins(model, origins(edit), f"{what}: the numbers of {edit}")
+
+
+def as_layers(model: Model, layers: Sequence[int] | None, what: str) -> list[int]:
+    """The layers, or all of them.
+
+    Raises:
+        SiteError: none, one out of range, or one that is no integer.
+    """
+    n_layers = model.architecture.n_layers
+    chosen: list[int] = []
+    for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
+        if not 0 <= layer < n_layers:
+            raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
+        chosen.append(layer)
+    if not chosen:
+        raise SiteError(f"layers= is empty, so there is no layer {what}; give layers=None for all.")
+    return chosen
 
 
 def as_prompt_sets(prompts: Any, who: str) -> list[Prompts]:

@@ -16,4 +16,4 @@ from bkdinterp.plotting._panels import panels as panels
 from bkdinterp.plotting._rates import rate_panels as rate_panels
 from bkdinterp.plotting._scatter import scatter as scatter
 from bkdinterp.plotting._style import ends as ends
-from bkdinterp.plotting._tokens import token_grid as token_grid
+from bkdinterp.plotting._token_grid import token_grid as token_grid

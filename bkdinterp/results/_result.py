@@ -4,10 +4,12 @@ A subclass is ``@dataclass(frozen=True, eq=False)`` with ``fingerprint`` first, 
 interval and top-k are methods that compute from these. No forward pass.
 """
 
+import importlib
 import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -23,6 +25,9 @@ from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.results._folder import JSON, read_header, read_tensors, write_folder
 from bkdinterp.results._html import html_table
 from bkdinterp.values import as_path
+
+# Folders that define results, in the order in which they are tried; names of ours, never a file's.
+_HOMES = ("methods", "doctor", "organisms")
 
 ResultT = TypeVar("ResultT", bound="Result")
 
@@ -198,9 +203,14 @@ class Result(ABC):
     @classmethod
     def _saved_class(cls, header: dict[str, Any], path: Path) -> type[Self]:
         name = header.get("class")
-        matches = [c for c in _subclasses(cls) if c.__name__ == name and not inspect.isabstract(c)]
-        if matches:
-            return matches[-1]
+        for module in ("", *_HOMES):
+            if module:
+                # The package imports lazily; a script that only loads results has not asked for their classes yet.
+                with suppress(ModuleNotFoundError):  # an extra that is not installed
+                    importlib.import_module(f"bkdinterp.{module}")
+            matches = [c for c in _subclasses(cls) if c.__name__ == name and not inspect.isabstract(c)]
+            if matches:
+                return matches[-1]
         if any(c.__name__ == name for c in _subclasses(Result)):
             raise ArtefactError(
                 f"{path} holds a {name}, not a {cls.__name__}; load it with {name}.load or Result.load."

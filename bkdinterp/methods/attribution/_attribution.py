@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, RunResult
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
-from bkdinterp.methods._guards import check_runs
+from bkdinterp.methods._guards import as_layers, check_runs
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.attribution._interrupted_sweep import complete_block
 from bkdinterp.methods.attribution._patch_source import (
@@ -118,7 +118,11 @@ class Attribution:
                 finished, it holds the scores of the finished heads (``n_scored`` of them; the others are NaN).
         """
         n_layers, n_heads = self.model.architecture.grid
-        heads = [HeadId(i, j) for i in self._layers(options.get("layers")) for j in range(n_heads)]
+        heads = [
+            HeadId(i, j)
+            for i in as_layers(self.model, options.get("layers"), "to score")
+            for j in range(n_heads)
+        ]
         places = [h.layer * n_heads + h.head for h in heads]
 
         def result(effects: Tensor, fields: dict[str, Any]) -> HeadScores:
@@ -164,7 +168,7 @@ class Attribution:
         """
         if options.get("layers") is not None:
             raise SiteError("Neurons are scored layer by layer: give layer=, not layers=.")
-        (layer,) = self._layers([as_integer(layer, "layer", error=SiteError)])
+        (layer,) = as_layers(self.model, [as_integer(layer, "layer", error=SiteError)], "to score")
         d_mlp = self.model.architecture.d_mlp
         chosen: list[int] = []
         for i in range(d_mlp) if neurons is None else as_integers(neurons, "neurons", error=SiteError):
@@ -185,7 +189,7 @@ class Attribution:
     def _by_layer(
         self, name: str, component: Component, pairs: PairedPrompts, options: SweepOptions
     ) -> LayerScores:
-        chosen = self._layers(options.get("layers"))
+        chosen = as_layers(self.model, options.get("layers"), "to score")
         n_layers = self.model.architecture.n_layers
 
         def result(effects: Tensor, fields: dict[str, Any]) -> LayerScores:
@@ -267,17 +271,6 @@ class Attribution:
             "where": origin.where,
             "source_where": origin.value_where,
         }
-
-    def _layers(self, layers: Sequence[int] | None) -> list[int]:
-        n_layers = self.model.architecture.n_layers
-        chosen: list[int] = []
-        for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
-            if not 0 <= layer < n_layers:
-                raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
-            chosen.append(layer)
-        if not chosen:
-            raise SiteError("layers= is empty, so there is no layer to score; give layers=None for all.")
-        return chosen
 
 
 def _scores(results: Sequence[RunResult], n_examples: int) -> Float[Tensor, "run example"]:

@@ -1,5 +1,6 @@
 """Results of attribution: `HeadScores`, `LayerScores` (MLPs, attentions, residual streams) and `NeuronScores`."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -129,8 +130,36 @@ class HeadScores(Effects):
         return f"{some}{layers} x {heads}"
 
 
+class SiteEffects(Effects):
+    """Effects of units that are sites."""
+
+    def top_k(self, k: int) -> SiteSet:
+        """The sites of the ``k`` units that matter most, strongest first; for the sign see `order`.
+
+        Raises:
+            SiteError: ``k`` is outside 1..number of scored units.
+        """
+        return SiteSet(self._site(i) for i in self.order(k))
+
+    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
+        """The sites of the units whose effect differs from 0, strongest first; possibly empty.
+
+        Corrected for the number of units: the probability of any false one is at most ``level`` (`p_adjusted`).
+
+        Raises:
+            BkdinterpError: ``level`` is outside 0 to 1.
+        """
+        return tuple(self._site(i) for i in self.differing(level))
+
+    @abstractmethod
+    def _site(self, index: int) -> Site: ...
+
+    def _name(self, index: int) -> str:
+        return str(self._site(index))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class LayerScores(Effects):
+class LayerScores(SiteEffects):
     """Effects of one activation per layer, per example ``[layer example]``; NaN for layers that were not scored.
 
     ``component`` says which activation: ``mlp_out``, ``attn_out`` or ``resid_post``. The other fields are as in
@@ -141,24 +170,6 @@ class LayerScores(Effects):
 
     effects: Float[Tensor, "layer example"]
     component: Component
-
-    def top_k(self, k: int) -> SiteSet:
-        """The sites of the ``k`` layers that matter most, strongest first; for the sign see `order`.
-
-        Raises:
-            SiteError: ``k`` is outside 1..number of scored layers.
-        """
-        return SiteSet(Site(i, self.component) for i in self.order(k))
-
-    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
-        """The layers whose effect differs from 0, strongest first; possibly empty.
-
-        Corrected for the number of layers: the probability of any false one is at most ``level`` (`p_adjusted`).
-
-        Raises:
-            BkdinterpError: ``level`` is outside 0 to 1.
-        """
-        return tuple(Site(i, self.component) for i in self.differing(level))
 
     def plot(
         self,
@@ -212,8 +223,8 @@ class LayerScores(Effects):
             raise SiteError(f"{site}: these are scores of {self.component} in layers 0 to {last}.")
         return site.layer
 
-    def _name(self, index: int) -> str:
-        return str(Site(index, self.component))
+    def _site(self, index: int) -> Site:
+        return Site(index, self.component)
 
     def _place(self, index: int) -> dict[str, Any]:
         return {"site": self._name(index), "layer": index}
@@ -223,7 +234,7 @@ class LayerScores(Effects):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NeuronScores(Effects):
+class NeuronScores(SiteEffects):
     """Effects of single MLP neurons of one ``layer``, per example ``[d_mlp example]``; NaN for neurons not scored.
 
     The other fields are as in `HeadScores`.
@@ -233,24 +244,6 @@ class NeuronScores(Effects):
 
     effects: Float[Tensor, "d_mlp example"]
     layer: int
-
-    def top_k(self, k: int) -> SiteSet:
-        """The sites of the ``k`` neurons that matter most, strongest first; for the sign see `order`.
-
-        Raises:
-            SiteError: ``k`` is outside 1..number of scored neurons.
-        """
-        return SiteSet(self._site(i) for i in self.order(k))
-
-    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
-        """The neurons whose effect differs from 0, strongest first; possibly empty.
-
-        Corrected for the number of neurons: the probability of any false one is at most ``level`` (`p_adjusted`).
-
-        Raises:
-            BkdinterpError: ``level`` is outside 0 to 1.
-        """
-        return tuple(self._site(i) for i in self.differing(level))
 
     def plot(
         self,
@@ -289,9 +282,6 @@ class NeuronScores(Effects):
                 f"{site}: these are scores of the neurons L{self.layer}N0 to L{self.layer}N{n - 1}."
             )
         return site.neuron
-
-    def _name(self, index: int) -> str:
-        return str(self._site(index))
 
     def _place(self, index: int) -> dict[str, Any]:
         return {"neuron": self._name(index), "layer": self.layer, "index": index}

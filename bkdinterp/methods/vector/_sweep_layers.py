@@ -14,6 +14,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, RunResult
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.interventions import Stack, on_any_model
+from bkdinterp.methods._guards import as_layers
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.behaviour._evaluate import check_payload
 from bkdinterp.methods.vector._backdoor_vector import BackdoorVector
@@ -22,7 +23,7 @@ from bkdinterp.methods.vector._layer_sweep import LayerSweep as LayerSweep
 from bkdinterp.metrics import Payload, ScoreLike, as_score, payload_hits, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
-from bkdinterp.values import as_choice, as_flag, as_integer, as_integers, as_items, as_number
+from bkdinterp.values import as_choice, as_flag, as_integer, as_items, as_number
 
 Direction = Literal["add", "subtract"]
 
@@ -82,14 +83,9 @@ def sweep_layers(
     generates = score is None
     if generates:
         check_payload(model, selection, payload, max_new_tokens)
-    n_layers = model.architecture.n_layers
-    chosen: list[int] = []
-    for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
-        if not 0 <= layer < n_layers:
-            raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
-        chosen.append(layer)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise SiteError(f"sweep_layers needs at least one layer, each once; got {chosen}.")
+    chosen = as_layers(model, layers, "to try")
+    if len(set(chosen)) != len(chosen):
+        raise SiteError(f"sweep_layers tries each layer once; got {chosen}.")
     if not isinstance(vector, BackdoorVector):
         raise PlanError(
             f"sweep_layers takes a BackdoorVector; got {type(vector).__name__}. See BackdoorVector.extract."
