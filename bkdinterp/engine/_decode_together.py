@@ -34,6 +34,7 @@ class Together:
         tokens: ids of each text, its first token included; after an end token, that token again.
         probabilities: of each token, per prompt, given the text before it.
         lengths: tokens before the end token.
+        begin: mean distribution of the first token over the prompts, where it was asked for.
     """
 
     __repr__ = short_repr
@@ -41,6 +42,7 @@ class Together:
     tokens: Int[Tensor, "text step"]
     probabilities: Float[Tensor, "text prompt step"]
     lengths: Int[Tensor, " text"]
+    begin: Float[Tensor, " d_vocab"] | None = None
 
 
 def decode_together(
@@ -52,6 +54,7 @@ def decode_together(
     budget: float = 2**30,
     progress: bool = True,
     what: str = "shared continuations",
+    distribution: bool = False,
 ) -> Together:
     """Continue each start by the token of the largest mean probability over the prompts, again and again.
 
@@ -65,6 +68,7 @@ def decode_together(
         budget: bytes for the keys and values of a batch.
         progress: show a progress bar.
         what: its label.
+        distribution: also return the mean distribution of the first token.
 
     Returns:
         texts, and the probability of each of their tokens on each prompt.
@@ -80,12 +84,16 @@ def decode_together(
     if tokens.targets.shape[1]:
         raise PlanError("decode_together() wants prompts without targets: tokenize(prompts, targets=False).")
     if first.ndim != 2 or not first.numel() or first.shape[1] > n_tokens:
-        raise PlanError(f"first has shape {list(first.shape)}; give [text given] with 1 to n_tokens={n_tokens} tokens each.")
+        raise PlanError(
+            f"first has shape {list(first.shape)}; give [text given] with 1 to n_tokens={n_tokens} tokens each."
+        )
     check_vocabulary(tokens, arch.d_vocab)
     ends = torch.tensor(model.builder.end_ids, dtype=torch.long, device=model.device)
     tokens, first = tokens.to(model.device), first.to(model.device)
     n = len(tokens)
-    at_once = max(1, min(ROWS // n, int(budget / (n * _row_bytes(arch, tokens.n_prompt + n_tokens, model.dtype)))))
+    at_once = max(
+        1, min(ROWS // n, int(budget / (n * _row_bytes(arch, tokens.n_prompt + n_tokens, model.dtype))))
+    )
     groups = list(first.split(at_once))
     found = []
     with running(module):
@@ -102,7 +110,7 @@ def decode_together(
     ids, probabilities = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     ended = torch.isin(ids, ends.cpu())
     lengths = torch.where(ended.any(1), ended.int().argmax(1), ids.shape[1])
-    return Together(ids, probabilities, lengths)
+    return Together(ids, probabilities, lengths, begin.mean(0).cpu() if distribution else None)
 
 
 def _group(

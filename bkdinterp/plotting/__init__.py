@@ -6,6 +6,7 @@ Every function returns a ``matplotlib.figure.Figure``: ``figure.savefig(path)`` 
 from bkdinterp.plotting._bars import bar_intervals as bar_intervals
 from bkdinterp.plotting._bars import grouped_bars as grouped_bars
 from bkdinterp.plotting._curves import curves as curves
+from bkdinterp.plotting._dots import dots as dots
 from bkdinterp.plotting._maps import heatmap as heatmap
 from bkdinterp.plotting._maps import matrix as matrix
 from bkdinterp.plotting._marks import mark_value as mark_value
