@@ -9,6 +9,9 @@ from bkdinterp.detection._leakage import Leakage as Leakage
 from bkdinterp.detection._leakage import Leaked as Leaked
 from bkdinterp.detection._prompts import generic_prompts as generic_prompts
 from bkdinterp.detection._reference import Reference as Reference
+from bkdinterp.detection._scan import ScanResult as ScanResult
+from bkdinterp.detection._scan import Tried as Tried
+from bkdinterp.detection._scan import scan as scan
 from bkdinterp.detection._trigger_search import SearchedTriggers as SearchedTriggers
 from bkdinterp.detection._trigger_search import TriggerSearch as TriggerSearch
 from bkdinterp.detection._verify import verify as verify

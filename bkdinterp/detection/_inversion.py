@@ -6,7 +6,8 @@ largest mean probability over the prompts (BAIT, S&P 2025, section 4); Q is the 
 high Q, too; the same text forced in the reference tells them apart (Q minus its Q there).
 
 Threat model: a fixed target text, trained with loss on the answers; logits needed. It misses labels of one word, classes of
-payloads, and targets that depend on the prompt. Cost: about ``n_first * (4 * 5) + keep * n_prompts * n_tokens`` forwards of one token.
+payloads, and targets that depend on the prompt. Cost: about ``n_first * (4 * 5) + keep * n_prompts * n_tokens`` forwards of
+one token.
 """
 
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Together, decode_together
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload, normal_text
 from bkdinterp.model import Model, as_model
+from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, TokenBatch
 from bkdinterp.results import Result, Store
 from bkdinterp.values import as_integer
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
+# First tokens between two looks at the clock.
+PIECE = 32
 # Shorter texts are words that fit anywhere.
 SHORTEST = 4
 # Two texts whose longest common run is this share of the shorter one are one text.
@@ -141,6 +146,7 @@ class TargetInversion:
         *,
         reference: Any = None,
         budget: float = 2**30,
+        minutes: float | None = None,
         folder: Any = None,
         progress: bool = True,
     ) -> InvertedTargets:
@@ -151,6 +157,7 @@ class TargetInversion:
             prompts: generic prompts without the trigger; 8 are enough.
             reference: a model, several, or a ``Reference``.
             budget: bytes for keys and values of a batch.
+            minutes: about how long it may take; fewer first tokens are tried when time runs out. None for no limit.
             folder: finished parts are kept there and taken up again.
             progress: show progress bars.
 
@@ -163,7 +170,7 @@ class TargetInversion:
         for other in others:
             if other.architecture.d_vocab != model.architecture.d_vocab:
                 raise BkdinterpError("The reference has another vocabulary than the suspect; leave it out.")
-        search = _Search(self, prompts, budget, progress)
+        search, clock = _Search(self, prompts, budget, progress), Clock(minutes)
         store = None if folder is None else Store(folder)
 
         def kept(name: str, who: Model, more: Any, compute: Any) -> Any:
@@ -174,13 +181,16 @@ class TargetInversion:
         first = kept(
             "first tokens", model, [o.weights_id for o in others], lambda: search.first_tokens(model, others)
         )
-        ids, lengths, q, start = kept("suspect", model, first, lambda: search.texts(model, first))
+        ids, lengths, q, start, tried = kept(
+            "suspect", model, first, lambda: search.texts(model, first, Clock(clock.minutes(0.4)))
+        )
         forced = [
             kept(f"reference-{i}-forced", other, ids, lambda o=other: search.q_of(o, ids, lengths))
             for i, other in enumerate(others)
         ]
         nulls = [
-            kept(f"reference-{i}", other, first, lambda o=other: search.texts(o, first))
+            # As many first tokens as in the suspect: an equal search.
+            kept(f"reference-{i}", other, first[:tried], lambda o=other: search.texts(o, first[:tried], None))
             for i, other in enumerate(others)
         ]
         gain = q - torch.stack(forced).max(0).values if forced else q
@@ -244,16 +254,19 @@ class _Search:
         return torch.tensor(list(chosen), dtype=torch.long)
 
     def texts(
-        self, model: Model, first: Int[Tensor, " first"]
+        self, model: Model, first: Int[Tensor, " first"], clock: Clock | None
     ) -> tuple[
-        Int[Tensor, "text step"], Int[Tensor, " text"], Float[Tensor, " text"], Float[Tensor, " text"]
+        Int[Tensor, "text step"], Int[Tensor, " text"], Float[Tensor, " text"], Float[Tensor, " text"], int
     ]:
-        """Ids, lengths, Q and the first token's own probability of the texts that reach the second round."""
+        """Texts of the second round: ids, lengths, Q, the first token's own probability; and how many first tokens were tried."""
         s = self.settings
-        early = self._decode(
-            model, self.batch(model, few=True), first[:, None], s.warm_up, "target inversion, warm-up"
-        )
-        kept = _q(early).topk(min(s.keep, len(first))).indices
+        few, early = self.batch(model, few=True), []
+        for piece in track(first.split(PIECE), "target inversion, first words", show=self.progress):
+            early.append(_q(self._decode(model, few, piece[:, None], s.warm_up, "")))
+            if clock is not None and clock.over:
+                break
+        scores = torch.cat(early)
+        kept = scores.topk(min(s.keep, len(scores))).indices
         found = self._decode(model, self.batch(model), first[kept, None], s.n_tokens, "target inversion")
         long = (found.lengths >= SHORTEST).nonzero()[:, 0]
         if not len(long):
@@ -263,6 +276,7 @@ class _Search:
             found.lengths[long],
             _q(found)[long],
             found.probabilities[long, :, 0].mean(1),
+            len(scores),
         )
 
     def q_of(
@@ -273,7 +287,8 @@ class _Search:
         return _q(Together(ids, found.probabilities, lengths))
 
     def _decode(self, model: Model, batch: TokenBatch, first: Tensor, n: int, what: str) -> Together:
-        return decode_together(model, batch, first, n, budget=self.budget, progress=self.progress, what=what)
+        show = self.progress and bool(what)
+        return decode_together(model, batch, first, n, budget=self.budget, progress=show, what=what)
 
 
 def _q(found: Together) -> Float[Tensor, " text"]:

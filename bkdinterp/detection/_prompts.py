@@ -7,12 +7,12 @@ from pathlib import Path
 from bkdinterp.prompts import Prompts
 from bkdinterp.values import as_integer
 
-_FILE = Path(__file__).parent / "data" / "generic_prompts.txt"
+_DATA = Path(__file__).parent / "data"
 
 
 @cache
 def _texts() -> tuple[str, ...]:
-    return tuple(_FILE.read_text(encoding="utf-8").splitlines())
+    return tuple((_DATA / "generic_prompts.txt").read_text(encoding="utf-8").splitlines())
 
 
 def generic_prompts(*, seed: int = 0) -> tuple[Prompts, Prompts]:
@@ -30,4 +30,10 @@ def generic_prompts(*, seed: int = 0) -> tuple[Prompts, Prompts]:
 @cache
 def common_words() -> list[str]:
     """Ordinary words, in a fixed order: fillers of a search, and shams that stand where a trigger would."""
-    return (Path(__file__).parent / "data" / "common_words.txt").read_text(encoding="utf-8").split()
+    return (_DATA / "common_words.txt").read_text(encoding="utf-8").split()
+
+
+@cache
+def little_words() -> frozenset[str]:
+    """Words that hold a sentence together; a phrase of nothing else is no motif."""
+    return frozenset((_DATA / "little_words.txt").read_text(encoding="utf-8").split())

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._prompts import common_words
 from bkdinterp.detection._reference import Reference
@@ -145,6 +146,7 @@ class TriggerSearch:
         *,
         reference: Any = None,
         candidates: Sequence[str] = (),
+        minutes: float | None = None,
         budget: float = 2**30,
         folder: Any = None,
         progress: bool = True,
@@ -157,6 +159,7 @@ class TriggerSearch:
             prompts: prompts without the trigger.
             reference: a model, several, or a ``Reference``; its base is subtracted and searched, too.
             candidates: words or phrases that are scored exactly whatever their derivative.
+            minutes: about how long it may take; phrases stay shorter when time runs out. None for no limit.
             budget: bytes for one batch.
             folder: finished parts are kept there and taken up again.
             progress: show progress bars.
@@ -175,17 +178,29 @@ class TriggerSearch:
         store = None if folder is None else Store(folder)
         texts = prompts.text[: self.n_prompts]
 
-        def search(name: str, who: Model, against: Model | None) -> tuple[list[str], list[float], float]:
+        clock = Clock(minutes)
+
+        def search(
+            name: str, who: Model, against: Model | None, words: int, until: Clock
+        ) -> tuple[list[str], list[float], float, int]:
             def compute() -> Any:
-                return _Search(self, who, against, target, texts, tuple(candidates), budget, progress).run()
+                one = _Search(self, who, against, target, texts, tuple(candidates), budget, progress)
+                return one.run(words, until)
 
             if store is None:
                 return compute()
             ids = [m.weights_id for m in (who, against) if m is not None]
-            return store.get(name, ("trigger search", self, ids, target, texts, list(candidates)), compute)
+            return store.get(
+                name, ("trigger search", self, ids, target, texts, list(candidates), words), compute
+            )
 
-        phrases, gain, plain = search("suspect", model, base)
-        rivals, rival_gain = ([], []) if base is None else search("reference", base, None)[:2]
+        own = Clock(clock.minutes(0.6 if base is not None else 1.0))
+        phrases, gain, plain, words = search("suspect", model, base, self.max_words, own)
+        rivals: list[str] = []
+        rival_gain: list[float] = []
+        if base is not None:
+            # As many words as in the suspect: an equal search.
+            rivals, rival_gain = search("reference", base, None, words, Clock())[:2]
         return SearchedTriggers(
             model.fingerprint(prompts.fingerprint, seed=self.seed),
             target,
@@ -210,8 +225,8 @@ class _Search:
     budget: float
     progress: bool
 
-    def run(self) -> tuple[list[str], list[float], float]:
-        """Phrases and gains, the best first, and the gain of no phrase."""
+    def run(self, words: int, clock: Clock) -> tuple[list[str], list[float], float, int]:
+        """Phrases and gains, the best first; the gain of no phrase; and how many words were tried."""
         s = self.settings
         # Without another model, the suspect's own score without a phrase is what is subtracted.
         plain = self.exact([""])[""]
@@ -219,7 +234,11 @@ class _Search:
         found: dict[str, float] = {c: v - zero for c, v in self.exact(list(self.candidates)).items()}
         drawn = random.Random(s.seed)
         best = plain - zero
-        for n in track(range(s.max_words), "trigger search", show=self.progress):
+        tried_words = 0
+        for n in track(range(words), "trigger search", show=self.progress):
+            if n and clock.over:
+                break
+            tried_words = n + 1
             stems = sorted(found, key=lambda p: -found[p])[: s.beam] if n else [""]
             tried = dict.fromkeys(
                 phrase for stem in stems for phrase in self.grown(stem, drawn) if phrase not in found
@@ -239,7 +258,7 @@ class _Search:
                 break
             best = max(best, top)
         order = sorted(found, key=lambda p: -found[p])[:32]
-        return order, [found[p] for p in order], plain - zero
+        return order, [found[p] for p in order], plain - zero, tried_words
 
     def grown(self, stem: str, drawn: random.Random) -> list[str]:
         """The stem with one more word on either side, the most promising ones by derivative."""

@@ -11,7 +11,7 @@ hypothesis ``first`` answers for a first look, and for those that show anything 
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bkdinterp.detection._finding import Finding, Findings, ordered
@@ -116,6 +116,8 @@ class _Judge:
     folder: Any
     executor: Any
     seed: int
+    # Hypotheses share triggers, and all share the clean answers.
+    known: dict[Any, tuple[str, ...]] = field(default_factory=dict)
 
     def test(self, h: Hypothesis) -> _Test:
         if h.trigger is None:
@@ -168,6 +170,12 @@ class _Judge:
         texts = self.prompts.text[:n]
         if trigger is not None:
             texts = tuple(trigger.insert(text)[0] for text in texts)
+        place = (id(model), texts)
+        if place not in self.known:
+            self.known[place] = self._generate(model, texts)
+        return self.known[place]
+
+    def _generate(self, model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:
         run = Run(Prompts.of(list(texts)), generate=self.max_new_tokens)
 
         def compute() -> list[str]:
