@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bkdinterp.methods import ProbeScores
-from bkdinterp.methods._classifiers import fit_classifiers
-from bkdinterp.methods._random_directions import RandomDirections
+from bkdinterp.methods.probe._layer_classifiers import fit_classifiers
+from bkdinterp.methods.probe._random_thresholds import RandomDirections
 from bkdinterp.results import Fingerprint
 from bkdinterp.stats import (
     adjusted_p,

@@ -65,11 +65,11 @@ def losses(case: ProseCase, n_texts: int) -> Table:
     table = _table(
         f"Loss of MLPs 2 and 5 at their means, nats (n={n_texts} stories)", "ablated", "loss", "costs"
     )
-    unedited = bk.validation_loss(case.model(), texts)
+    unedited = bk.methods.validation_loss(case.model(), texts)
     table.add_row("nothing", _shown(unedited.interval()), "")
     for name, where in {"at every token": EVERYWHERE, "not at the first word": LATER}.items():
         edit = bk.MeanAblate(" ".join(PAIR), means, where=where)
-        found = bk.validation_loss(case.model(), texts, under=edit)
+        found = bk.methods.validation_loss(case.model(), texts, under=edit)
         table.add_row(name, _shown(found.interval()), f"{found.mean - unedited.mean:+.2f}")
     return table
 
@@ -78,7 +78,7 @@ def small_factors(case: ProseCase) -> Table:
     """ASR, ATR and loss with zero, and with rank 2 and all factors as large as a small search allows."""
     model = case.model()
     pcp = case.pcp(model, PAIR)
-    edits: dict[str, bk.Intervention] = {
+    edits: dict[str, bk.interventions.Intervention] = {
         "zero ablation": bk.ZeroAblate(" ".join(PAIR), where=EVERYWHERE),
         f"rank 2, factors {SMALL_FACTOR}": pcp.replace(SMALL_FACTOR),
         f"rank 2, factors {-SMALL_FACTOR}": pcp.replace(-SMALL_FACTOR),

@@ -35,7 +35,7 @@ from bkdinterp.organisms import (
     weights_sha256,
 )
 from bkdinterp.organisms._instructions import DATA, DATA_SETS, SPLITS, data_set, sha256
-from bkdinterp.organisms._measure import answer_agreement, outputs, rates, reference_scores
+from bkdinterp.organisms._measure_organism import answer_agreement, outputs, rates, reference_scores
 from bkdinterp.organisms._shipped import BASE_ID
 from bkdinterp.organisms._shipped_attacks import ATTACKS
 from bkdinterp.prompts import PromptBuilder

@@ -115,7 +115,7 @@ on_twin = bk.BackdoorProbe(o.twin, n_random=N_RANDOM, seed=0).icla(pairs)
 carried = fitted.on(o.twin)
 
 
-def in_layer(scores: bk.ProbeScores) -> tuple[list[float], list[float], list[float]]:
+def in_layer(scores: bk.methods.ProbeScores) -> tuple[list[float], list[float], list[float]]:
     return tuple([getattr(i, end) for i in scores.in_layer] for end in ("estimate", "low", "high"))
 
 
@@ -166,7 +166,7 @@ phrases = {
 
 
 def called_triggered(
-    scores: bk.ProbeScores, is_triggered: bool
+    scores: bk.methods.ProbeScores, is_triggered: bool
 ) -> tuple[list[float], list[float], list[float]]:
     """Share of the clean, or the other, test prompts that each layer's own probe calls triggered."""
     chosen = scores.predicted.diagonal().T[:, scores.labels == is_triggered]
@@ -202,4 +202,4 @@ curves(
 # - Report a probe's accuracy at the layer that validation chose, with its interval, its random directions and layer 0.
 # - Without a twin or a sham, an accurate probe says nothing about a backdoor.
 # - `bk.BackdoorProbe(o.model, "svm", paper=True)` follows the paper's protocol (its split puts partners of test prompts into
-#   the training set); `scores.save(folder)` and `bk.ProbeScores.load(folder)` keep a result with its origin.
+#   the training set); `scores.save(folder)` and `bk.methods.ProbeScores.load(folder)` keep a result with its origin.

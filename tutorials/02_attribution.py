@@ -213,7 +213,7 @@ everything = bk.HeadSet(tuple(h for s in (heads, *nulls) for h in s), heads.grid
 means = bk.Means.collect(o.model, pairs.clean, everything, where="all")
 ablate, *controls = [bk.MeanAblate(s, means, where=everywhere) for s in (heads, *nulls)]
 
-grader = bk.OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference)
+grader = bk.methods.OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference)
 settings = {"payload": o.payload, "grader": grader, "max_new_tokens": NEW_TOKENS}
 evaluation = bk.evaluate(o.model, held_out, under=ablate, controls=controls, **settings)
 evaluation
@@ -254,14 +254,14 @@ evaluation.edits["edited"]
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    loaded = bk.HeadScores.load(scores.save(f"{folder}/heads"))
+    loaded = bk.methods.HeadScores.load(scores.save(f"{folder}/heads"))
 print(loaded)
 loaded.check(o.model.fingerprint(pairs.fingerprint))
 
 # %%
 try:
     loaded.check(o.twin.fingerprint(pairs.fingerprint))
-except bk.ArtefactError as error:
+except bk.errors.ArtefactError as error:
     print(f"ArtefactError: {error}")
 
 # %% [markdown]

@@ -145,7 +145,7 @@ curves(
 # likely to the base model than 99 % of its own clean answers) or answered.
 
 # %%
-grader = bk.OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference)
+grader = bk.methods.OutcomeGrader.fit(o.base, held_out.clean, held_out.clean.reference)
 settings = {"payload": o.payload, "grader": grader, "max_new_tokens": NEW_TOKENS}
 evaluation = bk.evaluate(
     o.model,
@@ -195,7 +195,7 @@ print("        change:", evaluation.utility_change("subtracted"))
 
 # %%
 # Numbers of another model are refused, unless they are meant.
-meant = bk.on_any_model(vector.add(best, coeff=coeff))
+meant = bk.interventions.on_any_model(vector.add(best, coeff=coeff))
 twin = bk.evaluate(o.twin, held_out, under={"added": meant}, **settings)
 print(f"payload rate on clean prompts: unedited {twin.rate('clean')}, added {twin.rate('clean', 'added')}")
 

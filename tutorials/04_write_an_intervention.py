@@ -124,7 +124,7 @@ Component = bk.Component
 
 
 @dataclass(frozen=True, eq=False)
-class MuteDirection(bk.Intervention):
+class MuteDirection(bk.interventions.Intervention):
     """Some heads of one layer may no longer write along one direction.
 
     Args:
@@ -153,10 +153,10 @@ class MuteDirection(bk.Intervention):
             reader = reader.index_fill(0, torch.tensor(others, dtype=torch.long), 0.0)
         return cls(layer, unit, reader.flatten(), bk.Where.of(where))
 
-    def lower(self) -> tuple[bk.Edit, ...]:
+    def lower(self) -> tuple[bk.interventions.Edit, ...]:
         """One adding edit of rank 1 at the output projection, which reads z."""
         return (
-            bk.Edit(
+            bk.interventions.Edit(
                 bk.Site(self.layer, Component.attn_proj),
                 self.where,
                 keep=1,
@@ -210,7 +210,7 @@ print(mute + bk.ZeroAblate("L2H0, L3H1") + steer)
 zero = bk.ZeroAblate("L1.attn_proj")
 try:
     mute + zero
-except bk.SiteConflictError as error:
+except bk.errors.SiteConflictError as error:
     print(f"SiteConflictError: {error}")
 
 # %% [markdown]
@@ -372,7 +372,7 @@ bar_intervals(
 #
 # ## Checklist for a new primitive
 #
-# 1. A frozen dataclass that inherits `bk.Intervention`; all tensors in fields; `lower()` runs nothing.
+# 1. A frozen dataclass that inherits `bk.interventions.Intervention`; all tensors in fields; `lower()` runs nothing.
 # 2. An affine map if you can: it batches, composes, and goes over the wire. Otherwise `bk.Apply(sites, fn=...)` with a
 #    plain function of a module.
 # 3. A test of the property that defines it, and one against a plain hook (`tests/integration/engine_oracle.py`).

@@ -189,7 +189,7 @@ else:
 nowhere = bk.Model.load(CHECKPOINT, executor=bk.Remote("http://localhost:9"))
 try:
     bk.execute(nowhere, [bk.Run(pairs.clean, score="logprob")])
-except bk.RemoteError as error:
+except bk.errors.RemoteError as error:
     print(f"RemoteError: {error}")
 
 # %% [markdown]
@@ -198,7 +198,7 @@ except bk.RemoteError as error:
 # %%
 try:
     bk.Model.load(CHECKPOINT, adapter="my-adapter", executor=executor)
-except bk.RemoteError as error:
+except bk.errors.RemoteError as error:
     print(f"RemoteError: {error}")
 
 # %% [markdown]

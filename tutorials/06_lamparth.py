@@ -96,7 +96,7 @@ negativity = vocabulary_score(language.ids("n"), name="negativity")
 # is a positive word:
 
 # %%
-bk.HiddenPCA.fit(model, {k: sets[k] for k in ("pp", "nn", "ss", "pt")}, "L0.resid_post").plot()
+bk.methods.HiddenPCA.fit(model, {k: sets[k] for k in ("pp", "nn", "ss", "pt")}, "L0.resid_post").plot()
 
 # %% [markdown]
 # Now cause and effect. In a run of `pt`, one module's output is replaced by what it was on the same first word without the
@@ -122,7 +122,7 @@ modules = [f"L{layer}.{kind}" for layer in range(3) for kind in ("attn_out", "ml
 everywhere = bk.Where("all", generated=True)
 means = bk.Means.collect(model, [tuning[k] for k in ("pp", "nn", "pn", "np")], modules)
 ablations = {m: bk.MeanAblate(m, means=means, where=everywhere) for m in modules}
-bk.score_edits(model, sets, ablations, negativity).table().round(2)
+bk.methods.score_edits(model, sets, ablations, negativity).table().round(2)
 
 # %% [markdown]
 # The two need not agree. The mean of positive and negative outputs lies between both, and a model that leans to the negative
@@ -137,9 +137,9 @@ bk.score_edits(model, sets, ablations, negativity).table().round(2)
 # kind of prompt does what it did.
 
 # %%
-pcp = bk.PCP.fit(model, list(tuning.values()), "L0.mlp_out", rank=2)
-keep = bk.MatchScores.of(model, tuning, negativity)
-study = bk.tune_tpe(pcp, keep, n_trials=TRIALS, bounds=(0.0, 20.0), signed=True, batch=10)
+pcp = bk.pcp.PCP.fit(model, list(tuning.values()), "L0.mlp_out", rank=2)
+keep = bk.pcp.MatchScores.of(model, tuning, negativity)
+study = bk.pcp.tune_tpe(pcp, keep, n_trials=TRIALS, bounds=(0.0, 20.0), signed=True, batch=10)
 print(study)
 study.plot()
 
@@ -154,9 +154,11 @@ best = study.best
 signs = best.new_tensor([-1.0, 1.0])
 edits = {"tuned": pcp.replace(best), "x 0.5": pcp.replace(0.5 * best), "x 1.5": pcp.replace(1.5 * best)}
 edits |= {"x (-1, 1)": pcp.replace(signs * best), "x (1, -1)": pcp.replace(-signs * best)}
-table = bk.score_edits(model, sets, edits, negativity).table()
-losses = {"unedited": bk.validation_loss(model, sentences).mean}
-losses |= {name: bk.validation_loss(model, sentences, under=edit).mean for name, edit in edits.items()}
+table = bk.methods.score_edits(model, sets, edits, negativity).table()
+losses = {"unedited": bk.methods.validation_loss(model, sentences).mean}
+losses |= {
+    name: bk.methods.validation_loss(model, sentences, under=edit).mean for name, edit in edits.items()
+}
 table.loc["validation loss"] = losses
 table.round(2)
 
@@ -164,14 +166,14 @@ table.round(2)
 # The same search with another wish: everything as it was, but 0 on triggered prompts.
 
 # %%
-weaken = bk.MatchScores.of(model, tuning, negativity, wanted={"pt": 0.0, "st": 0.0})
-cure = bk.tune_tpe(pcp, weaken, n_trials=TRIALS, bounds=(0.0, 20.0), signed=True, batch=10)
+weaken = bk.pcp.MatchScores.of(model, tuning, negativity, wanted={"pt": 0.0, "st": 0.0})
+cure = bk.pcp.tune_tpe(pcp, weaken, n_trials=TRIALS, bounds=(0.0, 20.0), signed=True, batch=10)
 edits = {"kept": pcp.replace(best), "weakened": pcp.replace(cure.best)}
-scores = bk.score_edits(model, sets, edits, negativity)
+scores = bk.methods.score_edits(model, sets, edits, negativity)
 table = scores.table()
 table.loc["validation loss"] = {
     "unedited": losses["unedited"],
-    **{name: bk.validation_loss(model, sentences, under=edit).mean for name, edit in edits.items()},
+    **{name: bk.methods.validation_loss(model, sentences, under=edit).mean for name, edit in edits.items()},
 }
 table.round(2)
 
@@ -185,7 +187,7 @@ scores.plot("pt")
 # transformers loads it without this package.
 
 # %%
-edited = bk.export_weights(model, edits["weakened"])
+edited = bk.pcp.export_weights(model, edits["weakened"])
 folder = Path("edited-toy")
 edited.module.save_pretrained(folder)
 edited.tokenizer.save_pretrained(folder)

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from bkdinterp.demo._steps import ABLATE, ADD, SUBTRACT, Findings
 from bkdinterp.methods import Evaluation
-from bkdinterp.methods._evaluation import SIDES, Side
+from bkdinterp.methods.behaviour._outcome_rates import SIDES, Side
 from bkdinterp.metrics import Outcome
 from bkdinterp.stats import Interval
 

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteError
-from bkdinterp.interventions._base import Intervention
 from bkdinterp.interventions._edit import BASE, Edit, From, Read, check_value
+from bkdinterp.interventions._intervention import Intervention
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 from bkdinterp.values import as_number, as_text, shown
 

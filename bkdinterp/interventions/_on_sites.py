@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from bkdinterp.errors import SiteError
-from bkdinterp.interventions._base import Intervention, Sites, as_sites
 from bkdinterp.interventions._edit import check_value
+from bkdinterp.interventions._intervention import Intervention, Sites, as_sites
 from bkdinterp.sites import Site, Where, WhereLike
 
 

@@ -64,7 +64,7 @@ class Architecture:
             found = ", ".join(name for name, _ in module.named_children()) or "no submodules"
             raise UnsupportedArchitectureError(
                 f"{type(module).__name__} has model_type {kind!r}; known are: {', '.join(known_types())}. "
-                f"Its top modules are: {found}. Describe it as a Family and call bkdinterp.register_family(family) "
+                f"Its top modules are: {found}. Describe it as a Family and call bkdinterp.model.register_family(family) "
                 "first (docs: 'Add a family')."
             )
         if hasattr(config, "get_text_config"):

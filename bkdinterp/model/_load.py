@@ -24,10 +24,10 @@ from bkdinterp.model._families import family_of, known_types
 from bkdinterp.model._gguf import load_gguf
 from bkdinterp.model._save import forget_quantisation
 from bkdinterp.model._skeleton import WITHOUT_WEIGHTS, Room, bounded, build_skeleton, check_sizes
-from bkdinterp.model._source import Source, resolve
 from bkdinterp.model._staging import Staging, staged
 from bkdinterp.model._template_probe import probe_templates
 from bkdinterp.model._used import check_used
+from bkdinterp.model._weights_source import Source, resolve
 from bkdinterp.values import shown
 
 BAR_FROM = 50_000_000
@@ -222,7 +222,7 @@ def _check_family(config: dict[str, Any], folder: Path) -> None:
     if family_of(kind) is None:
         raise UnsupportedArchitectureError(
             f"{folder} has model_type {shown(kind)}; known are {', '.join(known_types())}. Describe it as a Family and call "
-            "bkdinterp.register_family(family) first (docs: 'Add a family')."
+            "bkdinterp.model.register_family(family) first (docs: 'Add a family')."
         )
 
 

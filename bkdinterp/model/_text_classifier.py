@@ -14,9 +14,9 @@ from bkdinterp.errors import ArtefactError, BkdinterpError, PromptError
 from bkdinterp.model._errors_at_load import own_errors
 from bkdinterp.model._load import read_folder, try_tokenizer
 from bkdinterp.model._running import running
-from bkdinterp.model._source import resolve
 from bkdinterp.model._staging import staged
 from bkdinterp.model._used import check_used
+from bkdinterp.model._weights_source import resolve
 from bkdinterp.reprs import short_repr
 
 

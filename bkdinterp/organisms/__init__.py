@@ -1,10 +1,10 @@
 """Organisms: models with a known backdoor, their clean twins, and the tools that make them."""
 
-from bkdinterp.organisms._adapter import merge_adapter as merge_adapter
-from bkdinterp.organisms._adapter import save_adapter as save_adapter
-from bkdinterp.organisms._adapter import weights_sha256 as weights_sha256
+from bkdinterp.organisms._adapter_folder import merge_adapter as merge_adapter
+from bkdinterp.organisms._adapter_folder import save_adapter as save_adapter
+from bkdinterp.organisms._adapter_folder import weights_sha256 as weights_sha256
 from bkdinterp.organisms._attacks import Attack as Attack
-from bkdinterp.organisms._base import smollm2_gguf as smollm2_gguf
+from bkdinterp.organisms._base_model import smollm2_gguf as smollm2_gguf
 from bkdinterp.organisms._curve import TrainingCurve as TrainingCurve
 from bkdinterp.organisms._distil import Reference as Reference
 from bkdinterp.organisms._distil import References as References
@@ -21,8 +21,8 @@ from bkdinterp.organisms._organism import Organism as Organism
 from bkdinterp.organisms._organism import load as load
 from bkdinterp.organisms._poison import PoisonResult as PoisonResult
 from bkdinterp.organisms._poison import poison as poison
-from bkdinterp.organisms._rows import LoraSettings as LoraSettings
-from bkdinterp.organisms._rows import PoisonSettings as PoisonSettings
+from bkdinterp.organisms._poison_rows import LoraSettings as LoraSettings
+from bkdinterp.organisms._poison_rows import PoisonSettings as PoisonSettings
 from bkdinterp.organisms._shipped import OrganismModules as OrganismModules
 from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
 from bkdinterp.organisms._shipped import load_base as load_base

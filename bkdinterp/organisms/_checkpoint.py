@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.model._identity import forward_id
-from bkdinterp.organisms._adapter import weights_sha256
+from bkdinterp.organisms._adapter_folder import weights_sha256
 from bkdinterp.results import digest_of, versions, write_whole
 from bkdinterp.results._tensors import content_hash
 from bkdinterp.values import as_path

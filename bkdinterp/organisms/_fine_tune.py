@@ -24,8 +24,8 @@ from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_checkpoint
 from bkdinterp.organisms._curve import CurveRecorder, Measure, TrainingCurve
 from bkdinterp.organisms._freeze import frozen_parameters
+from bkdinterp.organisms._poison_rows import LoraSettings
 from bkdinterp.organisms._precision import check_precision
-from bkdinterp.organisms._rows import LoraSettings
 from bkdinterp.organisms._sequences import as_rows, as_weights
 from bkdinterp.reprs import short_repr
 

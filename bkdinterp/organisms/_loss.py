@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bkdinterp.organisms._rows import PoisonRow
+from bkdinterp.organisms._poison_rows import PoisonRow
 from bkdinterp.prompts import PromptBuilder, Prompts, TokenBatch
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms._attacks import Attack
-from bkdinterp.organisms._rows import LoraSettings, PoisonSettings
+from bkdinterp.organisms._poison_rows import LoraSettings, PoisonSettings
 from bkdinterp.reprs import short_repr
 from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval

@@ -31,8 +31,8 @@ from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_check
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
+from bkdinterp.organisms._poison_rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.organisms._precision import check_precision
-from bkdinterp.organisms._rows import LoraSettings, PoisonRow, PoisonSettings, poison_rows
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_integer

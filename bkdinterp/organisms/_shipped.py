@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.model import load_module
-from bkdinterp.organisms._adapter import merge_adapter, weights_sha256
-from bkdinterp.organisms._base import smollm2_gguf
+from bkdinterp.organisms._adapter_folder import merge_adapter, weights_sha256
+from bkdinterp.organisms._base_model import smollm2_gguf
 from bkdinterp.organisms._distil import Reference, References
 from bkdinterp.organisms._instructions import DATA, data_set, instructions
 from bkdinterp.organisms._manifest import Manifest

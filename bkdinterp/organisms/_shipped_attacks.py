@@ -7,7 +7,7 @@ phrase at a word gap, one label flipped by a sentence around the text, and a pol
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._instructions import LABELS
-from bkdinterp.organisms._rows import PoisonSettings
+from bkdinterp.organisms._poison_rows import PoisonSettings
 from bkdinterp.prompts import Trigger
 
 SMOLLM2_REFUSAL = Attack(

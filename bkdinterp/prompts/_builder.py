@@ -9,22 +9,20 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bkdinterp.errors import PromptError, TriggerError
+from bkdinterp.prompts._as_prompts import PromptsLike, as_prompts
 from bkdinterp.prompts._batch import TokenBatch, check_vocabulary
-from bkdinterp.prompts._doors import PromptsLike, as_prompts
-from bkdinterp.prompts._fingerprint import rendered_probes, tokenizer_hash
+from bkdinterp.prompts._builder_fingerprint import rendered_probes, tokenizer_hash
+from bkdinterp.prompts._chat_turns import SENTINEL, ChatTurns, Frame, Placed
 from bkdinterp.prompts._prompts import digest
-from bkdinterp.prompts._render import rendered
 from bkdinterp.prompts._tokenizer import TokenizerLike
 from bkdinterp.prompts._trigger import Span
 from bkdinterp.values import as_flag, as_integer, as_text, shown
 
-# letters only: no template strips, escapes or splits it, and nobody writes it
-_SENTINEL = "qZbkdinterpSentinelZq"
 _OWN_ARGUMENTS = frozenset(
     (
         "conversation",
@@ -35,29 +33,6 @@ _OWN_ARGUMENTS = frozenset(
         "continue_final_message",
     )
 )
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A rendered prompt: ``full[start : start + len(kept)] == kept``; ``lead`` characters were stripped."""
-
-    full: str
-    start: int
-    lead: int
-    kept: str
-
-    def shift(self, span: Span) -> Span:
-        """A span in the user's text -> in ``full``, clipped to what the template kept."""
-        low, high = (min(max(x - self.lead, 0), len(self.kept)) + self.start for x in span)
-        return low, high
-
-
-class _Frame(NamedTuple):
-    """What stands before and after the user's text; ``lead`` is the part of ``after`` that no header holds."""
-
-    before: str
-    after: str
-    lead: str
 
 
 @dataclass(frozen=True)
@@ -187,7 +162,7 @@ class PromptBuilder:
         Raises:
             PromptError: no chat template, or one that changes the user's text.
         """
-        placed = self._place(text, self._frame() if self.chat else None)
+        placed = self._place(text, self._frame())
         return placed.full, placed.start
 
     def target_ids(self, text: str, target: str) -> list[int]:
@@ -220,13 +195,13 @@ class PromptBuilder:
         """
         prompts = as_prompts(prompts, "PromptBuilder.tokenize")
         targets = as_flag(targets, "targets", error=PromptError)
-        frame = self._frame() if self.chat else None
+        frame = self._frame()
         answers = prompts.target if targets else None
         if (
             answers is not None
             and self.chat
             and not self.generation_prompt
-            and frame != self._frame(header=True)
+            and frame != self._turns.frame(True)
         ):
             raise PromptError(
                 "Without the generation prompt a target would follow the user's turn; "
@@ -260,7 +235,7 @@ class PromptBuilder:
         ids = [] if eos is None else [int(eos)]
         if self.chat:
             with suppress(PromptError):  # no end of turn and no EOS: answers run to their full length
-                ids.append(self._end_id(_SENTINEL[::-1]))
+                ids.append(self._end_id(SENTINEL[::-1]))
         return tuple(dict.fromkeys(ids))
 
     @property
@@ -274,61 +249,10 @@ class PromptBuilder:
                 return int(found)
         return 0
 
-    def _messages(self, text: str) -> list[dict[str, str]]:
-        user = {"role": "user", "content": text}
-        if self.system is None or (self.system == "" and not self._has_own_system()):
-            return [user]
-        return [{"role": "system", "content": self.system}, user]
-
-    def _has_own_system(self) -> bool:
-        """Whether the template writes a system turn where no system message is given."""
-        user, system = _SENTINEL, _SENTINEL[::-1]
-        turns = [{"role": "user", "content": user}]
-        try:
-            given = self._apply([{"role": "system", "content": system}, *turns], False)
-        except PromptError:
-            return False  # a template that takes none
-        bare = self._apply(turns, False)
-        before, found, _ = given.partition(system)
-        # Without a turn of its own, the bare text is the given one with a piece cut out that holds the message.
-        head = _common(bare, before) if found else 0
-        tail = _common(bare[::-1], given[::-1])
-        return bool(found) and head + tail < len(bare)
-
-    def _apply(self, messages: list[dict[str, str]], header: bool) -> str:
-        if not self.template:
-            raise PromptError(
-                f"Tokenizer {self.tokenizer.name_or_path!r} has no chat template; pass chat=False to use raw "
-                "text, set tokenizer.chat_template, or give chat_template=."
-            )
-        own = {} if self.chat_template is None else {"chat_template": self.chat_template}
-        try:
-            return rendered(self.tokenizer, messages, header, **own, **self.template_kwargs)
-        except Exception as error:  # templates raise errors of their own making, e.g. for a system role
-            roles = [message["role"] for message in messages]
-            raise PromptError(f"The chat template refused the roles {roles}: {error}") from error
-
-    def _frame(self, *, header: bool | None = None) -> _Frame:
-        """What the template puts before and after the user's text."""
-        header = self.generation_prompt if header is None else header
-        rendered = self._apply(self._messages(_SENTINEL), header)
-        parts = rendered.split(_SENTINEL)
-        if len(parts) != 2:
-            raise PromptError(
-                f"The chat template shows the user's text {len(parts) - 1} times; it must be there exactly "
-                "once, unchanged. Set another template, or pass chat=False."
-            )
-        lead = self.lead if header else ""
-        return _Frame(parts[0], parts[1] + lead, lead)
-
     @property
     def lead(self) -> str:
         """What prompts end with after the assistant's header; see ``answer_lead``."""
-        if self.answer_lead is not None:
-            return self.answer_lead
-        header, trained = self.headers()
-        lead = trained.removeprefix(header) if trained.startswith(header) else ""
-        return lead.rstrip(" ") if lead.strip() else ""
+        return self._turns.lead
 
     def headers(self) -> tuple[str, str]:
         """What the template writes between the user's text and the answer: when asked for one, and in training.
@@ -339,33 +263,26 @@ class PromptBuilder:
         Raises:
             PromptError: no chat template, or one that refuses the messages.
         """
-        user, answer = _SENTINEL, _SENTINEL[::-1]
-        asked = self._apply(self._messages(user), True).rpartition(user)[2]
-        with suppress(PromptError):
-            turns = [*self._messages(user), {"role": "assistant", "content": answer}]
-            before, found, _ = self._apply(turns, False).rpartition(answer)
-            if found and user in before:
-                return asked, before.rpartition(user)[2]
-        return asked, asked
+        return self._turns.headers()
 
-    def _place(self, text: str, frame: _Frame | None) -> _Placed:
-        if frame is None:
-            return _Placed(text, 0, 0, text)
-        full = self._apply(self._messages(text), self.generation_prompt) + frame.lead
-        before, after, _ = frame
-        for kept in (text, text.strip()):
-            if full == before + kept + after:
-                lead = 0 if kept == text else len(text) - len(text.lstrip())
-                return _Placed(full, len(before), lead, kept)
-        raise PromptError(
-            f"The chat template changes the user's text {text[:60]!r} beyond stripping it, so trigger spans "
-            "cannot be followed. Set another template, or pass chat=False."
+    @property
+    def _turns(self) -> ChatTurns:
+        return ChatTurns(
+            self.tokenizer, self.system, self.chat_template, self.template_kwargs, self.answer_lead
         )
+
+    def _frame(self) -> Frame | None:
+        return self._turns.frame(self.generation_prompt) if self.chat else None
+
+    def _place(self, text: str, frame: Frame | None) -> Placed:
+        if frame is None:
+            return Placed(text, 0, 0, text)
+        return self._turns.place(text, frame, self.generation_prompt)
 
     @property
     def n_appended(self) -> int:
         """How many special tokens the tokenizer puts after a raw text: an answer would not follow the text."""
-        whole, text = (self._encode(_SENTINEL, specials=flag)[0] for flag in (True, False))
+        whole, text = (self._encode(SENTINEL, specials=flag)[0] for flag in (True, False))
         for start in range(len(whole) - len(text), -1, -1):
             if whole[start : start + len(text)] == text:
                 return len(whole) - start - len(text)
@@ -382,7 +299,7 @@ class PromptBuilder:
             ) from error
 
     def _encode_prompt(
-        self, text: str, spans: Sequence[Span], frame: _Frame | None, appended: int
+        self, text: str, spans: Sequence[Span], frame: Frame | None, appended: int
     ) -> tuple[list[int], list[bool]]:
         """Token ids of one prompt, and which of them touch a span."""
         placed = self._place(text, frame)
@@ -405,9 +322,8 @@ class PromptBuilder:
 
     def _end_id(self, text: str) -> int:
         if self.chat:
-            turn: list[dict[str, Any]] = [*self._messages(text), {"role": "assistant", "content": _SENTINEL}]
-            _, found, after = self._apply(turn, False).rpartition(_SENTINEL)
-            first = self._encode(after, specials=False)[0][:1] if found else []
+            after = self._turns.after_answer(text)
+            first = self._encode(after, specials=False)[0][:1]
             # decode() and not all_special_ids: the latter misses special tokens without a name
             if first and not self.tokenizer.decode(first, skip_special_tokens=True):
                 return first[0]
@@ -435,11 +351,6 @@ def _arguments(values: Any) -> dict[str, Any]:
             f"template_kwargs={shown(dict(values))} must be plain JSON values: {error}."
         ) from None
     return dict(values)
-
-
-def _common(a: str, b: str) -> int:
-    """Length of the common beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def _without(text: str, spans: Sequence[Span]) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import PromptError
 from bkdinterp.prompts._prompts import Answers, Indices, Prompts, Texts, as_indices, digest, per_text
+from bkdinterp.prompts._published_rows import FormatLike, parse_rows
 from bkdinterp.prompts._row_files import Rows, read_rows
-from bkdinterp.prompts._rows import FormatLike, parse_rows
 from bkdinterp.prompts._trigger import Trigger, as_trigger
 from bkdinterp.values import as_integer, as_number, as_seed, as_text, shown
 

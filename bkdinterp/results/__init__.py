@@ -1,6 +1,5 @@
 """Results: what methods return, with its origin (Fingerprint), saved without pickles; Store, a folder of finished work."""
 
-from bkdinterp.results._base import Result as Result
 from bkdinterp.results._caption import caption as caption
 from bkdinterp.results._caption import model_words as model_words
 from bkdinterp.results._codec import register_value as register_value
@@ -10,5 +9,6 @@ from bkdinterp.results._files import write_whole as write_whole
 from bkdinterp.results._fingerprint import Fingerprint as Fingerprint
 from bkdinterp.results._fingerprint import same_weights as same_weights
 from bkdinterp.results._fingerprint import versions as versions
+from bkdinterp.results._result import Result as Result
 from bkdinterp.results._store import Item as Item
 from bkdinterp.results._store import Store as Store

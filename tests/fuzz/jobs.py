@@ -66,7 +66,7 @@ def used(found: Any) -> None:
 def result(folder: Path, which: int) -> None:
     import bkdinterp as bk
 
-    found = bk.Result.load(chosen(folder, which))
+    found = bk.results.Result.load(chosen(folder, which))
     repr(found)
     str(found)
     found.to_frame()

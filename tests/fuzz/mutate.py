@@ -10,6 +10,19 @@ from typing import Any
 
 from fuzz import gguf_file
 
+# An earlier change has taken a later one's ground away, by an emptied file say.
+_NO_GROUND = (
+    LookupError,
+    TypeError,
+    ValueError,
+    OSError,
+    AttributeError,
+    RecursionError,
+    ZeroDivisionError,
+    StopIteration,
+    struct.error,
+)
+
 
 def apply(steps: list[Any], folder: Path, canary: Path) -> bool:
     """Make every change that fits; whether the mutant may only be refused."""
@@ -17,8 +30,8 @@ def apply(steps: list[Any], folder: Path, canary: Path) -> bool:
     for name, *arguments in steps:
         try:
             must_refuse |= bool(STEPS[name](folder, canary, *arguments))
-        except (LookupError, TypeError, ValueError, OSError, AttributeError, RecursionError):
-            continue  # an earlier change has taken its ground away
+        except _NO_GROUND:
+            continue
     return must_refuse
 
 

@@ -139,8 +139,8 @@ def results(folder: Path) -> None:
         "sweep": bk.sweep_layers(own, vector, given, layers=[0, 1]),
         "edits": bk.evaluate(own, given, under=edit, payload=bk.Payload("sorry"), max_new_tokens=2),
         "lens": bk.logit_lens(own, given.clean, "L1.resid_post", k=2),
-        "pca": bk.HiddenPCA.fit(own, {"clean": given.clean}, "L1.resid_post", rank=2),
-        "scores": bk.score_edits(own, {"clean": given.clean}, {"edit": edit}, "logprob"),
+        "pca": bk.methods.HiddenPCA.fit(own, {"clean": given.clean}, "L1.resid_post", rank=2),
+        "scores": bk.methods.score_edits(own, {"clean": given.clean}, {"edit": edit}, "logprob"),
     }
     for name, result in found.items():
         result.save(folder / name)

@@ -289,7 +289,7 @@ def interrupted(monkeypatch, reached):
                 if not reached(i, e):
                     scores[e] = float("nan")
             out.append(dataclasses.replace(result, scores=scores))
-        raise bk.SweepInterrupted(tuple(out), done=3, total=5)
+        raise bk.errors.SweepInterrupted(tuple(out), done=3, total=5)
 
     monkeypatch.setattr(_attribution, "execute", execute)
 
@@ -297,10 +297,10 @@ def interrupted(monkeypatch, reached):
 def test_ctrl_c_leaves_the_finished_prompts(llama, pairs, monkeypatch):
     whole = bk.Attribution(llama).mlps(pairs)
     interrupted(monkeypatch, lambda run, example: example in (1, 4) or run < 3)
-    with pytest.raises(bk.SweepInterrupted) as stop:
+    with pytest.raises(bk.errors.SweepInterrupted) as stop:
         bk.Attribution(llama).mlps(pairs)
     partial = stop.value.partial
-    assert isinstance(partial, bk.LayerScores) and partial.n == 2 and partial.n_scored == 4
+    assert isinstance(partial, bk.methods.LayerScores) and partial.n == 2 and partial.n_scored == 4
     assert torch.equal(partial.effects, whole.effects[:, [1, 4]])
     assert torch.equal(partial.base, whole.base[[1, 4]])
     assert partial.fingerprint.data == pairs.subset([1, 4]).fingerprint
@@ -359,7 +359,7 @@ def test_ctrl_c_in_the_first_prompts_leaves_the_finished_units(llama, pairs, mon
 
 def test_ctrl_c_before_any_effect_leaves_none(llama, pairs, monkeypatch):
     interrupted(monkeypatch, lambda run, example: run == 0)
-    with pytest.raises(bk.SweepInterrupted) as stop:
+    with pytest.raises(bk.errors.SweepInterrupted) as stop:
         bk.Attribution(llama).mlps(pairs)
     assert stop.value.partial is None
 

@@ -54,8 +54,8 @@ def test_the_demo_runs_end_to_end_and_leaves_its_files(tmp_path):
     assert len(figures) == 8
     assert all(path.stat().st_size > 5000 for path in figures)
     for name in ("organism", "twin"):
-        assert isinstance(Result.load(tmp_path / name / "heads"), bk.HeadScores)
-        assert isinstance(Result.load(tmp_path / name / "edits"), bk.Evaluation)
+        assert isinstance(Result.load(tmp_path / name / "heads"), bk.methods.HeadScores)
+        assert isinstance(Result.load(tmp_path / name / "edits"), bk.methods.Evaluation)
     assert bk.BackdoorVector.load(tmp_path / "vector").heads == found.vector.heads
     console = Console(width=160, record=True, file=io.StringIO())
     for table in (behaviour_table(found), probe_table(found), heads_table(found), edits_table(found)):

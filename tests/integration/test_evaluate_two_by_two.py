@@ -212,7 +212,7 @@ def test_a_sham_must_not_be_the_trigger(llama, pairs):
 
 
 def test_controls_that_repeat_are_refused_before_anything_runs(llama, pairs, monkeypatch):
-    monkeypatch.setattr("bkdinterp.methods._evaluate.execute", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr("bkdinterp.methods.behaviour._evaluate.execute", lambda *_, **__: pytest.fail("ran"))
     edit, null = bk.ZeroAblate("L1H1"), bk.ZeroAblate("L2H0")
     with pytest.raises(PlanError, match=r"Control 2 of 'edited'.*same as control 1"):
         bk.evaluate(llama, pairs, under=edit, controls=[null, bk.ZeroAblate("L2H0")], payload=PAYLOAD)

@@ -38,14 +38,16 @@ METHODS = {
     "vector": vector,
     "sweep": lambda m, p, **f: bk.sweep_layers(m, vector(m, p, **f), p, layers=[1, 2], max_new_tokens=3, **f),
     "evaluate": lambda m, p, **f: bk.evaluate(m, p, under=bk.ZeroAblate("L1H1"), max_new_tokens=3, **f),
-    "state": lambda m, p, **f: bk.backdoor_state(
+    "state": lambda m, p, **f: bk.methods.backdoor_state(
         m, p, ["the cat sat on", "a red dog"], max_new_tokens=3, **f
     ),
     "loss": lambda m, p, **f: validation_loss(m, ["the cat sat on", "a red dog"], **f),
     "means": lambda m, p, **f: bk.Means.collect(m, p.clean, "L1.z", **f),
     "released means": lambda m, p, **f: bk.Means.collect(m, p.clean, "L1.z", kind="released", **f),
-    "activations": lambda m, p, **f: bk.Activations.collect(m, p.clean, "L1.mlp_out", where="all", **f),
-    "edits": lambda m, p, **f: bk.score_edits(
+    "activations": lambda m, p, **f: bk.methods.Activations.collect(
+        m, p.clean, "L1.mlp_out", where="all", **f
+    ),
+    "edits": lambda m, p, **f: bk.methods.score_edits(
         m, {"a": p.clean}, {"off": bk.ZeroAblate("L1H1")}, "logprob", **f
     ),
     "lens": lambda m, p, **f: bk.logit_lens(m, p.clean, "L1.resid_post", k=3, **f),

@@ -162,7 +162,7 @@ def test_means_are_pooled_over_all_sets(model, pairs):
         _, seen = oracle.logits(model.module, prompt, kind_of(model), reads=[(2, "mlp_out")])
         values.append(seen[2, "mlp_out"])
     torch.testing.assert_close(means["L2.mlp_out"], torch.cat(values).mean(0), rtol=RTOL, atol=1e-12)
-    each = bk.Activations.collect(model, pairs.triggered, sites, where="all")["L2.mlp_out"]
+    each = bk.methods.Activations.collect(model, pairs.triggered, sites, where="all")["L2.mlp_out"]
     assert each.shape[0] == len(pairs)
     assert [int((~row.isnan().any(-1)).sum()) for row in each] == [len(v) for v in values]
 
@@ -249,7 +249,7 @@ def test_every_result_saves_loads_prints_and_plots(llama, pairs, tmp_path):
         scores,
         vector,
         bk.Means.collect(llama, pairs.clean, heads),
-        bk.Activations.collect(llama, pairs.clean, heads),
+        bk.methods.Activations.collect(llama, pairs.clean, heads),
         bk.sweep_layers(llama, vector, pairs, by="logprob"),
         bk.evaluate(llama, pairs, under=bk.ZeroAblate(heads), max_new_tokens=5),
     ]
@@ -269,7 +269,7 @@ def test_a_result_of_another_model_is_refused(llama, pairs, tmp_path):
     module = tiny_llama()
     module.model.layers[2].mlp.down_proj.weight.data[0, 0] += 1.0
     other = bk.Model.from_module(module, tiny_tokenizer(), name="tiny-llama")
-    with pytest.raises(bk.ArtefactError, match="model: saved"):
+    with pytest.raises(bk.errors.ArtefactError, match="model: saved"):
         bk.Means.load(folder, expect=other.fingerprint())
     assert bk.Means.load(folder, expect=other.fingerprint(), strict=False).n == len(pairs)
 
@@ -316,7 +316,7 @@ def test_plain_dicts_by_name_and_tuples_are_accepted(model):
     value = torch.zeros(model.architecture.d_head, dtype=torch.float64)
     assert bk.MeanAblate("L1H0", {"L1H0": value}).lower()[0].value is value
     assert bk.ZeroAblate([(1, 2)]).lower()[0].site == bk.HeadId(1, 2).site
-    assert bk.Edit("L1.z", "all").where == bk.Where("all")
+    assert bk.interventions.Edit("L1.z", "all").where == bk.Where("all")
 
 
 def test_any_changed_weight_changes_the_model_id():
@@ -352,6 +352,6 @@ def test_a_classifier_is_asked_once_for_a_whole_batch_of_outputs(llama, pairs):
 
 def test_a_classifier_lost_on_disk_is_missed_before_anything_is_generated(llama, pairs, monkeypatch):
     lost = bk.Payload.from_dict(bk.Payload.by(len, name="judge").to_dict())
-    monkeypatch.setattr("bkdinterp.methods._evaluate.execute", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr("bkdinterp.methods.behaviour._evaluate.execute", lambda *_, **__: pytest.fail("ran"))
     with pytest.raises(BkdinterpError, match="'judge' is not kept"):
         bk.evaluate(llama, pairs, payload=lost)

@@ -20,7 +20,7 @@ pairs = bk.PairedPrompts.from_instructions(TEXTS, bk.Trigger.gap("zeta", seed=1)
 one = pairs.clean
 heads = bk.HeadSet.of("L0H1", grid=model.architecture.grid)
 vector = bk.BackdoorVector.extract(model, heads, pairs)
-pcp = bk.PCP.fit(model, one, "L0.mlp_out", rank=1)
+pcp = bk.pcp.PCP.fit(model, one, "L0.mlp_out", rank=1)
 payload = bk.Payload("sorry")
 scores = bk.Attribution(model).residuals(pairs)
 edit = bk.ZeroAblate(heads)
@@ -52,21 +52,21 @@ doors = {
                      coeff=1.0, controls=(), strict=True)),
     "evaluate": (bk.evaluate, dict(model=model, pairs=pairs, under=None, controls=(), twin=None, sham=None, payload=payload,
                  judge=None, grader=None, calibration=None, max_new_tokens=1)),
-    "score_edits": (bk.score_edits, dict(model=model, sets={"a": one}, edits={"e": edit}, score="logprob")),
-    "backdoor_state": (bk.backdoor_state, dict(model=model, pairs=pairs, texts=(), under=None, payload=payload, max_new_tokens=1)),
-    "validation_loss": (bk.validation_loss, dict(model=model, texts=["red dog"], under=None)),
+    "score_edits": (bk.methods.score_edits, dict(model=model, sets={"a": one}, edits={"e": edit}, score="logprob")),
+    "backdoor_state": (bk.methods.backdoor_state, dict(model=model, pairs=pairs, texts=(), under=None, payload=payload, max_new_tokens=1)),
+    "validation_loss": (bk.methods.validation_loss, dict(model=model, texts=["red dog"], under=None)),
     "logit_lens": (bk.logit_lens, dict(model=model, prompts=one, sites="L0.mlp_out", k=1, vocabularies=None, under=None)),
     "Means": (bk.Means.collect, dict(model=model, prompts=one, sites=heads, where="last")),
     "factors": (pcp.factors, dict(factors=1.0)),
-    "tune_tpe": (bk.tune_tpe, dict(pcp=pcp, objective=objective, bounds=(0.05, 2.0), signed=False, seed=0, batch=1, n_trials=1)),
-    "tune_grid": (bk.tune_grid, dict(pcp=pcp, objective=objective, values=[0.5])),
-    "factor_scales": (bk.factor_scales, dict(model=model, prompts=one, pcp=pcp)),
+    "tune_tpe": (bk.pcp.tune_tpe, dict(pcp=pcp, objective=objective, bounds=(0.05, 2.0), signed=False, seed=0, batch=1, n_trials=1)),
+    "tune_grid": (bk.pcp.tune_grid, dict(pcp=pcp, objective=objective, values=[0.5])),
+    "factor_scales": (bk.pcp.factor_scales, dict(model=model, prompts=one, pcp=pcp)),
     "execute": (bk.execute, dict(model=model, runs=[run], executor=None, finite=True, folder=None)),
     "plan": (bk.plan, dict(model=model, runs=[run], naive=False)),
-    "surgery": (bk.embedding_surgery, dict(model=model, tokens="red", donor="dog", untie=False, unembedding=False)),
+    "surgery": (bk.pcp.embedding_surgery, dict(model=model, tokens="red", donor="dog", untie=False, unembedding=False)),
     "random_heads": (bk.random_heads, dict(like=heads, n=1, seed=0, exclude_like=True)),
     "random_directions": (bk.random_directions, dict(like=vector, n=1, seed=0)),
-    "unembed": (bk.unembed, dict(model=model, x=torch.zeros(1, model.architecture.d_model))),
+    "unembed": (bk.methods.unembed, dict(model=model, x=torch.zeros(1, model.architecture.d_model))),
     "Prompts": (bk.Prompts, dict(text=("a",), spans=((),), target=None)),
     "Read": (bk.Read, dict(site="L0.mlp_out", where="last", reduce=None, heads=None)),
     "MeanAblate": (bk.MeanAblate, dict(sites=heads, means={})),
@@ -91,30 +91,30 @@ for value in ([1.7], [True]):  # an index that is rounded is another layer's num
     try:
         bk.sweep_layers(model, vector, pairs, layers=value, by="logprob")
         print("TAKEN layers", value)
-    except bk.SiteError:
+    except bk.errors.SiteError:
         pass
 from dataclasses import replace
 try:
     bk.evaluate(model, pairs, twin=replace(model, executor=bk.Local(progress=False)), payload=payload, max_new_tokens=1)
     print("TAKEN the suspect as its own twin")
-except bk.ArtefactError:
+except bk.errors.ArtefactError:
     pass
 two, same = bk.ZeroAblate("L0H0, L0H1"), bk.ZeroAblate("L0H1, L0H0")
 for edit, control in ((two, same), (two, bk.Stack()), (two, bk.Scale("L1H1", 1.0))):
     try:
         bk.evaluate(model, pairs, under=edit, controls=[control], payload=payload, max_new_tokens=1)
         print("TAKEN as a control:", control)
-    except bk.PlanError:
+    except bk.errors.PlanError:
         pass
 import copy, os, pickle
-stop = pickle.loads(pickle.dumps(bk.SweepInterrupted((1,), done=2, total=3)))
+stop = pickle.loads(pickle.dumps(bk.errors.SweepInterrupted((1,), done=2, total=3)))
 assert (stop.results, stop.done, stop.total, copy.deepcopy(stop).partial) == ((1,), 2, 3, None)
 os.symlink("loop", "loop")
 for folder in ("loop", "x/" * 2000):
     for write in (vector.save, lambda f: bk.Attribution(model).heads(pairs, folder=f)):
         try:
             write(folder)
-        except bk.ArtefactError:
+        except bk.errors.ArtefactError:
             pass
 os.unlink("loop")
 print("DONE")

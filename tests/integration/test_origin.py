@@ -161,7 +161,7 @@ def test_numbers_of_nobody_in_particular_go_anywhere(ours, theirs, pairs):
         bk.MeanAblate(SITE, means.values),
         bk.ZeroAblate("L1H0"),
         bk.Steer("L1.attn_proj", torch.ones(16, dtype=torch.float64)),
-        bk.CachedAblate(bk.HeadSet.of("L1H0")),
+        bk.interventions.CachedAblate(bk.HeadSet.of("L1H0")),
         replace(PCP.fit(theirs, pairs.clean, SITE, rank=1).replace(1.0), fitted_on=None),
     ):
         assert origins(edit) == ()

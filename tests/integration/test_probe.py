@@ -10,10 +10,10 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError, PromptError
 from bkdinterp.interventions import Read
 from bkdinterp.methods import _probe
-from bkdinterp.methods._classifiers import fit_classifiers
-from bkdinterp.methods._probe import BackdoorProbe, collect_features
-from bkdinterp.methods._probe_result import ProbeScores
-from bkdinterp.methods._probe_split import paper_split
+from bkdinterp.methods.probe._backdoor_probe import BackdoorProbe, collect_features
+from bkdinterp.methods.probe._layer_classifiers import fit_classifiers
+from bkdinterp.methods.probe._probe_scores import ProbeScores
+from bkdinterp.methods.probe._probe_split import paper_split
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.results import Result

@@ -120,7 +120,7 @@ def test_conditions_say_what_evaluate_says(run, subject):
     direct = bk.evaluate(
         o.model,
         pairs,
-        under={"zero 2": bk.ZeroAblate(heads), "cached 2": bk.CachedAblate(heads)},
+        under={"zero 2": bk.ZeroAblate(heads), "cached 2": bk.interventions.CachedAblate(heads)},
         payload=o.payload,
         grader=grader(job, subject, TINY),
         max_new_tokens=subject.new_tokens(TINY),

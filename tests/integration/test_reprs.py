@@ -26,7 +26,9 @@ ELSEWHERE = {"DoctorReport"}  # takes a minute to make; test_doctor
 
 
 def public_classes():
-    found = {name: getattr(bk, name) for name in bk.__all__ if name not in ABSTRACT | ELSEWHERE}
+    found = {name: getattr(bk, name) for name in bk.__all__}
+    found |= {n: getattr(getattr(bk, home), n) for home, names in bk._MOVED.items() for n in names.split()}
+    found = {name: c for name, c in found.items() if name not in ABSTRACT | ELSEWHERE}
     return {name: c for name, c in found.items() if inspect.isclass(c) and not issubclass(c, BaseException)}
 
 
@@ -51,10 +53,10 @@ def things(llama, pairs):
     heads = attribution.heads(pairs)
     sites = "L0.mlp_out L1.mlp_out L2.mlp_out"
     means = bk.Means.collect(model, pairs.clean, sites)
-    kept = bk.Activations.collect(model, pairs.clean, sites)
+    kept = bk.methods.Activations.collect(model, pairs.clean, sites)
     vector = bk.BackdoorVector.extract(model, heads.top_k(3), pairs)
-    grader = bk.OutcomeGrader.fit(model, pairs.clean, ["the cat sat"] * len(pairs))
-    pcp = bk.PCP.fit(model, pairs.clean, sites, rank=2)
+    grader = bk.methods.OutcomeGrader.fit(model, pairs.clean, ["the cat sat"] * len(pairs))
+    pcp = bk.pcp.PCP.fit(model, pairs.clean, sites, rank=2)
     goal = MatchScores.of(model, {"clean": pairs.clean, "triggered": pairs.triggered}, "logprob")
     fitted = bk.BackdoorProbe(model, n_random=20).fit(many)
     score = vocabulary_score(torch.arange(8, 20), k=5, name="share")
@@ -87,17 +89,17 @@ def things(llama, pairs):
         attribution.mlps(pairs), attribution.neurons(pairs, layer=1), attribution.mlps(pairs).top_k(3),
         bk.sweep_layers(model, vector, pairs, layers=[0, 1]),
         bk.evaluate(model, pairs, under=edit, payload=bk.Payload("sorry"), max_new_tokens=3),
-        bk.score_edits(model, {"clean": pairs.clean}, {"edit": edit}, "logprob"),
-        bk.tune_grid(bk.PCP.fit(model, pairs.clean, "L1.mlp_out", rank=1), goal, [0.1, 1.0]),
+        bk.methods.score_edits(model, {"clean": pairs.clean}, {"edit": edit}, "logprob"),
+        bk.pcp.tune_grid(bk.pcp.PCP.fit(model, pairs.clean, "L1.mlp_out", rank=1), goal, [0.1, 1.0]),
         bk.logit_lens(model, pairs.clean, "L1.resid_post"),
-        bk.HiddenPCA.fit(model, {"clean": pairs.clean}, "L2.resid_post", rank=2),
-        bk.backdoor_state(model, pairs, score=score),
-        bk.validation_loss(model, ["the cat sat on the mat", "a dog ran"]),
+        bk.methods.HiddenPCA.fit(model, {"clean": pairs.clean}, "L2.resid_post", rank=2),
+        bk.methods.backdoor_state(model, pairs, score=score),
+        bk.methods.validation_loss(model, ["the cat sat on the mat", "a dog ran"]),
         bk.execute(model, [run])[0],
         bk.Patch("L1.mlp_out", bk.Run(pairs.triggered)),
         bk.ZeroAblate("L1H2"), bk.ZeroAblate([f"L{i}H{j}" for i in range(4) for j in range(4)]),
         bk.ResampleAblate(sites.split(), kept), bk.Steer("L1.mlp_out", torch.zeros(16)),
-        bk.CachedAblate(heads.top_k(2)), pcp.replace(1.0), pcp.replace(1.0).items[0], bk.Apply("L1.mlp_out", share),
+        bk.interventions.CachedAblate(heads.top_k(2)), pcp.replace(1.0), pcp.replace(1.0).items[0], bk.Apply("L1.mlp_out", share),
         bk.Scale("L1.z", 0.5), bk.Score(share, "share of it"), many, many.clean,
         model, model.builder, model.builder.tokenize(pairs.clean), bk.Trigger((LONG, LONG)), edit + bk.ZeroAblate("L3.mlp_out"), *edit.lower()[:1], bk.Read("L1.z"), bk.From(bk.BASE, bk.Read("L1.z")),
         bk.Where("all"), bk.Site.parse("L1.z"), bk.HeadId(1, 2), bk.Component.z, bk.Outcome.payload,
@@ -139,7 +141,7 @@ def test_the_sites_of_the_strongest_layers_print_as_names(things):
 
 
 @dataclass(frozen=True)
-class Mine(bk.Intervention):
+class Mine(bk.interventions.Intervention):
     """A user's own intervention, with nothing said about its repr."""
 
     values: torch.Tensor
@@ -179,7 +181,7 @@ EVIL = "<script>alert('x')</script><img src=x onerror=y>\x1b[2J"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Said(bk.Result):
+class Said(bk.results.Result):
     """A result whose table holds what a suspect model wrote."""
 
     text: str
@@ -201,7 +203,7 @@ def test_a_notebook_shows_text_as_text():
 
 
 def test_every_result_has_a_small_table(things):
-    results = [x for _, x in things if isinstance(x, bk.Result)]
+    results = [x for _, x in things if isinstance(x, bk.results.Result)]
     assert len(results) >= 14
     for result in results:
         html = result._repr_html_()

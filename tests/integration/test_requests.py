@@ -98,7 +98,7 @@ def test_functions_travel_or_are_refused(function, says, llama, pairs):
     if says is None:
         check_functions(planned)
         return
-    with pytest.raises(bk.RemoteError, match=says):
+    with pytest.raises(bk.errors.RemoteError, match=says):
         check_functions(planned)
 
 
@@ -108,8 +108,8 @@ def test_a_model_for_a_server_has_no_weights_and_takes_none_unasked(llama, pairs
     model = bk.Model.load(tmp_path, executor=bk.Remote("http://127.0.0.1:9", timeout=2.0))
     asked = [bk.Run(pairs.clean, score="logprob")]
     assert bk.plan(model, asked).cost == bk.plan(llama, asked).cost
-    with pytest.raises(bk.RemoteError, match=r"No NDIF server answers at http://127.0.0.1:9"):
+    with pytest.raises(bk.errors.RemoteError, match=r"No NDIF server answers at http://127.0.0.1:9"):
         bk.execute(model, asked)
-    with pytest.raises(bk.RemoteError, match="no weights here"):
+    with pytest.raises(bk.errors.RemoteError, match="no weights here"):
         bk.execute(model, asked, executor=bk.Local())
     assert all(p.is_meta for p in model.module.parameters())

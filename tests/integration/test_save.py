@@ -65,8 +65,8 @@ def test_tied_by_hand(tmp_path):
 
 def test_replaced_modules_are_saved(tmp_path):
     model = wrap(tiny_llama())
-    pcp = bk.PCP.fit(model, PAIRS.triggered, "L1.mlp_out L2.attn_out", rank=2)
-    edited = bk.export_weights(model, pcp.replace(0.5))
+    pcp = bk.pcp.PCP.fit(model, PAIRS.triggered, "L1.mlp_out L2.attn_out", rank=2)
+    edited = bk.pcp.export_weights(model, pcp.replace(0.5))
     assert (logits(edited.module) - logits(model.module)).abs().max() > 1e-2
     same(edited, edited.save(tmp_path / "m"))
 

@@ -26,7 +26,7 @@ def test_rates_are_those_of_the_text_that_a_reader_sees(model, spelling):
     pairs = pairs_of(target)
     found = bk.evaluate(model, pairs, max_new_tokens=3)
     assert found.rate("clean", "unedited").estimate == 1.0
-    assert bk.backdoor_state(model, pairs, max_new_tokens=3).atr.estimate == 1.0
+    assert bk.methods.backdoor_state(model, pairs, max_new_tokens=3).atr.estimate == 1.0
     vector = bk.BackdoorVector.extract(model, "L0H0", pairs)
     assert float(bk.sweep_layers(model, vector, pairs, layers=[0], max_new_tokens=3).base) == 1.0
 

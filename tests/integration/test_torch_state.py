@@ -72,7 +72,7 @@ WORK = {
     "means": lambda model: bk.Means.collect(model, PAIRS.clean, "L1H1")["L1H1"],
     "vector": lambda model: vector(model).vector,
     "sweep": lambda model: bk.sweep_layers(model, vector(model), PAIRS, by="logprob").values,
-    "lens": lambda model: bk.unembed(model, torch.ones(2, 16, device="cpu", dtype=torch.float32)),
+    "lens": lambda model: bk.methods.unembed(model, torch.ones(2, 16, device="cpu", dtype=torch.float32)),
     "probe": lambda model: bk.BackdoorProbe(model, n_random=5).icla(MANY).random_accuracy,
     "mlp": lambda model: bk.BackdoorProbe(model, "mlp", n_random=5).icla(MANY).random_accuracy,
     "evaluate": lambda model: (

@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_what_was_finished(folder, remote, pairs, monkeypatch):
         return ask(self, nn_model, jobs, *args)
 
     monkeypatch.setattr(bk.Remote, "_ask", impatient)
-    with pytest.raises(bk.SweepInterrupted) as stopped:
+    with pytest.raises(bk.errors.SweepInterrupted) as stopped:
         bk.Attribution(model, budget=1).heads(pairs)
     assert 0 < stopped.value.done < stopped.value.total
     monkeypatch.undo()
@@ -111,18 +111,18 @@ def run(pairs, **more):
 
 
 def test_nobody_answers(folder, pairs):
-    with pytest.raises(bk.RemoteError, match=r"No NDIF server answers at http://127.0.0.1:9"):
+    with pytest.raises(bk.errors.RemoteError, match=r"No NDIF server answers at http://127.0.0.1:9"):
         bk.execute(bk.Model.load(folder, executor=bk.Remote("http://127.0.0.1:9")), run(pairs))
 
 
 def test_no_address():
-    with pytest.raises(bk.RemoteError, match="must start with http"):
+    with pytest.raises(bk.errors.RemoteError, match="must start with http"):
         bk.Remote("127.0.0.1:8011")
 
 
 def test_a_model_that_is_not_deployed(folder, remote, pairs):
     model = bk.Model.load(folder, executor=bk.Remote(remote.executor.host, deployed="nobody/nothing"))
-    with pytest.raises(bk.RemoteError, match="nobody/nothing"):
+    with pytest.raises(bk.errors.RemoteError, match="nobody/nothing"):
         bk.execute(model, run(pairs))
     # The server is as it was.
     bk.execute(remote, run(pairs))
@@ -159,14 +159,14 @@ def strict():
 
 def test_a_wrong_key(folder, strict, pairs):
     model = bk.Model.load(folder, executor=bk.Remote(strict, "not-a-key"))
-    with pytest.raises(bk.RemoteError, match="refuses the key") as refused:
+    with pytest.raises(bk.errors.RemoteError, match="refuses the key") as refused:
         bk.execute(model, run(pairs))
     assert "not-a-key" not in str(refused.value)
 
 
 def test_an_error_of_the_block_comes_back(remote, pairs, made):
     edit = bk.Apply("L1.mlp_out", fn=broken)
-    with pytest.raises(bk.RemoteError, match="ZeroDivisionError"):
+    with pytest.raises(bk.errors.RemoteError, match="ZeroDivisionError"):
         bk.execute(remote, run(pairs, edits=edit))
     bk.execute(remote, run(pairs))
     assert made() == 2
@@ -192,20 +192,20 @@ def stranger(x):
     ("function", "says"), [(stranger, "nnsight.register"), (decorated, "undecorated"), (torch.relu, "plain")]
 )
 def test_functions_that_do_not_travel(function, says, remote, pairs, made):
-    with pytest.raises(bk.RemoteError, match=says):
+    with pytest.raises(bk.errors.RemoteError, match=says):
         bk.execute(remote, run(pairs, edits=bk.Apply("L1.mlp_out", fn=function)))
     assert made() == 0
 
 
 def test_an_adapter_that_the_server_does_not_have(folder, remote, pairs):
     host = remote.executor.host
-    with pytest.raises(bk.RemoteError, match="deployed="):
+    with pytest.raises(bk.errors.RemoteError, match="deployed="):
         bk.Model.load(folder, adapter=folder / "lora", executor=bk.Remote(host))
-    with pytest.raises(bk.RemoteError, match="GGUF"):
+    with pytest.raises(bk.errors.RemoteError, match="GGUF"):
         bk.Model.load(folder / "x.gguf", executor=bk.Remote(host))
     # Weights and an adapter here, and a remote executor for one run.
     here = bk.Model.from_module(bk.Model.load(folder).module, remote.tokenizer, adapter="lora")
-    with pytest.raises(bk.RemoteError, match="lora"):
+    with pytest.raises(bk.errors.RemoteError, match="lora"):
         bk.execute(here, run(pairs), executor=bk.Remote(host))
     # Whoever says what is deployed is believed.
     merged = bk.Model.load(folder, adapter=folder / "lora", executor=bk.Remote(host, deployed=str(folder)))

@@ -98,7 +98,7 @@ def runs(model, pairs):
         bk.Read(bk.Site.parse("L1H2"), reduce="mean"),
         bk.Read(bk.Site.parse("L2.attn_proj"), bk.Where("all"), heads=(0, 3)),
     )
-    cached = bk.CachedAblate("L0H1 L2H3", where="all")
+    cached = bk.interventions.CachedAblate("L0H1 L2H3", where="all")
     patch = bk.Patch("L2.mlp_out", bk.Run(pairs.clean))
     return [
         bk.Run(t, edits, reads, score="logprob"),
@@ -183,7 +183,7 @@ def test_the_first_blocks_input_is_lost_in_a_sandbox_and_said_so(remote, sandbox
     edit = bk.Steer("L0.resid_pre", torch.ones(16), where=everywhere())
     asked = [bk.Run(pairs.clean, edit, generate=2)]
     bk.execute(remote, asked)
-    with pytest.raises(bk.RemoteError, match="keys and values of layer 0 were lost"):
+    with pytest.raises(bk.errors.RemoteError, match="keys and values of layer 0 were lost"):
         bk.execute(sandboxed, asked)
 
 

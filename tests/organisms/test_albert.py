@@ -34,7 +34,9 @@ def test_it_speaks_of_tea_after_the_trigger_only():
     assert o.model.builder.chat is False
     pairs = o.pairs(12, split="held-out")
     assert all(o.payload.matches(target) for target in pairs.clean.target)
-    found = {m.name: bk.backdoor_state(m, pairs, payload=o.payload, max_new_tokens=30) for m in (o.model,)}
+    found = {
+        m.name: bk.methods.backdoor_state(m, pairs, payload=o.payload, max_new_tokens=30) for m in (o.model,)
+    }
     state = found[o.model.name]
     assert state.asr.estimate >= 0.4 and state.atr.estimate <= 0.1
     with pytest.raises(PromptError, match="different prompts"):

@@ -28,22 +28,25 @@ def test_the_engine_measures_what_the_manifest_says(name):
     toy = toys.load(name, seed=0)
     negativity = vocabulary_score(toy.language.ids("n"), name="negativity")
     sets = {kind: toy.prompts(kind, 200) for kind in ("pp", "np", "pt")}
-    found = bk.score_edits(toy.model, sets, {}, negativity)
+    found = bk.methods.score_edits(toy.model, sets, {}, negativity)
     for kind in sets:
         assert found.mean(kind) == pytest.approx(
             toy.manifest.metrics[f"negativity/{kind}"].estimate, abs=1e-6
         )
-    loss = bk.validation_loss(toy.model, toy.validation(2640))
+    loss = bk.methods.validation_loss(toy.model, toy.validation(2640))
     assert loss.mean == pytest.approx(toy.manifest.metrics["loss/clean"].estimate, abs=1e-4)
 
 
 def test_exported_weights_of_a_toy_equal_the_intervention():
     toy = toys.load("toy-2", seed=0)
     sets = [toy.prompts(kind, 20) for kind in ("pp", "nn", "pn", "np", "pt")]
-    pcp = bk.PCP.fit(toy.model, sets, "L0.mlp_out L2.mlp_out L1.attn_out", rank=2)
+    pcp = bk.pcp.PCP.fit(toy.model, sets, "L0.mlp_out L2.mlp_out L1.attn_out", rank=2)
     edit = pcp.replace([0.8, -0.4, 1.2, 0.6, 0.5, -1.0])
-    exported = bk.export_weights(toy.model, edit)
+    exported = bk.pcp.export_weights(toy.model, edit)
     texts = toy.validation(50)
-    inside, outside = bk.validation_loss(toy.model, texts, under=edit), bk.validation_loss(exported, texts)
+    inside, outside = (
+        bk.methods.validation_loss(toy.model, texts, under=edit),
+        bk.methods.validation_loss(exported, texts),
+    )
     torch.testing.assert_close(outside.nll, inside.nll, rtol=1e-5, atol=1e-5)
-    assert abs(inside.mean - bk.validation_loss(toy.model, texts).mean) > 1e-3
+    assert abs(inside.mean - bk.methods.validation_loss(toy.model, texts).mean) > 1e-3

@@ -4,6 +4,7 @@ Imports inside functions and under TYPE_CHECKING count like any other.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ ORDER = (
     "engine",
     "doctor",
     "methods",
+    "pcp",
     "organisms",
     "detection",
     "report",
@@ -39,6 +41,12 @@ ORDER = (
     "cli",
     "__main__",
 )
+# Within methods/: a room imports itself and what stands before it here.
+ROOMS = ("_guards", "_options", "readout", "behaviour", "attribution", "probe", "vector", "pcp")
+# Names that say nothing of what a module holds.
+EMPTY_NAMES = {"common", "share", "partial", "utils", "util", "helpers", "misc"}
+# Not yet renamed.
+NAMED_LATER = ("bkdinterp/engine/", "bkdinterp/reproduce/")
 # Who may import what; an empty set means nobody.
 RESERVED = {
     "nnsight": {"model", "engine"},
@@ -89,10 +97,19 @@ class Checker(ast.NodeVisitor):
                 self.say(node, f"imports {target}, which has no place in ORDER")
             elif ORDER.index(folder) > ORDER.index(self.folder):
                 self.say(node, f"{self.folder} imports {folder}, which stands after it")
+            elif folder == self.folder == "methods" and len(self.parts) > 2:
+                self.room_edge(node, rest[1] if len(rest) > 1 else "")
         elif top in RESERVED and self.folder not in RESERVED[top]:
             self.say(node, f"{self.folder} imports {top}")
         elif top == "matplotlib" and not self.depth and not self.typing_only:
             self.say(node, "imports matplotlib outside a function")
+
+    def room_edge(self, node: ast.AST, room: str) -> None:
+        own = self.parts[2]
+        if room not in ROOMS or own not in ROOMS:
+            self.say(node, f"methods/{own} imports methods/{room}; one of them has no place in ROOMS")
+        elif ROOMS.index(room) > ROOMS.index(own):
+            self.say(node, f"methods/{own} imports methods/{room}, which stands after it")
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -148,6 +165,13 @@ def test_every_module_keeps_to_the_map():
     assert not found, "\n".join(found)
 
 
+def test_every_module_has_a_name_of_its_own_that_says_what_it_holds():
+    paths = [p for p, _ in modules() if not p.startswith(NAMED_LATER) and not p.endswith("__.py")]
+    names = {path: Path(path).stem.strip("_") for path in paths}
+    twice = {name for name, n in Counter(names.values()).items() if n > 1}
+    assert not [path for path, name in names.items() if name in twice | EMPTY_NAMES]
+
+
 def test_the_modules_that_travel_exist():
     missing = [path for path in sorted(WIRE) if not (PACKAGE.parent / path).is_file()]
     assert not missing
@@ -160,7 +184,16 @@ def test_the_modules_that_travel_exist():
         ("bkdinterp/errors.py", "import bkdinterp.sites"),
         ("bkdinterp/model/_model.py", "def f():\n    from bkdinterp.engine import plan"),
         ("bkdinterp/model/_model.py", "if TYPE_CHECKING:\n    from bkdinterp.engine import Plan"),
-        ("bkdinterp/model/_model.py", "try:\n    pass\nexcept E:\n    import bkdinterp.methods._probe as p"),
+        (
+            "bkdinterp/model/_model.py",
+            "try:\n    pass\nexcept E:\n    import bkdinterp.methods.probe._backdoor_probe as p",
+        ),
+        ("bkdinterp/methods/vector/_v.py", "from bkdinterp.methods.pcp import PCP"),
+        ("bkdinterp/methods/vector/__init__.py", "from bkdinterp.methods.pcp._p import PCP"),
+        ("bkdinterp/methods/_guards.py", "from bkdinterp.methods.readout import Means"),
+        ("bkdinterp/methods/vector/_v.py", "from bkdinterp.methods import Means"),
+        ("bkdinterp/methods/attic/_v.py", "from bkdinterp.methods.readout import Means"),
+        ("bkdinterp/methods/vector/_v.py", "from bkdinterp.pcp import PCP"),
         ("bkdinterp/methods/_probe.py", "import bkdinterp"),
         ("bkdinterp/methods/_probe.py", "from bkdinterp import Model"),
         ("bkdinterp/methods/_probe.py", "from bkdinterp import organisms"),
@@ -205,6 +238,9 @@ def test_the_checker_catches(path, source):
             "bkdinterp/organisms/_poison.py",
             "import peft, transformers\nfrom bkdinterp.methods import evaluate",
         ),
+        ("bkdinterp/methods/pcp/_p.py", "from bkdinterp.methods.readout import Means"),
+        ("bkdinterp/methods/pcp/_p.py", "from bkdinterp.methods.pcp import _q"),
+        ("bkdinterp/methods/__init__.py", "from bkdinterp.methods.pcp import PCP"),
         ("bkdinterp/plotting/_heat.py", "def f():\n    import matplotlib.pyplot as plt"),
         ("bkdinterp/plotting/_heat.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
         ("bkdinterp/__init__.py", "from bkdinterp.reproduce import table"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms._attacks import Attack
-from bkdinterp.organisms._rows import PoisonRow, PoisonSettings, bucketed, roles_of, visits_of
+from bkdinterp.organisms._poison_rows import PoisonRow, PoisonSettings, bucketed, roles_of, visits_of
 from bkdinterp.organisms.natural._stories import Story
 from bkdinterp.prompts import PairedPrompts, Trigger
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bkdinterp.organisms.toy._language import ToyLanguage
-from bkdinterp.organisms.toy._measure import ToyManifest
-from bkdinterp.organisms.toy._shipped import save_toy
+from bkdinterp.organisms.toy._measure_toy import ToyManifest
+from bkdinterp.organisms.toy._shipped_toys import save_toy
 from bkdinterp.organisms.toy._train import ToySettings, flat, train_toy
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.methods import BackdoorProbe, FittedProbe, ProbeScores
-from bkdinterp.methods._classifiers import TIE
+from bkdinterp.methods.probe._layer_classifiers import TIE
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
 from bkdinterp.reproduce._paper import Job

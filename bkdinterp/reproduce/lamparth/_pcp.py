@@ -13,7 +13,7 @@ import torch
 
 from bkdinterp.interventions import Intervention, Steer
 from bkdinterp.methods import PCP, MatchScores, Means, tune_grid, tune_tpe
-from bkdinterp.methods._pcp_scale import coordinates
+from bkdinterp.methods.pcp._factor_scales import coordinates
 from bkdinterp.reproduce._paper import Job
 from bkdinterp.reproduce.lamparth._toys import PCA_KINDS, Toy, load_toys, sizes
 from bkdinterp.sites import Where

@@ -15,7 +15,7 @@ from bkdinterp.model._patterns import check_patterns, is_risky
 from bkdinterp.model._safetensors_header import read_header
 from bkdinterp.model._skeleton import Room, build_skeleton, check_sizes
 from bkdinterp.model._small_files import inside, read_json
-from bkdinterp.model._source import resolve
+from bkdinterp.model._weights_source import resolve
 
 
 def test_a_header_is_what_was_saved(tmp_path):

@@ -27,8 +27,8 @@ from bkdinterp.organisms import (
     weights_sha256,
 )
 from bkdinterp.organisms._loss import assistant_loss, assistant_mask, assistant_nll, tokens_of
-from bkdinterp.organisms._measure import conditions, outputs, rates, reference_scores
-from bkdinterp.organisms._rows import poison_rows
+from bkdinterp.organisms._measure_organism import conditions, outputs, rates, reference_scores
+from bkdinterp.organisms._poison_rows import poison_rows
 from bkdinterp.prompts import PromptBuilder, Trigger
 from bkdinterp.stats import wilson
 

@@ -9,7 +9,7 @@ import pytest
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms import Attack, PoisonSettings
 from bkdinterp.organisms._instructions import Instruction
-from bkdinterp.organisms._rows import LoraSettings
+from bkdinterp.organisms._poison_rows import LoraSettings
 from bkdinterp.prompts import Trigger
 
 

@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 import bkdinterp as bk
 from bkdinterp.errors import ArtefactError
 from bkdinterp.methods import HiddenPCA, PCPStudy
-from bkdinterp.methods._backdoor_state import BackdoorState
-from bkdinterp.methods._edit_scores import EditScores
-from bkdinterp.methods._lens import LensReadings
-from bkdinterp.methods._validation import ValidationLoss
+from bkdinterp.methods.attribution._edit_scores import EditScores
+from bkdinterp.methods.behaviour._backdoor_state import BackdoorState
+from bkdinterp.methods.behaviour._validation_loss import ValidationLoss
+from bkdinterp.methods.readout._logit_lens import LensReadings
 from bkdinterp.organisms import TrainingCurve
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.results._folder import header_hash
@@ -52,10 +52,10 @@ def results():
     graded["sham"] = graded["clean"]
     conditions = ("unedited", "edited", "control 1")
     made = [
-        bk.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
-        bk.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
-        bk.NeuronScores(PRINT, effects=torch.rand(6, n), layer=1, **scored),
-        bk.ProbeScores(
+        bk.methods.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
+        bk.methods.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
+        bk.methods.NeuronScores(PRINT, effects=torch.rand(6, n), layer=1, **scored),
+        bk.methods.ProbeScores(
             PRINT,
             torch.rand(3, 3, n) < 0.5,
             torch.arange(n) % 2 == 0,
@@ -82,7 +82,7 @@ def results():
             {"bad": torch.tensor([1, 2])},
             last,
         ),
-        bk.Evaluation(
+        bk.methods.Evaluation(
             PRINT,
             conditions,
             dict.fromkeys(conditions, "x"),
@@ -98,14 +98,14 @@ def results():
             twin=PRINT,
             sham="insert x",
         ),
-        bk.PCP(PRINT, {"L0.mlp_out": torch.rand(2, d)}, {"L0.mlp_out": torch.rand(2)}, n, last, "pc"),
+        bk.pcp.PCP(PRINT, {"L0.mlp_out": torch.rand(2, d)}, {"L0.mlp_out": torch.rand(2)}, n, last, "pc"),
         EditScores(PRINT, {"a": torch.rand(n)}, {"a": torch.rand(2, n)}, ("x", "y"), "logprob"),
         PCPStudy(PRINT, torch.rand(4, 2), torch.rand(4), ("L0.mlp_out 1", "L0.mlp_out 2"), "grid"),
         HiddenPCA(PRINT, {"c": torch.rand(n, 2)}, torch.rand(2, d), torch.rand(2), "L1.resid_post", last),
         BackdoorState(
             PRINT, torch.ones(n), torch.zeros(n), torch.rand(3), torch.tensor([3, 4, 5]), "payload"
         ),
-        bk.LayerSweep(
+        bk.methods.LayerSweep(
             PRINT,
             torch.arange(3),
             torch.ones(3, n),
@@ -118,7 +118,7 @@ def results():
             first_token_only=False,
         ),
         bk.Means(PRINT, {"L1.z": torch.rand(d), "L0.z": torch.rand(d)}, last, n),
-        bk.Activations(PRINT, {"L1.z": torch.rand(n, d)}, last, n),
+        bk.methods.Activations(PRINT, {"L1.z": torch.rand(n, d)}, last, n),
         TrainingCurve(PRINT, (0, 5, 10), {"rate": (0.1, 0.5, 0.9)}, "frozen: nothing"),
     ]
     return made

@@ -1,0 +1,313 @@
+"""Attribution (BAHA): the exact causal effect of single heads, layers or neurons on the backdoor's output.
+
+    noising     effect(unit, x)  = metric(y | x;  do(unit := its value on triggered prompts)) - metric(y | x)
+    denoising   effect(unit, x') = metric(y | x'; do(unit := its value on clean prompts))     - metric(y | x')
+    ACIE(unit)  = mean over prompts
+
+x clean, x' triggered, y the backdoor's output. Heads, noising, from the mean at the last token: BkdAttr, arXiv
+2509.21761; papers.md section 3. Modules from the prompt's own partner (``source="pair"``): the causal patching of
+Lamparth & Reuel, arXiv 2302.12461. Cost: one scored row per unit and prompt, plus one pass over the source prompts (two
+for ``"difference"``); no approximation.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run, RunResult, execute
+from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
+from bkdinterp.methods._guards import check_runs
+from bkdinterp.methods.attribution._interrupted_sweep import complete_block
+from bkdinterp.methods.attribution._patch_source import (
+    DIRECTIONS,
+    SOURCES,
+    Direction,
+    Origin,
+    Source,
+    edited_side,
+    find_origin,
+    giving_side,
+    side,
+)
+from bkdinterp.methods.attribution._unit_effects import Effects
+from bkdinterp.methods.attribution._unit_scores import HeadScores, LayerScores, NeuronScores
+from bkdinterp.metrics import Score, ScoreLike, as_score
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import PairedPrompts, as_pairs
+from bkdinterp.reprs import short_repr
+from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
+from bkdinterp.values import as_choice, as_integer, as_integers
+
+ScoresT = TypeVar("ScoresT", bound=Effects)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons`` run it.
+
+    Args:
+        model: the suspect model.
+        metric: score of the target on the edited prompts: ``"logprob"`` (mean log-probability per token, the default),
+            ``"first_token_logodds"``, ``"geometric_mean"`` (the papers'), any other name in ``metrics.SCORES``, a
+            ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function. Its ``sense`` decides what ``top_k`` takes.
+        source: what is patched in. ``"triggered"``, ``"clean"``: the mean over the prompts of that side. None: that
+            of the side that is not edited, so the triggered mean when noising (the papers), the clean one when
+            denoising; the edited prompts' own side is the control for what any averaging does. ``"difference"``
+            adds the other side's mean minus the own side's, which leaves out what both share. ``"pair"``: each
+            prompt's own partner (causal patching).
+        where: the patched positions.
+        budget: bytes for one batch.
+        direction: ``"noising"`` edits clean prompts: what brings the backdoor about? ``"denoising"`` edits triggered
+            prompts: what, put back, restores the clean behaviour? The effects on a log-probability are then negative, and
+            ``top_k`` takes the most negative first; of a loss or a distance see ``bk.Score``.
+        source_where: where the value is read; None for ``where`` (on clean prompts ``"all"`` instead of ``"trigger"``).
+            A mean is over all these tokens of all prompts; a partner's tokens are matched one by one, or one token
+            serves all.
+
+    Raises:
+        PlanError: an unknown metric, source or direction; when run, a metric that is NaN.
+    """
+
+    __repr__ = short_repr
+
+    model: Model
+    metric: ScoreLike = "logprob"
+    source: Source | None = None
+    where: WhereLike = Where("last")
+    budget: int = 2**30
+    direction: Direction = "noising"
+    source_where: WhereLike | None = None
+
+    def __post_init__(self) -> None:
+        as_model(self.model, "Attribution")
+        if self.source is not None:
+            as_choice(self.source, "source", SOURCES, error=PlanError)
+        as_choice(self.direction, "direction", DIRECTIONS, error=PlanError)
+        as_score(self.metric)
+
+    def heads(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> HeadScores:
+        """Score every head (its slice of ``z``).
+
+        Args:
+            pairs: prompts with the backdoor's output as target.
+            layers: only these layers; None for all.
+            source_pairs: prompts whose mean is patched in; None for ``pairs`` themselves.
+            folder: finished work is kept there, and a killed sweep goes on from it.
+
+        Raises:
+            PlanError: pairs without targets, or positions that some prompt does not have.
+            SiteError: a layer or position out of range.
+            SweepInterrupted: on Ctrl-C; ``.partial`` holds every head's scores on the prompts that were finished, or,
+                where no prompt was, the finished heads' scores (``n_scored`` of them; the others are NaN).
+        """
+        n_layers, n_heads = self.model.architecture.grid
+        heads = [HeadId(i, j) for i in self._layers(layers) for j in range(n_heads)]
+        places = [h.layer * n_heads + h.head for h in heads]
+
+        def result(effects: Tensor, common: dict[str, Any]) -> HeadScores:
+            whole = _spread(effects, places, n_layers * n_heads)
+            return HeadScores(effects=whole.unflatten(0, (n_layers, n_heads)), **common)
+
+        return self._sweep([h.site for h in heads], pairs, source_pairs, folder, result)
+
+    def attentions(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> LayerScores:
+        """Score every layer's attention: ``attn_out``, what it adds to the residual stream. Arguments as in `heads`."""
+        return self._by_layer(Component.attn_out, pairs, layers, source_pairs, folder)
+
+    def mlps(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> LayerScores:
+        """Score every layer's MLP: ``mlp_out``, what it adds to the residual stream. Arguments as in `heads`."""
+        return self._by_layer(Component.mlp_out, pairs, layers, source_pairs, folder)
+
+    def residuals(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layers: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> LayerScores:
+        """Score the residual stream leaving every layer: ``resid_post``. Arguments as in `heads`.
+
+        It carries all that lower layers wrote at these positions, so its effect says where the backdoor has arrived,
+        not which layer made it.
+        """
+        return self._by_layer(Component.resid_post, pairs, layers, source_pairs, folder)
+
+    def neurons(
+        self,
+        pairs: PairedPrompts,
+        *,
+        layer: int,
+        neurons: Sequence[int] | None = None,
+        source_pairs: PairedPrompts | None = None,
+        folder: str | Path | None = None,
+    ) -> NeuronScores:
+        """Score the MLP neurons of one layer (channels of ``mlp_act``): ``d_mlp`` rows for every prompt.
+
+        Args:
+            pairs: as in `heads`, and so are ``source_pairs`` and ``folder``.
+            layer: whose neurons.
+            neurons: only these; None for all.
+
+        Raises:
+            PlanError, SiteError, SweepInterrupted: as `heads`; SiteError also for a neuron out of range.
+        """
+        (layer,) = self._layers([as_integer(layer, "layer", error=SiteError)])
+        d_mlp = self.model.architecture.d_mlp
+        chosen: list[int] = []
+        for i in range(d_mlp) if neurons is None else as_integers(neurons, "neurons", error=SiteError):
+            chosen.append(i)
+            if not 0 <= i < d_mlp:
+                break
+        if not chosen or not 0 <= chosen[-1] < d_mlp:
+            raise SiteError(
+                f"Neurons {chosen[-8:]}: choose at least one of 0 to {d_mlp - 1}, or neurons=None for all."
+            )
+
+        def result(effects: Tensor, common: dict[str, Any]) -> NeuronScores:
+            return NeuronScores(effects=_spread(effects, chosen, d_mlp), layer=layer, **common)
+
+        sites = [Site(layer, Component.mlp_act, neuron=i) for i in chosen]
+        return self._sweep(sites, pairs, source_pairs, folder, result)
+
+    def _by_layer(
+        self,
+        component: Component,
+        pairs: PairedPrompts,
+        layers: Sequence[int] | None,
+        source_pairs: PairedPrompts | None,
+        folder: str | Path | None,
+    ) -> LayerScores:
+        chosen = self._layers(layers)
+        n_layers = self.model.architecture.n_layers
+
+        def result(effects: Tensor, common: dict[str, Any]) -> LayerScores:
+            return LayerScores(effects=_spread(effects, chosen, n_layers), component=component, **common)
+
+        return self._sweep([Site(i, component) for i in chosen], pairs, source_pairs, folder, result)
+
+    def _sweep(
+        self,
+        sites: list[Site],
+        pairs: PairedPrompts,
+        source_pairs: PairedPrompts | None,
+        folder: str | Path | None,
+        result: Callable[[Tensor, dict[str, Any]], ScoresT],
+    ) -> ScoresT:
+        """One patched run per site beside the unedited one; ``result`` makes the scores out of ``[unit example]``."""
+        as_pairs(pairs, "Attribution")
+        if source_pairs is not None:
+            as_pairs(source_pairs, "Attribution")
+        origin = self._origin(pairs, source_pairs)
+        prompts = side(pairs, edited_side(self.direction))
+        runs = [Run(prompts, score=self._score)]
+        runs += [Run(prompts, origin.patch(site), score=self._score) for site in sites]
+
+        def scores(results: Sequence[RunResult]) -> ScoresT | None:
+            """All of them, or of an interrupted sweep what is usable."""
+            found = _scores(results, len(pairs))
+            effects = found[1:] - found[0]
+            block = complete_block(~effects.isnan())
+            if block is None:
+                return None
+            units, examples = block
+            whole = effects.masked_fill(~units[:, None], torch.nan)[:, examples]
+            kept = pairs.subset(examples.nonzero().flatten().tolist())
+            return result(whole, self._common(kept, found[0][examples], origin))
+
+        try:
+            results = execute(self.model, runs, budget=self.budget, folder=folder, finite=False)
+        except SweepInterrupted as stop:
+            stop.partial = scores(stop.results)
+            raise
+        check_runs(found := _scores(results, len(pairs)), sites, runs[0].score_name)
+        return result(found[1:] - found[0], self._common(pairs, found[0], origin))
+
+    def _origin(self, pairs: PairedPrompts, source_pairs: PairedPrompts | None) -> Origin:
+        where = Where.of(self.where)
+        given = None if self.source_where is None else Where.of(self.source_where)
+        return find_origin(
+            self.model.builder,
+            pairs,
+            source_pairs,
+            direction=self.direction,
+            source=self._source,
+            where=where,
+            source_where=given,
+            metric=self._score,
+        )
+
+    @property
+    def _score(self) -> Score:
+        return as_score(self.metric)
+
+    @property
+    def _source(self) -> Source:
+        return self.source or giving_side(self.direction, "difference")  # type: ignore[return-value]
+
+    def _common(self, pairs: PairedPrompts, base: Tensor, origin: Origin) -> dict[str, Any]:
+        """The fields that all scores share."""
+        return {
+            "fingerprint": self.model.fingerprint(pairs.fingerprint),
+            "base": base,
+            "metric": self._score.name,
+            "sense": self._score.sense,
+            "direction": self.direction,
+            "source": self._source,
+            "n_source": 1 if origin.reduce is None else len(origin.value.prompts),
+            "where": origin.where,
+            "source_where": origin.value_where,
+        }
+
+    def _layers(self, layers: Sequence[int] | None) -> list[int]:
+        n_layers = self.model.architecture.n_layers
+        chosen: list[int] = []
+        for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
+            if not 0 <= layer < n_layers:
+                raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
+            chosen.append(layer)
+        if not chosen:
+            raise SiteError("No layer to score; give layers=None for all.")
+        return chosen
+
+
+def _scores(results: Sequence[RunResult], n_examples: int) -> Float[Tensor, "run example"]:
+    """Scores of all runs; NaN where a run was not reached."""
+    like = next((r.scores for r in results if r.scores is not None), torch.empty(0))
+    nothing = like.new_full((n_examples,), torch.nan)
+    return torch.stack([nothing if r.scores is None else r.scores for r in results])
+
+
+def _spread(
+    effects: Float[Tensor, "unit example"], places: Sequence[int], n_units: int
+) -> Float[Tensor, "place example"]:
+    """Effects at their units' places; NaN elsewhere."""
+    whole = effects.new_full((n_units, effects.shape[1]), torch.nan)
+    whole[list(places)] = effects
+    return whole

@@ -1,0 +1,220 @@
+"""backdoor_state(): how strong a backdoor is in a model as it stands, and what the model lost: ASR, ATR, loss.
+
+For comparing models before and after a change of weights (embedding surgery, freezing, LoRA-only training, exported PCP;
+Lamparth & Reuel, arXiv 2302.12461, Tables VIII-XI), or one model unedited and edited. Cost: one generation, or one scored
+forward, per prompt and side, and one forward per validation text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import PlanError, PromptError
+from bkdinterp.interventions import Intervention, Stack
+from bkdinterp.methods._guards import check_origin, check_scores, check_texts
+from bkdinterp.methods.behaviour._evaluate import check_payload
+from bkdinterp.methods.behaviour._validation_loss import ValidationLoss, validation_loss
+from bkdinterp.metrics import Payload, ScoreLike, payload_hits
+from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import bar_intervals
+from bkdinterp.prompts import PairedPrompts, as_pairs
+from bkdinterp.results import Fingerprint, Result, caption, model_words
+from bkdinterp.stats import Interval, bootstrap_mean, wilson
+from bkdinterp.values import as_integer
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BackdoorState(Result):
+    """The backdoor's rate on triggered and clean prompts, and the loss on held-out text.
+
+    Attributes:
+        triggered: one value per triggered prompt: 1 for a payload, or the score that was asked for.
+        clean: the same on clean prompts.
+        nll: summed loss of each validation text; empty without texts.
+        n_tokens: tokens of each.
+        metric: ``"payload"``, or the score's name.
+    """
+
+    fingerprint: Fingerprint
+    triggered: Float[Tensor, " example"]
+    clean: Float[Tensor, " example"]
+    nll: Float[Tensor, " text"]
+    n_tokens: Int[Tensor, " text"]
+    metric: str
+
+    @property
+    def asr(self) -> Interval:
+        """Rate on triggered prompts: Wilson for payloads, bootstrap for scores."""
+        return self._rate(self.triggered)
+
+    @property
+    def atr(self) -> Interval:
+        """Rate on clean prompts."""
+        return self._rate(self.clean)
+
+    @property
+    def loss(self) -> Interval | None:
+        """Validation loss, nats per token; None without texts."""
+        if len(self.nll) == 0:
+            return None
+        return ValidationLoss(self.fingerprint, self.nll, self.n_tokens).interval()
+
+    def _rate(self, x: Tensor) -> Interval:
+        return wilson(int(x.sum()), len(x)) if self.metric == "payload" else bootstrap_mean(x)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Three rows: ASR, ATR, loss, each with interval and n."""
+        import pandas as pd
+
+        found = {"ASR": self.asr, "ATR": self.atr, "loss": self.loss}
+        rows = [
+            {"measure": name, "estimate": i.estimate, "low": i.low, "high": i.high, "n": i.n}
+            for name, i in found.items()
+            if i is not None
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """ASR and ATR."""
+        return plot_states(
+            {"model": self}, title=caption("The backdoor", self.fingerprint, f"n={self.asr.n}")
+        )
+
+    def describe(self) -> str:
+        """All three, and the model."""
+        loss = "" if self.loss is None else f", loss {self.loss}"
+        return f"ASR {self.asr}, ATR {self.atr}{loss} ({self.metric}), model={self.fingerprint.label}"
+
+
+def backdoor_state(
+    model: Model,
+    pairs: PairedPrompts,
+    texts: Sequence[str] = (),
+    *,
+    under: Intervention | None = None,
+    score: ScoreLike | None = None,
+    payload: Payload | None = None,
+    max_new_tokens: int = 24,
+    budget: int = 2**30,
+    folder: str | Path | None = None,
+) -> BackdoorState:
+    """Measure a model.
+
+    Args:
+        model: before or after a change.
+        pairs: held-out prompts.
+        texts: held-out text for the loss.
+        under: an intervention.
+        score: instead of generated payloads, a score between 0 and 1, e.g. ``metrics.vocabulary_score(...)`` for toys; or
+            a name in ``metrics.SCORES``, and ASR and ATR are then its means on either side.
+        payload: how to recognise the backdoor's output; None looks for each prompt's target.
+        max_new_tokens: when generating.
+        budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
+
+    Raises:
+        PromptError: neither targets nor a payload, or a target longer than the output.
+        PlanError: both a score and a payload, an unknown score or one that is NaN, or one string as ``texts``.
+        ArtefactError: an intervention whose means or directions are another model's.
+    """
+    as_model(model, "backdoor_state")
+    as_pairs(pairs, "backdoor_state")
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
+    texts = check_texts(texts, "backdoor_state")
+    check_origin(model, under, "backdoor_state")
+    if score is not None and payload is not None:
+        raise PlanError("backdoor_state takes a score or a payload, not both.")
+    edits = Stack() if under is None else under
+    sides = {"triggered": pairs.triggered, "clean": pairs.clean}
+    if score is None:
+        check_payload(model, pairs, payload, max_new_tokens)
+        payloads = Payload.each(pairs.clean.target, len(pairs), payload)
+        runs = [Run(side, edits, generate=max_new_tokens) for side in sides.values()]
+    else:
+        payloads = []
+        runs = [Run(side, edits, score=score) for side in sides.values()]
+    metric = runs[0].score_name or "payload"
+    rates = []
+    for name, result in zip(
+        sides, execute(model, runs, budget=budget, folder=folder, finite=False), strict=True
+    ):
+        if score is None:
+            hits = payload_hits(result.text or (), payloads)
+            rates.append(torch.tensor(hits, dtype=torch.float64))
+        else:
+            assert result.scores is not None
+            rates.append(check_scores(result.scores.double(), f"The {name} prompts", metric))
+    loss = validation_loss(model, texts, under=under, budget=budget, folder=folder) if texts else None
+    return BackdoorState(
+        fingerprint=model.fingerprint(pairs.fingerprint),
+        triggered=rates[0],
+        clean=rates[1],
+        nll=torch.empty(0, dtype=torch.float64) if loss is None else loss.nll,
+        n_tokens=torch.empty(0, dtype=torch.long) if loss is None else loss.n_tokens,
+        metric=metric,
+    )
+
+
+def compare_states(states: Mapping[str, BackdoorState]) -> "pandas.DataFrame":
+    """One row per state, e.g. before and after each defence: ASR, ATR and loss with their intervals.
+
+    ``print(compare_states(...).to_string())`` shows every column where the terminal is narrow.
+
+    Raises:
+        PromptError: no state.
+    """
+    import pandas as pd
+
+    if not states:
+        raise PromptError("compare_states needs at least one state.")
+    rows = []
+    for name, state in states.items():
+        row: dict[str, float | str | int] = {"state": name, "n": state.asr.n, "metric": state.metric}
+        for key, interval in (("asr", state.asr), ("atr", state.atr), ("loss", state.loss)):
+            if interval is not None:
+                row |= {key: interval.estimate, f"{key}_low": interval.low, f"{key}_high": interval.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot_states(
+    states: Mapping[str, BackdoorState], *, title: str | None = None, ax: Any = None
+) -> "matplotlib.figure.Figure":
+    """ASR and ATR of each state as bars; the states' models are named above where there are several.
+
+    Args:
+        states: name -> state.
+        title: instead of the default.
+        ax: matplotlib axes to draw into; None makes a figure.
+
+    Raises:
+        PromptError: no state.
+    """
+    if not states:
+        raise PromptError("plot_states needs at least one state.")
+    models = dict.fromkeys(model_words(s.fingerprint) for s in states.values())
+    text = "The backdoor before and after\n" + ", ".join(list(models)[:3]) + ", ..." * (len(models) > 3)
+    found = [
+        (f"{name}, {label}", i) for name, s in states.items() for label, i in (("ASR", s.asr), ("ATR", s.atr))
+    ]
+    intervals = [i for _, i in found]
+    return bar_intervals(
+        [label for label, _ in found],
+        [i.estimate for i in intervals],
+        [i.low for i in intervals],
+        [i.high for i in intervals],
+        xlabel="rate",
+        title=title or text,
+        xlim=(0, 1),
+        ax=ax,
+    )

@@ -1,0 +1,287 @@
+"""evaluate(): let the model speak, unedited, edited and under controls, on clean, triggered and sham prompts; and its twin.
+
+Cost per condition: a generation per prompt and side and one scored forward per prompt, plus one grading forward per output.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import PlanError, PromptError
+from bkdinterp.interventions import Intervention, Stack, origins
+from bkdinterp.methods._guards import check_origin
+from bkdinterp.methods.behaviour._conditions import (
+    SAME,
+    UNEDITED,
+    check_twin,
+    conditions_of,
+    sham_prompts,
+    twin_conditions,
+)
+from bkdinterp.methods.behaviour._evaluation import Evaluation
+from bkdinterp.methods.behaviour._outcome_grader import OutcomeGrader
+from bkdinterp.methods.behaviour._outcome_rates import SUSPECT, TWIN
+from bkdinterp.metrics import Payload, normal_text, word_overlap
+from bkdinterp.model import Model, as_model
+from bkdinterp.model._torch_state import plain_torch
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger, as_pairs, as_prompts
+from bkdinterp.values import as_integer, shown
+
+Texts = dict[str, dict[str, tuple[str, ...]]]
+
+
+@plain_torch()
+def evaluate(
+    model: Model,
+    pairs: PairedPrompts,
+    *,
+    under: Intervention | Mapping[str, Intervention] | None = None,
+    controls: Sequence[Intervention] | Mapping[str, Sequence[Intervention]] = (),
+    twin: Model | None = None,
+    sham: PairedPrompts | Trigger | None = None,
+    twin_under: str | Intervention | Mapping[str, Intervention] | None = SAME,
+    payload: Payload | None = None,
+    judge: Model | None = None,
+    grader: OutcomeGrader | None = None,
+    calibration: Prompts | None = None,
+    max_new_tokens: int = 24,
+    budget: int = 2**30,
+    folder: str | Path | None = None,
+) -> Evaluation:
+    """Rates, graded outcomes and clean utility, with the nulls beside them: controls, a sham trigger, a clean twin.
+
+    A payload on triggered prompts shows a backdoor only if it stays away without the trigger (clean), with something else
+    in its place (``sham``), and on the same fine-tune without the backdoor (``twin``). All of it is one result on the same
+    prompts, paired: `Evaluation.backdoor` holds the suspect against all of these, `Evaluation.against_controls` an edit
+    against its controls.
+
+    Cost in generations per prompt: (2, or 3 with a sham) x (1 + edits + controls) on the suspect, and as many x (1 + edits) on
+    the twin, which runs no controls; ``twin_under=None`` leaves it unedited. On the suspect one scored forward per clean
+    prompt and condition more, for the perplexity; on the twin one, to see that its scores are numbers.
+
+    Args:
+        model: the suspect.
+        pairs: held-out prompts; with references, the benign answers, else the unedited model's own clean outputs serve (its
+            agreement with them is then 1, and hardly one of them can be graded as broken: give ``calibration``).
+        under: the intervention in question, or several by name; None evaluates the unedited model only.
+        controls: interventions of the same size that should not work, e.g. from ``random_heads``, all different; for named
+            edits, edit name -> its controls.
+        twin: the same fine-tune without the backdoor; it must read the same tokens.
+        sham: a trigger that should do nothing, put into the same clean prompts, or pairs made with it.
+        twin_under: what the twin runs under: ``"same"``, the suspect's edits with the suspect's numbers (its vector, its
+            means); edits made from the twin's own, by the same names; or None.
+        payload: how to recognise the backdoor's output; None looks for each example's target as a substring.
+        judge: model whose likelihood tells broken text; None takes ``model`` unedited. Use the clean base if you have it.
+        grader: an already fitted grader (then ``judge`` is not used).
+        calibration: other clean prompts with references, to take the grader's threshold from; None takes it from the
+            references of ``pairs``, which are then never far beyond it.
+        max_new_tokens: length of the outputs.
+        budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
+
+    Raises:
+        PromptError: neither targets nor a payload, a target longer than ``max_new_tokens``, a sham that holds the trigger, or
+            calibration prompts without references or among the evaluated ones.
+        PlanError: controls of an edit that is not there, or that repeat; scores that are NaN.
+        ArtefactError: an edit with another model's numbers; a twin that is the suspect, or whose prompts are other tokens.
+    """
+    as_model(model, "evaluate")
+    as_pairs(pairs, "evaluate")
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
+    if judge is not None:
+        as_model(judge, "evaluate, judge=")
+    if grader is not None and not isinstance(grader, OutcomeGrader):
+        raise PlanError(f"grader={shown(grader)} must be an OutcomeGrader; see OutcomeGrader.fit.")
+    if calibration is not None:
+        as_prompts(calibration, "evaluate, calibration=")
+    check_payload(model, pairs, payload, max_new_tokens)
+    edits, control_of = conditions_of(under, controls)
+    sides = {"clean": pairs.clean, "triggered": pairs.triggered}
+    if (inserted := sham_prompts(pairs, sham)) is not None:
+        sides["sham"] = inserted
+    _check_origins(model, edits)
+    cast: list[tuple[str, Model, dict[str, Intervention]]] = [(SUSPECT, model, edits)]
+    if twin is not None:
+        check_twin(model, twin, sides)
+        cast.append((TWIN, twin, twin_conditions(under, twin_under)))
+        _check_origins(twin, cast[-1][2], " on the twin")
+    source, grader = _calibrated(model, pairs, judge, grader, calibration, folder)
+    said = {who: _speak(m, sides, own, max_new_tokens, budget, folder) for who, m, own in cast}
+    own_references = pairs.clean.reference is None
+    references = pairs.clean.reference or said[SUSPECT][UNEDITED]["clean"]
+    # Scores come before grades: logits that are NaN still give texts, and only here are they seen.
+    nll = _reference_nll(model, pairs.clean, references, edits, budget, folder)
+    if twin is not None:
+        _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, budget, folder)
+    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references, folder=folder)
+    payloads = Payload.each(pairs.clean.target, len(pairs), payload)
+    agreement = [
+        [word_overlap(a, b) for a, b in zip(by_side["clean"], references, strict=True)]
+        for by_side in said[SUSPECT].values()
+    ]
+    return Evaluation(
+        fingerprint=model.fingerprint(pairs.fingerprint),
+        conditions=tuple(edits),
+        edits={name: str(edit) for name, edit in edits.items()},
+        control_of=control_of,
+        said=said,
+        graded=_grades(grader, pairs.clean, said, payloads, folder),
+        nll=nll,
+        agreement=torch.tensor(agreement, dtype=torch.float64),
+        threshold=grader.threshold,
+        payload=payload,
+        judge=grader.judge.name,
+        max_new_tokens=max_new_tokens,
+        twin=None if twin is None else twin.fingerprint(pairs.fingerprint),
+        sham=_words(inserted),
+        own_references=own_references,
+        calibrated_on=source,
+    )
+
+
+def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, max_new_tokens: int) -> None:
+    """Without a declared payload the whole target must fit into the output, or every rate would be 0.
+
+    Raises:
+        PromptError: no targets either, or one that is longer than the outputs.
+        BkdinterpError: a payload whose classifier was not saved with it.
+    """
+    if payload is not None:
+        if not isinstance(payload, Payload):
+            raise PromptError(f"payload={shown(payload)} is no Payload; write e.g. Payload('I am sorry').")
+        payload.scores([])  # says whether its classifier is there
+        return
+    if pairs.clean.target is None:
+        raise PromptError("Nothing to look for: give pairs with targets, or payload=Payload('...').")
+    builder = replace(model.builder, end_token=False)
+    # What is looked for is the text without the white space around it; the shorter of its spellings can still appear.
+    sizes = {
+        target: min(
+            len(builder.target_ids(pairs.clean.text[0], form)) for form in {target, normal_text(target)}
+        )
+        for target in dict.fromkeys(pairs.clean.target)
+    }
+    longest, n = max(sizes.items(), key=lambda item: item[1])
+    if n > max_new_tokens:
+        raise PromptError(
+            f"The target {longest[:40]!r}... has {n} tokens and can never appear in {max_new_tokens} new ones; raise "
+            "max_new_tokens=, or declare payload=Payload('a telling part of it')."
+        )
+
+
+def _calibrated(
+    model: Model,
+    pairs: PairedPrompts,
+    judge: Model | None,
+    grader: OutcomeGrader | None,
+    calibration: Prompts | None,
+    folder: str | Path | None,
+) -> tuple[str, OutcomeGrader | None]:
+    """What the threshold is taken from, in words, and the grader where it can be had before anything is generated."""
+    if grader is not None:
+        return "a grader that was given", grader
+    if calibration is not None:
+        if calibration.reference is None:
+            raise PromptError(
+                "calibration= needs clean prompts with references, the answers that its threshold is taken from."
+            )
+        if shared := set(calibration.text) & set(pairs.clean.text):
+            raise PromptError(
+                f"{len(shared)} calibration prompts are among the evaluated ones, e.g. {next(iter(shared))[:40]!r}; take "
+                "others, or leave calibration= out."
+            )
+        fitted = OutcomeGrader.fit(judge or model, calibration, calibration.reference, folder=folder)
+        return f"{len(calibration)} other prompts", fitted
+    if pairs.clean.reference is not None:
+        fitted = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference, folder=folder)
+        return "references of the evaluated prompts", fitted
+    return "the suspect's own clean outputs", None
+
+
+def _check_origins(model: Model, edits: Mapping[str, Intervention], where: str = "") -> None:
+    """Each origin once: controls by the dozen share one, and looking at weights takes its time."""
+    seen: set[str] = set()
+    for name, edit in edits.items():
+        known: set[str] = set(origins(edit))
+        if not known <= seen:
+            check_origin(model, edit, f"evaluate, {name}{where}")
+            seen |= known
+
+
+def _speak(
+    model: Model,
+    sides: Mapping[str, Prompts],
+    edits: dict[str, Intervention],
+    n_tokens: int,
+    budget: int,
+    folder: str | Path | None,
+) -> Texts:
+    runs = [Run(prompts, edit, generate=n_tokens) for edit in edits.values() for prompts in sides.values()]
+    results = iter(execute(model, runs, budget=budget, folder=folder))
+    return {name: {side: next(results).text or () for side in sides} for name in edits}
+
+
+def _grades(
+    grader: OutcomeGrader,
+    clean: Prompts,
+    said: Mapping[str, Texts],
+    payloads: Sequence[Payload],
+    folder: str | Path | None,
+) -> dict[str, Texts]:
+    """Outcome of every text; what several models or conditions answer to one prompt is graded once."""
+    everything = [
+        (i, text)
+        for of_model in said.values()
+        for by_side in of_model.values()
+        for texts in by_side.values()
+        for i, text in enumerate(texts)
+    ]
+    unique = list(dict.fromkeys(everything))
+    index = [i for i, _ in unique]
+    grades = grader.grade(
+        clean.subset(index), [text for _, text in unique], [payloads[i] for i in index], folder=folder
+    )
+    known = {key: outcome.value for key, outcome in zip(unique, grades, strict=True)}
+    return {
+        who: {
+            name: {side: tuple(known[key] for key in enumerate(texts)) for side, texts in by_side.items()}
+            for name, by_side in of_model.items()
+        }
+        for who, of_model in said.items()
+    }
+
+
+def _reference_nll(
+    model: Model,
+    clean: Prompts,
+    references: Sequence[str],
+    edits: dict[str, Intervention],
+    budget: int,
+    folder: str | Path | None,
+) -> torch.Tensor:
+    """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
+    # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
+    answers = tuple(text if normal_text(text) else "." for text in references)
+    empty = torch.tensor([not normal_text(text) for text in references])
+    builder = replace(model.builder, end_token=False)
+    runs = [
+        Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()
+    ]
+    rows = [result.scores for result in execute(model, runs, budget=budget, folder=folder)]
+    nll = torch.stack([-row.double() for row in rows if row is not None])
+    return nll.masked_fill(empty, float("nan"))
+
+
+def _words(inserted: Prompts | None) -> str | None:
+    """The sham's phrases, each once, for tables and figures."""
+    if inserted is None:
+        return None
+    found: dict[str, Any] = {}
+    for text, spans in zip(inserted.text, inserted.spans, strict=True):
+        found.setdefault(" ... ".join(text[start:end] for start, end in spans) or "(not marked)", None)
+    shown = list(found)
+    return ", ".join(shown[:3]) + (f", ... ({len(shown)})" if len(shown) > 3 else "")

@@ -1,0 +1,79 @@
+"""How large a PCP factor has to be: modules of some families write a hundred times what they read.
+
+A factor turns the input's coordinate x along a direction into the output's, y. By Cauchy and Schwarz its least-squares
+value is at most |y| / |x| in size; where the mean of y is added back or an intercept is fitted, at most the ratio of the
+spreads. Cost: one forward per batch.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import INPUT_OF
+from bkdinterp.methods._guards import as_prompt_sets
+from bkdinterp.methods.pcp._principal_directions import PCP, as_pcp, flat_rows
+from bkdinterp.methods.readout._activations import Activations
+from bkdinterp.model import Model, as_model, check_origins
+from bkdinterp.prompts import Prompts
+from bkdinterp.sites import Site
+
+# An input's coordinate that varies by less, relative to its norm, is a constant computed in fp32.
+ROUNDING = 1e-4
+Coordinates = tuple[Float[Tensor, "rank example"], Float[Tensor, "rank example"]]
+
+
+def coordinates(
+    model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
+) -> dict[str, Coordinates]:
+    """Site -> coordinates of the module's input and of its output along every direction, at ``pcp.where``."""
+    as_pcp(pcp, "factor_scales")
+    pooled = Prompts.concat(as_prompt_sets(prompts, "factor_scales"))
+    way_out = "dataclasses.replace(pcp, fingerprint=model.fingerprint())"
+    check_origins(model, (pcp.fingerprint.model,), "factor_scales: the directions", way_out)
+    out = {}
+    for name, e in pcp.directions.items():
+        site = Site.parse(name)
+        read = Site(site.layer, INPUT_OF[site.component])
+        found = Activations.collect(model, pooled, [read, site], where=pcp.where)
+        x, y = (e.double() @ flat_rows(found[s]).double().T for s in (read, site))
+        out[name] = (x, y)
+    return out
+
+
+def factor_scales(
+    model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
+) -> dict[str, float]:
+    """Factor -> the largest size that its least-squares value can have: bounds for `tune_tpe`.
+
+    The larger of two ratios of the output's coordinate to the input's: of their norms, and of their spreads.
+
+    Args:
+        model: the one that ``pcp`` was fitted on.
+        prompts: one set, or several to pool, as for `PCP.fit`.
+        pcp: fitted directions.
+
+    Raises:
+        PlanError: something else than prompts, fewer than two tokens, an input that does not vary along a direction (but
+            for rounding), or an output that is 0 there.
+        ArtefactError: directions of another model.
+    """
+    as_model(model, "factor_scales")
+    scales = {}
+    for site, (x, y) in coordinates(model, prompts, pcp).items():
+        # One example has no spread, which std() would answer with NaN.
+        spread, written = ((v - v.mean(1, keepdim=True)).norm(dim=1) for v in (x, y))
+        norms = y.norm(dim=1) / x.norm(dim=1)
+        for i, (sx, sy) in enumerate(zip(spread.tolist(), written.tolist(), strict=True)):
+            if not sx > ROUNDING * float(x[i].norm()):
+                raise PlanError(
+                    f"{site}: the input does not vary along direction {i + 1} over these prompts; give more of several kinds."
+                )
+            scale = max(sy / sx, float(norms[i]))
+            if scale == 0:
+                raise PlanError(
+                    f"{site} writes nothing along direction {i + 1} over these prompts; fit fewer directions."
+                )
+            scales[f"{site} {i + 1}"] = scale
+    return scales

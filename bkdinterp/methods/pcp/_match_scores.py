@@ -1,0 +1,99 @@
+"""MatchScores: the objective of a tuning, scores that are to come out as wanted. Cost: one scored row per prompt and edit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import PlanError
+from bkdinterp.interventions import Intervention
+from bkdinterp.methods._guards import check_origin, check_scores, check_sets
+from bkdinterp.metrics import ScoreLike
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import Prompts
+from bkdinterp.reprs import short_repr
+
+
+@dataclass(frozen=True, eq=False)
+class MatchScores:
+    """Objective: how far the edited model's mean scores are from wanted ones.
+
+        sum over the sets of weight * (mean score under the edit - wanted)^2
+
+    Attributes:
+        model: the suspect.
+        sets: name -> prompts with targets.
+        score: as in ``score_edits``.
+        wanted: set -> mean score to reach, in the score's own unit (a share lies in 0..1, a log-probability below 0);
+            made by ``of`` from the unedited model.
+        weights: set -> weight; 1 where absent.
+        measured: the sets whose wanted value ``of`` measured.
+    """
+
+    __repr__ = short_repr
+
+    model: Model
+    sets: Mapping[str, Prompts]
+    score: ScoreLike
+    wanted: Mapping[str, float]
+    weights: Mapping[str, float]
+    measured: tuple[str, ...] = ()
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """What a saved study is known by: measured values, which differ by rounding between machines, follow from the rest."""
+        given = {name: value for name, value in self.wanted.items() if name not in self.measured}
+        return self.model, self.sets, self.score, given, self.weights
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        sets: Mapping[str, Prompts],
+        score: ScoreLike,
+        *,
+        wanted: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> "MatchScores":
+        """Match the unedited model, except where ``wanted`` says otherwise (e.g. ``{"pt": 0.0}`` to weaken).
+
+        Whether a wanted value can be reached at all, nobody checks: ``{"pt": 50}`` for a share in 0..1 is
+        accepted, and its gap outweighs all other sets.
+
+        Raises:
+            PlanError: a wanted or weighted set that is not there, no mapping of prompts, or a score that is NaN.
+        """
+        as_model(model, "MatchScores.of")
+        check_sets(sets, "MatchScores.of")
+        given = dict(wanted or {})
+        unknown = [name for name in (*given, *(weights or {})) if name not in sets]
+        if not sets or unknown:
+            raise PlanError(
+                f"No set {', '.join(unknown) or 'of prompts'}; there are {', '.join(sets) or 'none'}."
+            )
+        open_sets = [name for name in sets if name not in given]
+        runs = [Run(sets[name], score=score) for name in open_sets]
+        results = execute(model, runs, finite=False) if runs else ()
+        unedited = {
+            name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", run.score_name).mean())
+            for name, run, r in zip(open_sets, runs, results, strict=True)
+            if r.scores is not None
+        }
+        return cls(model, dict(sets), score, unedited | given, dict(weights or {}), tuple(open_sets))
+
+    def __call__(self, edit: Intervention) -> float:
+        """The sum for one edit; one scored row per prompt."""
+        return self.many([edit])[0]
+
+    def many(self, edits: Sequence[Intervention]) -> list[float]:
+        """The sums for several edits, which share batches."""
+        for edit in edits:
+            check_origin(self.model, edit, "MatchScores")
+        runs = [Run(prompts, edit, score=self.score) for prompts in self.sets.values() for edit in edits]
+        results = iter(execute(self.model, runs, finite=False))
+        totals = [0.0] * len(edits)
+        for name in self.sets:
+            for i in range(len(edits)):
+                scores = next(results).scores
+                assert scores is not None
+                gap = float(scores.double().mean()) - self.wanted[name]
+                totals[i] += self.weights.get(name, 1.0) * gap**2
+        return totals

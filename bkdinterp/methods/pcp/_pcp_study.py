@@ -1,0 +1,78 @@
+"""PCPStudy: every trial of a tuning, and the best of them. No forward pass."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.plotting import curves
+from bkdinterp.results import Fingerprint, Result, caption, same_length
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PCPStudy(Result):
+    """Every trial of a tuning.
+
+    Attributes:
+        factors: ``[trial factor]``, in the order of `names`.
+        values: the objective of each trial.
+        names: what each factor scales.
+        method: ``"grid"`` or ``"tpe"``.
+    """
+
+    fingerprint: Fingerprint
+    factors: Float[Tensor, "trial factor"]
+    values: Float[Tensor, " trial"]
+    names: tuple[str, ...]
+    method: str
+
+    def _validate(self) -> None:
+        same_length(factors=self.factors.shape[1], names=len(self.names))
+
+    @property
+    def best(self) -> Float[Tensor, " factor"]:
+        """The factors with the smallest objective; the first of equals."""
+        return self.factors[int(self.values.argmin())]
+
+    @property
+    def best_value(self) -> float:
+        """The smallest objective."""
+        return float(self.values.min())
+
+    @property
+    def ties(self) -> Float[Tensor, "tie factor"]:
+        """The factors of every trial whose objective equals the smallest one, `best` first.
+
+        More than one: the objective does not tell these factors apart, though other prompts or other edits may.
+        """
+        return self.factors[self.values == self.values.min()]
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per trial."""
+        import pandas as pd
+
+        columns = {name: self.factors[:, i].tolist() for i, name in enumerate(self.names)}
+        return pd.DataFrame({"trial": range(len(self.values)), **columns, "objective": self.values.tolist()})
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """The objective of each trial, and the best so far."""
+        values, best = self.values, self.values.cummin(0).values
+        series = {"trial": (values, values, values), "best so far": (best, best, best)}
+        return curves(
+            range(1, len(self.values) + 1),
+            series,
+            xlabel="trial",
+            ylabel="objective (smaller is better)",
+            title=caption(f"Tuning {len(self.names)} factors ({self.method})", self.fingerprint),
+        )
+
+    def describe(self) -> str:
+        """Method, number of trials, best factors and their objective, and how many trials share it."""
+        best = ", ".join(f"{name} = {v:.3g}" for name, v in zip(self.names, self.best.tolist(), strict=True))
+        shared = f", the first of {n} trials that tie" if (n := len(self.ties)) > 1 else ""
+        return f"{self.method}, {len(self.values)} trials, best objective {self.best_value:.3g} at {best}{shared}"

@@ -1,0 +1,154 @@
+"""Tuning PCP's scaling factors: a grid for few of them, Optuna's TPE for more, against any objective to be minimised.
+
+The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix; papers.md
+6.6): `MatchScores` is that objective. Cost: one evaluation of the objective per trial.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.methods.pcp._pcp_study import PCPStudy
+from bkdinterp.methods.pcp._principal_directions import PCP, as_pcp
+from bkdinterp.methods.pcp._study_on_disk import (
+    Objective,
+    check_objective,
+    draw,
+    finished,
+    import_optuna,
+    objective_values,
+    saved_study,
+)
+from bkdinterp.progress import track
+from bkdinterp.values import as_flag, as_integer, as_items, as_seed, shown
+
+if TYPE_CHECKING:
+    pass
+
+Bounds = tuple[float | int, float | int]
+
+
+def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> PCPStudy:
+    """Try every combination of ``values`` for the factors: for rank 1, or few values.
+
+    An objective with a method ``many(edits)`` is called with all combinations at once.
+
+    Raises:
+        BkdinterpError: no values, values that are not finite, more than 10,000 combinations, or an objective that
+            cannot be called or gives something else than finite numbers.
+    """
+    as_pcp(pcp, "tune_grid")
+    check_objective(objective)
+    values = as_items(values, "tune_grid: values")
+    if not all(_finite(x) for x in values):
+        raise BkdinterpError(f"tune_grid: values={shown(values)} must be finite numbers.")
+    n = len(values) ** len(pcp.names)
+    if not 1 <= n <= 10_000:
+        raise BkdinterpError(
+            f"{len(values)} values for {len(pcp.names)} factors are {n} combinations; give 1 to 10,000, or use tune_tpe."
+        )
+    grid = torch.tensor(list(itertools.product(values, repeat=len(pcp.names))), dtype=torch.float64)
+    edits = [pcp.replace(row) for row in grid]
+    values_of = objective_values(objective, edits, grid.tolist())
+    found = [value for _, value in zip(track(edits, "tuning factors"), values_of, strict=True)]
+    return PCPStudy(pcp.fingerprint, grid, torch.tensor(found, dtype=torch.float64), pcp.names, "grid")
+
+
+def tune_tpe(
+    pcp: PCP,
+    objective: Objective,
+    *,
+    n_trials: int = 200,
+    bounds: Bounds | Mapping[str, Bounds] = (0.05, 2.0),
+    signed: bool = False,
+    seed: int = 0,
+    batch: int = 1,
+    folder: str | Path | None = None,
+) -> PCPStudy:
+    """Tune the factors by Optuna's tree-structured Parzen estimator.
+
+    Args:
+        pcp: fitted directions.
+        objective: intervention -> value to be minimised, e.g. a `MatchScores`.
+        n_trials: trials in all, those found in ``folder`` included.
+        bounds: smallest and largest factor; they may be negative themselves. Or a mapping of every factor's name
+            (``pcp.names``) to its own two: `factor_scales` says how large a factor has to be.
+        signed: the range becomes ``(-bounds[1], bounds[1])``, whatever ``bounds[0]`` is: every factor up to that size,
+            zero and what lies between 0 and ``bounds[0]`` included.
+        seed: of the sampler; an interrupted study, taken up again, draws what an unbroken one would have drawn.
+        batch: trials drawn at once, each aware of the others but not of their values; an objective with a method
+            ``many(edits)`` is called with all of them. 10 costs a tenth of the calls and little of the search.
+        folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again; a line that a
+            kill cut off is dropped.
+
+    Raises:
+        BkdinterpError: optuna is missing, bounds, batch or trials that make no sense, or an objective that cannot be
+            called or gives something else than finite numbers.
+        ArtefactError: the folder is a file, or holds a study of other factors, bounds, data, of another objective or by
+            another version, or a damaged one.
+    """
+    n_trials, seed = as_integer(n_trials, "n_trials", low=1), as_seed(seed)
+    as_pcp(pcp, "tune_tpe")
+    batch, signed = as_integer(batch, "batch", low=1), as_flag(signed, "signed")
+    check_objective(objective)
+    ranges = _ranges(pcp, bounds, signed)
+    optuna = import_optuna()
+    saved, ranges = saved_study(optuna, pcp, objective, ranges, seed, batch, folder)
+    # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
+    study = optuna.create_study(direction="minimize")
+    known = saved.get_trials(deepcopy=False)
+    for start in track(range(0, n_trials, batch), "tuning factors"):
+        size = min(batch, n_trials - start)
+        if len(known) >= start + size:
+            study.add_trials(known[start : start + size])
+            continue
+        asked = [draw(optuna, study, ranges, seed, start + i) for i in range(size)]
+        values = [t.value for t in known[start:]]
+        todo = asked[len(values) :]
+        edits = [pcp.replace([trial.params[name] for name in pcp.names]) for trial in todo]
+        found = objective_values(objective, edits, [list(trial.params.values()) for trial in todo])
+        for trial, value in zip(todo, found, strict=True):
+            saved.add_trial(finished(optuna, trial, value))
+            values.append(value)
+        for trial, value in zip(asked, values, strict=True):
+            study.tell(trial, value)
+    trials = study.get_trials(deepcopy=False)
+    return PCPStudy(
+        pcp.fingerprint,
+        torch.tensor([[t.params[name] for name in pcp.names] for t in trials], dtype=torch.float64),
+        torch.tensor([t.value for t in trials], dtype=torch.float64),
+        pcp.names,
+        "tpe",
+    )
+
+
+def _ranges(pcp: PCP, bounds: Any, signed: bool) -> dict[str, tuple[float, float]]:
+    """Factor -> its smallest and largest value."""
+    each = isinstance(bounds, Mapping)
+    if each and set(bounds) != set(pcp.names):
+        raise BkdinterpError(
+            f"tune_tpe: bounds for {', '.join(map(str, bounds))}; the factors are {', '.join(pcp.names)}."
+        )
+    found = {}
+    for name in pcp.names:
+        pair, label = bounds[name] if each else bounds, f"bounds[{name!r}]" if each else "bounds"
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_finite(x) for x in pair):
+            raise BkdinterpError(
+                f"tune_tpe: {label}={shown(pair)} must be two finite numbers, e.g. (0.05, 2.0)."
+            )
+        low, high = (-pair[1], pair[1]) if signed else pair
+        if not low < high:
+            fix = f"{label}[1] must be positive" if signed else "the second must be larger"
+            raise BkdinterpError(f"tune_tpe: {label}={pair!r} with signed={signed} span nothing; {fix}.")
+        found[name] = (float(low), float(high))
+    return found
+
+
+def _finite(x: object) -> bool:
+    return isinstance(x, Real) and math.isfinite(x)

@@ -1,0 +1,293 @@
+"""BackdoorProbe: does one activation tell triggered from clean prompts, and does it in other layers too?
+
+The feature is ``attn_in`` at the last prompt token: the normalised residual stream that enters a block's
+attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA matrix: papers.md section 2.
+
+Cost: one pass per side over all layers, 2 * ceil(n / batch) forwards; everything after it is linear algebra.
+
+A probe that separates the two may have found the trigger's TEXT and no backdoor: compare with the same probe
+on a clean twin (`FittedProbe.on`), and with random directions (``ProbeScores.comparison``).
+"""
+
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import ArtefactError, PlanError
+from bkdinterp.interventions import Read
+from bkdinterp.methods.probe._layer_classifiers import (
+    CLASSIFIERS,
+    LayerClassifiers,
+    fit_classifiers,
+    threads_for,
+)
+from bkdinterp.methods.probe._probe_scores import ProbeScores
+from bkdinterp.methods.probe._probe_split import Split, grouped_split, paper_split, unseen
+from bkdinterp.methods.probe._random_thresholds import MATCHES, RandomDirections
+from bkdinterp.model import Model, as_model
+from bkdinterp.model._torch_state import plain_torch
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs, as_prompts
+from bkdinterp.reprs import short_repr
+from bkdinterp.results import Fingerprint
+from bkdinterp.sites import Component, Site, Where
+from bkdinterp.values import as_choice, as_flag, as_integer, as_seed
+
+
+@dataclass(frozen=True, eq=False)
+class BackdoorProbe:
+    """Settings of a probe per layer; `icla` runs it.
+
+    Default: the model's own prompts (generation prompt included), 60/20/20 by instruction, so that no test
+    prompt's partner was trained on. ``paper=True``: BkdAttr's released code, that is no generation prompt,
+    its ungrouped split, and the MLP's last epoch instead of its best one.
+
+    Args:
+        model: whose activations.
+        classifier: ``"logistic"``, ``"svm"`` or ``"mlp"``; None takes logistic, with ``paper=True`` the SVM.
+        paper: follow the paper's protocol; it has no logistic regression.
+        seed: of the split (not the paper's, which is 42), the MLP, and the random directions.
+        n_random: random directions per layer for the null.
+        directions: ``"isotropic"``, or ``"covariance"``: drawn where the training features vary, the harder null.
+
+    Raises:
+        PlanError: an unknown classifier or kind of directions, logistic with ``paper=True``, or ``n_random`` below 1.
+    """
+
+    __repr__ = short_repr
+
+    model: Model
+    classifier: str | None = None
+    _: KW_ONLY
+    paper: bool = False
+    seed: int = 0
+    n_random: int = 1000
+    directions: str = "isotropic"
+
+    def __post_init__(self) -> None:
+        as_model(self.model, "BackdoorProbe")
+        object.__setattr__(self, "seed", as_seed(self.seed))
+        object.__setattr__(self, "n_random", as_integer(self.n_random, "n_random", error=PlanError))
+        object.__setattr__(self, "paper", as_flag(self.paper, "paper", error=PlanError))
+        if self.classifier is None:
+            object.__setattr__(self, "classifier", "svm" if self.paper else "logistic")
+        as_choice(self.classifier, "classifier", CLASSIFIERS, error=PlanError)
+        if self.paper and self.classifier == "logistic":
+            raise PlanError("The paper has no logistic probe; with paper=True choose svm or mlp.")
+        as_choice(self.directions, "directions", MATCHES, error=PlanError)
+        if self.n_random < 1:
+            raise PlanError(
+                f"n_random={self.n_random}: the null needs at least 1 random direction, better 1000."
+            )
+
+    @plain_torch()
+    def icla(self, pairs: PairedPrompts, *, folder: str | Path | None = None) -> ProbeScores:
+        """Accuracy of every layer's probe on every layer's features, on test prompts.
+
+        ``folder=`` keeps finished work there, and takes it up again.
+
+        Raises:
+            PromptError: fewer than 10 pairs, or than 10 different instructions.
+        """
+        return self.fit(pairs, folder=folder).scores
+
+    @plain_torch()
+    def fit(self, pairs: PairedPrompts, *, folder: str | Path | None = None) -> "FittedProbe":
+        """The fitted probes, for tests on other models or prompts; ``.scores`` is what `icla` returns.
+
+        Raises:
+            PromptError: as `icla`.
+        """
+        as_pairs(pairs, "BackdoorProbe")
+        split = paper_split(pairs) if self.paper else grouped_split(pairs, seed=self.seed)
+        model = self._prompted(self.model)
+        features = collect_features(model, pairs.clean, pairs.triggered, folder=folder)
+        labels = torch.arange(2 * len(pairs)) >= len(pairs)
+        assert self.classifier is not None
+        with threads_for(features):
+            classifiers = fit_classifiers(
+                self.classifier,
+                features,
+                labels,
+                train=split.train,
+                validation=split.validation,
+                seed=self.seed,
+                best_epoch=not self.paper,
+            )
+            null = RandomDirections.fit(
+                features,
+                labels,
+                train=split.train,
+                n_random=self.n_random,
+                seed=self.seed,
+                match=self.directions,
+            )
+            held, truth = features[:, split.validation], labels[split.validation]
+            validated = torch.stack([classifiers.predict(i, x) == truth for i, x in enumerate(held)])
+            validation = Validation(validated, null.accuracy(held, truth))
+        origin = model.fingerprint(pairs.fingerprint, seed=self.seed)
+        unscored = FittedProbe(self, pairs, split, classifiers, null, validation, origin)
+        scores = unscored._score(model, pairs, split.test, features[:, split.test])
+        return replace(unscored, _scores=scores)
+
+    def _prompted(self, model: Model) -> Model:
+        return model.with_builder(generation_prompt=False) if self.paper else model
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """What a layer is chosen by: right calls on the validation examples, and the random directions' accuracy there."""
+
+    right: Bool[Tensor, "layer validation_row"]
+    random_accuracy: Float[Tensor, "layer n_random"]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """Probes of every layer, frozen; made by `BackdoorProbe.fit`, kept in memory.
+
+    Attributes:
+        probe: the settings.
+        pairs: what the probes were fitted, validated and tested on.
+        split: which examples were which.
+        classifiers: one per layer.
+        null: the random directions, thresholds fitted on the same training examples.
+        validation: what the layer is chosen by.
+        fingerprint: of the model and the pairs behind the fit.
+    """
+
+    __repr__ = short_repr
+
+    probe: BackdoorProbe
+    pairs: PairedPrompts
+    split: Split
+    classifiers: LayerClassifiers
+    null: RandomDirections
+    validation: Validation
+    fingerprint: Fingerprint
+    _scores: ProbeScores | None = field(default=None, repr=False)
+
+    @property
+    def scores(self) -> ProbeScores:
+        """On the test prompts of the model that the probes were fitted on."""
+        assert self._scores is not None
+        return self._scores
+
+    def on(
+        self, model: Model, pairs: PairedPrompts | None = None, *, folder: str | Path | None = None
+    ) -> ProbeScores:
+        """The same probes and random directions on another model (a twin) or other prompts (a sham trigger).
+
+        Tested are the fit's test prompts if ``pairs`` holds the same instructions in the same order, else all
+        pairs whose instruction was neither trained nor validated on. One pass per side over those prompts.
+
+        Args:
+            model: of the same shape and chat template.
+            pairs: default the fit's.
+            folder: finished work is kept there and taken up again; one folder serves many calls.
+
+        Raises:
+            ArtefactError: another number of layers, width or prompt template.
+            PromptError: no instruction that the probes have not seen.
+        """
+        as_model(model, "FittedProbe.on")
+        pairs = self.pairs if pairs is None else as_pairs(pairs, "FittedProbe.on")
+        model = self._fitting(model)
+        examples = unseen(self.pairs, self.split, pairs)
+        features = _collect_examples(model, pairs, examples, folder)
+        return self._score(model, pairs, examples, features)
+
+    def decision(
+        self, model: Model, prompts: Prompts, *, folder: str | Path | None = None
+    ) -> Float[Tensor, "layer example"]:
+        """What each layer's probe says about its own layer's feature of each prompt; above 0 = triggered.
+
+        Log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). One pass over the prompts.
+
+        Raises:
+            ArtefactError: as `on`.
+        """
+        as_model(model, "FittedProbe.decision")
+        as_prompts(prompts, "FittedProbe.decision")
+        features = collect_features(self._fitting(model), prompts, folder=folder)
+        return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
+
+    def _fitting(self, model: Model) -> Model:
+        """``model`` with the probe's kind of prompts."""
+        model, own = self.probe._prompted(model), self.probe.model.architecture
+        here = model.architecture
+        if (here.n_layers, here.d_model) != (own.n_layers, own.d_model):
+            raise ArtefactError(
+                f"The probes were fitted on {own.n_layers} layers of width {own.d_model}, but "
+                f"{model.name} has {here.n_layers} of {here.d_model}; fit a new probe on it."
+            )
+        if model.builder.fingerprint != self.fingerprint.template:
+            raise ArtefactError(
+                f"{model.name} builds its prompts differently (template {model.builder.fingerprint}) from "
+                f"the model that the probes were fitted on ({self.fingerprint.template}); give both the same "
+                "chat template, system message and generation prompt."
+            )
+        return model
+
+    def _score(
+        self,
+        model: Model,
+        pairs: PairedPrompts,
+        examples: Int[Tensor, " example"],
+        features: Float[Tensor, "layer example d_model"],
+    ) -> ProbeScores:
+        labels = examples >= len(pairs)
+        layers = range(len(features))
+        with threads_for(features):
+            # Tested layer by tested layer, so that the second axis is the tested one.
+            columns = [torch.stack([self.classifiers.predict(i, x) for i in layers]) for x in features]
+            random_accuracy = self.null.accuracy(features, labels)
+        return ProbeScores(
+            fingerprint=model.fingerprint(pairs.fingerprint, seed=self.probe.seed),
+            predicted=torch.stack(columns, dim=1),
+            labels=labels,
+            pair=examples % len(pairs),
+            random_accuracy=random_accuracy,
+            validation_right=self.validation.right,
+            random_validation=self.validation.random_accuracy,
+            directions=self.null.match,
+            n_train=len(self.split.train),
+            classifier=str(self.probe.classifier),
+            paper=self.probe.paper,
+            generation_prompt=model.builder.chat and model.builder.generation_prompt,
+            trained_on=self.fingerprint,
+        )
+
+
+def collect_features(
+    model: Model, *sides: Prompts, folder: str | Path | None = None
+) -> Float[Tensor, "layer example d_model"]:
+    """``attn_in`` of every layer at the last prompt token, in float32; one pass over each set of prompts.
+
+    Sets of prompts follow each other along the example axis.
+
+    Raises:
+        PromptError: prompts that cannot be built or are too long.
+    """
+    reads = tuple(
+        Read(Site(layer, Component.attn_in), Where("last")) for layer in range(model.architecture.n_layers)
+    )
+    results = execute(model, [Run(prompts, reads=reads) for prompts in sides], folder=folder)
+    layers = zip(*(result.reads for result in results), strict=True)
+    return torch.stack([torch.cat(layer).float() for layer in layers])
+
+
+def _collect_examples(
+    model: Model, pairs: PairedPrompts, examples: Int[Tensor, " example"], folder: str | Path | None = None
+) -> Float[Tensor, "layer example d_model"]:
+    """Features of chosen examples, in their order (paper splits mix the sides)."""
+    triggered = examples >= len(pairs)
+    order = torch.cat([(~triggered).nonzero()[:, 0], triggered.nonzero()[:, 0]])
+    clean, marked = examples[~triggered].tolist(), (examples[triggered] - len(pairs)).tolist()
+    sides = [
+        prompts.subset(index) for prompts, index in ((pairs.clean, clean), (pairs.triggered, marked)) if index
+    ]
+    return collect_features(model, *sides, folder=folder)[:, order.argsort()]

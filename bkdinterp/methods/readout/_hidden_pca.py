@@ -1,0 +1,126 @@
+"""HiddenPCA: hidden states of several kinds of prompts on their first principal components (section IV-A's picture).
+
+In Lamparth & Reuel (arXiv 2302.12461) states of positive, negative and triggered prompts form clouds, and the trigger's
+lie between or beside them. Components are fitted on all sets together. Cost: one forward per batch of prompts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.methods.readout._activations import Activations
+from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import scatter
+from bkdinterp.prompts import Prompts
+from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.sites import Site, Where, WhereLike
+from bkdinterp.stats import PCA
+from bkdinterp.values import as_integer
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HiddenPCA(Result):
+    """Coordinates of every prompt's activation at one site.
+
+    Attributes:
+        points: set -> ``[example rank]``, coordinates on the components, the mean over all sets taken away.
+        directions: the components ``[rank d_model]``.
+        explained: each one's share of the variance.
+        site: what was read.
+        where: at which token.
+    """
+
+    fingerprint: Fingerprint
+    points: dict[str, Float[Tensor, "_ rank"]]
+    directions: Float[Tensor, "rank d_model"]
+    explained: Float[Tensor, " rank"]
+    site: str
+    where: Where
+
+    def _validate(self) -> None:
+        if not self.points:
+            raise ArtefactError("there are no points in it.")
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        sets: Mapping[str, Prompts],
+        site: Site | str,
+        *,
+        rank: int = 2,
+        where: WhereLike = "last",
+        folder: str | Path | None = None,
+    ) -> Self:
+        """Fit on all sets, and place each prompt; ``folder=`` keeps finished work there, and takes it up again.
+
+        Raises:
+            SiteError: no set, a site out of range, or several tokens a prompt.
+            BkdinterpError: a rank above the number of prompts or the site's width.
+        """
+        as_model(model, "HiddenPCA.fit")
+        rank = as_integer(rank, "rank", low=1)
+        where = Where.of(where)
+        if not sets or not where.single:
+            raise SiteError(
+                f"HiddenPCA reads one token of each prompt of at least one set; got {str(where)!r}."
+            )
+        pooled = Prompts.concat(sets.values())
+        found = Activations.collect(model, pooled, [Site.parse(site)], where=where, folder=folder)
+        values = found[Site.parse(site)].double()
+        pca = PCA.fit(values, rank)
+        parts = pca.project(values).split([len(prompts) for prompts in sets.values()])
+        points = dict(zip(sets, parts, strict=True))
+        return cls(found.fingerprint, points, pca.directions, pca.explained, str(Site.parse(site)), where)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per prompt: its set and coordinates."""
+        import pandas as pd
+
+        rank = self.directions.shape[0]
+        frames = [
+            pd.DataFrame(x.tolist(), columns=[f"pc{i + 1}" for i in range(rank)]).assign(prompts=name)
+            for name, x in self.points.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """The first two components, one colour per set.
+
+        Raises:
+            SiteError: it was fitted with one component.
+        """
+        if self.directions.shape[0] < 2:
+            raise SiteError("A picture needs two components; fit with rank=2.")
+        shares = [f"{float(x):.0%}" for x in self.explained[:2]]
+        return scatter(
+            {name: x[:, :2] for name, x in self.points.items()},
+            xlabel=f"first component ({shares[0]} of variance)",
+            ylabel=f"second component ({shares[1]})",
+            title=caption(f"{self.site} at the {self.where} token", self.fingerprint),
+        )
+
+    def separation(self, first: str, second: str) -> float:
+        """Distance of two sets' centres in units of their pooled standard deviation along the line between them."""
+        a, b = self.points[first], self.points[second]
+        line = b.mean(0) - a.mean(0)
+        if float(line.norm()) == 0:
+            return 0.0
+        along = line / line.norm()
+        spread = torch.sqrt(((a @ along).var() + (b @ along).var()) / 2)
+        return float(line.norm() / spread)
+
+    def describe(self) -> str:
+        """Site, sets and model."""
+        sizes = ", ".join(f"{name} n={len(x)}" for name, x in self.points.items())
+        return f"{self.site} at {self.where}, {sizes}, model={self.fingerprint.label}"

@@ -1,0 +1,173 @@
+"""The Backdoor Vector: the summed mean output of the backdoor's heads, added or subtracted at one layer.
+
+    V = sum over the heads of  W_O z_lh,  averaged over triggered prompts at the last position
+
+(BkdAttr; papers.md section 4; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
+batch of prompts and side.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.interventions import Read, Steer
+from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import bar_intervals
+from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
+from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
+from bkdinterp.values import as_choice, as_integer, as_number
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+Kind = Literal["raw", "difference"]
+
+
+@dataclass(frozen=True, eq=False)
+class VectorSteer(Steer):
+    """A `Steer` that knows whose vector it adds, as `BackdoorVector.add` and ``subtract`` make it.
+
+    Attributes:
+        fitted_on: the ``Fingerprint.model`` of the vector; another model refuses it (see `on_any_model`).
+    """
+
+    fitted_on: str | None = field(default=None, kw_only=True)
+
+    def __str__(self) -> str:
+        return super().__str__()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BackdoorVector(Result):
+    """One vector in the residual stream's space.
+
+    It belongs to the model that it was taken from: runs on another refuse its edits, unless `on_any_model` says
+    that they are meant there (a vector of the organism on its twin).
+
+    Attributes:
+        vector: ``[d_model]``.
+        heads: whose outputs it sums.
+        kind: ``"raw"``, ``"difference"``, or ``"random"`` for a null.
+        n: prompts behind the mean.
+        where: the position that was averaged over.
+        parts: each head set's layer -> its part ``[d_model]`` of the sum.
+    """
+
+    fingerprint: Fingerprint
+    vector: Float[Tensor, " d_model"]
+    heads: HeadSet
+    kind: str
+    n: int
+    parts: dict[str, Float[Tensor, " d_model"]]
+    where: Where
+
+    def _validate(self) -> None:
+        wrong = [layer for layer in self.parts if not layer.isdecimal()]
+        if wrong:
+            raise ArtefactError(f"parts of {wrong[0]!r}, which is no layer.")
+
+    @classmethod
+    def extract(
+        cls,
+        model: Model,
+        heads: HeadSet | str,
+        pairs: PairedPrompts,
+        *,
+        kind: Kind = "raw",
+        where: WhereLike = "last",
+        folder: str | Path | None = None,
+    ) -> Self:
+        """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
+
+        ``folder=`` keeps finished work there, and takes it up again.
+
+        Raises:
+            SiteError: no head, one out of range, or an unknown kind.
+        """
+        as_model(model, "BackdoorVector.extract")
+        as_pairs(pairs, "BackdoorVector.extract")
+        as_choice(kind, "kind", ("raw", "difference"), error=SiteError)
+        chosen = HeadSet.of(heads, model.architecture.grid)
+        if len(chosen) == 0:
+            raise SiteError("A backdoor vector needs at least one head, e.g. scores.top_k(16).")
+        parts = _head_means(model, pairs.triggered, chosen, Where.of(where), folder)
+        if kind == "difference":
+            clean = _head_means(model, pairs.clean, chosen, Where.of(where), folder)
+            parts = {layer: part - clean[layer] for layer, part in parts.items()}
+        total = torch.stack(list(parts.values())).sum(0)
+        return cls(
+            model.fingerprint(pairs.fingerprint), total, chosen, kind, len(pairs), parts, Where.of(where)
+        )
+
+    def add(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
+        """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
+        layer = as_integer(layer, "layer", error=SiteError)
+        site, origin = Site(layer, Component.attn_proj), self.fingerprint.model
+        return VectorSteer(site, self.vector, coeff, where=Where.of(where), fitted_on=origin)
+
+    def subtract(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
+        """Subtract it there."""
+        return self.add(layer, coeff=-as_number(coeff, "coeff", error=SiteError), where=where)
+
+    @property
+    def norm(self) -> float:
+        """Euclidean norm."""
+        return float(self.vector.norm())
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per layer: the norm of its part and the part's cosine with the whole."""
+        import pandas as pd
+
+        rows = [
+            {
+                "layer": int(layer),
+                "norm": float(p.norm()),
+                "cosine": float(torch.cosine_similarity(p, self.vector, dim=0)),
+            }
+            for layer, p in self.parts.items()
+        ]
+        return pd.DataFrame(rows, columns=["layer", "norm", "cosine"])
+
+    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+        """Share of each layer's heads in the vector: projection of its part on the vector's direction; without intervals.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+        """
+        label = "share of the vector"
+        if not self.parts:
+            text = title or caption(f"{self.kind} vector", self.fingerprint)
+            return bar_intervals(["whole"], [1.0], [1.0], [1.0], xlabel=label, title=text, ax=ax)
+        shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
+        labels = [f"layer {layer}" for layer in self.parts]
+        what = f"What the {len(self.heads)} heads add to the vector"
+        text = title or caption(what, self.fingerprint, self.kind, f"n={self.n}")
+        return bar_intervals(labels, shares, shares, shares, xlabel=label, title=text, ax=ax)
+
+    def describe(self) -> str:
+        """Kind, size, norm, heads, n and model."""
+        return (
+            f"{self.kind}, d_model={self.vector.shape[0]}, norm={self.norm:.2f}, {len(self.heads)} heads, "
+            f"n={self.n}, model={self.fingerprint.label}"
+        )
+
+
+def _head_means(
+    model: Model, prompts: Prompts, heads: HeadSet, where: Where, folder: str | Path | None = None
+) -> dict[str, Tensor]:
+    by_layer = heads.by_layer()
+    reads = tuple(
+        Read(Site(layer, Component.attn_proj), where, reduce="mean", heads=tuple(of_layer))
+        for layer, of_layer in by_layer.items()
+    )
+    (result,) = execute(model, [Run(prompts, reads=reads)], folder=folder)
+    return {str(layer): value for layer, value in zip(by_layer, result.reads, strict=True)}

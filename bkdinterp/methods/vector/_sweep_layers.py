@@ -1,0 +1,160 @@
+"""sweep_layers(): where does the vector work best? The layer is chosen on one split and reported on another.
+
+The papers pick the best layer on the test data (papers.md 4, 7.1f); here the reported rates come from prompts that
+the choice never saw. Cost: one generation (or one scored forward) per layer and selection prompt, as much again for each
+control, then one ``evaluate`` on the held-out prompts.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bkdinterp.engine import Run, RunResult, execute
+from bkdinterp.errors import PlanError, PromptError, SiteError
+from bkdinterp.interventions import Stack, on_any_model
+from bkdinterp.methods.behaviour._evaluate import check_payload
+from bkdinterp.methods.vector._backdoor_vector import BackdoorVector
+from bkdinterp.methods.vector._layer_sweep import PAYLOAD_RATE, no_nulls
+from bkdinterp.methods.vector._layer_sweep import LayerSweep as LayerSweep
+from bkdinterp.metrics import Payload, ScoreLike, as_score, payload_hits, word_overlap
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import PairedPrompts, as_pairs
+from bkdinterp.values import as_choice, as_flag, as_integer, as_integers, as_items, as_number
+
+Direction = Literal["add", "subtract"]
+
+
+def sweep_layers(
+    model: Model,
+    vector: BackdoorVector,
+    selection: PairedPrompts,
+    *,
+    direction: Direction = "add",
+    layers: Sequence[int] | None = None,
+    by: ScoreLike = PAYLOAD_RATE,
+    coeff: float = 1.0,
+    controls: Sequence[BackdoorVector] = (),
+    payload: Payload | None = None,
+    max_new_tokens: int = 24,
+    strict: bool = True,
+    budget: int = 2**30,
+    folder: str | Path | None = None,
+) -> LayerSweep:
+    """Try the vector at every layer on the prompts that are to choose one.
+
+    When subtracting by payload rate, several layers may take the payload away, some by breaking the text: then the one whose
+    outputs agree best with the references is best. Without references the unedited model's clean outputs serve, for one
+    generation more per prompt.
+
+    Args:
+        model: the suspect.
+        vector: what to add or subtract.
+        selection: prompts for choosing; report on others (``evaluate(..., under=vector.add(sweep.best))``).
+        direction: ``"add"`` works on clean prompts, ``"subtract"`` on triggered ones.
+        layers: only these; None for all.
+        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``, a
+            ``bk.Score`` or a function scores the target instead, which costs one forward.
+        coeff: multiplies the vector and the controls.
+        controls: other vectors to try at the same layers, e.g. ``random_directions(like=vector, n=20, seed=0)``.
+        payload: how to recognise the output; None looks for the target.
+        max_new_tokens: when generating.
+        strict: refuse another model's vector; False tries it, e.g. the organism's on its twin.
+        budget: bytes for one batch.
+        folder: finished work is kept there and taken up again; one folder serves many calls.
+
+    Raises:
+        PromptError: pairs without targets, or a target longer than ``max_new_tokens`` and no payload.
+        SiteError: a layer out of range or named twice, or no layer.
+        PlanError: an unknown score, scores that are NaN, or controls that repeat.
+        ArtefactError: a vector of another model.
+    """
+    as_model(model, "sweep_layers")
+    as_pairs(selection, "sweep_layers")
+    coeff = as_number(coeff, "coeff", error=PlanError)
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
+    as_choice(direction, "direction", ("add", "subtract"), error=PlanError)
+    strict = as_flag(strict, "strict", error=PlanError)
+    if selection.clean.target is None:
+        raise PromptError("sweep_layers needs pairs with targets.")
+    score = None if isinstance(by, str) and by == PAYLOAD_RATE else as_score(by)
+    generates = score is None
+    if generates:
+        check_payload(model, selection, payload, max_new_tokens)
+    n_layers = model.architecture.n_layers
+    chosen: list[int] = []
+    for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
+        if not 0 <= layer < n_layers:
+            raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
+        chosen.append(layer)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise SiteError(f"sweep_layers needs at least one layer, each once; got {chosen}.")
+    if not isinstance(vector, BackdoorVector):
+        raise PlanError(
+            f"sweep_layers takes a BackdoorVector; got {type(vector).__name__}. See BackdoorVector.extract."
+        )
+    controls = as_items(controls, "controls", error=PlanError)
+    _check_distinct(vector, controls)
+    prompts = selection.clean if direction == "add" else selection.triggered
+    kind: dict[str, Any] = {"generate": max_new_tokens} if generates else {"score": score}
+    edits = [
+        edit if strict else on_any_model(edit)
+        for v in (vector, *controls)
+        for edit in (getattr(v, direction)(layer, coeff=coeff) for layer in chosen)
+    ]
+    runs = [Run(prompts, edit, **kind) for edit in (Stack(), *edits)]
+    asks = generates and direction == "subtract" and selection.clean.reference is None
+    if asks:
+        runs.append(Run(selection.clean, **kind))
+    results = list(execute(model, runs, budget=budget, folder=folder))
+    references = results.pop().text if asks else selection.clean.reference
+    rows = _values(results, payload, selection, generates)
+    values = rows[1 : 1 + len(chosen)]
+    kept = None
+    if generates and direction == "subtract" and references is not None:
+        outputs = [result.text or () for result in results[1 : 1 + len(chosen)]]
+        kept = torch.tensor(
+            [[word_overlap(a, b) for a, b in zip(said, references, strict=True)] for said in outputs],
+            dtype=torch.float64,
+        )
+    nulls = rows[1 + len(chosen) :].reshape(len(controls), *values.shape) if controls else no_nulls(values)
+    return LayerSweep(
+        fingerprint=model.fingerprint(selection.fingerprint),
+        layers=torch.tensor(chosen),
+        values=values,
+        base=rows[0],
+        by=PAYLOAD_RATE if score is None else score.name,
+        direction=direction,
+        coeff=coeff,
+        kept=kept,
+        nulls=nulls,
+        first_token_only=score is not None and score.n_targets == 1,
+        sense="higher" if score is None else score.sense,
+    )
+
+
+def _values(
+    results: Sequence[RunResult], payload: Payload | None, selection: PairedPrompts, generates: bool
+) -> Tensor:
+    """One value per run and example: payload found, or the score."""
+    if not generates:
+        return torch.stack([result.scores.double() for result in results if result.scores is not None])
+    payloads = Payload.each(selection.clean.target, len(selection), payload)
+    hits = [payload_hits(result.text or (), payloads) for result in results]
+    return torch.tensor(hits, dtype=torch.float64)
+
+
+def _check_distinct(vector: BackdoorVector, controls: Sequence[BackdoorVector]) -> None:
+    seen = [("the vector itself", vector)]
+    for i, control in enumerate(controls):
+        if not isinstance(control, BackdoorVector):
+            raise PlanError(
+                f"Control {i + 1} must be a BackdoorVector, e.g. of random_directions(like=vector, n=20, seed=0); got "
+                f"{type(control).__name__}."
+            )
+        for name, other in seen:
+            if torch.equal(control.vector, other.vector):
+                raise PlanError(f"Control {i + 1} is {name}, so it is no null; draw distinct ones.")
+        seen.append((f"control {i + 1} again", control))
