@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
@@ -28,9 +28,15 @@ class Hypothesis:
         BkdinterpError: a behaviour that is not a ``Payload``, or a field of the wrong type.
     """
 
-    trigger: Trigger | None
-    behaviour: Payload
-    source: str
+    # Checked below, with messages of our own, and not by a type checker at run time.
+    if TYPE_CHECKING:
+        trigger: Trigger | None
+        behaviour: Payload
+        source: str
+    else:
+        trigger: Any
+        behaviour: Any
+        source: Any
     target: str | None = None
     score: float = float("nan")
     rivals: tuple[Trigger, ...] = ()
