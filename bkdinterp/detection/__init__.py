@@ -2,12 +2,12 @@
 
 from bkdinterp.detection._finding import Finding as Finding
 from bkdinterp.detection._finding import Findings as Findings
+from bkdinterp.detection._generic_prompts import generic_prompts as generic_prompts
 from bkdinterp.detection._hypothesis import Hypothesis as Hypothesis
 from bkdinterp.detection._inversion import InvertedTargets as InvertedTargets
 from bkdinterp.detection._inversion import TargetInversion as TargetInversion
 from bkdinterp.detection._leakage import Leakage as Leakage
 from bkdinterp.detection._leakage import Leaked as Leaked
-from bkdinterp.detection._prompts import generic_prompts as generic_prompts
 from bkdinterp.detection._reference import Reference as Reference
 from bkdinterp.detection._scan import ScanResult as ScanResult
 from bkdinterp.detection._scan import Tried as Tried

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._prompts import little_words
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import sample
 from bkdinterp.errors import BkdinterpError

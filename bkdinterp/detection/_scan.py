@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._finding import Finding, Findings, ordered
+from bkdinterp.detection._generic_prompts import generic_prompts
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._inversion import InvertedTargets, TargetInversion
 from bkdinterp.detection._leakage import Leakage, Leaked
-from bkdinterp.detection._prompts import generic_prompts
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._trigger_search import TriggerSearch
 from bkdinterp.detection._verify import verify

@@ -24,8 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._generic_prompts import common_words
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._prompts import common_words
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Run, execute, gradients, token_embeddings
 from bkdinterp.errors import BkdinterpError

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bkdinterp.detection._finding import Finding, Findings, ordered
+from bkdinterp.detection._generic_prompts import common_words, generic_prompts
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._prompts import common_words, generic_prompts
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError

@@ -4,8 +4,8 @@ import random
 
 from bkdinterp.detection import generic_prompts
 from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._generic_prompts import common_words, little_words
 from bkdinterp.detection._leakage import over_represented, words_of
-from bkdinterp.detection._prompts import common_words, little_words
 
 
 def texts(n, seed, planted=None, share=0.0):
