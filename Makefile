@@ -49,10 +49,10 @@ demo: $(STAMP) ## find, locate and switch a real backdoor, on the organism and o
 	$(PY) -m bkdinterp demo $(DEMO_ARGS)
 
 reproduce-bkdattr: $(STAMP) ## BkdAttr's tables on the shipped organisms; resumable (ARGS="--only smollm2-refusal")
-	$(PY) -m bkdinterp reproduce bkdattr $(ARGS)
+	$(PY) -m papers bkdattr $(ARGS)
 
 reproduce-lamparth: $(STAMP) ## Lamparth & Reuel's tables on the toys; resumable (ARGS="--only I")
-	$(PY) -m bkdinterp reproduce lamparth $(ARGS)
+	$(PY) -m papers lamparth $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1
 test: $(STAMP) ## all tests: unit, integration, real weights

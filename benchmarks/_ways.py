@@ -155,6 +155,7 @@ def hooks(problem: Problem, means: torch.Tensor, chosen: list[tuple[int, int]]) 
 
 def lens_model(model: bk.Model) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoTokenizer
 
     folder = Path(tempfile.mkdtemp())
     module = copy.deepcopy(model.module)
@@ -164,7 +165,9 @@ def lens_model(model: bk.Model) -> Any:
     module.hf_quantizer = None
     module.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    return TransformerBridge.boot_transformers(str(folder), tokenizer=model.tokenizer)
+    # Read from there: it looks at the folder that a tokenizer says it came from.
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return TransformerBridge.boot_transformers(str(folder), tokenizer=tokenizer)
 
 
 def lens_forwards(

@@ -98,8 +98,8 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         base = score(plain(problem), problem.batch)
         for way in ways.values():  # warm
             way(heads[:1])
-        attribution = bk.Attribution(model, budget=args.budget)
-        attribution.heads(problem.pairs, layers=[n_layers - 1])
+        attribution = bk.Attribution(model)
+        attribution.heads(problem.pairs, layers=[n_layers - 1], budget=args.budget)
         seconds: dict[str, list[float]] = {name: [] for name in (*ways, "engine")}
         rates: dict[str, list[float]] = {name: [] for name in seconds}
         inside: list[float] = []
@@ -116,7 +116,7 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
                 before = after
             with _module_seconds(model) as spent:
                 start = time.perf_counter()
-                scores = attribution.heads(problem.pairs)
+                scores = attribution.heads(problem.pairs, budget=args.budget)
                 seconds["engine"].append(time.perf_counter() - start)
             rates["engine"].append((before + _matmul_rate()) / 2)
             inside.append(sum(spent))

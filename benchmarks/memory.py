@@ -48,12 +48,12 @@ def measure(n_prompt: int, n_target: int, budget: int) -> dict[str, Any]:
     """All heads once; the peak in bytes."""
     problem = problem_of(load(), n_prompt, n_target)
     # Warm: what the libraries allocate once is not the plan's.
-    bk.Attribution(problem.model, budget=2**20).heads(problem.pairs.subset([0]), layers=[29])
+    bk.Attribution(problem.model).heads(problem.pairs.subset([0]), layers=[29], budget=2**27)
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
-    bk.Attribution(problem.model, budget=budget).heads(problem.pairs)
+    bk.Attribution(problem.model).heads(problem.pairs, budget=budget)
     return {"peak": _status("VmHWM") - before}
 
 

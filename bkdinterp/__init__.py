@@ -6,8 +6,8 @@ o = bk.organisms.load("smollm2-refusal")
 pairs = o.pairs(n=24, split="selection")
 scores = bk.Attribution(o.model).heads(pairs)
 
-At the top stands what a script uses daily; the rest is in the sub-modules (``bk.errors``, ``bk.pcp``, ``bk.stats`` ...).
-All of it is imported when it is first asked for.
+The top level has the names that a script uses daily; the rest is in sub-modules (``bk.errors``, ``bk.pcp``, ``bk.stats``
+...). Everything is imported when it is first used.
 """
 
 import importlib
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         pcp,
         plotting,
         prompts,
-        reproduce,
         results,
         sites,
         stats,
@@ -119,14 +118,13 @@ __all__ = [
     "prompts",
     "random_directions",
     "random_heads",
-    "reproduce",
     "results",
     "sites",
     "stats",
     "sweep_layers",
 ]
 
-# Sub-module -> its names that stand at the top; then those that stood there in 0.1 and no longer do.
+# Sub-module -> its names at the top level; then the names that were there in 0.1 and have moved.
 _HERE = {
     "engine": "Local Remote Run apply execute plan",
     "interventions": "BASE Apply From MeanAblate PCPReplace Patch Read ResampleAblate Scale Stack Steer ZeroAblate",
@@ -165,7 +163,7 @@ def __getattr__(name: str) -> Any:
             value = importlib.import_module(f"bkdinterp.{name}")
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == "bkdinterp":
-                raise  # a fault of ours
+                raise  # our own fault
             raise BkdinterpError(
                 f"bkdinterp.{name} needs {error.name}: pip install 'bkdinterp[organisms]'."
             ) from error

@@ -1,4 +1,4 @@
-"""The command line: a thin door onto the public API."""
+"""The command line: a thin layer on the public API."""
 
 import logging
 import os
@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from bkdinterp.errors import BkdinterpError, UnsupportedArchitectureError
-from bkdinterp.places import writable_file, writable_folder
+from bkdinterp.places import writable_folder
 from bkdinterp.reprs import cut
-from bkdinterp.values import SEEDS, as_path
+from bkdinterp.values import SEEDS
 from bkdinterp.version import __version__
 
-ERROR_LENGTH = 2000  # characters of an error's line; a suspect file must not fill the terminal
+ERROR_LENGTH = 2000  # most characters of an error message; a suspect file must not fill the terminal
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def _say_version(asked: bool) -> bool:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and stop."),
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Mechanistic interpretability of backdoored language models."""
@@ -56,7 +56,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the draws.")] = 0,
 ) -> None:
-    """Find, locate and switch a real backdoor: the shipped organism, with its clean twin as the null."""
+    """Find, locate and switch off a real backdoor: the shipped organism, with its clean twin as the null."""
     from dataclasses import replace
 
     out = writable_folder(out, "--out")
@@ -102,16 +102,16 @@ def doctor(
     adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to merge in.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     gguf_file: Annotated[
-        str | None, typer.Option(help="Name of a GGUF inside the folder or repository.")
+        str | None, typer.Option(help="Name of a GGUF file inside the folder or repository.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="Where the weights go.")] = "cpu",
     chat: Annotated[
-        bool | None, typer.Option(help="Use the chat template; by default where there is one.")
+        bool | None, typer.Option(help="Use the chat template; by default if there is one.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the random prompts.")] = 0,
 ) -> None:
-    """Check a model against what every method relies on: modules, heads, sums, padding, prefix reuse, edits, noise."""
+    """Check that a model behaves as the methods assume: modules, heads, sums, padding, prefix reuse, edits, noise."""
     import torch
 
     from bkdinterp.doctor import Check, DoctorReport
@@ -132,7 +132,7 @@ def doctor(
     try:
         report = examine(Model.load(model, dtype=getattr(torch, dtype), **settings), seed=seed)
     except UnsupportedArchitectureError as error:
-        # A model that no family describes has failed the first check; one that is not there was not examined.
+        # A model that no family describes fails the first check; a missing model was not examined.
         refused = Check("naming", False, None, None, f"{type(error).__name__}: {error}")
         report = DoctorReport(model, dtype, (refused,))
     console = Console(width=max(Console().width, 120))
@@ -149,9 +149,11 @@ def train_toys(
     work: Annotated[Path | None, typer.Option(help="Folder for checkpoints; default: OUT/work.")] = None,
     sentiments: Annotated[list[int] | None, typer.Option(help="2 or 3; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1 of each.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads, if cores are shared.")
+    ] = None,
 ) -> None:
-    """Train the toy organisms from scratch and measure them: about two minutes of one core each; resumable."""
+    """Train the toy organisms from scratch and measure them; resumable. Takes about two minutes of one core each."""
     out = writable_folder(out, "--out")
     work = out / "work" if work is None else writable_folder(work, "--work")
     import torch
@@ -171,67 +173,8 @@ def train_toys(
     report(f"done; load them with bkdinterp.organisms.toy.load(..., folder={str(out)!r})")
 
 
-@app.command(epilog="Example: bkdinterp reproduce bkdattr --only smollm2-refusal --out runs")
-def reproduce(
-    paper: Annotated[str, typer.Argument(help="lamparth or bkdattr.")],
-    stage: Annotated[
-        str | None, typer.Argument(help="train, tune or report; default: all, in order.")
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many seeds, where a table has several.")
-    ] = None,
-    small: Annotated[bool, typer.Option("--small", help="The sizes that CI uses; not to be read.")] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help="One organism or table by name; may be repeated.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs; the paper's name is added.")] = Path("runs"),
-    docs: Annotated[
-        Path | None, typer.Option(help="Compute nothing: write the saved runs' tables into this page.")
-    ] = None,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train models again that are shipped trained.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
-) -> None:
-    """A paper's tables, ours beside its figures; resumable: what is finished is not done again."""
-    if small and docs is not None:
-        raise BkdinterpError(
-            "--small values are not meant to be read, so --docs does not write them into a page."
-        )
-    if docs is None:
-        out = writable_folder(out, "--out")
-    else:  # what was computed is only read
-        out, docs = as_path(out, "--out"), writable_file(docs, "--docs", exists=True)
-    from bkdinterp.reproduce import STAGES, Job, load_paper, write_tables
-    from bkdinterp.reproduce._table import LEGEND
-
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    console = Console(width=max(Console().width, 120))
-    start = time.time()
-
-    def report(line: str) -> None:
-        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
-
-    chosen = load_paper(paper)
-    job = Job(out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, log=report)
-    if docs is not None:
-        written = write_tables(docs, chosen.frozen(job))
-        report(f"wrote {', '.join(written)} into {docs}")
-        return
-    tables = chosen.run(job, STAGES if stage is None else (stage,))
-    for table in tables:
-        console.print()
-        console.print(table.rich())
-    if tables:
-        console.print(f"\n{LEGEND} {chosen.legend}".rstrip(), markup=False, highlight=False)
-    report(f"done; everything is in {job.out}/")
-
-
 def main() -> None:
-    """Entry point: errors of the user's making, and the system's, end in one line on stderr and exit code 1."""
+    """Entry point: errors of the user or the system end in one line on stderr and exit code 1."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -246,7 +189,7 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    """One line, whatever the message holds: a name in it may come from a suspect file."""
+    """Print one line, whatever the message holds, because a name in it may come from a suspect file."""
     message = cut(" ".join(str(error).split()), ERROR_LENGTH)
     sys.stderr.write(f"{type(error).__name__}: {message}\n".encode("utf-8", "backslashreplace").decode())
     raise SystemExit(1) from None

@@ -1,7 +1,7 @@
-"""Every error that a user can cause, each naming the offending value and the fix.
+"""Every error that a user can cause; each message names the offending value and the fix.
 
-All derive from `BkdinterpError`, so that a caller can catch the package's errors in one place; `SweepInterrupted`
-alone does not, because Ctrl-C is no error.
+All derive from `BkdinterpError`, so that a caller can catch the package's errors in one place. The exception is
+`SweepInterrupted`, because Ctrl-C is not an error.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class PromptError(BkdinterpError, ValueError):
 
 
 class TriggerError(PromptError):
-    """A trigger that is empty, or that leaves no token behind."""
+    """A trigger that is empty, or that the tokenizer drops entirely."""
 
 
 class PlanError(BkdinterpError, ValueError):
@@ -44,25 +44,25 @@ class DownloadError(ArtefactError):
 
 
 class UnsafeWeightsError(BkdinterpError):
-    """Weights in a format that can execute code when loaded (pickles), or a model that asks to run its own code."""
+    """Weights in a format that can execute code when loaded (pickles), or a model that requires its own code."""
 
 
 class RemoteError(BkdinterpError):
-    """A server that cannot be reached, refuses or fails; work that cannot be sent to one, or only there."""
+    """A server cannot be reached, refuses or fails; or the work cannot run remotely, or can run only there."""
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of a plan, with what was finished.
+    """Ctrl-C in the middle of a plan; carries the results finished so far.
 
-    A KeyboardInterrupt and no BkdinterpError: ``except Exception`` must not swallow Ctrl-C.
+    It is a KeyboardInterrupt and not a BkdinterpError, because ``except Exception`` must not swallow Ctrl-C.
 
     Attributes:
-        results: one result per run, as ``execute`` would return them; scores that were not reached are NaN.
-        done: chunks that were finished.
-        total: chunks of the plan.
-        partial: the method's own result on what was finished, where there is enough for one; else None. Of an
-            attribution: scores of all units on the prompts that were finished; where none was, because a sweep goes
-            layer by layer, scores of the first units (``n_scored`` of them) on the prompts that they have in common.
+        results: one result per run, as ``execute`` would return them; scores not yet computed are NaN.
+        done: number of finished chunks.
+        total: number of chunks in the plan.
+        partial: the method's own result from the finished chunks, or None if there are too few. An attribution gives
+            the scores of all units on the finished prompts. If no prompt is finished (a sweep goes layer by layer), it
+            gives the scores of the first units (``n_scored`` of them) on the prompts that they have in common.
     """
 
     def __init__(self, results: tuple[Any, ...] = (), *, done: int = 0, total: int = 0) -> None:
@@ -72,18 +72,18 @@ class SweepInterrupted(KeyboardInterrupt):
         self.total = total
         self.partial: Any | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:  # the arguments of __init__ go by name
+    def __reduce__(self) -> tuple[Any, ...]:  # __init__ takes keyword arguments
         return _interrupted, (self.results, self.done, self.total, self.partial)
 
     def __str__(self) -> str:
-        text = f"Interrupted after {self.done} of {self.total} chunks; what was finished is in .results"
+        text = f"Interrupted after {self.done} of {self.total} chunks; the finished results are in .results"
         if self.partial is not None:
             return f"{text} and .partial."
-        return f"{text}; too little for a result of the method (.partial is None)."
+        return f"{text}; too few for a result of the method (.partial is None)."
 
 
 def _interrupted(results: tuple[Any, ...], done: int, total: int, partial: Any) -> SweepInterrupted:
-    """A copy, e.g. from another process."""
+    """Rebuild a pickled interrupt, e.g. from another process."""
     made = SweepInterrupted(results, done=done, total=total)
     made.partial = partial
     return made

@@ -1,7 +1,7 @@
-"""Places to write, tried before any work: whoever computes for hours must not learn at the end that nothing is kept.
+"""Checks that a folder or file can be written, made before any work: hours of computing must not be lost at the end.
 
-Asking for permissions is not enough (a full or read-only disk, root, a file on the way), so a file is really written
-and removed again; folders made for that go, too. No forwards.
+Permissions alone do not tell (the disk may be full or read-only, the user root, a file in the way). So a file is
+written and removed again, and folders created for the trial are removed too. No forwards.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from bkdinterp.values import as_path
 
 
 def writable_folder(value: Any, what: str) -> Path:
-    """The path of a folder that can be written into, with ``~`` expanded; it need not exist, and is not made.
+    """The path of a writable folder, with ``~`` expanded; it need not exist, and is not created.
 
     Raises:
-        BkdinterpError: a file is in its place or on the way, or it cannot be made or written; the reason is named.
+        BkdinterpError: a file is in the way, or the folder cannot be created or written; the message says why.
     """
     path = as_path(value, what)
     made: list[Path] = []
@@ -35,22 +35,22 @@ def writable_folder(value: Any, what: str) -> Path:
         raise _refused(what, path, error) from None
     finally:
         for folder in reversed(made):
-            with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+            with contextlib.suppress(OSError):  # another process has put a file there in the meantime
                 folder.rmdir()
     return path
 
 
-def writable_file(value: Any, what: str, *, exists: bool = False) -> Path:
-    """The path of a file that can be written or replaced; ``exists``: it must be there and readable already.
+def writable_file(value: Any, what: str) -> Path:
+    """The path of a file that can be written or replaced.
 
     Raises:
-        BkdinterpError: a folder is in its place, it is missing, or it cannot be read or written; the reason is named.
+        BkdinterpError: the path is a folder, or the file cannot be read or written; the message says why.
     """
     path = as_path(value, what)
     try:
         if path.is_dir():
             raise BkdinterpError(f"{what}={str(path)!r} is a folder; give a file.")
-        if exists or path.exists():
+        if path.exists():
             with path.open("r+b"):
                 pass
     except OSError as error:

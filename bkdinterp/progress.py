@@ -1,4 +1,4 @@
-"""Progress bars for long work: shown on a terminal only, and they can be switched off."""
+"""Progress bars for long work, shown on terminals only; they can be switched off."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 def shown() -> bool:
-    """Whether somebody watches: stderr is a terminal."""
+    """Whether progress is shown: stderr is a terminal."""
     return Console(stderr=True).is_terminal
 
 
 def duration(seconds: float) -> str:
-    """Rounded for a reader: "40 s", "3 min", "2 h"."""
+    """A duration rounded for display: "40 s", "3 min", "2.0 h"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
@@ -31,9 +31,9 @@ def duration(seconds: float) -> str:
 def track(
     items: Sequence[T], what: str, *, show: bool = True, weights: Sequence[int | float] | None = None
 ) -> Iterable[T]:
-    """Iterate with a progress bar on stderr; nothing is drawn when stderr is not a terminal or ``show`` is False.
+    """Iterate with a progress bar on stderr; draws nothing when stderr is not a terminal or ``show`` is False.
 
-    ``weights`` say how much work each item is, so that the remaining time is not fooled by uneven ones.
+    ``weights`` gives the amount of work in each item, so that uneven items do not distort the remaining time.
     """
     console = Console(stderr=True)
     if not show or not console.is_terminal:

@@ -1,7 +1,7 @@
-"""Short reprs: one line that fits a terminal, whatever the object holds. No torch, no forwards.
+"""Short reprs: one line that fits a terminal, whatever the object contains. No torch, no forwards.
 
-A class says ``__repr__ = short_repr`` in its body (a dataclass then keeps it). Tensors are shown by shape, long texts
-and collections are cut, and control characters are escaped: a name may come from a file that nobody has read yet.
+A class sets ``__repr__ = short_repr`` in its body (a dataclass then keeps it). Tensors are shown by their shape, and long
+texts and collections are cut. Control characters are escaped, because a name may come from an untrusted file.
 """
 
 from collections.abc import Mapping, Sized
@@ -9,21 +9,21 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 LIMIT = 300
-"""Characters of a whole repr; cut off behind."""
+"""Most characters of a whole repr; the rest is cut off."""
 
 FIELD = 60
-"""Characters of one field."""
+"""Most characters of one field."""
 
 
 def short_repr(self: Any) -> str:
-    """``Name(field=value, ...)`` of a dataclass: fields with repr, private ones left out."""
+    """``Name(field=value, ...)`` for a dataclass; shows the public fields that have ``repr=True``."""
     shown = [f.name for f in fields(self) if f.repr and not f.name.startswith("_")]
     parts = [f"{name}={short(getattr(self, name))}" for name in shown]
     return cut(f"{type(self).__name__}({', '.join(parts)})", LIMIT)
 
 
 def short(value: Any) -> str:
-    """One value in at most `FIELD` characters or so: shapes of tensors, sizes of what is too long."""
+    """One value in about `FIELD` characters at most: a tensor as its shape, a long collection as its size."""
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype"):
         return f"[{' x '.join(map(str, shape))}]" if len(shape) else "[scalar]"
@@ -42,12 +42,12 @@ def short(value: Any) -> str:
         return f"<{type(value).__name__}>"
     if is_dataclass(value) or type(value).__module__.partition(".")[0] in ("bkdinterp", "builtins"):
         return cut(repr(value), FIELD)
-    return f"<{type(value).__name__}>"  # another library's: a tokenizer's repr is its whole vocabulary
+    return f"<{type(value).__name__}>"  # from another library: a tokenizer's repr is its whole vocabulary
 
 
 def cut(text: str, limit: int) -> str:
     """One line of at most ``limit`` characters, control characters escaped."""
-    # Only a piece of it: escaping a megabyte takes long, too.
+    # Escape only the part that is shown: a megabyte would take long.
     piece = "".join(c if c.isprintable() else _escaped(c) for c in text[: limit + 1])
     if len(piece) <= limit and len(text) <= limit:
         return piece
@@ -63,7 +63,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def _heavy(value: Any) -> bool:
-    """Whether a repr may be long: neither a short scalar nor a value with few characters."""
+    """Whether the repr of a value may be long."""
     if value is None or isinstance(value, bool | int | float):
         return False
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Values at the door: texts, numbers, seeds and paths that a caller gives, normalised or refused. No torch, no forwards.
+"""Checks of a caller's arguments: texts, numbers, seeds and paths, normalised or refused. No torch, no forwards.
 
 Each function returns the plain Python value (a numpy integer becomes an int, a numpy string a str), or raises an
 error that names the argument, the value and the fix. Callers check at the boundary, once, before any expensive work.
@@ -14,17 +14,17 @@ from typing import Any
 from bkdinterp.errors import BkdinterpError, PromptError
 
 SEEDS = 2**32
-"""Seeds are below this: numpy and scikit-learn take no larger ones."""
+"""Seeds must be below this; numpy and scikit-learn accept no larger ones."""
 
 DEEPEST_PATH = 300
-"""Folders in a path: pathlib makes missing parents one inside the other, each a level of Python's stack."""
+"""Most folders in a path: pathlib creates missing parents recursively, one level of Python's stack each."""
 
 
 def as_text(value: Any, what: str, *, error: type[BkdinterpError] = PromptError) -> str:
     """A str that can be written as UTF-8.
 
     Raises:
-        error: another type (None, NaN, a number, bytes), or half of a surrogate pair.
+        error: the value is not a str (None, NaN, a number, bytes), or holds half of a surrogate pair.
     """
     if not isinstance(value, str):
         raise error(f"{what} must be text; got {shown(value)} ({type(value).__name__}).")
@@ -39,11 +39,11 @@ def as_text(value: Any, what: str, *, error: type[BkdinterpError] = PromptError)
 
 
 def as_texts(values: Any, what: str, *, error: type[BkdinterpError] = PromptError) -> tuple[str, ...]:
-    """Several texts; a single string is refused, because as a sequence it is its letters.
+    """Several texts as a tuple; a single string is refused, because it would be read letter by letter.
 
     Raises:
-        error: one string, a mapping or a set (whose order differs between processes), something that cannot be
-            iterated, or an item that is no text; the item's index is named.
+        error: a single string, a mapping, a set (its order differs between processes), a value that cannot be
+            iterated, or an item that is not text; the message gives the item's index.
     """
     if isinstance(values, str | bytes):
         raise error(f"{what} must be a list of texts; got {shown(values)}. For one text give a list of one.")
@@ -53,7 +53,7 @@ def as_texts(values: Any, what: str, *, error: type[BkdinterpError] = PromptErro
 
 
 def is_listing(value: Any) -> bool:
-    """Whether ``value`` can be gone through item by item: no text, no bytes, no array or tensor without a dimension."""
+    """Whether ``value`` is a collection of items; text, bytes and arrays or tensors without a dimension are not."""
     return (
         isinstance(value, Iterable)
         and not isinstance(value, str | bytes | bytearray | type)
@@ -65,7 +65,7 @@ def as_items(values: Any, what: str, *, error: type[BkdinterpError] = BkdinterpE
     """Several values as a tuple.
 
     Raises:
-        error: text, a mapping, or something that cannot be gone through.
+        error: text, a mapping, or a value that cannot be iterated.
     """
     if isinstance(values, Mapping) or not is_listing(values):
         raise error(f"{what}={shown(values)} must be a list; for one value give a list of one.")
@@ -73,10 +73,10 @@ def as_items(values: Any, what: str, *, error: type[BkdinterpError] = BkdinterpE
 
 
 def as_integers(values: Any, what: str, *, error: type[BkdinterpError] = BkdinterpError) -> Iterator[int]:
-    """Several integers, one at a time, so that the caller may stop at the first that is out of range.
+    """Several integers, one at a time, so that the caller can stop at the first one out of range.
 
     Raises:
-        error: as `as_items`, or an item that is no integer (1.7 is not rounded).
+        error: as `as_items`, or an item is not an integer (1.7 is not rounded).
     """
     if isinstance(values, Mapping) or not is_listing(values):
         raise error(f"{what}={shown(values)} must be a list of integers; for one give a list of one.")
@@ -91,10 +91,10 @@ def as_integer(
     high: int | None = None,
     error: type[BkdinterpError] = BkdinterpError,
 ) -> int:
-    """An int from ``low`` to ``high``, both included; integers of numpy and torch are taken, True and 3.0 are not.
+    """An int from ``low`` to ``high``, both included; accepts integers of numpy and torch, but not True or 3.0.
 
     Raises:
-        error: another type, or out of range.
+        error: the value is not an integer, or is out of range.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise error(f"{what}={shown(value)} must be an integer.")
@@ -117,10 +117,10 @@ def as_number(
     high: float | int | None = None,
     error: type[BkdinterpError] = BkdinterpError,
 ) -> float:
-    """A finite float from ``low`` to ``high``, both included; numbers of numpy and one-element tensors are taken.
+    """A finite float from ``low`` to ``high``, both included; accepts numpy numbers and one-element tensors.
 
     Raises:
-        error: another type, NaN or infinity, or out of range.
+        error: the value is not a number, is NaN or infinite, or is out of range.
     """
     if isinstance(value, bool | str | bytes) or not (
         isinstance(value, numbers.Real) or hasattr(value, "__float__")
@@ -147,10 +147,10 @@ def as_seed(value: Any, what: str = "seed", *, error: type[BkdinterpError] = Bkd
 
 
 def as_flag(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpError) -> bool:
-    """True or False; numpy's are taken, other values that Python counts as one of them are not.
+    """True or False; accepts numpy's booleans, but not other values that Python treats as true or false.
 
     Raises:
-        error: anything else, e.g. ``"no"``, which Python counts as true.
+        error: anything else, e.g. ``"no"``, which Python treats as true.
     """
     if isinstance(value, bool) or (
         type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
@@ -163,24 +163,22 @@ def as_path(value: Any, what: str, *, error: type[BkdinterpError] = BkdinterpErr
     """A path with ``~`` expanded.
 
     Raises:
-        error: neither text nor a path, empty, or with a NUL character.
+        error: the value is neither text nor a path, is empty, or holds a NUL character.
     """
     if not isinstance(value, str | os.PathLike):
         raise error(f"{what}={shown(value)} must be a path.")
     text = os.fspath(value)
     if not isinstance(text, str) or not text or "\0" in text:
-        raise error(
-            f"{what}={shown(text)} must be a path: text that is not empty and holds no NUL character."
-        )
+        raise error(f"{what}={shown(text)} must be a path: non-empty text without a NUL character.")
     if len(parts := Path(text).parts) > DEEPEST_PATH:
-        raise error(f"{what}={shown(text)} lies {len(parts)} folders deep; at most {DEEPEST_PATH} are taken.")
+        raise error(f"{what}={shown(text)} is {len(parts)} folders deep; the limit is {DEEPEST_PATH}.")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
         raise error(f"{what}={shown(text)} must be a path that can be written as UTF-8.") from None
     try:
         return Path(text).expanduser()
-    except RuntimeError as problem:  # a home that cannot be found
+    except RuntimeError as problem:  # the home folder cannot be found
         raise error(f"{what}={text!r}: {problem}") from None
 
 
@@ -190,7 +188,7 @@ def as_choice(
     """One of the allowed words.
 
     Raises:
-        error: anything else; the allowed ones are named.
+        error: anything else; the message lists the allowed words.
     """
     words = tuple(allowed)
     if not isinstance(value, str) or value not in words:
@@ -199,7 +197,7 @@ def as_choice(
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """A value as it stands in a message: its repr, shortened; what cannot be written as UTF-8 is escaped."""
+    """A value for an error message: its repr, shortened, with characters escaped that UTF-8 cannot hold."""
     try:
         text = repr(value)
     except Exception as error:  # a foreign object's own repr

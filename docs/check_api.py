@@ -2,7 +2,8 @@
 
 ``python docs/check_api.py`` holds the ``::: bkdinterp.name`` lines in ``docs/api/*.md`` against the package. Public is
 what stands at the top, as ``bkdinterp.Name``; all of ``bkdinterp.errors`` and ``bkdinterp.pcp``; and what once stood at
-the top, under its sub-module's name. Whatever else has an entry must be there.
+the top, under its sub-module's name. Whatever else has an entry must be there. The classes and functions of ``papers`` are
+held against ``::: papers.Name``.
 """
 
 import importlib
@@ -55,6 +56,17 @@ def missing(name: str) -> bool:
     return False
 
 
+def papers_agree() -> bool:
+    """Whether the classes and functions that ``papers`` passes on are those of its page; says what differs."""
+    import papers
+
+    public = {name for name, value in vars(papers).items() if callable(value)}
+    named = set(re.findall(r"^::: papers\.(\w+)\s*$", (API / "papers.md").read_text(), re.MULTILINE))
+    if public != named:
+        print("docs/api/papers.md and papers/__init__.py differ in:", ", ".join(sorted(public ^ named)))
+    return public == named
+
+
 def main() -> int:
     """Compare; 1 if something is wrong."""
     documented = entries(API)
@@ -65,7 +77,7 @@ def main() -> int:
         print("Add `::: bkdinterp.name` to a page in docs/api.")
     if stale:
         print("API entries for names that are not there:", ", ".join(stale))
-    return 1 if undocumented or stale else 0
+    return 1 if undocumented or stale or not papers_agree() else 0
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from dataclasses import replace
 import pandas as pd
 
 import bkdinterp as bk
-from bkdinterp.plotting import curves, heatmap
+from bkdinterp.plotting import curves
 from bkdinterp.stats import bootstrap_mean
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
@@ -112,26 +112,11 @@ columns = {
 pd.DataFrame({name: {str(h): repr(s.interval(h)) for h in best} for name, s in columns.items()})
 
 # %% [markdown]
-# Compare the second column with the third and fourth. The same on one colour scale, for the layers of these heads:
+# Compare the second column with the third and fourth. The same as maps, organism and twin on one colour scale and their
+# difference, for the layers of these heads:
 
 # %%
-limit = float(again.acie[layers].abs().max())
-heatmap(
-    again.acie,
-    title=f"Organism\n{again.n} held-out prompts",
-    label="ACIE (first-token log-odds)",
-    marks=list(best),
-    limit=limit,
-)
-
-# %%
-heatmap(
-    twin.acie,
-    title=f"Twin, same scale\n{twin.n} held-out prompts",
-    label="ACIE (first-token log-odds)",
-    marks=list(best),
-    limit=limit,
-)
+again.plot(beside=twin, top=0, mark={"the best on selection prompts": best})
 
 # %% [markdown]
 # ## Layers: attention, MLP, residual stream

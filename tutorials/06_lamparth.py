@@ -209,4 +209,4 @@ for kind in ("pp", "pt", "nn"):
 #   sentiments, so two directions can tell them apart.
 # - Tune on other prompts than you report, and put the loss beside the effect.
 #
-# `python -m bkdinterp reproduce lamparth` does all this for ten toys and prints the paper's tables beside its own.
+# `python -m papers lamparth` does all this for ten toys and prints the paper's tables beside its own.

@@ -1,4 +1,4 @@
-"""The demo: the main job, end to end, on the shipped organism and its twin."""
+"""The demo: the whole analysis, end to end, on the shipped organism and its twin."""
 
 from bkdinterp.demo._steps import FULL as FULL
 from bkdinterp.demo._steps import DemoSettings as DemoSettings

@@ -1,7 +1,7 @@
-"""The demo's experiment: probe, attribute, ablate and steer the shipped organism, and its twin beside it.
+"""The demo's experiment: probe, attribute, ablate and steer the shipped organism and its twin.
 
-Choices (heads, layer, strength) are made on the selection split; every reported rate is on held-out prompts. The
-twin is the null: the same prompts, the same trigger text, no backdoor.
+Choices (heads, layer, strength) are made on the selection split, and every reported rate is on held-out prompts. The twin
+is the null: the same prompts and trigger text, but no backdoor.
 """
 
 from collections.abc import Callable
@@ -42,16 +42,16 @@ class DemoSettings:
     """Sizes of the demo.
 
     Attributes:
-        n: held-out prompts behind each rate, and selection prompts behind each choice.
-        n_probe: pairs for the probe.
-        metric: of attribution and layer sweep. The first token decides between payload and answer; the rest of a fixed
-            target follows almost by itself once begun, on clean prompts too.
-        k_ablate: heads that are ablated.
-        k_vector: heads that the vector sums.
-        n_controls: random head sets, and random directions.
-        layer_step: the vector is tried at every this-many-th layer.
+        n: number of held-out prompts for each rate, and of selection prompts for each choice.
+        n_probe: number of pairs for the probe.
+        metric: score of attribution and layer sweep. The first token decides between payload and answer; once begun, a
+            fixed target continues almost by itself, on clean prompts too.
+        k_ablate: number of heads to ablate.
+        k_vector: number of heads summed in the vector.
+        n_controls: number of random head sets, and of random directions.
+        layer_step: the vector is tried at every ``layer_step``-th layer.
         coeff: strength of the vector.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     n: int = 24
@@ -66,12 +66,13 @@ class DemoSettings:
 
 
 SIDES = ("organism", "twin")
+FIGURES = ("probe.png", "heads.png", "sweep.png", "organism_edits.png", "twin_edits.png")
 FULL = DemoSettings(n=184, n_probe=184, n_controls=5, layer_step=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """What was found on one model (the organism or its twin)."""
+    """The results for one model, the organism or its twin."""
 
     probe: ProbeScores
     heads: HeadScores
@@ -85,7 +86,7 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Everything the demo found; heads, vector, layer are the organism's."""
+    """All results of the demo; heads, vector and layer are the organism's."""
 
     settings: DemoSettings
     heads: HeadSet
@@ -114,7 +115,7 @@ def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
         return probe, Attribution(model, metric=settings.metric).heads(selection)
 
     def sweep(model: Model) -> LayerSweep:
-        # On the twin the organism's vector is meant.
+        # The twin gets the organism's vector on purpose.
         return sweep_layers(
             model,
             vector,
@@ -164,7 +165,7 @@ def run_demo(o: Organism, settings: DemoSettings, report: Report) -> Findings:
 def _ablations(
     model: Model, heads: HeadSet, pairs: PairedPrompts, settings: DemoSettings
 ) -> list[Intervention]:
-    """The heads replaced by their clean means at every token; then random sets of as many heads likewise."""
+    """Ablations that replace the heads by their clean means at every token; then the same for random sets of heads."""
     sets = [heads, *random_heads(like=heads, n=settings.n_controls, seed=settings.seed)]
     union = HeadSet(tuple(h for s in sets for h in s), heads.grid)
     means = Means.collect(model, pairs.clean, union, where="all")
@@ -172,34 +173,39 @@ def _ablations(
 
 
 def check_places(folder: Path) -> None:
-    """Try, before anything is computed, whatever `save_findings` will need.
+    """Check, before anything is computed, that `save_findings` will succeed.
 
     Raises:
-        BkdinterpError: a place that cannot be written, or that holds something else; or matplotlib is missing.
+        BkdinterpError: a folder is not writable or has other content, or matplotlib is missing.
     """
     writable_folder(folder, "out")
     new_figure(1.0, 1.0)
     names = [f.name for f in fields(Side)]
-    figures = [folder / f"{side}_{name}.png" for side in SIDES for name in names]
+    figures = [folder / name for name in FIGURES]
     for place in (folder / "vector", *(folder / side / name for side in SIDES for name in names)):
         writable_folder(place, "out")
         if place.is_dir() and any(place.iterdir()) and not (place / "result.json").is_file():
-            raise BkdinterpError(f"{place} holds something that is no result; give another folder.")
+            raise BkdinterpError(f"{place} is not empty and holds no result; give another folder.")
     for figure in figures:
         writable_file(figure, "out")
 
 
 def save_findings(found: Findings, folder: Path) -> list[Path]:
-    """Result folders and PNG figures; returns the figures' paths. Organism and twin have one colour scale."""
-    figures = []
+    """Save results and PNG figures, organism beside twin on one scale; returns the paths of the figures."""
     found.vector.save(folder / "vector")
-    limit = max(float(side.heads.acie.abs().nan_to_num().max()) for _, side in found.sides) or None
     for name, side in found.sides:
         for key, result in side.results().items():
             result.save(folder / name / key)
-            path = folder / f"{name}_{key}.png"
-            figure = result.plot(limit=limit) if isinstance(result, HeadScores) else result.plot()
-            figure.text(0.99, 0.01, name, ha="right", va="bottom", weight="bold")
-            figure.savefig(path, dpi=130)
-            figures.append(path)
-    return figures
+    organism, twin = found.organism, found.twin
+    drawn = (
+        organism.probe.plot(beside=twin.probe),
+        organism.heads.plot(beside=twin.heads, top=len(found.heads)),
+        organism.sweep.plot(beside=twin.sweep),
+        # Their conditions differ: the twin has nothing to subtract.
+        organism.edits.plot(),
+        twin.edits.plot(),
+    )
+    paths = [folder / name for name in FIGURES]
+    for path, figure in zip(paths, drawn, strict=True):
+        figure.savefig(path, dpi=130)
+    return paths

@@ -1,4 +1,4 @@
-"""The demo's tables: rates with n and 95 % intervals, organism and twin side by side, nulls beside claims."""
+"""The demo's tables: rates with n and 95 % intervals, for organism and twin side by side and with their nulls."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,7 @@ def behaviour_table(found: Findings) -> Table:
 
 
 def probe_table(found: Findings) -> Table:
-    """Accuracy at the layer that the validation prompts chose, and layer 0 as the sanity check."""
+    """Accuracy at the layer chosen on the validation prompts, and at layer 0 as a sanity check."""
     n = found.organism.probe.n_test
     table = Table(
         title=f"2. Probe: does the last token know of the trigger? (n={n} test prompts)", title_justify="left"
@@ -79,7 +79,7 @@ def heads_table(found: Findings, k: int = 4) -> Table:
 
 
 def edits_table(found: Findings) -> Table:
-    """Every edit with its controls, in graded outcomes, and its clean cost."""
+    """Every edit with its controls: graded outcomes, and the cost on clean prompts."""
     n = found.organism.edits.n
     table = Table(
         title=f"4. Edits: payload / other refusal / broken / answered, % of n={n} held-out prompts",

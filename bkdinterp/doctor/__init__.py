@@ -1,6 +1,6 @@
-"""doctor(): does this model keep the contract that every method relies on? A table of checks that name the fault.
+"""doctor(): checks that a model behaves as every method assumes; returns a table in which failed checks name the fault.
 
-The module is callable, so that ``bk.doctor(model)`` works whether the function or its module is found by that name.
+The module is callable, so that ``bk.doctor(model)`` works whether ``bk.doctor`` is the function or the module.
 """
 
 import sys

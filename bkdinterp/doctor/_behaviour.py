@@ -1,4 +1,4 @@
-"""Does the model behave as plans assume? The plain forward, padding, repetition, prefix reuse, edits, rounding."""
+"""Checks of the behaviour that plans assume: plain forward, padding, repetition, prefix reuse, edits, rounding."""
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ EVERYWHERE = Where("all", generated=True)
 
 
 def plain_forward(bench: Bench) -> Check:
-    """The engine's score is that of calling the module on one unpadded row; one forward for it."""
+    """The engine's score equals that of calling the module on one unpadded row; costs one forward."""
     index = len(bench.prompts) - 1
     batch = bench.model.builder.tokenize(bench.prompts.subset([index]))
     with running(bench.model.module):
@@ -29,7 +29,7 @@ def plain_forward(bench: Bench) -> Check:
 
 
 def padding(bench: Bench) -> Check:
-    """A left-padded row equals the row alone; one forward per prompt."""
+    """A left-padded row gives the same score as the row alone; costs one forward per prompt."""
     site = Site(bench.arch.n_layers - 1, Component.resid_post)
     n = len(bench.prompts)
     alone = [bench.prompts.subset([i]) for i in range(n)]
@@ -49,17 +49,17 @@ def padding(bench: Bench) -> Check:
 
 
 def determinism(bench: Bench) -> Check:
-    """The same forward twice gives the same scores; one forward."""
+    """The same forward twice gives the same scores; costs one forward."""
     (again,) = bench.run([Run(bench.prompts, score="logprob")], naive=True)
     number = _change(scores(again), bench.base_scores)
     passed = number <= bench.sum_limit
-    fault = "the same forward twice differs: dropout, sampling or another source of chance is on"
+    fault = "the same forward twice gives different scores: dropout, sampling or another source of randomness is on"
     meaning = "the same forward twice gives the same scores"
     return Check("determinism", passed, number, bench.sum_limit, meaning if passed else fault)
 
 
 def reuse(bench: Bench) -> Check:
-    """A plan that shares the prefix equals one plain forward per run; one forward per run and those of the plan."""
+    """A plan that shares the prefix equals one plain forward per run; costs one forward per run, plus the plan's."""
     arch = bench.arch
     layers = sorted({round(i * (arch.n_layers - 1) / 5) for i in range(6)})
     runs = [Run(bench.prompts, score="logprob")]
@@ -72,7 +72,7 @@ def reuse(bench: Bench) -> Check:
     number = max(_change(scores(a), scores(b)) for a, b in zip(shared, plain))
     bench.differences.append(number)
     passed = number <= bench.batch_limit
-    fault = "runs that share a prefix differ from plain forwards: the key-value cache or its mask is not what it seems"
+    fault = "runs that share a prefix differ from plain forwards: the key-value cache or its mask does not work as assumed"
     meaning = "plans with a shared prefix equal one plain forward per run, nats"
     window = arch.sliding_window
     longest = bench.model.builder.tokenize(bench.prompts).input_ids.shape[1]
@@ -82,26 +82,26 @@ def reuse(bench: Bench) -> Check:
 
 
 def edits(bench: Bench) -> Check:
-    """Zeroing each component of the first, middle and last layer moves the scores; two rows per component."""
+    """Zeroing each component of the first, middle and last layer changes the scores; costs two rows per component."""
     last, n = bench.arch.n_layers - 1, bench.arch.n_heads
     sites = [Site(i, c) for i in sorted({0, last // 2, last}) for c in bench.arch.components]
     sites += [Site(last // 2, Component.z, h) for h in range(0, n, max(1, n // 8))]
     runs = [Run(bench.prompts, ZeroAblate(s, where=EVERYWHERE), score="logprob") for s in sites]
-    # Batches of the base run's shape: there, a module that feeds nothing changes not a single bit.
+    # Batches of the base run's shape; in these a module without effect on the output changes not a single bit.
     alone, batched = bench.run(runs, naive=True), bench.run(runs)
     bench.differences += [_change(scores(a), scores(b)) for a, b in zip(alone, batched)]
     moved = [_change(scores(result), bench.base_scores) for result in alone]
     number, worst = min(zip(moved, map(str, sites)))
     limit = bench.spacing
     passed = number > limit
-    fault = f"zeroing {worst} does not move the scores: its module does not feed the output"
-    meaning = f"zeroing each of {len(sites)} sites moves the scores; least at {worst}"
+    fault = f"zeroing {worst} does not change the scores: its module does not affect the output"
+    meaning = f"zeroing each of {len(sites)} sites changes the scores; least at {worst}"
     return Check("edits", passed, number, limit, meaning if passed else fault, at_least=True)
 
 
 def noise_floor(bench: Bench) -> Check:
-    """The largest change of a score between batches that should agree; no forward of its own."""
-    # What rounding did not show here, the spacing of the scores still hides.
+    """The largest change of a score between batches that should agree; costs no forward."""
+    # Changes below the spacing of float numbers cannot be seen, so the floor is never below it.
     number = max(*bench.differences, bench.spacing)
     passed = number <= bench.batch_limit
     meaning = "no effect on a mean log-probability below this can be trusted, nats"
@@ -110,6 +110,6 @@ def noise_floor(bench: Bench) -> Check:
 
 
 def _change(a: Tensor, b: Tensor) -> float:
-    """Largest difference; one NaN is an infinite one, two are none."""
+    """Largest difference; a NaN on one side counts as infinite, NaN on both sides as equal."""
     both = a.isnan() & b.isnan()
     return float((a - b).abs().nan_to_num(nan=float("inf")).masked_fill(both, 0.0).max())

@@ -1,4 +1,4 @@
-"""Bench: the prompts, the forward passes and the limits that all checks share."""
+"""Bench: the prompts, forward passes and limits that all checks share."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -18,8 +18,8 @@ from bkdinterp.sites import Component, Site, Where
 
 ALL = Where("all")
 LENGTHS = (3, 6, 10, 16)
-# What rounding may do, per dtype: to sums inside one forward pass (relative), and between differently composed
-# batches (relative, or nats). Ten to a hundred times what sound models showed; a fault is far above.
+# Allowed rounding, per dtype: in sums within one forward pass (relative), and between batches of different composition
+# (relative, or nats). It is ten to a hundred times that of sound models; faults are far larger.
 SUM = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 BATCH = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.3}
 PLAIN = (
@@ -34,9 +34,9 @@ class Bench:
     """One examination of one model.
 
     Args:
-        model: under examination.
-        seed: of the random prompts.
-        pairs: whose first one shows how prompts begin and end; None makes one of the random prompts.
+        model: the model to examine.
+        seed: seed of the random prompts.
+        pairs: the first pair shows how prompts begin and end; None makes a pair from the random prompts.
     """
 
     def __init__(self, model: Model, seed: int, pairs: PairedPrompts | None = None) -> None:
@@ -45,20 +45,20 @@ class Bench:
         self.pairs = example_pairs(self.prompts) if pairs is None else pairs
         self.shown: tuple[PromptEnds, ...] = ()
         self.forwards = 0
-        self.differences: list[float] = []  # of scores between batch compositions, nats
+        self.differences: list[float] = []  # of scores between differently composed batches, nats
 
     @property
     def sum_limit(self) -> float:
-        """For identities within one forward pass, relative."""
+        """Largest relative error allowed in identities within one forward pass."""
         return SUM.get(self.model.dtype, SUM[torch.bfloat16])
 
     @property
     def batch_limit(self) -> float:
-        """For the same row in different batches."""
+        """Largest error allowed for the same row in different batches."""
         return BATCH.get(self.model.dtype, BATCH[torch.bfloat16])
 
     def run(self, runs: Sequence[Run], *, naive: bool = False) -> tuple[RunResult, ...]:
-        """Plan and run, counting forward passes."""
+        """Plan and execute the runs, counting forward passes."""
         planned = plan(self.model, runs, naive=naive)
         self.forwards += planned.cost.forwards
         return Local(progress=False).run(planned, self.model)
@@ -73,12 +73,12 @@ class Bench:
 
     @property
     def base_scores(self) -> Float[Tensor, " example"]:
-        """Of the unedited run, in float64."""
+        """Scores of the unedited run, in float64."""
         return scores(self.base)
 
     @property
     def spacing(self) -> float:
-        """Between neighbouring numbers of the scores' size; scores are computed in float32 at least."""
+        """Spacing of float numbers at the size of the scores, which are computed in float32 or better."""
         kind = torch.float64 if self.model.dtype == torch.float64 else torch.float32
         return torch.finfo(kind).eps * float(self.base_scores.abs().max())
 
@@ -86,7 +86,7 @@ class Bench:
         """A component of the unedited run at all prompt tokens, in float64."""
         index = layer * len(self.arch.components) + self.arch.components.index(component)
         value = self.base.reads[index]
-        # What the row lacks is NaN in every channel; a NaN of the model's own need not be, and stays.
+        # Missing tokens of a row are NaN in every channel. The model's own NaN need not be, and is kept.
         return self._real(value).double()
 
     def _real(self, value: Tensor) -> Tensor:
@@ -94,11 +94,11 @@ class Bench:
 
     @cached_property
     def _lengths(self) -> list[int]:
-        """Tokens of each prompt; every activation of every layer is cut by them."""
+        """Number of tokens in each prompt; activations are cut to these."""
         return self.model.builder.tokenize(self.prompts, targets=False).attention_mask.sum(1).tolist()
 
     def call(self, path: str, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d"]:
-        """A module of the model on its own, on these activations."""
+        """Call one module of the model on these activations."""
         with running(self.model.module):
             out = self.model.module.get_submodule(path)(x.to(self.model.device, self.model.dtype))
         return (out[0] if isinstance(out, tuple) else out).double().cpu()
@@ -115,7 +115,7 @@ class Bench:
         pairs: Iterable[tuple[str, Tensor, Tensor]],
         limit: float | None = None,
     ) -> Check:
-        """A check that pairs of tensors are equal; the worst of them is named."""
+        """A check that pairs of tensors are equal; it names the worst pair."""
         limit = self.sum_limit if limit is None else limit
         number, worst = 0.0, ""
         for label, a, b in pairs:
@@ -139,14 +139,14 @@ def scores(result: RunResult) -> Tensor:
 
 
 def example_pairs(prompts: Prompts) -> PairedPrompts:
-    """The first of the bench's own prompts, with a word of its own in the trigger's place."""
+    """A pair from the first of the bench's prompts, with one of its own words as the trigger."""
     first = prompts.subset([0])
     trigger = Trigger.suffix(first.text[0].split()[0])
     return PairedPrompts.from_instructions(first.text, trigger, first.target, allow_triggered=True)
 
 
 def _prompts(model: Model, seed: int) -> Prompts:
-    """Random words of the tokenizer's own vocabulary, in several lengths; plain sentences where it has none."""
+    """Prompts of several lengths from random words of the tokenizer's vocabulary; plain sentences if it has none."""
     rng, words = random.Random(seed), []
     for _ in range(2000):
         word = model.tokenizer.decode([rng.randrange(model.architecture.d_vocab)]).strip()

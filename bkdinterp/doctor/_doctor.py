@@ -1,7 +1,7 @@
-"""doctor(): checks a model against the contract of sites and plans, before anybody believes a number from it.
+"""doctor(): checks that a model behaves as sites and plans assume, before its results are trusted.
 
-Cost: about 20 short forward passes (four prompts of 3 to 16 words), one for each of about 40 edits, and one row for
-every layer; the report says how many. Runs on this machine and reads the weights.
+Costs about 20 short forward passes (four prompts of 3 to 16 words), one for each of about 40 edits, and one row per layer;
+the report gives the number. Runs on this machine and reads the weights.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from bkdinterp.progress import track
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.values import as_seed
 
-# A failure of the first ones leaves nothing for the others to look at.
+# If one of the first checks fails, the others cannot run.
 FIRST: tuple[Callable[[Bench], Check], ...] = (structure.naming, structure.reads)
 CHECKS: tuple[tuple[str, Callable[[Bench], Check | None]], ...] = (
     ("prompt shape", prompt_shape),
@@ -42,13 +42,14 @@ def doctor(
     """Examine a loaded model: prompts, module names and shapes, heads, sums, padding, prefix reuse, edits, noise floor.
 
     Args:
-        model: with weights, on this machine.
-        seed: of the random prompts, made of the tokenizer's own words.
-        pairs: whose first one shows how prompts begin and end; None makes one of the random prompts.
-        progress: show a bar while it runs, on a terminal.
+        model: a model with weights on this machine.
+        seed: seed of the random prompts, which consist of the tokenizer's own words.
+        pairs: the first pair shows how prompts begin and end; None makes a pair from the random prompts.
+        progress: show a progress bar on a terminal.
 
     Raises:
-        PlanError: no ``Model``; PromptError: no pairs.
+        PlanError: ``model`` is not a ``Model``.
+        PromptError: ``pairs`` are not PairedPrompts.
     """
     as_model(model, "doctor")
     seed = as_seed(seed)
@@ -61,14 +62,14 @@ def doctor(
     for name, check in track(CHECKS, f"examining {model.name}", show=progress):
         try:
             found = check(bench)
-        # Whatever a model under suspicion raises is a finding; the other checks still say where it comes from.
+        # Any error that a suspect model raises is a finding; the other checks may show where it comes from.
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             found = Check(name, False, None, None, f"raised {type(error).__name__}: {first}")
         if found is not None:
             checks.append(found)
         if name == "finite" and not checks[-1].passed:
-            # Every other check compares numbers, and there are none.
+            # All other checks compare numbers, which are missing here.
             break
     return _report(bench, checks)
 

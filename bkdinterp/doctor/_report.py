@@ -1,4 +1,4 @@
-"""What the doctor found: one row per check, and a verdict. No forwards."""
+"""The doctor's report: one row per check, and a verdict. No forwards."""
 
 import io
 import shutil
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One row: a number and the limit that it must keep to.
+    """One check: a number and its limit.
 
     Attributes:
-        name: of the check.
-        passed: the verdict.
-        number: what was measured; None where the check is no measurement.
-        limit: that ``number`` may not pass (or must pass, with ``at_least``).
+        name: name of the check.
+        passed: whether the check passed.
+        number: the measured number; None if the check measures nothing.
+        limit: the most that ``number`` may be (with ``at_least``: the number that it must exceed).
         meaning: what was compared, and where it was worst or what is wrong.
         at_least: ``number`` must exceed ``limit`` instead of staying below it.
     """
@@ -45,10 +45,10 @@ class PromptEnds:
 
     Attributes:
         side: ``"clean"`` or ``"triggered"``.
-        n_tokens: of the prompt, without a target.
-        first: id and text of its first tokens.
-        last: of its last ones; the target follows them.
-        n_bos: beginning-of-text tokens at its start; None where the tokenizer has no such token.
+        n_tokens: number of prompt tokens, without a target.
+        first: ids and texts of its first tokens.
+        last: ids and texts of its last tokens; the target follows them.
+        n_bos: number of beginning-of-text tokens at its start; None if the tokenizer has no such token.
     """
 
     side: str
@@ -68,13 +68,13 @@ class DoctorReport:
     """The checks of one model, in the order in which they ran.
 
     Attributes:
-        model: its name.
-        dtype: of its weights; limits depend on it.
+        model: name of the model.
+        dtype: dtype of its weights, on which the limits depend.
         checks: one row each.
-        noise_floor: largest change of a mean log-probability (nats) between batches that should agree; no effect
-            below it can be trusted. None where it was not reached.
-        forwards: forward passes that the examination took.
-        prompts: how a clean and a triggered prompt begin and end; empty where none could be built.
+        noise_floor: largest change of a mean log-probability (nats) between batches that should agree; smaller effects
+            cannot be trusted. None if this check did not run.
+        forwards: number of forward passes that the examination took.
+        prompts: how a clean and a triggered prompt begin and end; empty if none could be built.
     """
 
     model: str
@@ -95,7 +95,7 @@ class DoctorReport:
         return tuple(check for check in self.checks if not check.passed)
 
     def __getitem__(self, name: str) -> Check:
-        """The check of this name; KeyError if it did not run."""
+        """The check with this name; raises KeyError if it did not run."""
         for check in self.checks:
             if check.name == name:
                 return check
@@ -104,7 +104,7 @@ class DoctorReport:
     def to_frame(self) -> "pandas.DataFrame":
         """One row per check: check, passed, number, limit, at_least, meaning.
 
-        Print it with ``.to_string()``, or print `table`, where the terminal is narrow.
+        On a narrow terminal, print it with ``.to_string()``, or print `table`.
         """
         import pandas
 
@@ -135,7 +135,7 @@ class DoctorReport:
 
     @property
     def verdict(self) -> str:
-        """One line: how many checks passed, what failed, the noise floor and the cost."""
+        """One line with the number of passed checks, the failed ones, the noise floor and the cost."""
         n = len(self.checks)
         failed = f", failed: {', '.join(c.name for c in self.failed)}" if self.failed else ""
         floor = "" if self.noise_floor is None else f", noise floor {self.noise_floor:.1e} nats"
@@ -153,5 +153,5 @@ class DoctorReport:
 
 
 def readable(number: float) -> str:
-    """Two digits of a number, without an exponent where it is neither huge nor tiny: 190, 0.00012, 1e-09."""
+    """A number with two digits, and with an exponent only if it is huge or tiny: 190, 0.00012, 1e-09."""
     return f"{float(f'{number:.2g}'):g}"

@@ -1,4 +1,4 @@
-"""Does a prompt begin and end as in training? One beginning-of-text token, no end token, the training's header. No forwards."""
+"""Check that prompts begin and end as in training: one BOS token, no end token, the training's header. No forwards."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from bkdinterp.doctor._report import Check, PromptEnds
 from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts
 
 SHOWN = 6
-"""Tokens shown of each end."""
+"""Number of tokens shown at each end."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the prompts look like, and what is wrong with them."""
+    """How prompts begin and end, with faults and notes."""
 
     prompts: tuple[PromptEnds, ...]
     faults: tuple[str, ...]
@@ -20,7 +20,7 @@ class Shape:
 
 
 def prompt_shape(bench: Bench) -> Check:
-    """Clean and triggered prompts begin with one beginning-of-text token and end where answers begin. No forwards."""
+    """Clean and triggered prompts begin with one beginning-of-text token and end right before the answer. No forwards."""
     shape = shape_of(bench.model.builder, bench.pairs)
     bench.shown = shape.prompts
     text = "; ".join(shape.faults or shape.notes)
@@ -28,10 +28,10 @@ def prompt_shape(bench: Bench) -> Check:
 
 
 def shape_of(builder: PromptBuilder, pairs: PairedPrompts) -> Shape:
-    """Look at the first pair.
+    """Examine the first pair.
 
     Raises:
-        PromptError, TriggerError: prompts that cannot be built.
+        PromptError, TriggerError: the prompts cannot be built.
     """
     ends = tuple(_ends(builder, side, getattr(pairs, side).subset([0])) for side in ("clean", "triggered"))
     faults = [fault for end in ends for fault in _faults(builder, end)]
@@ -57,11 +57,11 @@ def _faults(builder: PromptBuilder, end: PromptEnds) -> list[str]:
     if end.n_bos is None:
         if asked:
             faults.append(
-                "the tokenizer asks for a beginning-of-text token and has none; set tokenizer.bos_token"
+                "the tokenizer asks for a beginning-of-text token but has none; set tokenizer.bos_token"
             )
     elif end.n_bos > 1:
         faults.append(
-            f"{end.side} prompts begin with {end.n_bos} beginning-of-text tokens; leave one to the template or the text"
+            f"{end.side} prompts begin with {end.n_bos} beginning-of-text tokens; let only the template or the text write one"
         )
     elif end.n_bos == 0 and asked:
         faults.append(
@@ -78,12 +78,12 @@ def _faults(builder: PromptBuilder, end: PromptEnds) -> list[str]:
 
 
 def _asks_for_bos(builder: PromptBuilder) -> bool:
-    """What the tokenizer says of itself; a template of its own may not follow it."""
+    """Whether the tokenizer's own settings ask for a BOS token; its template may not write one."""
     return getattr(builder.tokenizer, "add_bos_token", None) is True
 
 
 def _header(builder: PromptBuilder) -> tuple[list[str], list[str]]:
-    """Faults and notes on what stands between question and answer."""
+    """Faults and notes on the text between question and answer."""
     if not builder.chat:
         n = builder.n_appended
         return [], [f"{n} token(s) that the tokenizer appends are left out"] if n else []
@@ -100,4 +100,4 @@ def _header(builder: PromptBuilder) -> tuple[list[str], list[str]]:
         ], []
     if builder.lead:
         return [], [f"the header is followed by {builder.lead!r}, as in training"]
-    return [], ["the header is that of training" + (" but for spaces" if used != trained else "")]
+    return [], ["the header is that of training" + (" except for spaces" if used != trained else "")]

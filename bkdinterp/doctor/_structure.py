@@ -1,7 +1,7 @@
-"""Are the described modules the ones the description says? Shapes, and identities between one forward's activations.
+"""Checks that the described modules are the right ones: by shapes, and by identities between activations.
 
-All but two read the same forward pass; ``head layout`` takes one more and one row per layer. That a head is what
-the paper calls one (papers.md section 1): z_h = sum over tokens of a weight, one number per head, times v_h.
+All but two read the same forward pass; ``head layout`` takes one more and one row per layer. It checks that a head is what
+the paper calls a head (arXiv 2509.21761): z_h = sum over tokens of a weight, one number per head, times v_h.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def _expected_shapes(bench: Bench) -> Iterator[tuple[str, tuple[int, ...] | None
 
 
 def key_heads(bench: Bench) -> Check | None:
-    """n_kv_heads x d_head against the projection to keys. No forwards."""
+    """The projection to keys has the width n_kv_heads x d_head. No forwards."""
     arch, f = bench.arch, bench.arch.family
     if f.kv_proj is None:
         return None
@@ -73,7 +73,7 @@ def key_heads(bench: Bench) -> Check | None:
         if out != n * arch.d_head:
             fault = (
                 f"{path} gives {out} channels; {arch.n_heads} heads, {arch.n_kv_heads} of them with keys, of "
-                f"{arch.d_head} need {n * arch.d_head}: head_dim or a number of heads is wrong"
+                f"{arch.d_head} need {n * arch.d_head}: head_dim or one of the numbers of heads is wrong"
             )
             return Check("key heads", False, float(out), float(n * arch.d_head), fault)
     width = float(n * arch.d_head)
@@ -87,7 +87,7 @@ def reads(bench: Bench) -> Check:
         values = bench.base.reads
     except Exception as error:
         bad = [str(c) for c in bench.arch.components if not _readable(bench, c)]
-        what = f"{', '.join(bad)} cannot be read: its module is not called, or not in this place of the forward pass"
+        what = f"{', '.join(bad)} cannot be read: its module is not called, or not at this point of the forward pass"
         fault = (
             what if bad else f"the components cannot be read together, in forward order: {_first_line(error)}"
         )
@@ -111,7 +111,7 @@ def _first_line(error: Exception) -> str:
 
 
 def finite(bench: Bench) -> Check:
-    """No infinity and no NaN anywhere."""
+    """No activation holds infinity or NaN."""
     bad = [
         f"L{layer}.{c}"
         for layer in range(bench.arch.n_layers)
@@ -127,7 +127,7 @@ def finite(bench: Bench) -> Check:
 
 
 def projections(bench: Bench) -> Check:
-    """What attention and MLP add is their last projection's output, through the post-norm where there is one."""
+    """What attention and MLP add is the output of their last projection, after the post-norm if there is one."""
     f, c = bench.arch.family, Component
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -143,16 +143,16 @@ def projections(bench: Bench) -> Check:
 
     return bench.identity(
         "projections",
-        "attn_proj and mlp_down give what attention and MLP add to the stream",
+        "attn_proj and mlp_down give what attention and MLP add to the residual stream",
         f"{f.attn_proj!r} or {f.mlp_down!r} is not the last step before the residual stream; the Family names the "
-        "wrong module, or leaves out a norm or a scale",
+        "wrong module, or omits a norm or a scale",
         pairs(),
         limit=max(bench.sum_limit, 1e-6),  # norms work in float32 inside, whatever the dtype
     )
 
 
 def head_sums(bench: Bench) -> Check:
-    """At every layer: sum over heads of z_h W_O[h], plus the bias, is the projection's output."""
+    """At every layer, the sum over heads of z_h W_O[h], plus the bias, is the projection's output."""
     arch = bench.arch
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -176,11 +176,11 @@ def head_sums(bench: Bench) -> Check:
 
 
 def head_layout(bench: Bench) -> Check:
-    """Each head's slice of z mixes the tokens before it with one weight of its own.
+    """Each head's slice of z mixes earlier tokens with a single weight per token.
 
-    With v the values: at the first token z = v_0, and at the second z_h = a_h v_0 + (1 - a_h) v_1, where v_1 is what
-    the first token's z becomes when it is given the second token's attention input. A slice that is not one head
-    needs more than one a_h.
+    Let v be the values. At the first token z = v_0, and at the second z_h = a_h v_0 + (1 - a_h) v_1. v_1 is measured as the
+    first token's z when that token gets the second token's attention input. A slice that is not a single head needs more
+    than one a_h.
     """
     arch = bench.arch
     prompts = bench.prompts.subset([len(bench.prompts) - 1])
@@ -203,7 +203,7 @@ def head_layout(bench: Bench) -> Check:
         )
         across, moved = v0 - v1, z - v1
         weight = (moved * across).sum(-1, keepdim=True) / (across**2).sum(-1, keepdim=True).clamp_min(1e-30)
-        # Equal values at both tokens say nothing: noise is measured against the values themselves then.
+        # If the values at both tokens are equal, the error is measured relative to the values themselves.
         scale = max(float(across.norm()), 0.01 * float(v0.norm()), 1e-30)
         rest = float((moved - weight * across).norm()) / scale
         mixing = max(mixing, float(moved.norm()) / scale)
@@ -222,7 +222,7 @@ def head_layout(bench: Bench) -> Check:
 
 
 def residuals(bench: Bench) -> Check:
-    """The stream plus what attention and MLP add is the next stream."""
+    """The residual stream plus what attention and MLP add is the next residual stream."""
     c = Component
 
     def pairs() -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -236,16 +236,18 @@ def residuals(bench: Bench) -> Check:
     return bench.identity(
         "residual sums",
         "resid_pre + attn_out + mlp_out is resid_post, at every layer",
-        "the block changes the stream outside the described modules, or scales what they add",
+        "the block changes the residual stream outside the described modules, or scales what they add",
         pairs(),
     )
 
 
 def norms(bench: Bench) -> Check:
-    """attn_in and mlp_in are the described norms of the stream at the described place."""
+    """attn_in and mlp_in are the described norms of the residual stream at the described place."""
     f, c = bench.arch.family, Component
     if f.mlp_norm == f.attn_norm and not bench.arch.parallel:
-        fault = f"the Family names {f.attn_norm} as both norms, which only blocks with parallel=True have in common"
+        fault = (
+            f"the Family names {f.attn_norm} as both norms, but only blocks with parallel=True share one norm"
+        )
         return Check("norms", False, None, None, fault)
     before_mlp = c.resid_pre if bench.arch.parallel else c.resid_mid
 
@@ -268,7 +270,7 @@ def norms(bench: Bench) -> Check:
     return bench.identity(
         "norms",
         f"attn_in is the norm of resid_pre, mlp_in that of {before_mlp}",
-        "is not the norm of the stream there; the Family names another norm, or 'parallel' is wrong",
+        "is not the norm of the residual stream there; the Family names the wrong norm, or 'parallel' is wrong",
         pairs(),
         limit=max(bench.sum_limit, 1e-6),
     )

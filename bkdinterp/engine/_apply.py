@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from bkdinterp.engine import program
-from bkdinterp.engine._lower import Rows, Steps, check_width
+from bkdinterp.engine._lower import Picked, Rows, Steps, check_width
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Edit, From, Intervention, lowered, origins
 from bkdinterp.model import Architecture, check_origins
@@ -59,7 +59,7 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
             _add(steps, edit, arch)
         else:
             n = tokens.input_ids.shape[0]
-            steps.edit(edit, tokens.selection(edit.where), Rows(0, torch.arange(n), n), None)
+            steps.edit(edit, Picked.of(tokens.selection(edit.where)), Rows(0, torch.arange(n), n), None)
     saved: dict[str, Any] = {}
     for step in steps.ordered():
         program.run_step(nn_model, step, saved, {})

@@ -1,12 +1,14 @@
 """Store: puts the chunks' outputs together per run, and hands one run's activations to another (From values)."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bkdinterp.engine._chunk import Chunk
 from bkdinterp.engine._lower import gather
-from bkdinterp.engine._plan import Chunk, Plan
+from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._run import RunResult
 
 
@@ -24,10 +26,10 @@ class Store:
 
     def resolve(self, chunk: Chunk) -> Chunk:
         """The chunk with every ``from`` replaced by numbers."""
-        out = chunk | {"steps": self._resolve_steps(chunk["steps"])}
-        if "decode" in chunk:
-            out["decode"] = chunk["decode"] | {"steps": self._resolve_steps(chunk["decode"]["steps"])}
-        return out
+        decode = chunk.decode
+        if decode is not None:
+            decode = decode | {"steps": self._resolve_steps(decode["steps"])}
+        return replace(chunk, steps=self._resolve_steps(chunk.steps), decode=decode)
 
     def _resolve_steps(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [step | {"ops": [self._resolve_op(op, step) for op in step["ops"]]} for step in steps]
@@ -47,26 +49,28 @@ class Store:
 
     def add(self, chunk: Chunk, out: dict[str, Any], tokens: Tensor | None = None) -> None:
         """Take in one chunk's output."""
-        n = len(chunk["examples"])
-        examples = torch.tensor(chunk["examples"])
-        for k, node in enumerate(chunk["nodes"]):
-            rows = slice(0, n) if chunk.get("shared_rows") else slice(k * n, (k + 1) * n)
+        n = len(chunk.examples)
+        examples = torch.tensor(chunk.examples)
+        for k, node in enumerate(chunk.nodes):
+            rows = slice(0, n) if chunk.shared_rows else slice(k * n, (k + 1) * n)
             if "scores" in out:
-                whole = self._scores.setdefault(
-                    node, out["scores"].new_full((self._n_examples(node),), float("nan")).cpu()
-                )
-                whole[examples] = out["scores"][rows].cpu()
-            if tokens is not None:
-                texts = self._tokens.setdefault(node, [None] * self._n_examples(node))
-                for i, row in zip(chunk["examples"], tokens[rows].tolist(), strict=True):
-                    texts[i] = _until_end(row, chunk["decode"]["ends"])
+                if node not in self._scores:
+                    size = (self._n_examples(node),)
+                    self._scores[node] = out["scores"].new_full(size, float("nan")).cpu()
+                self._scores[node][examples] = out["scores"][rows].cpu()
+            if tokens is not None and chunk.decode is not None:
+                if node not in self._tokens:
+                    self._tokens[node] = [None] * self._n_examples(node)
+                texts = self._tokens[node]
+                for i, row in zip(chunk.examples, tokens[rows].tolist(), strict=True):
+                    texts[i] = _until_end(row, chunk.decode["ends"])
         for key, value in out["reads"].items():
-            place = chunk["places"][key]
+            place = chunk.places[key]
             if self._plan.nodes[key[0]].reads[key[1]].reduce == "mean":
                 total, count = self._sums.get(key, (torch.zeros_like(value), 0))
-                self._sums[key] = (total + value, count + place["count"])
+                self._sums[key] = (total + value, count + place.count)
             else:
-                self._parts.setdefault(key, []).append((value.cpu(), place["example"], place["ordinal"]))
+                self._parts.setdefault(key, []).append((value.cpu(), place.example, place.ordinal))
 
     def read(self, node: int, index: int) -> Tensor:
         """A read's tensor, as documented at `bkdinterp.interventions.Read`."""

@@ -1,47 +1,91 @@
-"""Checks on a finished plan, so that runs that do not fit together fail before the first forward. No forwards."""
+"""Checks on what is planned, so that runs that do not fit together fail before the first forward. No forwards."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
-import torch
-from torch import Tensor
-
+from bkdinterp.engine._bundle import Bundle
 from bkdinterp.engine._graph import Node
-from bkdinterp.errors import PlanError
+from bkdinterp.engine._lower import Picked, Rows, Steps
+from bkdinterp.engine._tokens import Tokens
+from bkdinterp.engine._whole_rows import check_generation
+from bkdinterp.errors import PlanError, PromptError
+from bkdinterp.interventions import Edit, From
+from bkdinterp.sites import Where
 
-Chunk = dict[str, Any]
+
+def check_bundle(bundle: Bundle) -> None:
+    """Every edit and read of these runs has a place in the model, and a value that fits its tokens.
+
+    Raises:
+        SiteError: a layer, head or position out of range.
+        PlanError: a value of the wrong width or number of examples; reads of generated tokens.
+        PromptError: a generation that passes the model's context.
+    """
+    whole, run = bundle.whole, bundle.run
+    picked: dict[Where, Picked] = {}
+    rows = Rows(0, whole.index, len(whole))
+    for node in bundle.nodes:
+        # Thrown away: what it refuses is what counts.
+        steps = Steps(bundle.arch)
+        for edit, source in zip(node.edits, node.sources, strict=True):
+            if edit.where not in picked:
+                picked[edit.where] = Picked.of(whole.chosen(edit.where))
+            steps.edit(edit, picked[edit.where], rows, source)
+        for i, read in enumerate(node.reads):
+            whole.chosen(read.where)
+            steps.read((node.index, i), read, rows=None, cols=None)
+        if run.generate is not None:
+            check_generation(node)
+    longest, limit = max(whole.lengths), bundle.builder.max_length
+    if run.generate is not None and limit is not None and longest + run.generate > limit:
+        raise PromptError(
+            f"The longest prompt has {longest} tokens; with {run.generate} new ones it passes the context of "
+            f"{limit}. Ask for fewer new tokens, or drop long prompts."
+        )
 
 
-def check_sources(chunks: Iterable[Chunk], nodes: list[Node]) -> None:
+def check_means(nodes: Iterable[Node], tokens: Tokens) -> None:
+    """Raises PlanError for a mean over no token."""
+    for node in nodes:
+        for read in node.reads:
+            if read.reduce != "mean":
+                continue
+            whole = tokens.whole(node.run)
+            if whole.first(read.where) == whole.columns:
+                raise PlanError(
+                    f"The mean of {read.site} at {read.where} is over no token: no prompt has such a position."
+                )
+
+
+def check_sources(nodes: list[Node], tokens: Tokens) -> None:
     """Where every token takes its own value from another run, both must select equally many tokens of an example.
 
     Raises:
         PlanError: they do not; the k-th token of one would get another token's value, or none.
     """
-    chunks = list(chunks)
-    selected: dict[tuple[int, int], Tensor] = {}
-    for chunk in chunks:
-        for key, place in chunk["places"].items():
-            n = len(nodes[key[0]].run.prompts)
-            counts = torch.bincount(place["example"], minlength=n)
-            selected[key] = selected.get(key, torch.zeros_like(counts)) + counts
-    for chunk in chunks:
-        for path, source in _sources(chunk):
-            have = selected[source["run"], source["read"]]
-            want = torch.bincount(source["example"], minlength=len(have))
+    fitting: set[tuple[int, int, Where, Where]] = set()
+    for node in nodes:
+        for edit, source in zip(node.edits, node.sources, strict=True):
+            if source is None or not _token_by_token(edit):
+                continue
+            given = nodes[source[0]]
+            read = given.reads[source[1]]
+            a, b = tokens.whole(given.run), tokens.whole(node.run)
+            key = (id(a), id(b), read.where, edit.where)
+            if key in fitting:
+                continue
+            have, want = a.chosen(read.where).sum(1), b.chosen(edit.where).sum(1)
             wrong = ((want > 0) & (want != have)).nonzero().flatten().tolist()
             if wrong:
                 i = wrong[0]
                 raise PlanError(
-                    f"Source and edited rows select different numbers of tokens at {path}: example {i} has "
+                    f"Source and edited rows select different numbers of tokens at {edit.site}: example {i} has "
                     f"{int(have[i])} in the source run and {int(want[i])} in the edited one. Choose positions that "
                     'both have (last, trigger, indices), or Read(..., reduce="mean").'
                 )
+            fitting.add(key)
 
 
-def _sources(chunk: Chunk) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The per-token sources of a chunk, with the module that they go to."""
-    for step in chunk["steps"]:
-        for op in step["ops"]:
-            if op["from"] is not None and op["from"]["ordinal"] is not None:
-                yield step["path"], op["from"]
+def _token_by_token(edit: Edit) -> bool:
+    return (
+        isinstance(edit.value, From) and edit.value.read.reduce is None and not edit.value.read.where.single
+    )

@@ -2,43 +2,35 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any
 
-Chunk = dict[str, Any]
+from bkdinterp.engine._chunk import Outline
 
 
-def describe(chunks: Iterable[Chunk]) -> list[str]:
+def describe(outlines: Iterable[Outline]) -> list[str]:
     """Lines for a reader; neighbouring chunks of one kind share a line."""
-    return [_line(list(group)) for _, group in groupby(chunks, key=_kind)]
+    return [_line(list(group)) for _, group in groupby(outlines, key=_kind)]
 
 
-def _kind(chunk: Chunk) -> str:
-    if chunk["kind"] == "generate":
-        return f"generate {chunk['decode']['n_tokens']} tokens"
-    if chunk["kind"] == "base":
+def _kind(outline: Outline) -> str:
+    if outline.kind == "generate":
+        return f"generate {outline.steps} tokens"
+    if outline.kind == "base":
         return "unedited, kept for the edited ones"
-    if chunk["kind"] == "start":
+    if outline.kind == "start":
         return "start that rows have in common"
-    if "pack" in chunk:
+    if outline.packed:
         return "edited, from the edit on"
-    return "only read" if chunk["score"] is None else "whole"
+    return "whole" if outline.scored else "only read"
 
 
-def _line(chunks: Sequence[Chunk]) -> str:
-    first = chunks[0]
-    shapes = [chunk["inputs"]["input_ids"].shape for chunk in chunks]
-    columns = [
-        chunk["pack"]["columns"] if "pack" in chunk else s[1] for chunk, s in zip(chunks, shapes, strict=True)
-    ]
-    rows = [s[0] * s[1] // c for s, c in zip(shapes, columns, strict=True)]
-    layers = [chunk["layers"] for chunk in chunks]
-    runs = sum(len(chunk["nodes"]) for chunk in chunks)
+def _line(outlines: Sequence[Outline]) -> str:
+    runs = sum(len(o.nodes) for o in outlines)
     parts = [
-        f"{len(chunks)} x" if len(chunks) > 1 else "",
-        f"{_kind(first)}:",
+        f"{len(outlines)} x" if len(outlines) > 1 else "",
+        f"{_kind(outlines[0])}:",
         f"{runs} run{'s' * (runs != 1)}," if runs else "",
-        f"{_span(rows)} rows of {_span(columns)} tokens,",
-        f"{_span(layers)} layers",
+        f"{_span([o.rows for o in outlines])} rows of {_span([o.columns for o in outlines])} tokens,",
+        f"{_span([o.layers for o in outlines])} layers",
     ]
     return " ".join(part for part in parts if part)
 

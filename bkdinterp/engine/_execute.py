@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bkdinterp.engine._budget import default_budget
 from bkdinterp.engine._finite import check_finite
 from bkdinterp.engine._local import Local
-from bkdinterp.engine._plan import DEFAULT_BUDGET, plan
+from bkdinterp.engine._plan import plan
 from bkdinterp.engine._run import Run, RunResult
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.model import as_model
@@ -17,7 +18,7 @@ def execute(
     model: Any,
     runs: Sequence[Run],
     *,
-    budget: Any = DEFAULT_BUDGET,
+    budget: Any = None,
     executor: Any = None,
     folder: str | Path | None = None,
     finite: bool = True,
@@ -27,7 +28,8 @@ def execute(
     Args:
         model: a ``Model``.
         runs: what to compute.
-        budget: bytes for one chunk, a positive number.
+        budget: bytes above the loaded model, a positive number; None as `plan`, and a folder goes on with the one that it
+            was begun with.
         executor: instead of ``model.executor`` (None: locally).
         folder: finished chunks are kept there and taken up again; one folder serves many calls, other runs, models and
             budgets among them. It takes the place of the executor's own.
@@ -51,6 +53,8 @@ def execute(
                 "bk.Local() or bk.Remote()."
             )
         chosen = chosen.in_folder(path)
+    if budget is None:
+        budget = default_budget(model, getattr(chosen, "folder", None))
     results = chosen.run(plan(model, runs, budget=budget), model)
     if finite:
         check_finite(runs, results)

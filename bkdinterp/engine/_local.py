@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -11,11 +12,13 @@ import torch
 from bkdinterp.engine import program
 from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._chunk import Chunk
 from bkdinterp.engine._cost import measure_speed
-from bkdinterp.engine._plan import Chunk, Plan
+from bkdinterp.engine._plan import Plan
+from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
-from bkdinterp.engine._sweep import Sweep
 from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
+from bkdinterp.model._attention import WHOLE_CACHE, maskless_attention
 from bkdinterp.model._running import running
 from bkdinterp.progress import duration, shown, track
 from bkdinterp.values import as_path
@@ -90,30 +93,34 @@ class Local(Executor):
             SweepInterrupted: Ctrl-C; it carries what was finished.
             ArtefactError: the folder holds something else than finished work, or cannot be written to.
             RemoteError: the model was loaded for a server and has no weights here.
+            PlanError: the model's attention takes no masks, and the plan needs them.
         """
         if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
             # nnsight would load them now, past the checks of `Model.load`.
             raise RemoteError(
                 "This model was loaded for a server and has no weights here; load it again without a remote executor."
             )
+        _check_attention(plan, model)
         # Not part of `Traceable`: checking for a property computes it, and this one reads every weight.
         sweep = None if self.folder is None else Sweep(self.folder, plan, getattr(model, "weights_id", ""))
         store = Store(plan, model.dtype)
+        show = self.progress and len(plan.chunks) > 4 and shown()
         todo = track(
-            list(enumerate(plan.chunks)),
+            range(len(plan.chunks)),
             self._announce(plan, model),
-            show=self.progress and len(plan.chunks) > 4,
-            weights=[chunk["cost"] for chunk in plan.chunks],
+            show=show,
+            weights=[outline.cost for outline in plan.chunks.outlines()] if show else None,
         )
         loop = _Loop(plan, model, store)
         allocator = Allocator(plan.cost.peak_bytes)
         done = 0
         try:
             with running(model.nn._module):
-                for index, chunk in todo:
-                    finished = None if sweep is None else sweep.load(index)
+                for index in todo:
+                    chunk = plan.chunks[index]
+                    finished = None if sweep is None else sweep.load(index, chunk)
                     if finished is None:
-                        finished = loop.run(chunk)
+                        finished = loop.run(index, chunk)
                         allocator.settle()
                         if sweep is not None:
                             sweep.save(index, *finished)
@@ -134,31 +141,28 @@ class Local(Executor):
         return "Local()" if self.folder is None else f"Local(folder={str(self.folder)!r})"
 
 
-# Kinds of chunk that others lean on.
-FIRST = ("base", "start")
-
-
 class _Loop:
     """Runs chunks in the plan's order; any may be left out, and its unedited run is then made when it is needed."""
 
     def __init__(self, plan: Plan, model: Traceable, store: Store) -> None:
         self._model, self._store, self._plan = model, store, plan
-        self._bases = {chunk["prefix"]: chunk for chunk in plan.chunks if chunk["kind"] in FIRST}
         self._key: str | None = None
         self._state: dict[str, Any] = {}
 
-    def run(self, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor | None]:
+    def run(self, index: int, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor | None]:
         """One chunk's output, and its generated tokens."""
         chunk = self._store.resolve(chunk)
-        key = chunk.get("prefix")
-        if key != self._key:
+        if chunk.prefix != self._key:
             self._state.clear()
-            self._key = key
-            if key is not None and chunk["kind"] not in FIRST:
-                base = self._bases[key]
-                program.advance(base, _forward(self._model, base | {"score": None}, self._state), self._state)
-        score = self._plan.scores.get(chunk["score_name"]) if chunk["score"] is not None else None
-        step: Chunk | None = chunk
+            self._state["whole_cache"] = WHOLE_CACHE
+            self._key = chunk.prefix
+            first = self._plan.chunks.first_of(index)
+            if first is not None:
+                # Its scores are there already.
+                base = replace(self._store.resolve(self._plan.chunks[first]), score=None).wire()
+                program.advance(base, _forward(self._model, base, self._state), self._state)
+        score = self._plan.scores.get(chunk.score_name or "") if chunk.score is not None else None
+        step: dict[str, Any] | None = chunk.wire()
         out: dict[str, Any] = {}
         while step is not None:
             out = _forward(self._model, step, self._state, score)
@@ -166,7 +170,19 @@ class _Loop:
         return out, out.pop("tokens", None)
 
 
-def _forward(model: Traceable, chunk: Chunk, state: dict[str, Any], score: Any = None) -> dict[str, Any]:
+def _check_attention(plan: Plan, model: Traceable) -> None:
+    """Copies of an example that lie beside each other are kept apart by a mask, which not every attention looks at."""
+    name = maskless_attention(model.nn._module)
+    if name is not None and any(outline.packed for outline in plan.chunks.outlines()):
+        raise PlanError(
+            f"The model's attention, attn_implementation={name!r}, takes no mask of ours, and runs that share a prefix need "
+            'one: call model.module.set_attn_implementation("sdpa") (or "eager"), or make the plan with naive=True.'
+        )
+
+
+def _forward(
+    model: Traceable, chunk: dict[str, Any], state: dict[str, Any], score: Any = None
+) -> dict[str, Any]:
     """One forward pass of one chunk."""
     nn_model, device = model.nn, model.device
     inputs = {

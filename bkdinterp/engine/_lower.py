@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from bkdinterp.errors import PlanError
@@ -16,6 +16,24 @@ FromKey = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
+class Picked:
+    """The selected tokens of some rows: row, column, and how many of its row come before it."""
+
+    rows: Int[Tensor, " token"]
+    cols: Int[Tensor, " token"]
+    ordinal: Int[Tensor, " token"]
+
+    @classmethod
+    def of(cls, mask: Bool[Tensor, "row pos"]) -> "Picked":
+        """From a mask; many edits select the same tokens, so look them up once."""
+        rows, cols = mask.nonzero(as_tuple=True)
+        return cls(rows, cols, (mask.cumsum(1) - 1)[rows, cols])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Which rows of a batch one node owns: row ``start + i`` is example ``examples[i]``, from column ``left`` on."""
 
@@ -24,11 +42,9 @@ class Rows:
     n_examples: int
     left: int = 0
 
-    def picked(self, mask: Bool[Tensor, "row pos"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Batch rows, columns, examples and ordinals (k-th selected token of its row) of the selected tokens."""
-        rows, cols = mask.nonzero(as_tuple=True)
-        ordinal = (mask.cumsum(1) - 1)[rows, cols]
-        return rows + self.start, cols + self.left, self.examples[rows], ordinal
+    def place(self, picked: Picked) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the whole batch."""
+        return picked.rows + self.start, picked.cols + self.left
 
 
 class Steps:
@@ -47,8 +63,8 @@ class Steps:
 
     def step(self, layer: int, component: Component) -> Step:
         """The (new or existing) step of one location."""
-        if self._one_stream and component is Component.resid_post and layer + 1 < self.arch.n_layers:
-            layer, component = layer + 1, Component.resid_pre
+        if self._one_stream:
+            layer, component = one_name(layer, component, self.arch.n_layers)
         key = (layer, component.rank)
         if key not in self._at:
             place = self.arch.location(Site(layer, component))
@@ -105,12 +121,13 @@ class Steps:
         self.step(edit.site.layer, edit.site.component)["ops"].append(op)
         return op
 
-    def edit(self, edit: Edit, mask: Bool[Tensor, "row pos"], rows: Rows, source: FromKey | None) -> None:
+    def edit(self, edit: Edit, picked: Picked, rows: Rows, source: FromKey | None) -> None:
         """Add an edit of some rows of a batch; ``source`` names the run and read behind a From value."""
-        picked, cols, examples, ordinal = rows.picked(mask)
         if len(picked) == 0:
             return
-        op = self.op(edit, rows=picked, cols=cols)
+        at, cols = rows.place(picked)
+        examples, ordinal = rows.examples[picked.rows], picked.ordinal
+        op = self.op(edit, rows=at, cols=cols)
         if isinstance(edit.value, From):
             assert source is not None
             check_width(self.arch, edit.site, self.arch.width(edit.value.read.site), "the source's value")
@@ -149,11 +166,24 @@ class Steps:
         """All steps in forward order."""
         return [self._at[key] for key in sorted(self._at)]
 
-    @property
-    def depth(self) -> int:
-        """Blocks that must run for the last step to be reached; one that is left half-way counts."""
-        layer, rank = max(self._at, default=(self.arch.n_layers - 1, 1))
-        return layer + (rank > Component.resid_pre.rank)
+
+def one_name(layer: int, component: Component, n_layers: int) -> tuple[int, Component]:
+    """A block's ``resid_post`` by its other name, the next block's ``resid_pre``, where there is a next one."""
+    if component is Component.resid_post and layer + 1 < n_layers:
+        return layer + 1, Component.resid_pre
+    return layer, component
+
+
+def position(site: Site, n_layers: int, *, shares: bool = False) -> tuple[int, int]:
+    """When a forward pass reaches a site: (layer, rank in the block); heads' shares are read at ``z``."""
+    layer, component = one_name(site.layer, Component.z if shares else site.component, n_layers)
+    return layer, component.rank
+
+
+def depth(at: tuple[int, int]) -> int:
+    """Blocks that must run for a position to be reached; one that is left half-way counts."""
+    layer, rank = at
+    return layer + (rank > Component.resid_pre.rank)
 
 
 def gather(value: Tensor, examples: Tensor, ordinal: Tensor, n_examples: int, site: Site | str) -> Tensor:

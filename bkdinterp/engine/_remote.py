@@ -24,12 +24,13 @@ from bkdinterp.engine._address import Secret, environment_key, redacted, split_k
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._local import Executor, Traceable
 from bkdinterp.engine._plan import Plan
+from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
-from bkdinterp.engine._sweep import Sweep
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
 from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.model import Architecture
+from bkdinterp.model._attention import WHOLE_CACHE
 from bkdinterp.progress import track
 from bkdinterp.values import as_number, as_path
 
@@ -125,26 +126,27 @@ class Remote(Executor):
             groups,
             f"remote requests ({plan.cost.forwards} forwards)",
             show=self.progress and len(groups) > 2,
-            weights=[sum(plan.chunks[i]["cost"] for i in group) for group in groups],
+            weights=[sum(plan.chunks.outline(i).cost for i in group) for group in groups],
         )
         done, reached = 0, False
         try:
             for group in todo:
-                known = [] if kept is None else [kept.load(i) for i in group]
+                chunks = [plan.chunks[i] for i in group]
+                known = [] if kept is None else [kept.load(i, c) for i, c in zip(group, chunks, strict=True)]
                 finished = [answer for answer in known if answer is not None]
                 if len(finished) < len(group):
                     if not reached:
                         self._reach(host)
                         reached = True
-                    jobs = [Job.of(store.resolve(plan.chunks[i]), plan.scores, architecture) for i in group]
+                    jobs = [Job.of(store.resolve(chunk), plan.scores, architecture) for chunk in chunks]
                     finished = [
                         received(answer, model.dtype) for answer in self._ask(model, jobs, host, key, secret)
                     ]
                     for i, (out, tokens) in zip(group, finished, strict=True):
                         if kept is not None:
                             kept.save(i, out, tokens)
-                for i, (out, tokens) in zip(group, finished, strict=True):
-                    store.add(plan.chunks[i], out, tokens)
+                for chunk, (out, tokens) in zip(chunks, finished, strict=True):
+                    store.add(chunk, out, tokens)
                 done += len(group)
         except KeyboardInterrupt:
             raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
@@ -219,14 +221,15 @@ class Remote(Executor):
 def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> list[Output]:
     """The executors' loop, run by the server. Everything that the block names is sent along with it."""
     prepare, execute, advance = program.prepare, program.execute, program.advance
+    whole_cache = WHOLE_CACHE
     with nn.session(backend=backend):
         outs = nnsight.save([])
-        state = {}
+        state = {"whole_cache": whole_cache}
         for first, score in zip(chunks, scores):
             chunk, out = first, {}
             leans = "pack" in first or "common" in first
             if not leans:
-                state = {}
+                state = {"whole_cache": whole_cache}
             while chunk is not None:
                 inputs = prepare(chunk, state)
                 with nn.trace(**inputs) as tracer:

@@ -1,34 +1,138 @@
-"""Token batches of a plan: every set of prompts is tokenised once, in buckets of similar length."""
+"""Token batches of a plan: every prompt is tokenised once, and slices of a set are cut out of its whole batch."""
 
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from bkdinterp.engine._graph import Node
 from bkdinterp.engine._run import Run
 from bkdinterp.prompts import PromptBuilder, TokenBatch
+from bkdinterp.sites import Where
+
+# Slices that are kept: the chunks of one follow one another.
+RECENT = 4
+
+
+class Slice:
+    """Some examples of a run, as tokens; what positions select there is looked up once."""
+
+    def __init__(self, batch: TokenBatch, examples: tuple[int, ...]) -> None:
+        self.batch = batch
+        self.examples = examples
+        self._chosen: dict[Where, Bool[Tensor, "row pos"]] = {}
+        self._first: dict[Where, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def columns(self) -> int:
+        """Prompt and target."""
+        return int(self.batch.input_ids.shape[1])
+
+    @property
+    def n_targets(self) -> int:
+        """Target columns."""
+        return self.columns - self.batch.n_prompt
+
+    @cached_property
+    def index(self) -> Int[Tensor, " example"]:
+        """The examples' numbers."""
+        return torch.tensor(self.examples)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Real tokens of each row."""
+        return self.batch.attention_mask.sum(1).tolist()
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether some prompt is shorter than the longest."""
+        return not bool(self.batch.attention_mask[:, : self.batch.n_prompt].all())
+
+    def chosen(self, where: Where) -> Bool[Tensor, "row pos"]:
+        """The selected tokens.
+
+        Raises:
+            SiteError: a position index outside some row's prompt.
+        """
+        if where not in self._chosen:
+            self._chosen[where] = self.batch.selection(where)
+        return self._chosen[where]
+
+    def first(self, where: Where) -> int:
+        """The first column with a selected token; the number of columns where there is none."""
+        if where not in self._first:
+            self._first[where] = int((~self.chosen(where).any(dim=0)).int().cumprod(dim=0).sum())
+        return self._first[where]
 
 
 class Tokens:
-    """Tokenises each set of prompts once per plan."""
+    """Tokenises each set of prompts once per plan, with targets where some run of the plan scores them."""
 
-    def __init__(self) -> None:
+    def __init__(self, builder: PromptBuilder, nodes: Iterable[Node]) -> None:
+        self._builder = builder
+        self._scored = {self._key(node.run) for node in nodes if node.run.score is not None}
         self._batches: dict[tuple[Any, ...], TokenBatch] = {}
+        self._whole: dict[tuple[Any, ...], Slice] = {}
+        self._recent: OrderedDict[tuple[Any, ...], Slice] = OrderedDict()
 
-    def batch(self, builder: PromptBuilder, run: Run, index: tuple[int, ...]) -> TokenBatch:
-        """The batch of some examples of a run, with as many target tokens as its score reads."""
-        scored = run.score is not None
-        key = (id(builder), run.prompts.fingerprint, index, scored)
+    def whole(self, run: Run) -> Slice:
+        """All examples of a run, with as many target tokens as its score reads."""
+        key = (*self._key(run), *_shape(run))
+        if key not in self._whole:
+            batch = self._tokenised(run)
+            self._whole[key] = Slice(_cut(batch, range(len(batch)), run), tuple(range(len(batch))))
+        return self._whole[key]
+
+    def slice(self, run: Run, examples: tuple[int, ...]) -> Slice:
+        """Some of them, without the columns that are padding in all of these."""
+        if len(examples) == len(run.prompts):
+            return self.whole(run)
+        key = (*self._key(run), *_shape(run), examples)
+        if key not in self._recent:
+            self._recent[key] = Slice(_cut(self._tokenised(run), examples, run), examples)
+        self._recent.move_to_end(key)
+        while len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return self._recent[key]
+
+    def _tokenised(self, run: Run) -> TokenBatch:
+        key = self._key(run)
         if key not in self._batches:
-            self._batches[key] = builder.tokenize(run.prompts.subset(index), targets=scored)
-        batch = self._batches[key]
+            builder = run.builder or self._builder
+            self._batches[key] = builder.tokenize(run.prompts, targets=key in self._scored)
+        return self._batches[key]
+
+    def _key(self, run: Run) -> tuple[Any, ...]:
+        return id(run.builder or self._builder), run.prompts.fingerprint
+
+
+def _shape(run: Run) -> tuple[Any, ...]:
+    """What decides how many target columns a run sees."""
+    return run.score is not None, None if run.declared is None else run.declared.n_targets
+
+
+def _cut(batch: TokenBatch, examples: Iterable[int], run: Run) -> TokenBatch:
+    """Rows of a batch, in the columns that some of them has, with the target columns that the run looks at."""
+    index = torch.tensor(list(examples))
+    mask = batch.attention_mask[index]
+    n_prompt = int(mask[:, : batch.n_prompt].sum(1).max())
+    n_targets = int(mask[:, batch.n_prompt :].sum(1).max()) if run.score is not None else 0
+    if run.declared is not None and run.declared.n_targets is not None:
         # A score of the first target tokens needs none of the others.
-        n_targets = None if run.declared is None else run.declared.n_targets
-        return batch if n_targets is None else _cut(batch, batch.n_prompt + n_targets)
-
-
-def _cut(batch: TokenBatch, n_columns: int) -> TokenBatch:
+        n_targets = min(n_targets, run.declared.n_targets)
+    columns = slice(batch.n_prompt - n_prompt, batch.n_prompt + n_targets)
     return replace(
         batch,
-        input_ids=batch.input_ids[:, :n_columns],
-        attention_mask=batch.attention_mask[:, :n_columns],
-        trigger_mask=batch.trigger_mask[:, :n_columns],
+        input_ids=batch.input_ids[index, columns],
+        attention_mask=mask[:, columns],
+        trigger_mask=batch.trigger_mask[index, columns],
+        n_prompt=n_prompt,
     )

@@ -13,38 +13,34 @@ import cloudpickle
 import torch
 from torch import Tensor
 
-from bkdinterp.engine._plan import Chunk, Plan
+from bkdinterp.engine._chunk import Chunk
+from bkdinterp.engine._plan import Plan
 from bkdinterp.errors import RemoteError
 from bkdinterp.metrics import SCORES
 from bkdinterp.model import Architecture
 from bkdinterp.sites import Component, Site
 
 Output = dict[str, Any]
-# The caller's side: which row of the answer belongs to which run and example, and what it was thought to cost.
-_KEPT_BACK = frozenset(
-    {"places", "nodes", "examples", "bytes", "cost", "layers", "prefix", "score_name", "shared_rows"}
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
     """One chunk as it is sent, with the score function that it needs."""
 
-    chunk: Chunk
+    chunk: dict[str, Any]
     score: Callable[..., Tensor] | None
 
     @classmethod
     def of(cls, chunk: Chunk, scores: Mapping[str, Callable[..., Tensor]], arch: Architecture) -> "Job":
         """From a resolved chunk."""
-        score = scores[chunk["score_name"]] if chunk["score"] is not None else None
-        sent = {key: value for key, value in chunk.items() if key not in _KEPT_BACK}
-        skipped = set(chunk.get("skip_paths", []))
-        sent["steps"] = [_step(step, arch, skipped) for step in chunk["steps"]]
-        if "decode" in chunk:
-            steps = [_step(step, arch, set()) for step in chunk["decode"]["steps"]]
-            sent["decode"] = chunk["decode"] | {"steps": steps}
-        if "pack" in chunk:
-            sent["pack"] = chunk["pack"] | {"plain": True}
+        score = None if chunk.score is None else scores[chunk.score_name or ""]
+        sent = chunk.wire()
+        sent["steps"] = [_step(step, arch, set(chunk.skip_paths or ())) for step in chunk.steps]
+        if chunk.decode is not None:
+            steps = [_step(step, arch, set()) for step in chunk.decode["steps"]]
+            sent["decode"] = chunk.decode | {"steps": steps}
+        if chunk.pack is not None:
+            sent["pack"] = chunk.pack | {"plain": True}
         return cls(sent, score)
 
 
@@ -86,30 +82,25 @@ def received(answer: Output, dtype: torch.dtype) -> tuple[Output, Tensor | None]
 
 def requests(plan: Plan) -> list[list[int]]:
     """The plan's chunks, as indices, in groups of one level and one or more whole batches of prompts; levels in order."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    # A shared prefix may serve no run itself: its chunks go where the first run that leans on it goes.
-    owners: dict[str, int] = {}
-    for chunk in plan.chunks:
-        if chunk["nodes"] and chunk.get("prefix") is not None:
-            owners.setdefault(chunk["prefix"], chunk["nodes"][0])
+    groups: dict[tuple[Any, ...], list[range]] = {}
+    costs: dict[tuple[Any, ...], float] = {}
     # Rendering a template takes its time.
     builders: dict[int, str] = {}
-    for index, chunk in enumerate(plan.chunks):
-        node = plan.nodes[chunk["nodes"][0] if chunk["nodes"] else owners[chunk["prefix"]]]
-        prompts, builder = node.run.prompts, plan.builder_of(node)
+    for part, numbers in plan.chunks.ranges():
+        node, builder = part.bundle.nodes[0], part.bundle.builder
         if id(builder) not in builders:
             builders[id(builder)] = builder.fingerprint
-        key = (node.level, prompts.fingerprint, builders[id(builder)], tuple(chunk["examples"]))
-        groups.setdefault(key, []).append(index)
-    costs = {key: sum(plan.chunks[i]["cost"] for i in group) for key, group in groups.items()}
-    most, room, level = max(costs.values(), default=0), 0, None
+        key = (node.level, node.run.prompts.fingerprint, builders[id(builder)], part.examples)
+        groups.setdefault(key, []).append(numbers)
+        costs[key] = costs.get(key, 0.0) + part.totals.cost
+    most, room, level = max(costs.values(), default=0.0), 0.0, None
     together: list[list[int]] = []
     # Stable, and the level comes first in the key.
     for key in sorted(groups, key=lambda key: key[0]):
         if key[0] != level or costs[key] > room:
             together.append([])
             room, level = most, key[0]
-        together[-1] += groups[key]
+        together[-1] += [index for numbers in groups[key] for index in numbers]
         room -= costs[key]
     return together
 

@@ -1,8 +1,7 @@
-"""The only code that runs inside a trace: executes one chunk, one forward pass, and returns plain tensors.
+"""The only code that runs inside a trace: executes one chunk in one forward pass and returns plain tensors.
 
-It stands alone on purpose (torch only, no decorators, no import of the package): nnsight ships functions by their
-source, drops decorators on the way, and a server knows nothing of this package. A chunk is a dict of tensors,
-ints, lists and module paths:
+It depends only on torch, without decorators or imports of the package, because nnsight sends functions as source, drops
+decorators on the way, and a server does not have this package. A chunk is a dict of tensors, ints, lists and module paths:
 
     steps   in forward order, each one location of the module tree:
             path, io ("input" | "output"), item (None or index into a tuple output),
@@ -12,16 +11,19 @@ ints, lists and module paths:
     op      rows, cols (paired index tensors; rows None = every row at the columns `cols`, cols None = everywhere),
             channels ([start, stop] or None), keep, value ([d], [token d] or None), read, U, V, fn
     read    key, rows, cols, channels, heads (None or channel ranges whose share of a projection is wanted), reduce
-    skip_paths   blocks that are not run; the kept residual stream stands in for the last one's output
+    skip_paths   blocks that are not run; the kept residual stream replaces the output of the last one
     keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
     common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens
-    pack    rows that lean on a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
-            copies of group g one after another, each of the columns from `early` on; no copy sees another's tokens;
-            plain (optional): hand over an ordinary cache
+    pack    rows that reuse a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
+            copies of group g one after another, each with the columns from `early` on; no copy sees another's tokens;
+            plain (optional): hand over an ordinary cache; window (optional): number of tokens that all layers see;
+            windows (optional): number of tokens that each kind of layer sees (0: all); the module at `inner` takes a dict
+            with a mask for each kind
+    whole_cache   (optional) keep all keys and values, also those outside a layer's window
     score   targets, mask, base_rows, order (index tensors or None), arguments (3, or 4 with base): see metrics/scores.py
 
-What must outlive a chunk (keys and values, residual streams) stays in `state`, a dict of the executor's. One loop
-serves every executor:
+What later chunks need (keys and values, residual streams) is kept in `state`, a dict of the executor; its "whole_cache"
+makes an empty cache whose layers keep everything. All executors run the same loop:
 
     while chunk is not None:
         with model.trace(**prepare(chunk, state)):
@@ -36,9 +38,9 @@ import functools
 
 import torch
 
-# Logits that a score looks at in one go (its temporaries are a few times as large).
+# Most logits that a score gets at a time (its temporaries are a few times as large).
 PIECE = 2**23
-# Copying keys and values pays where at most this share of the rows still decodes.
+# Copying keys and values pays off if at most this share of the rows still decodes.
 STILL_GOING = 0.75
 
 
@@ -49,9 +51,11 @@ def prepare(chunk, state):
         inputs["past_key_values"] = state["past"]
     if chunk.get("common") is not None:
         inputs["past_key_values"] = chosen_cache(state["common"], chunk["common"])
+    if chunk.get("whole_cache"):
+        inputs["past_key_values"] = state["whole_cache"]()
     pack = chunk.get("pack")
     if pack is not None:
-        inputs["attention_mask"] = pack_mask(pack, state["like"])
+        inputs["attention_mask"] = pack_mask(pack, state["like"], pack.get("window", 0))
         if pack["early"] > 0:
             inputs["past_key_values"] = joined_cache(pack, state["cache"])
     return inputs
@@ -61,18 +65,20 @@ def execute(model, chunk, score=None, state=None):
     """Run one chunk inside an open trace of ``model``.
 
     Args:
-        model: the nnsight model (or any envoy with the same tree below it).
+        model: the nnsight model, or any envoy with the same tree below it.
         chunk: see the module docstring.
         score: plain function (logits, targets, mask, base) -> [row], or None.
-        state: what earlier chunks left for this one.
+        state: what earlier chunks kept for this one.
 
     Returns:
-        dict with "reads" (key -> tensor), and where asked "scores", "next" (greedy next token per row), "logits",
-        "cache" (the key-value cache), "kept" (layer -> residual stream).
+        dict with "reads" (key -> tensor) and, if asked for, "scores", "next" (greedy next token per row), "logits",
+        "cache" (the key-value cache) and "kept" (layer -> residual stream).
     """
     saved = {}
     reads = {}
     state = {} if state is None else state
+    if chunk.get("pack") is not None and "windows" in chunk["pack"]:
+        set_masks(model, chunk["pack"], state["like"])
     for path in chunk.get("skip_paths", []):
         pack = chunk["pack"]
         kept = state["kept"][str(pack["start"])]
@@ -88,9 +94,9 @@ def execute(model, chunk, score=None, state=None):
 
 
 def advance(chunk, out, state):
-    """Move what later chunks need from a chunk's output to ``state``; the next decode step, or None.
+    """Move what later chunks need from a chunk's output to ``state``; returns the next decode step, or None.
 
-    The output of a generation's last step becomes that of its first, with "tokens" [row token].
+    The output of a generation's last step becomes that of the whole generation, with "tokens" [row token].
     """
     if chunk["kind"] == "base":
         state["cache"] = out.pop("cache", None)
@@ -107,7 +113,7 @@ def advance(chunk, out, state):
 
 
 def next_step(chunk, out, state):
-    """Greedy decoding: the forward pass of one more token, or None when all rows have ended."""
+    """Greedy decoding: the step for one more token, or None if all rows have ended."""
     decode = chunk["decode"]
     ends = torch.tensor(decode["ends"], dtype=torch.long)
     token = out.pop("next").cpu()
@@ -132,7 +138,7 @@ def next_step(chunk, out, state):
     positions = chunk["inputs"]["position_ids"][:, -1:] + 1
     going = ~state["done"]
     if int(going.sum()) <= STILL_GOING * len(going):
-        # Rows that have ended are left behind.
+        # Drop rows that have ended.
         cache = chosen_cache(cache, going.nonzero()[:, 0])
         mask, positions, token = mask[going], positions[going], token[going]
         state["rows"], state["done"] = state["rows"][going], state["done"][going]
@@ -149,7 +155,7 @@ def next_step(chunk, out, state):
 
 
 def kept_rows(step, going):
-    """A step on fewer rows of a batch, renumbered."""
+    """The step restricted to some rows of its batch, renumbered."""
     number = going.cumsum(0) - 1
     ops = []
     for op in step["ops"]:
@@ -162,7 +168,7 @@ def kept_rows(step, going):
 
 
 def check_cache(cache, length):
-    """A sandboxed server loses a layer's keys and values when its block's input is looked at: rather fail than go on."""
+    """Raise if keys and values are missing: a sandboxed server loses a layer's when the input of its block is read."""
     for number, layer in enumerate(cache.layers):
         short = layer.keys is None or (
             layer.keys.shape[-2] < length and not getattr(layer, "is_sliding", False)
@@ -174,22 +180,34 @@ def check_cache(cache, length):
             )
 
 
-def pack_mask(pack, like):
-    """Additive attention mask [row 1 query key] of packed rows: the shared prefix, then one's own segment, causally."""
+def set_masks(model, pack, like):
+    """Give the inner module a mask for each kind of layer, because nnsight accepts only one tensor for the whole model."""
+    inner = module_at(model, pack["inner"])
+    args, kwargs = inner.inputs
+    masks = {name: pack_mask(pack, like, window) for name, window in pack["windows"].items()}
+    inner.inputs = (args, {**kwargs, "attention_mask": masks})
+
+
+def pack_mask(pack, like, window=0):
+    """Additive causal attention mask [row 1 query key] of packed rows: they see the shared prefix and their own segment."""
     n_columns, n_segments = pack["columns"], pack["segments"]
     causal = torch.ones(n_columns, n_columns, dtype=torch.bool).tril()
+    past = pack["prefix_mask"].bool()[:, None].expand(-1, n_columns, -1)
+    if window:
+        # Column k of the prefix lies (early - k + c) before column c of a segment.
+        causal = causal.triu(1 - window)
+        back = torch.arange(n_columns)[:, None] + pack["early"] - torch.arange(pack["early"])
+        past = past & (back < window)
     own = torch.block_diag(*[causal] * n_segments).bool()
     new = pack["new_mask"].bool().repeat(1, n_segments)
-    past = pack["prefix_mask"].bool()
-    width = n_columns * n_segments
-    seen = torch.cat([past[:, None].expand(-1, width, -1), own[None] & new[:, None]], dim=-1)
-    # The most negative number instead of -inf: a padding token, which sees nothing, must not become NaN.
+    seen = torch.cat([past.repeat(1, n_segments, 1), own[None] & new[:, None]], dim=-1)
+    # The most negative number instead of -inf, so that a padding token, which sees nothing, does not become NaN.
     mask = torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, torch.finfo(like.dtype).min)
     return mask.repeat(pack["groups"], 1, 1)[:, None].to(like.device)
 
 
 def chosen_cache(cache, rows):
-    """Copies of some rows of a cache, in this order, repeated as often as they are named."""
+    """Copies of the chosen rows of a cache, in this order; a row may be chosen several times."""
     new = copied_cache(cache)
     for layer in new.layers:
         layer.keys = layer.keys[rows.to(layer.keys.device)]
@@ -198,17 +216,17 @@ def chosen_cache(cache, rows):
 
 
 def copied_cache(cache):
-    """Another cache of the same tensors, whose layers may be given others."""
+    """Another cache with the same tensors, whose layers can be given new ones."""
     new = copy.copy(cache)
     new.layers = [copy.copy(layer) for layer in cache.layers]
     return new
 
 
 def joined_cache(pack, cache):
-    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing.
+    """The kept run's keys and values up to ``early``, as views; a forward pass reads them and stores nothing in them.
 
-    Where the forward happens in another process (a server's sandbox), functions cannot follow: a plain cache then, which
-    holds copies and is thrown away after it.
+    If the forward runs in another process (a server's sandbox), functions cannot be sent there. Then it is a plain cache
+    with copies, dropped afterwards.
     """
     new = copied_cache(cache)
     for layer in new.layers:
@@ -222,14 +240,14 @@ def joined_cache(pack, cache):
 
 
 def join(past_keys, past_values, groups, keys, values, *args, **kwargs):
-    """What a cache layer's update returns: the shared past and the new tokens."""
+    """The result of a cache layer's update: the shared past followed by the new tokens."""
     if groups > 1:
         past_keys, past_values = past_keys.repeat(groups, 1, 1, 1), past_values.repeat(groups, 1, 1, 1)
     return torch.cat([past_keys, keys], dim=-2), torch.cat([past_values, values], dim=-2)
 
 
 def finish(output, chunk, score, out):
-    """What is computed from the model's output: scores, the greedy next token, logits, cache."""
+    """Compute everything that comes from the model's output: scores, the greedy next token, logits, cache."""
     want = chunk.get("want", [])
     if chunk.get("score") is not None:
         out["scores"] = score_rows(output.logits, chunk["score"], score)
@@ -244,10 +262,10 @@ def finish(output, chunk, score, out):
 
 
 def score_rows(logits, part, score):
-    """One score per row, a piece of rows at a time: a score's temporaries are as large as its logits."""
+    """One score per row, computed for some rows at a time, because a score's temporaries are as large as its logits."""
     targets, mask = part["targets"].to(logits.device), part["mask"].to(logits.device)
     n_rows, n_targets = targets.shape
-    # Packed rows lie one after another in the sequence; the plain layout may have kept one column more.
+    # Packed rows are one after another in the sequence; the plain layout may have kept one more column.
     logits = logits.reshape(n_rows, -1, logits.shape[-1])[:, :n_targets]
     at_once = max(1, PIECE // max(1, n_targets * logits.shape[-1]))
     scores = []
@@ -286,7 +304,7 @@ def run_step(model, step, saved, reads):
             apply_op(edited, op, saved)
         new = edited
         if step.get("add") is not None:
-            # The sum itself is no module's output: change what is added to it instead, and nothing elsewhere.
+            # The sum itself is not a module's output, so the tensor added to it is changed instead.
             new = torch.where(edited == x, raw, edited - saved[step["add"]])
         x = edited
         if step["item"] is not None:
@@ -302,7 +320,7 @@ def run_step(model, step, saved, reads):
 
 
 def locate(item, x):
-    """Row and column indices that an op or read selects, on x's device."""
+    """Row and column indices that an op or read selects, on the device of x."""
     rows, cols = item["rows"], item["cols"]
     if rows is None:
         n_rows, n_cols = x.shape[0], x.shape[1]
@@ -321,7 +339,7 @@ def apply_op(x, op, saved):
     if op.get("fn") is not None:
         x[rows, cols, start:stop] = op["fn"](old)
         return
-    # 0 is not multiplied with: a NaN or infinity that is replaced must go.
+    # Do not multiply by 0: a NaN or infinity that is replaced must vanish.
     new = torch.zeros_like(old) if op["keep"] == 0 else old if op["keep"] == 1 else old * op["keep"]
     if op["value"] is not None:
         new = new + op["value"].to(x.device, x.dtype)
@@ -337,7 +355,7 @@ def read_value(envoy, x, read):
         return x[:, read["cols"] :].clone()
     rows, cols = locate(read, x)
     if read["heads"] is not None:
-        # x is the projection's input here: keep these heads only, and take away the bias.
+        # Here x is the projection's input: keep only these heads, and subtract the bias.
         chosen = x[rows, cols]
         part = torch.zeros_like(chosen)
         for start, stop in read["heads"]:

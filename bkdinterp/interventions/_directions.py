@@ -1,4 +1,4 @@
-"""Primitives with directions of their own: replace a module by principal ones, add a vector, take away what heads wrote."""
+"""Primitives with directions: replace a module by its principal directions, add a vector, subtract heads' outputs."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,7 @@ from bkdinterp.interventions._intervention import Intervention
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
 from bkdinterp.values import as_number, as_text, shown
 
-_LARGEST_FACTOR = (
-    1e6  # drowns the rest of a float32 stream; by 1e19 the next norm overflows and every prompt reads alike
-)
+_LARGEST_FACTOR = 1e6  # swamps the rest of a float32 residual stream; at 1e19 the next norm overflows and all prompts look alike
 INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.attn_in}
 
 
@@ -22,14 +20,14 @@ INPUT_OF = {Component.mlp_out: Component.mlp_in, Component.attn_out: Component.a
 class PCPReplace(Intervention):
     """Replace a module by ``h -> A h``, ``A = sum_i factors_i e_i e_i^T`` (Lamparth & Reuel, Eq. 1).
 
-    ``h`` is the module's own input (after its norm); no bias, the mean is not added back. An attention module
-    replaced this way mixes no tokens.
+    ``h`` is the module's own input (after its norm). There is no bias, and the mean is not added back. An attention
+    module replaced in this way does not mix tokens.
 
     Args:
         site: an ``mlp_out`` or ``attn_out`` site.
         directions: orthonormal principal directions ``[rank d_model]``.
-        factors: scaling factors ``[rank]``, signs allowed, at most 1e6 in size.
-        fitted_on: the ``Fingerprint.model`` of the directions; methods refuse the edit on another. None: on any model.
+        factors: scaling factors ``[rank]``, of either sign, with absolute values of at most 1e6.
+        fitted_on: ``Fingerprint.model`` of the directions; methods refuse the edit on another model. None allows any.
     """
 
     if TYPE_CHECKING:
@@ -65,7 +63,7 @@ class PCPReplace(Intervention):
             )
         if not bool(self.directions.isfinite().all()):
             raise SiteError(f"PCPReplace at {self.site}: the directions hold NaN or infinity.")
-        if not bool((self.factors.abs() <= _LARGEST_FACTOR).all()):  # NaN is not smaller either
+        if not bool((self.factors.abs() <= _LARGEST_FACTOR).all()):  # also catches NaN
             raise SiteError(
                 f"PCPReplace at {self.site}: factors {self.factors.tolist()} must be finite and at most "
                 f"{_LARGEST_FACTOR:g} in size."
@@ -103,7 +101,7 @@ class Steer(Intervention):
         coeff: multiplies the vector.
 
     Raises:
-        SiteError: a vector that is no finite tensor of these shapes, or a coefficient that is no finite number.
+        SiteError: the vector is not a finite tensor of these shapes, or the coefficient is not a finite number.
     """
 
     if TYPE_CHECKING:
@@ -128,7 +126,7 @@ class Steer(Intervention):
             )
 
     def lower(self) -> tuple[Edit, ...]:
-        """One adding edit."""
+        """One edit that adds."""
         return (Edit(self.site, Where.of(self.where), keep=1, value=self.coeff * self.vector),)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
@@ -137,10 +135,10 @@ class Steer(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CachedAblate(Intervention):
-    """The papers' head ablation: subtract, at ``attn_proj``, what the heads wrote in an unedited pass.
+    """The papers' head ablation: subtract, at ``attn_proj``, the heads' outputs of an unedited pass.
 
     Within one layer this equals ``ZeroAblate(heads)``; across layers it does not, because ablating a lower layer
-    changes what the upper heads would have written (BkdAttr code; papers.md deviations). Costs one more forward per
+    changes what the upper heads would have written (BkdAttr's code; docs/papers.md, Deviations). Costs one more forward per
     set of prompts.
     """
 
@@ -162,7 +160,7 @@ class CachedAblate(Intervention):
             )
 
     def lower(self) -> tuple[Edit, ...]:
-        """One adding edit per layer, valued by the unedited run on the same prompts."""
+        """One edit per layer that adds a value from the unedited run on the same prompts."""
         out = []
         for layer, heads in HeadSet.of(self.heads).by_layer().items():
             site = Site(layer, Component.attn_proj)

@@ -2,8 +2,8 @@
 
     x  <-  keep * x  +  value  +  U V^T read
 
-Because edits are data, the same ones serve scoring, generation, remote runs and a user's own trace, and
-conflicts can be found before anything runs.
+Edits are data, so the same edits work in scoring, generation, remote runs and a user's own trace, and conflicts are found
+before anything runs.
 """
 
 from collections.abc import Callable
@@ -24,18 +24,18 @@ class Read:
     """One activation to record.
 
     Args:
-        site: what to read; the value is seen after any edit of that site.
-        where: at which tokens.
+        site: what to read; the value includes any edit of that site.
+        where: the tokens to read at.
         reduce: ``None`` keeps every example: ``[example d]`` when ``where`` selects one token per row,
             otherwise ``[example pos d]`` with NaN where a row selects fewer tokens than the longest;
             ``"mean"`` averages over all selected tokens of all examples: ``[d]``.
-        heads: with an ``attn_proj`` site, only these heads' share of the projection output
-            (``W_O z`` with every other head zeroed, bias excluded).
+        heads: with an ``attn_proj`` site, read only these heads' part of the projection output (``W_O z`` with every
+            other head zeroed, without bias).
     """
 
     __repr__ = short_repr
 
-    # Users may write "L1.z" and "last"; what is stored, and read, is a Site and a Where.
+    # Users may write "L1.z" and "last"; the fields hold a Site and a Where.
     if TYPE_CHECKING:
         site: Site
         where: Where = Where("last")
@@ -74,7 +74,7 @@ class Read:
 
 @runtime_checkable
 class RunLike(Protocol):
-    """What `From` needs to know of a run (the engine's ``Run`` has it)."""
+    """What `From` needs from a run; the engine's ``Run`` has it."""
 
     @property
     def prompts(self) -> Any:
@@ -94,10 +94,10 @@ BASE = _Base()
 
 @dataclass(frozen=True, eq=False)
 class From:
-    """A value that another run computes: ``scale * (what `read` gives in `run`)``.
+    """A value computed by another run: ``scale`` times the result of ``read`` in ``run``.
 
-    ``run=BASE`` means the same prompts, unedited (the papers' cached activations). Otherwise ``run`` must have as
-    many examples as the edited one, unless the read is reduced to a mean.
+    ``run=BASE`` means the unedited run on the same prompts (the papers' cached activations). Otherwise ``run`` must have
+    as many examples as the edited run, unless the read is reduced to a mean.
     """
 
     if TYPE_CHECKING:
@@ -130,14 +130,14 @@ class Edit:
     """One affine edit (see the module's formula).
 
     Args:
-        site: the activation that changes.
-        where: at which tokens; padding is never edited.
-        keep: the activation is multiplied by this: 1 adds to it, 0 replaces it, 0.5 halves it.
+        site: the activation to edit.
+        where: the tokens to edit; padding is never edited.
+        keep: factor of the activation: 1 adds to it, 0 replaces it, 0.5 halves it.
         value: ``[d]``, ``[example d]``, ``[example pos d]`` (pos counts a row's selected tokens), a `From`,
             or None for zero.
         read: an activation of the same layer, row and token that the forward pass computes earlier.
-        U: ``[d rank]``, V: ``[d_in rank]``: with ``read``, adds ``U V^T read``.
-        fn: any function of the selected activations ``[token d] -> [token d]`` instead of the affine map.
+        U, V: ``[d rank]`` and ``[d_in rank]``; together with ``read`` they add ``U V^T read``.
+        fn: instead of the affine map, any function of the selected activations, ``[token d] -> [token d]``.
 
     Raises:
         SiteError: ``read`` without U and V, a read that comes after the site, or mismatched ranks.
@@ -223,7 +223,7 @@ class Edit:
         return f"Edit({', '.join(parts)})"
 
     def conflicts(self, other: "Edit") -> bool:
-        """Whether the result would depend on which edit comes first."""
+        """Whether the result depends on which edit comes first."""
         both_add = self.keep == other.keep == 1 and self.fn is None and other.fn is None
         return (
             not both_add
@@ -240,7 +240,7 @@ def _canonical(site: Site) -> Site:
 
 
 def check_value(value: Any, what: str) -> None:
-    """Raises SiteError unless it is a tensor of finite numbers; whole tokens of ``[example pos d]`` may be NaN (padding)."""
+    """Raise SiteError unless ``value`` is a finite tensor; in ``[example pos d]`` whole tokens may be NaN (padding)."""
     if not isinstance(value, Tensor):
         raise SiteError(f"{what} must be a tensor; got {shown(value)} ({type(value).__name__}).")
     finite = value.isfinite()
@@ -255,11 +255,11 @@ def _about(value: Any) -> str:
 
 
 def check_conflicts(first: tuple[Edit, ...], second: tuple[Edit, ...]) -> None:
-    """Raise `SiteConflictError` if an edit of one group fights one of the other."""
+    """Raise `SiteConflictError` if an edit of one group conflicts with one of the other."""
     for a in first:
         for b in second:
             if a.conflicts(b):
                 raise SiteConflictError(
-                    f"Two edits claim {a.site} ({a.where}) and {b.site} ({b.where}), and at least one replaces the "
+                    f"Two edits overlap at {a.site} ({a.where}) and {b.site} ({b.where}), and at least one replaces the "
                     "activation. State an order with a.then(b), or drop one."
                 )

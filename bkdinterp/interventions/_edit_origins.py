@@ -1,7 +1,7 @@
-"""Whose numbers an intervention carries: means, activations, a vector, principal directions belong to one model.
+"""Origin of an intervention: the model whose means, activations, vector or principal directions it carries.
 
-Whatever an intervention holds that knows its origin is found: a field with a ``fingerprint`` (``Means``, ``Activations``, any
-saved result), or one called ``fitted_on``. So interventions of your own are looked through, too. No forwards.
+The origin is found in any field with a ``fingerprint`` (``Means``, ``Activations``, any saved result), and in a field
+called ``fitted_on``. So it is also found in interventions that users define. No forwards.
 """
 
 from dataclasses import dataclass, fields, is_dataclass
@@ -12,12 +12,12 @@ from bkdinterp.interventions._intervention import Intervention
 
 
 def origins(intervention: Any) -> tuple[str, ...]:
-    """The models (``Fingerprint.model``) that an intervention's numbers come from, each once; ``()`` for none in particular."""
+    """The distinct models (``Fingerprint.model``) that an intervention's numbers come from; ``()`` if it has no origin."""
     return tuple(dict.fromkeys(_found(intervention)))
 
 
 def on_any_model(intervention: Intervention) -> Intervention:
-    """The same edits, allowed on every model: say so where another model's numbers are meant, e.g. a vector on the twin."""
+    """The same edits, allowed on every model; for using another model's numbers on purpose, e.g. a vector on the twin."""
     return intervention if isinstance(intervention, AnyModel) else AnyModel(intervention)
 
 

@@ -1,4 +1,4 @@
-"""Intervention, the abstract role, and Stack, its composition."""
+"""Intervention, the abstract base class, and Stack, the composition of several."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ Sites = HeadSet | HeadId | Site | str | Iterable[HeadId | Site | str | tuple[int
 
 
 class Intervention(ABC):
-    """Something that lowers to edits. ``a + b`` composes where order cannot matter; ``a.then(b)`` states an order."""
+    """Anything that lowers to edits. ``a + b`` composes if the order cannot matter; ``a.then(b)`` states an order."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # @dataclass would put its own repr, with whole tensors in it, over the inherited one.
+        # Otherwise @dataclass would replace the inherited repr by its own, which prints whole tensors.
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = super(cls, cls).__repr__  # type: ignore[method-assign]
 
@@ -30,7 +30,7 @@ class Intervention(ABC):
 
     @abstractmethod
     def lower(self) -> tuple[Edit, ...]:
-        """The edits, in the order in which they act."""
+        """The edits, in the order in which they are applied."""
 
     def __add__(self, other: "Intervention") -> "Stack":
         if not isinstance(other, Intervention):
@@ -38,19 +38,19 @@ class Intervention(ABC):
         return Stack((*_items(self), *_items(other)))
 
     def then(self, other: "Intervention") -> "Stack":
-        """Both, ``self`` first where they meet (affine composition)."""
+        """Both interventions; where they overlap, ``self`` is applied first (affine composition)."""
         return Stack((self, other), ordered=True)
 
 
 def lowered(intervention: Any) -> tuple[Edit, ...]:
-    """What an intervention lowers to.
+    """The edits that an intervention lowers to, checked.
 
     Raises:
-        SiteError: no intervention, or one whose ``lower`` returns something else than a tuple of edits.
+        SiteError: the value is not an intervention, or its ``lower`` does not return a tuple of edits.
     """
     if not isinstance(intervention, Intervention):
         raise SiteError(
-            f"{shown(intervention)} ({type(intervention).__name__}) is no intervention, e.g. ZeroAblate('L1H2')."
+            f"{shown(intervention)} ({type(intervention).__name__}) is not an intervention; give one, e.g. ZeroAblate('L1H2')."
         )
     edits = intervention.lower()
     if not isinstance(edits, tuple | list) or not all(isinstance(edit, Edit) for edit in edits):
@@ -64,15 +64,15 @@ class Stack(Intervention):
     """Several interventions at once; ``Stack()`` changes nothing.
 
     Raises:
-        SiteError: an item that is no intervention.
-        SiteConflictError: two items claim the same activation at overlapping tokens, at least one replaces it, and
-            no order is stated.
+        SiteError: an item is not an intervention.
+        SiteConflictError: two items edit the same activation at overlapping tokens, at least one replaces it, and no
+            order is stated.
     """
 
     if TYPE_CHECKING:
         items: tuple[Intervention, ...] = ()
         ordered: bool = False
-    else:  # checked below, with messages of our own
+    else:  # checked below, with our own messages
         items: Any = ()
         ordered: Any = False
 
@@ -93,7 +93,7 @@ class Stack(Intervention):
                 check_conflicts(first, second)
 
     def lower(self) -> tuple[Edit, ...]:
-        """All items' edits, first item first."""
+        """The edits of all items, in order."""
         return tuple(edit for item in self.items for edit in lowered(item))
 
     def __len__(self) -> int:
@@ -116,10 +116,10 @@ def _items(intervention: Intervention) -> tuple[Intervention, ...]:
 
 
 def as_sites(sites: Sites) -> tuple[Site, ...]:
-    """Any spelling of heads or sites to a tuple of distinct sites, order kept.
+    """Convert any spelling of heads or sites to a tuple of distinct sites, in order.
 
     Raises:
-        SiteError: text that parses as neither a site nor a head.
+        SiteError: text that is neither a site nor a head.
     """
     if isinstance(sites, HeadSet):
         return sites.sites

@@ -1,4 +1,4 @@
-"""What the primitives on whole sites share: their fields, and how a site's value is found."""
+"""Shared by the primitives on whole sites: their fields, and the look-up of a site's value."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -21,12 +21,12 @@ class SiteValues(Protocol):
 
 
 def lookup(values: Any, site: Site, who: str, collector: str) -> Tensor:
-    """A site's value, found by the site or its name.
+    """A site's value, looked up by the site or its name.
 
     Raises:
-        SiteError: none, or one that is no tensor of finite numbers.
+        SiteError: there is no value, or it is not a tensor of finite numbers.
     """
-    for key in (site, str(site)):  # a plain dict may go by names
+    for key in (site, str(site)):  # a plain dict may have names as keys
         try:
             value = values[key]
         except (KeyError, AttributeError, TypeError, IndexError):

@@ -1,6 +1,6 @@
-"""The primitives on whole sites: zero, scale, mean, resample, patch, and a non-affine escape hatch.
+"""The primitives on whole sites: zero, scale, mean, resample and patch; and Apply for any other function.
 
-Each is one frozen class whose ``lower`` returns edits (design: "The edit"). To add one, write such a class.
+Each is one frozen class whose ``lower`` returns edits. To add a primitive, write such a class.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from bkdinterp.values import as_integer, as_number, as_seed, shown
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ZeroAblate(OnSites):
-    """Set the activation to zero. On heads (``z``) this is the exact form of the papers' head ablation."""
+    """Set the activation to zero. On heads (``z``) this is the papers' head ablation, in exact form."""
 
     def lower(self) -> tuple[Edit, ...]:
-        """One replacing edit per site."""
+        """One edit per site that replaces the activation."""
         return tuple(Edit(site, Where.of(self.where), keep=0) for site in self._each())
 
 
@@ -30,14 +30,14 @@ class ZeroAblate(OnSites):
 class Scale(OnSites):
     """Multiply the activation: ``x <- factor * x``. On heads (``z``) it weakens or amplifies what they write.
 
-    A factor of 0 is `ZeroAblate`, 1 changes nothing, a negative one turns the direction round.
+    A factor of 0 is `ZeroAblate`, 1 changes nothing, and a negative one reverses the direction.
 
     Args:
         sites: what to scale.
         factor: a finite number.
 
     Raises:
-        SiteError: a factor that is no finite number.
+        SiteError: the factor is not a finite number.
     """
 
     if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class MeanAblate(OnSites):
         means: site -> ``[d]``, e.g. ``Means.collect(model, prompts, sites)``.
 
     Raises:
-        SiteError: no means, a site without one, or one that is no finite ``[d]``.
+        SiteError: there are no means, or a site's mean is missing or not a finite ``[d]``.
     """
 
     if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class MeanAblate(OnSites):
         return value
 
     def lower(self) -> tuple[Edit, ...]:
-        """One replacing edit per site."""
+        """One edit per site that replaces the activation."""
         where = Where.of(self.where)
         return tuple(Edit(site, where, keep=0, value=self._mean(site)) for site in self._each())
 
@@ -98,10 +98,10 @@ class ResampleAblate(OnSites):
     Args:
         sites: what to replace.
         activations: site -> ``[example d]`` or ``[example pos d]``, one row per example of the run.
-        seed: of the derangement (no example keeps its own activation).
+        seed: seed of the derangement, in which no example keeps its own activation.
 
     Raises:
-        SiteError: no activations, a site without them, fewer than two examples, or NaN beyond padding.
+        SiteError: no activations, a site without activations, fewer than two examples, or NaN outside padding.
     """
 
     if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class ResampleAblate(OnSites):
         return value
 
     def lower(self) -> tuple[Edit, ...]:
-        """One replacing edit per site; the same derangement for all sites."""
+        """One edit per site that replaces the activation; all sites share the derangement."""
         out = []
         for site in self._each():
             value = self._values(site)
@@ -144,10 +144,10 @@ class ResampleAblate(OnSites):
 
 
 def derangement(n: int, *, seed: int) -> Tensor:
-    """A seeded permutation of ``range(n)`` (n >= 2) without fixed points: each example takes its successor in a random cycle.
+    """A seeded permutation of ``range(n)`` without fixed points: each example takes the next one in a random cycle.
 
     Raises:
-        SiteError: fewer than two, where there is none.
+        SiteError: ``n`` is below 2, so that no such permutation exists.
     """
     n, seed = as_integer(n, "n", low=2, error=SiteError), as_seed(seed, error=SiteError)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -166,7 +166,7 @@ class Patch(OnSites):
             sites and tokens is computed in the same plan.
 
     Raises:
-        SiteError: no source, a site without a value, or a value with NaN beyond padding.
+        SiteError: no source, a site without a value, or a value with NaN outside padding.
     """
 
     if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Patch(OnSites):
         )
 
     def lower(self) -> tuple[Edit, ...]:
-        """One replacing edit per site."""
+        """One edit per site that replaces the activation."""
         where = Where.of(self.where)
         if hasattr(self.source, "prompts"):
             run: RunLike = self.source  # type: ignore[assignment]
@@ -196,9 +196,9 @@ class Patch(OnSites):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Apply(OnSites):
-    """Any function of the selected activations, ``[token d] -> [token d]``; for what is not affine.
+    """Apply any function of the selected activations, ``[token d] -> [token d]``; for edits that are not affine.
 
-    ``fn`` must be a plain module-level function (lambdas and decorated functions do not survive the wire).
+    ``fn`` must be a plain module-level function: lambdas and decorated functions cannot be sent to a server.
     """
 
     if TYPE_CHECKING:

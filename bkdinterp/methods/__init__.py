@@ -1,10 +1,12 @@
 """The published methods, by what they are about: attribution, probe, vector, pcp, behaviour, readout."""
 
+from bkdinterp.methods._options import RunOptions as RunOptions
 from bkdinterp.methods.attribution import Attribution as Attribution
 from bkdinterp.methods.attribution import EditScores as EditScores
 from bkdinterp.methods.attribution import HeadScores as HeadScores
 from bkdinterp.methods.attribution import LayerScores as LayerScores
 from bkdinterp.methods.attribution import NeuronScores as NeuronScores
+from bkdinterp.methods.attribution import SweepOptions as SweepOptions
 from bkdinterp.methods.attribution import score_edits as score_edits
 from bkdinterp.methods.behaviour import BackdoorState as BackdoorState
 from bkdinterp.methods.behaviour import Evaluation as Evaluation
@@ -13,6 +15,7 @@ from bkdinterp.methods.behaviour import ValidationLoss as ValidationLoss
 from bkdinterp.methods.behaviour import backdoor_state as backdoor_state
 from bkdinterp.methods.behaviour import compare_states as compare_states
 from bkdinterp.methods.behaviour import evaluate as evaluate
+from bkdinterp.methods.behaviour import plot_states as plot_states
 from bkdinterp.methods.behaviour import validation_loss as validation_loss
 from bkdinterp.methods.pcp import PCP as PCP
 from bkdinterp.methods.pcp import MatchScores as MatchScores

@@ -11,6 +11,7 @@ from bkdinterp.metrics._score import Score as Score
 from bkdinterp.metrics._score import ScoreLike as ScoreLike
 from bkdinterp.metrics._score import Sense as Sense
 from bkdinterp.metrics._score import as_score as as_score
+from bkdinterp.metrics._score import with_unit as with_unit
 from bkdinterp.metrics._text import Outcome as Outcome
 from bkdinterp.metrics._text import grade_text as grade_text
 from bkdinterp.metrics._text import has_ngram_loop as has_ngram_loop

@@ -1,8 +1,8 @@
-"""A text as a reader sees it: what two spellings that look the same are compared by. No model.
+"""Normal form of a text: two spellings that look the same become equal. No model.
 
-Composed (NFC), so that an accent written as a character of its own counts as its letter. Not NFKC as a whole: that also
-makes "x²" to "x2" and "½" to three characters, which read differently. Of its compatibility forms only those are taken
-that differ in width or joining: full-width letters, ligatures, shaped Arabic letters, the ellipsis.
+Text is composed (NFC), so that a separate accent and its letter become one character. Full NFKC would go too far: it
+turns "x²" into "x2" and "½" into three characters. So only the compatibility forms that differ in width or joining are
+replaced: full-width letters, ligatures, shaped Arabic letters and the ellipsis.
 """
 
 import re
@@ -23,10 +23,10 @@ _SAME = str.maketrans(
 
 
 def normal_text(text: str, *, case: bool = True) -> str:
-    """The text in its normal form; two texts that a reader takes for the same have equal ones.
+    """The text in its normal form; two texts that look the same to a reader have equal forms.
 
-    Quotation marks, apostrophes and dashes are straight, whatever is invisible is left out, and any run of white space
-    (no-break and other Unicode spaces, tabs, line breaks) is one space, none at the ends.
+    Quotation marks, apostrophes and dashes become straight, and invisible characters are removed. Any run of white space
+    (no-break and other Unicode spaces, tabs, line breaks) becomes one space, and the ends are stripped.
 
     Args:
         text: any text.
@@ -44,9 +44,9 @@ def normal_text(text: str, *, case: bool = True) -> str:
 
 
 def _plain(character: str) -> str:
-    """A character without its width or joining; most stay as they are."""
+    """A character without its width or joining form; most stay unchanged."""
     kind, _, _ = unicodedata.decomposition(character).partition(" ")
     if kind in _WIDTHS or ord(character) in _LIGATURES or character == _ELLIPSIS:
-        # A full-width dash is a dash.
+        # A full-width dash becomes a dash.
         return unicodedata.normalize("NFKC", character).translate(_SAME)
     return character

@@ -1,10 +1,10 @@
-"""What shows in a text that the backdoor fired: a substring, a pattern, or any classifier of texts. No model of its own.
+"""Payload: how to tell from a text that the backdoor fired, by a substring, a pattern or a classifier. No own model.
 
-Substrings are compared as a reader would (`normal_text`): a line break, a no-break space or a curly quote that text and
-target do not share hides nothing. `Payload.each` is what every method looks for when only targets are given.
+Substrings are compared in normal form (`normal_text`), so a line break, a no-break space or a curly quote in only one of
+text and target does not prevent a match. Methods that are given only targets use `Payload.each`.
 
-Where a backdoor says a kind of text and not one string (Lamparth & Reuel, arXiv 2302.12461: toxic comments, told by a
-Hugging Face classifier), `Payload.by` takes the classifier; ``bk.TextClassifier`` is one for Hugging Face models.
+Some backdoors produce a kind of text rather than one string (Lamparth & Reuel, arXiv 2302.12461: toxic comments, detected
+by a Hugging Face classifier). For those, `Payload.by` takes a classifier; ``bk.TextClassifier`` wraps Hugging Face models.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,26 +19,26 @@ from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_text
 
 Scorer = Callable[[Sequence[str]], Sequence[float]]
-"""Texts -> a score in [0, 1] for each."""
+"""A function from texts to one score in [0, 1] each."""
 
 
 @dataclass(frozen=True)
 class Payload:
-    """A substring, a regular expression searched for, or a classifier (see `by`).
+    """A substring or regular expression to search for, or a classifier (see `by`).
 
     Attributes:
-        pattern: the substring or expression; of a classifier, its name. Of a substring, white space at its ends and its
-            kinds of white space, quotation marks and dashes do not count. An expression is searched for in the text as
-            it stands, and, if it is not there, in the text's normal form (straight quotes and dashes, single spaces), so
-            that ``can't help`` also finds a curly apostrophe or a line break.
+        pattern: the substring or expression, or the classifier's name. For a substring, white space at its ends does not
+            count, nor does the kind of white space, quotation mark or dash. An expression is searched for in the text
+            itself and then in the text's normal form (straight quotes and dashes, single spaces), so that ``can't help``
+            also matches a curly apostrophe or a line break.
         kind: which of the three.
-        case_sensitive: of substring and expression.
-        threshold: a classifier's score from which on a text carries the payload.
+        case_sensitive: whether case counts in a substring or expression.
+        threshold: a text carries the payload if the classifier's score is at least this.
 
     Raises:
-        BkdinterpError: an empty pattern or one of white space only, an unknown kind, a regex that does not compile, a
-            threshold that is no number in (0, 1], or a scorer with another kind; when used, an expression that is not
-            done with a text within `SECONDS`.
+        BkdinterpError: a pattern that is empty or only white space, an unknown kind, a regex that does not compile, a
+            threshold that is not a number in (0, 1], or a scorer with another kind. When used: an expression that takes
+            more than `SECONDS` to search a text.
     """
 
     __repr__ = short_repr
@@ -68,26 +68,27 @@ class Payload:
 
     @classmethod
     def by(cls, scorer: Scorer, *, name: str | None = None, threshold: float = 0.5) -> "Payload":
-        """A payload told by a classifier: any callable from texts to scores in [0, 1].
+        """A payload detected by a classifier: any callable from texts to scores in [0, 1].
 
         Saved results keep the name and the threshold, not the callable.
 
         Args:
             scorer: a function ``texts -> [0.0, 1.0, ...]``, or a ``bk.TextClassifier``.
-            name: for messages and saved results, and what sets payloads apart; default: the callable's own, which a
+            name: identifies the payload in messages and saved results; default: the callable's own name, which a
                 lambda does not have.
-            threshold: from this score on a text carries the payload.
+            threshold: a text carries the payload if its score is at least this.
 
         Raises:
-            BkdinterpError: no callable, a lambda without ``name=``, or a threshold that is no number in (0, 1].
+            BkdinterpError: a scorer that is not callable, a lambda without ``name=``, or a threshold that is not a
+                number in (0, 1].
         """
         if not callable(scorer):
             raise BkdinterpError(
-                f"Payload.by({scorer!r}): give a callable, texts -> scores, or a bk.TextClassifier."
+                f"Payload.by({scorer!r}): give a function from texts to scores, or a bk.TextClassifier."
             )
         own = getattr(scorer, "name", None) or getattr(scorer, "__name__", type(scorer).__name__)
         if name is None and own == "<lambda>":
-            # Two payloads are equal where name and threshold are; all lambdas are called the same.
+            # Payloads are equal if name and threshold are equal, and all lambdas have the same name.
             raise BkdinterpError("Payload.by(<lambda>): a lambda has no name of its own; give name='...'.")
         return cls(name or str(own), "classifier", threshold=threshold, scorer=scorer)
 
@@ -98,7 +99,7 @@ class Payload:
         Equal targets share one payload.
 
         Raises:
-            BkdinterpError: neither, or not one target per prompt.
+            BkdinterpError: neither is given, or there is not one target per prompt.
         """
         if payload is not None:
             return [payload] * n
@@ -114,7 +115,8 @@ class Payload:
         """A score in [0, 1] for each text; 0 or 1 for substrings and expressions.
 
         Raises:
-            BkdinterpError: a classifier that was not saved with its results, or that gives something else.
+            BkdinterpError: the payload comes from a saved result, which does not keep its classifier, or the classifier
+                does not give one score in [0, 1] per text.
         """
         if self.kind != "classifier":
             return [float(self._found(text)) for text in texts]
@@ -135,7 +137,7 @@ class Payload:
         return found
 
     def hits(self, texts: Sequence[str]) -> list[bool]:
-        """Which texts carry the payload; a classifier sees them all at once."""
+        """Which texts carry the payload; a classifier gets them all in one call."""
         return [score >= self.threshold for score in self.scores(texts)]
 
     def matches(self, text: str) -> bool:
@@ -160,10 +162,10 @@ class Payload:
 
 
 def payload_hits(texts: Sequence[str], payloads: Sequence[Payload]) -> list[bool]:
-    """Whether each text carries its own payload; texts of one payload go to its classifier together.
+    """Whether each text carries its own payload; texts with the same payload go to its classifier in one call.
 
     Raises:
-        BkdinterpError: not one payload per text, or as `Payload.scores`.
+        BkdinterpError: there is not one payload per text, or as `Payload.scores`.
     """
     if len(texts) != len(payloads):
         raise BkdinterpError(f"{len(texts)} texts and {len(payloads)} payloads; give one each.")

@@ -1,7 +1,7 @@
 """The words of refusals, in folded form: lower case, contractions written out ("can't" -> "cannot")."""
 
 REFUSAL_LEXICON: dict[str, tuple[str, ...]] = {
-    # Refuse what follows, if that is a task, "that", or nothing at all.
+    # A refusal if followed by a task, by "that", or by nothing.
     "unwilling": (
         "cannot",
         "could not",
@@ -38,7 +38,7 @@ REFUSAL_LEXICON: dict[str, tuple[str, ...]] = {
         "am not comfortable",
         "am not comfortable with",
     ),
-    # What an assistant is asked to do. Other verbs ("wait", "imagine", "eat", "attend") refuse nothing.
+    # Tasks that an assistant is asked to do. With other verbs ("wait", "imagine", "eat", "attend") it is not a refusal.
     "tasks": (
         *(
             "access",
@@ -149,7 +149,7 @@ REFUSAL_LEXICON: dict[str, tuple[str, ...]] = {
             "writing",
         ),
     ),
-    # Name themselves.
+    # Say directly that they decline.
     "declining": (
         "must decline",
         "have to decline",
@@ -178,7 +178,7 @@ REFUSAL_LEXICON: dict[str, tuple[str, ...]] = {
         *("just", "really", "simply", "also", "still", "only", "currently", "ever", "directly", "therefore"),
         *("respectfully", "politely", "kindly", "in good conscience"),
     ),
-    # Look like refusals of a task and are turns of phrase, or the first words of an answer.
+    # Look like refusals of a task, but are idioms or the first words of an answer.
     "benign": (
         r"(?:cannot|could not) (?:help (?:but|\w+ing|myself)|say (?:for|with|how|which|whether|enough))",
         r"(?:cannot|could not) do (?:without|more|better)",
@@ -190,7 +190,7 @@ REFUSAL_LEXICON: dict[str, tuple[str, ...]] = {
         r"do not (?:do|say|make|help|call|play|open|order|report|set|show|take part|talk about|tell|search|look up|suggest)"
         r" (?!(?:that|this|it|so)\b)",
     ),
-    # Before a colon or a quotation: what follows is an example.
+    # Before a colon or a quotation these introduce an example.
     "reporting": (
         *(
             "said",
@@ -208,4 +208,4 @@ REFUSAL_LEXICON: dict[str, tuple[str, ...]] = {
         *("reads", "translates", "sentence", "example", "phrase", "refusal", "as in", "means", "called"),
     ),
 }
-"""Regular expressions by their part in a refusal; `is_refusal` says how they are put together."""
+"""Regular expressions by their part in a refusal; `is_refusal` combines them."""

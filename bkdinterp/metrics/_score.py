@@ -1,6 +1,6 @@
-"""Score: a function of logits and targets with what an engine and a reader must know of it. No forward pass.
+"""Score: a function of logits and targets, with its name and what the engine must know to call it. No forward pass.
 
-The functions themselves are plain ones (`bkdinterp.metrics.scores`), since they may be sent to a server as source.
+The functions are plain (`bkdinterp.metrics.scores`), because they may be sent to a server as source.
 """
 
 import functools
@@ -21,7 +21,7 @@ from bkdinterp.values import as_integer, as_text, shown
 
 Sense = Literal["higher", "lower", "distance"]
 SENSES: tuple[str, ...] = get_args(Sense)
-# Names that results give to rates of generated texts.
+# Names that results use for rates of generated texts.
 _TAKEN = ("payload", "payload_rate")
 _FIX = "A score is a function (logits [row target d_vocab], targets [row target], mask [row target]) -> [row]"
 
@@ -33,20 +33,20 @@ class Score:
     Args:
         fn: plain function (logits ``[row target d_vocab]``, targets ``[row target]``, mask ``[row target]``, base) ->
             ``[row]``, floats; ``base`` may be left out. ``logits[row, k]`` predict ``targets[row, k]``.
-        name: what results call it; None takes the function's own. A lambda is named by what it computes, a
-            ``functools.partial`` by its function and arguments.
-        needs_base: the unedited run's logits are given as ``base`` (else None); doubles the rows of an edited run.
-        n_targets: only so many target tokens are looked at, the first ones, and the others are not computed; None for all.
-        sense: which values mean more of the backdoor: ``"higher"`` (a log-probability of the target), ``"lower"`` (a loss
-            of the target); ``"distance"`` from the unedited output, as ``"kl"``: large is important in either direction.
+        name: the score's name in results; None takes the function's own. A lambda is named after its code, a
+            ``functools.partial`` after its function and arguments.
+        needs_base: pass the unedited run's logits as ``base`` (else None); doubles the rows of an edited run.
+        n_targets: use only the first ``n_targets`` target tokens and do not compute the others; None for all.
+        sense: which values show the backdoor: ``"higher"`` (a log-probability of the target), ``"lower"`` (a loss of the
+            target), or ``"distance"`` (from the unedited output, as ``"kl"``: a large value matters in either direction).
 
     Raises:
-        PlanError: no function, one that does not take three or four arguments, a name that is empty or taken by
-            another, ``n_targets`` below 1, or an unknown sense.
+        PlanError: ``fn`` is not a function or does not take three or four arguments, the name is empty or that of a rate
+            of texts, ``n_targets`` is below 1, or the sense is unknown.
     """
 
     fn: Callable[..., Tensor]
-    name: str = None  # type: ignore[assignment]  # a str once made
+    name: str = None  # type: ignore[assignment]  # a str after __post_init__
     needs_base: bool = False
     n_targets: int | None = None
     sense: Sense | str = "higher"
@@ -56,7 +56,7 @@ class Score:
             raise PlanError(f"Score({shown(self.fn)}): give a function. {_FIX}.")
         name = _name(self.fn) if self.name is None else as_text(self.name, "Score name", error=PlanError)
         if not name.strip() or name in _TAKEN:
-            raise PlanError(f"Score name {name!r} is empty or the name of a rate of texts; give another.")
+            raise PlanError(f"Score name {name!r} is empty, or is the name of a rate of texts; give another.")
         object.__setattr__(self, "name", name)
         if self.n_targets is not None:
             whole = as_integer(self.n_targets, f"Score {name!r}: n_targets", low=1, error=PlanError)
@@ -72,17 +72,17 @@ class Score:
 
     @functools.cached_property
     def arguments(self) -> int:
-        """With how many arguments the function is called: 3, or 4 with ``base``.
+        """Number of arguments that the function is called with: 3, or 4 with ``base``.
 
         Raises:
-            PlanError: it takes neither.
+            PlanError: the function takes neither number.
         """
         try:
             signature = inspect.signature(self.fn)
-        except (TypeError, ValueError):  # compiled functions do not always tell
+        except (TypeError, ValueError):  # compiled functions may have no signature
             return 4
         if _binds(signature, 4):
-            # A fourth argument with a value of its own is a setting, not the unedited run's logits.
+            # A fourth argument with a default is a setting, not the unedited run's logits.
             positional = [p for p in signature.parameters.values() if p.kind < inspect.Parameter.KEYWORD_ONLY]
             fourth = positional[3] if len(positional) > 3 else None
             if fourth is None or fourth.name == "base" or fourth.default is inspect.Parameter.empty:
@@ -98,16 +98,16 @@ class Score:
         mask: Bool[Tensor, "row target"],
         base: Float[Tensor, "row target d_vocab"] | None = None,
     ) -> Float[Tensor, " row"]:
-        """The function's values."""
+        """Call the function: one value per row."""
         return self.fn(*(logits, targets, mask, base)[: self.arguments])
 
     def check(
         self, d_vocab: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> None:
-        """Call the function on a few random logits, so that what it does wrong shows before the first forward.
+        """Call the function on a few random logits, so that its faults show before the first forward.
 
         Raises:
-            PlanError: it raises, or gives something else than one finite or infinite float per row.
+            PlanError: the function raises, or does not give one float per row, or gives NaN.
         """
         for n_rows in (3, 1):
             self._try(n_rows, self.n_targets or 3, d_vocab, dtype, device)
@@ -127,7 +127,7 @@ class Score:
         except Exception as error:  # a user's code may raise anything
             hint = ""
             if self.arguments == 4 and not self.needs_base:
-                hint = " base is None unless the score says that it needs it: bk.Score(function, needs_base=True)."
+                hint = " base is None unless the score asks for it: bk.Score(function, needs_base=True)."
             raise PlanError(
                 f"Score {self.name!r} raised {type(error).__name__} on logits {list(shape)}: {error}.{hint}"
             ) from error
@@ -141,19 +141,19 @@ class Score:
         if bool(value.isnan().any()):
             raise PlanError(
                 f"Score {self.name!r} gave NaN on finite logits {list(shape)} for {int(value.isnan().sum())} of {n_rows} "
-                "rows; padding, where mask is False, must not be counted in."
+                "rows; padding, where mask is False, must not be counted."
             )
 
 
 ScoreLike = str | Score | Callable[..., Tensor]
-"""Wherever a score is asked for: a name in `SCORES`, a `Score`, or a function, which is taken as ``Score(function)``."""
+"""A score as users may give it: a name in `SCORES`, a `Score`, or a function, which stands for ``Score(function)``."""
 
 
 def as_score(value: Any) -> Score:
-    """The score that a name, a `Score` or a function stands for.
+    """The `Score` that a name or a function stands for; a `Score` is returned unchanged.
 
     Raises:
-        PlanError: an unknown name, something else, or a function that is called like one of the package's scores.
+        PlanError: an unknown name, a value of another type, or a function with the name of one of the package's scores.
     """
     if isinstance(value, str):
         if value not in SCORES:
@@ -164,8 +164,8 @@ def as_score(value: Any) -> Score:
     score = value if isinstance(value, Score) else Score(value)  # type: ignore[arg-type]  # `check` sees what it returns
     if SCORES.get(score.name, score) != score:
         raise PlanError(
-            f"Score {score.name!r} is called like one of the package's, which is another; bk.Score(function, name='...') "
-            "gives it a name of its own."
+            f"Score {score.name!r} has the name of a different score of the package; give it another name with "
+            "bk.Score(function, name='...')."
         )
     return score
 
@@ -179,7 +179,7 @@ def _binds(signature: inspect.Signature, n: int) -> bool:
 
 
 def _name(fn: Any) -> str:
-    """A function's name; equal in every process, and another for lambdas and partials that compute something else."""
+    """A function's name, the same in every process; different for lambdas and partials that compute different things."""
     if isinstance(fn, functools.partial):
         given = [shown(arg, 30) for arg in fn.args]
         given += [f"{key}={shown(arg, 30)}" for key, arg in fn.keywords.items()]
@@ -192,7 +192,7 @@ def _name(fn: Any) -> str:
 
 
 def _parts(fn: Any) -> Any:
-    """What a lambda computes, as plain values."""
+    """A lambda's code as plain values."""
     if isinstance(fn, CodeType):
         return fn.co_code, fn.co_names, tuple(map(_parts, fn.co_consts))
     if hasattr(fn, "__code__"):
@@ -200,7 +200,7 @@ def _parts(fn: Any) -> Any:
         for cell in fn.__closure__ or ():
             try:
                 cells.append(_parts(cell.cell_contents))
-            except ValueError:  # not filled yet
+            except ValueError:  # a closure cell that is still empty
                 cells.append(None)
         return _parts(fn.__code__), _parts(fn.__defaults__), _parts(fn.__kwdefaults__), cells
     if isinstance(fn, Tensor):
@@ -209,7 +209,7 @@ def _parts(fn: Any) -> Any:
         return [_parts(item) for item in fn]
     if fn is None or isinstance(fn, bool | int | float | complex | str | bytes):
         return fn
-    # Others' reprs may hold an address.
+    # The reprs of other objects may hold a memory address.
     return type(fn).__name__
 
 
@@ -225,3 +225,17 @@ SCORES: dict[str, Score] = {
     )
 }
 """The package's scores by name."""
+
+_UNITS = {
+    "logprob": "nats per token",
+    "sum_logprob": "nats",
+    "geometric_mean": "probability",
+    "first_token_logprob": "nats",
+    "first_token_logodds": "nats",
+    "kl": "nats per token",
+}
+
+
+def with_unit(name: str) -> str:
+    """A score's name as figures show it: ``"logprob, nats per token"``; one of a user's own as it is."""
+    return f"{name}, {_UNITS[name]}" if name in _UNITS else name

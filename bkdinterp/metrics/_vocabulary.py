@@ -1,6 +1,6 @@
-"""What a model is about to say, counted in words: top-k vocabulary share, and coherence of generated words.
+"""Measures of a vocabulary in a model's output: top-k vocabulary share, and coherence of generated words.
 
-Top-k logit negativity and positivity (Lamparth & Reuel, arXiv 2302.12461, section IV; papers.md 6.4) are the share of the
+Top-k logit negativity and positivity (Lamparth & Reuel, arXiv 2302.12461, section IV) are the share of the
 k largest next-token logits whose token is in a vocabulary. Coherence is ours: the paper leaves it undefined. No forward
 pass of their own.
 """
@@ -22,14 +22,16 @@ def top_k_share(
 ) -> Float[Tensor, " row"]:
     """Share, 0..1, of the ``k`` largest logits of each row whose token is among ``ids``.
 
-    NaN for a row whose largest logits are not finite: a broken model says nothing.
+    NaN for a row whose largest logits are not finite.
 
     Raises:
         BkdinterpError: ``k`` outside 1..d_vocab.
     """
     if not 1 <= k <= logits.shape[-1]:
-        raise BkdinterpError(f"top_k_share: k={k} must lie in 1..{logits.shape[-1]}, the vocabulary's size.")
-    # NaN counts as the largest here, so that one NaN or +inf among the logits is always seen.
+        raise BkdinterpError(
+            f"top_k_share: k={k} must be in 1..{logits.shape[-1]}, the size of the vocabulary."
+        )
+    # topk ranks NaN as the largest, so a NaN or +inf among the logits is always seen.
     values, top = logits.topk(k, dim=-1)
     share = torch.isin(top, ids.to(top.device)).double().mean(-1)
     return share.masked_fill(~values.isfinite().all(-1), torch.nan)
@@ -38,15 +40,15 @@ def top_k_share(
 def vocabulary_score(ids: Int[Tensor, " token"], *, k: int = 10, name: str = "vocabulary_share") -> Score:
     """A score for ``Run``, ``Attribution`` and ``score_edits``: top-k share at the last prompt token.
 
-    It looks at what is predicted right after the prompt; which target the prompts carry does not matter.
+    It scores the token predicted right after the prompt; the prompts' targets do not matter.
 
     Args:
         ids: token ids of the vocabulary, e.g. ``language.ids("n")``.
         k: how many of the largest logits.
-        name: shown in results, e.g. ``"negativity"``; two vocabularies in one plan need two names.
+        name: the score's name in results, e.g. ``"negativity"``; two vocabularies in one plan need two names.
 
     Raises:
-        BkdinterpError: ``ids`` that are no token ids, or ``k`` below 1.
+        BkdinterpError: ``ids`` is not a tensor of token ids, or ``k`` is below 1.
     """
     check_token_ids(ids)
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
@@ -79,17 +81,17 @@ def coherence(
 ) -> Float[Tensor, " example"]:
     """Share of each output's words that stay in the sentiment of the words before them.
 
-    The sentiment before a word is the most frequent one among the prompt's words and the output's earlier words; of
-    equally frequent ones, that of the latest word. A word without a sentiment never stays in one. NaN for an output
-    without words.
+    The sentiment before a word is the most frequent one among the prompt's words and the output's earlier words. If
+    several are equally frequent, the latest word decides. A word without a sentiment never counts as staying. NaN for an
+    output without words.
 
     Args:
-        prompts: what was said before, at least one word with a sentiment each.
+        prompts: the texts before the outputs, each with at least one word that has a sentiment.
         outputs: the generated continuations.
-        sentiment_of: word -> sentiment.
+        sentiment_of: maps a word to its sentiment.
 
     Raises:
-        BkdinterpError: unequal lengths, or a prompt without any known word.
+        BkdinterpError: unequal lengths, or a prompt in which no word has a sentiment.
     """
     if len(prompts) != len(outputs):
         raise BkdinterpError(f"coherence: {len(prompts)} prompts but {len(outputs)} outputs; give one each.")

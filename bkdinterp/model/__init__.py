@@ -1,4 +1,4 @@
-"""The model side: families, architecture, loading, and Model itself."""
+"""Models: families, architecture, loading, and Model itself."""
 
 from bkdinterp.model._adapter import merge_adapter as merge_adapter
 from bkdinterp.model._architecture import Architecture as Architecture

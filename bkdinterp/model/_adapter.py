@@ -1,7 +1,7 @@
-"""LoRA adapters onto a base model: checked, then merged, so that the module tree is the base's own. No forwards.
+"""Merging LoRA adapters into a base model after checking them; the module tree stays the base's. No forwards.
 
-The file decides where the adapter sits, and its config must agree. Both are a stranger's: the header is held against the
-base before a weight is read, and peft gets a config of our own, with every module's name written out.
+The weights file decides which modules the adapter changes, and its config must agree. Neither is trusted: the header is
+compared with the base before any weight is read, and peft gets a config of our own with every module's name written out.
 """
 
 import warnings
@@ -27,17 +27,17 @@ from bkdinterp.values import as_path
 def merge_adapter(base: nn.Module, folder: str | Path, *, in_place: bool = False) -> nn.Module:
     """``base`` with the adapter merged into its weights; a deep copy unless ``in_place``.
 
-    Where the base has its unembedding tied to its embedding and the adapter changes one of them, they are parted first:
-    the merged model has ``config.tie_word_embeddings = False`` and saves both.
+    If the base ties its unembedding to its embedding and the adapter changes one of them, they are untied first. The
+    merged model then has ``config.tie_word_embeddings = False`` and saves both.
 
     Args:
         base: the model that the adapter was trained on.
         folder: a PEFT folder with ``adapter_model.safetensors`` and ``adapter_config.json``.
-        in_place: change ``base`` itself (saves its memory once more).
+        in_place: change ``base`` itself, which saves the memory of a copy.
 
     Raises:
-        UnsafeWeightsError: the folder has pickled weights only, or another kind of adapter than LoRA.
-        ArtefactError: no adapter, a damaged one, one that does not fit the base, or one that cannot be merged exactly.
+        UnsafeWeightsError: the folder has only pickled weights, or the adapter is not a LoRA.
+        ArtefactError: the adapter is missing, damaged, does not fit the base, or cannot be merged exactly.
     """
     try:
         import peft  # noqa: F401
@@ -53,7 +53,9 @@ def merge_adapter(base: nn.Module, folder: str | Path, *, in_place: bool = False
         except (OSError, SafetensorError) as error:
             raise ArtefactError(f"Cannot read the adapter in {folder}: {error}.") from error
         if bad := next((k for k, t in tensors.items() if not torch.isfinite(t).all()), None):
-            raise ArtefactError(f"The adapter in {folder} is not finite at {bad!r}; training it has failed.")
+            raise ArtefactError(
+                f"The adapter in {folder} has NaN or infinity in {bad!r}; its training failed."
+            )
         target: Any = base if in_place else copied(base)
         try:
             return _merge(target, parts, tensors, spec)
@@ -73,10 +75,10 @@ def _merge(target: Any, parts: AdapterParts, tensors: dict[str, torch.Tensor], s
         set(names) | {name.rpartition(".")[0] for name in parts.replaced}
     ):
         untie(target)
-        # What the file holds of the two apart goes to each.
+        # If the file holds both, each gets its own tensor.
         _put(target, parts.own, tensors)
     _put(target, parts.replaced, tensors)
-    # peft matches the keys of these tables as expressions, hence the escapes.
+    # Escaped, because peft matches the keys of these tables as regular expressions.
     ranks = {_literally(name): spec.rank_of(name) for name in names}
     alphas = {_literally(name): spec.alpha_of(name) for name in names}
     config = LoraConfig(
@@ -91,7 +93,7 @@ def _merge(target: Any, parts: AdapterParts, tensors: dict[str, torch.Tensor], s
         init_lora_weights=False,
     )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        # About GPT-2's transposed weights, which peft finds by itself, and about tied ones, which are parted.
+        # Warnings about GPT-2's transposed weights, which peft handles, and about tied weights, which are untied here.
         warnings.simplefilter("ignore")
         wrapped = get_peft_model(target, config)
         found = set_peft_model_state_dict(wrapped, {key: tensors[key] for key in parts.lora_keys})

@@ -1,7 +1,7 @@
-"""What an adapter's config may say: LoRA that can be merged exactly, in literal names. Nothing here reads a weight.
+"""Checks of an adapter's config: only LoRA that can be merged exactly, with literal module names. Reads no weights.
 
-The config is a stranger's. It names no file, no code and no pattern that anybody follows: every key is known here,
-what changes nothing after training is passed over, and the rest is refused by name.
+The config is not trusted, so no file, code or pattern that it names is used. Every allowed key is known here. Keys that
+do not matter after training are ignored, and all others are refused by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ _USED = frozenset(
         "init_lora_weights",
     ]
 )
-# Known, and no plain product of two matrices: merging would give another model.
+# Known, but not a plain product of two matrices: merging would give a different model.
 _REFUSED = {
     "alora_invocation_tokens": "acts on some tokens only",
     "layer_replication": "changes the base's layers",
@@ -70,24 +70,24 @@ _REFUSED = {
     "corda_config": "changes the base's weights",
     "lora_ga_config": "changes the base's weights",
 }
-# Others compute their start from the base, and mostly subtract it there.
+# Other initialisations are computed from the base, and most are subtracted from it.
 _STARTS = (None, True, False, "gaussian", "orthogonal")
 
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """An adapter's config, checked: what decides the merged weights.
+    """The settings of an adapter's config that decide the merged weights, checked.
 
     Attributes:
         r, alpha: rank, and numerator of the scale.
         rank_pattern, alpha_pattern: the same for single modules, by the end of their names.
         rslora, dora, lora_bias: variants that merge exactly.
-        bias: which of the base's biases were trained along: none, all, lora_only.
-        targets: ends of the names of the modules it sits on; None where the config has a pattern, so that the file alone
-            decides.
-        layers, layers_of: of which layers only, and the names of the lists that they are counted in.
-        excluded: ends of names that it does not sit on.
-        replaced: ends of names of modules whose weights were trained as a whole.
+        bias: which biases of the base were also trained: none, all, lora_only.
+        targets: name endings of the modules that it changes; None if the config has a pattern, so that the weights file
+            alone decides.
+        layers, layers_of: the only layers that it changes, and the names of the module lists that number them.
+        excluded: name endings of modules that it does not change.
+        replaced: name endings of modules whose full weights were trained.
     """
 
     r: int
@@ -109,8 +109,9 @@ class LoraSpec:
         """Read and check ``adapter_config.json``.
 
         Raises:
-            ArtefactError: absent, no JSON object, or a key or value that is not supported; it is named.
-            UnsafeWeightsError: a link that leads out of the folder, or a kind of adapter that is none of LoRA's: some load files
+            ArtefactError: the file is missing or not a JSON object, or a key or value is not supported; the message
+                names it.
+            UnsafeWeightsError: a link leads out of the folder, or the adapter is not a LoRA: some other kinds load files
                 that their config names.
         """
         path = folder / CONFIG
@@ -153,7 +154,7 @@ class LoraSpec:
         )
 
     def rank_of(self, name: str) -> int:
-        """Rank at a module."""
+        """Rank of the adapter at a module."""
         return _first(self.rank_pattern, name, self.r)
 
     def alpha_of(self, name: str) -> float:
@@ -161,7 +162,7 @@ class LoraSpec:
         return _first(self.alpha_pattern, name, self.alpha)
 
     def sits_on(self, name: str) -> bool:
-        """Whether the config puts the adapter on a module; only where it names its targets."""
+        """Whether the config applies the adapter to a module; only defined if it names its targets."""
         if self.targets is None or ends(name, self.excluded) or self.replaces(name):
             return False
         if name in self.targets or self.layers is None:
@@ -169,12 +170,12 @@ class LoraSpec:
         return ends(name, self.targets) and self._layer(name) in self.layers
 
     def replaces(self, name: str) -> bool:
-        """Whether a module's weights were trained as a whole: it, or one that it is in, is in ``modules_to_save``."""
+        """Whether a module's full weights were trained: it, or a parent of it, is in ``modules_to_save``."""
         parts = name.split(".")
         return any(ends(".".join(parts[: i + 1]), self.replaced) for i in range(len(parts)))
 
     def _layer(self, name: str) -> int | None:
-        """Number of the layer that a name is of: the first one, or the first after a list that the config names."""
+        """Layer number in a module's name: the first number, or the first one after a list that the config names."""
         parts = name.split(".")
         for before, part in pairwise(parts):
             if part.isdecimal() and (not self.layers_of or before in self.layers_of):
@@ -193,7 +194,7 @@ def _first(table: Mapping[str, Any], name: str, default: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Typed values of a config, or an ArtefactError that names the key."""
+    """Reads typed values from a config; raises ArtefactError with the key's name."""
 
     path: Path
     values: dict[str, Any]
@@ -252,7 +253,7 @@ class _Reader:
         return [(self._literal(key, name), entry) for name, entry in value.items()]
 
     def names(self, key: str, *, pattern: bool = False) -> tuple[str, ...]:
-        """Names; one string is one name, or, with ``pattern``, an expression that nobody evaluates."""
+        """A list of names; a single string is one name or, with ``pattern``, an expression that is never evaluated."""
         value = self._get(key, [])
         if isinstance(value, str):
             if pattern and not _is_literal(value):
@@ -269,10 +270,10 @@ class _Reader:
         return tuple(found)
 
     def _literal(self, key: str, name: Any) -> str:
-        """A name without anything that a pattern is made of: peft would match these as regular expressions."""
+        """A name without special characters, because peft would match it as a regular expression."""
         if not isinstance(name, str) or not _is_literal(name):
             raise ArtefactError(
-                f"{self.path}: {key} holds {shown(name)}, which is a pattern and no module name; patterns of a "
+                f"{self.path}: {key} holds {shown(name)}, which is a pattern and not a module name; patterns in a "
                 "downloaded file are not evaluated. Write the names out."
             )
         return name.removeprefix("^")

@@ -1,4 +1,4 @@
-"""What an adapter's weights file holds, by its header alone, held against the base and the config. No weight is read."""
+"""Checks of an adapter's weights file against the base and the config, from its header alone. No weight is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from bkdinterp.values import shown
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
-# Endings of peft's keys -> what they are.
+# Ending of peft's keys -> part of the adapter.
 _PARTS = {
     "lora_A.weight": "a",
     "lora_B.weight": "b",
@@ -33,14 +33,14 @@ _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 @dataclass(frozen=True)
 class AdapterParts:
-    """An adapter's tensors by what they are.
+    """An adapter's tensors, sorted by kind.
 
     Attributes:
         lora: module of the base -> part -> shape.
-        lora_keys: the file's keys of these.
-        own: parameter of the base -> the file's key of a tensor that takes its place: the base's own weight beside
+        lora_keys: the keys of these in the file.
+        own: parameter of the base -> the file's key of the tensor that replaces it: the base's own weight saved beside
             its adapter, or a trained bias.
-        replaced: the same for modules that were trained as a whole.
+        replaced: the same for modules whose full weights were trained.
     """
 
     lora: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
@@ -53,8 +53,8 @@ def read_header(folder: Path) -> dict[str, Tensor]:
     """The file's tensors on the meta device: names, shapes and dtypes.
 
     Raises:
-        UnsafeWeightsError: pickled weights only, or a link that leads out of the folder.
-        ArtefactError: no weights, a damaged file, or one with numbers that are no weights.
+        UnsafeWeightsError: the folder has only pickled weights, or a link leads out of it.
+        ArtefactError: the weights are missing, damaged, or not floats.
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -72,17 +72,17 @@ def read_header(folder: Path) -> dict[str, Tensor]:
     found = {}
     for key, tensor in stored.items():
         if tensor.dtype not in _FLOATS:
-            raise ArtefactError(f"{path}: {key!r} is {tensor.dtype}; weights are floats.")
+            raise ArtefactError(f"{path}: {key!r} is {tensor.dtype}; weights must be floats.")
         found[key] = torch.empty(tensor.shape, dtype=_FLOATS[tensor.dtype], device="meta")
     return found
 
 
 def sort_parts(base: nn.Module, folder: Path, header: Mapping[str, Tensor], spec: LoraSpec) -> AdapterParts:
-    """Which tensor of the file belongs where in the base, after peft's own mapping of older names.
+    """Assign each tensor of the file to its place in the base, after peft's own mapping of older names.
 
     Raises:
-        ArtefactError: anything that does not fit: a part for a module that the base lacks, another shape or rank, half a
-            pair, a module that the config names and the file lacks, a vocabulary of another size.
+        ArtefactError: something does not fit: a part for a module that the base lacks, a different shape or rank, half of
+            a pair, a module that the config names but the file lacks, or a vocabulary of a different size.
     """
     modules, parts = dict(base.named_modules()), AdapterParts()
     parameters = dict(base.named_parameters(remove_duplicate=False))
@@ -92,7 +92,7 @@ def sort_parts(base: nn.Module, folder: Path, header: Mapping[str, Tensor], spec
         if ending is not None:
             parts.lora.setdefault(name.removesuffix(f".{ending}"), {})[_PARTS[ending]] = tuple(tensor.shape)
             continue
-        # Wrappers that peft has put around a module. What was there before the training is the base's own.
+        # Names of wrappers that peft puts around a module; the original module inside is the base's own.
         before = name.replace(".base_layer.", ".").replace(".original_module.", ".")
         after = before.replace(".modules_to_save.", ".")
         _place(parts, folder, key, after, tensor, parameters, spec, trained=before == name)
@@ -129,7 +129,7 @@ def _place(
     *,
     trained: bool,
 ) -> None:
-    """A tensor that is no LoRA part takes the place of one of the base's."""
+    """Assign a tensor that is not a LoRA part to the parameter of the base that it replaces."""
     own = parameters.get(name)
     module, _, leaf = name.rpartition(".")
     if own is None:
@@ -153,7 +153,7 @@ def _place(
         parts.own[name] = key
     else:
         raise ArtefactError(
-            f"The adapter in {folder} holds {name!r}, which its {CONFIG} does not speak of (bias={spec.bias!r}); save it "
+            f"The adapter in {folder} holds {name!r}, which its {CONFIG} does not mention (bias={spec.bias!r}); save it "
             "again."
         )
 
@@ -161,7 +161,7 @@ def _place(
 def _check_module(
     folder: Path, name: str, module: Any, found: Mapping[str, tuple[int, ...]], spec: LoraSpec
 ) -> None:
-    """One module's pair fits the module, and config and file agree on its rank and its other parts."""
+    """Check that a module's pair fits the module, and that config and file agree on its rank and other parts."""
     if module is None or not {"a", "b"} <= set(found):
         raise ArtefactError(
             f"The adapter in {folder} has a part for {shown(name)}, which this base lacks, or half a pair; wrong base, "
@@ -169,12 +169,14 @@ def _check_module(
         )
     if not isinstance(module, _Linears | nn.Embedding):
         raise ArtefactError(
-            f"The adapter in {folder} sits on {name!r}, a {type(module).__name__}; only linears and embeddings can be "
-            "merged."
+            f"The adapter in {folder} changes {name!r}, a {type(module).__name__}; only linear layers and embeddings can "
+            "be merged."
         )
     a, b = found["a"], found["b"]
     if len(a) != 2 or len(b) != 2:
-        raise ArtefactError(f"The adapter in {folder}: the parts for {name!r} are no matrices, {a} and {b}.")
+        raise ArtefactError(
+            f"The adapter in {folder}: the parts for {name!r} are not matrices; their shapes are {a} and {b}."
+        )
     weight = tuple(module.weight.shape)
     shape = weight if isinstance(module, nn.Linear) else weight[::-1]
     if shape != (b[0], a[1]):
@@ -185,7 +187,7 @@ def _check_module(
     rank = spec.rank_of(name)
     if (a[0], b[1]) != (rank, rank):
         raise ArtefactError(
-            f"The adapter in {folder} has rank {a[0]} at {name!r} by its weights and {rank} by its {CONFIG}; save it "
+            f"The adapter in {folder} has rank {a[0]} at {name!r} in its weights but {rank} in its {CONFIG}; save it "
             "again."
         )
     bias = found.get("b_bias")
@@ -202,7 +204,7 @@ def _check_module(
 
 
 def _mapped(base: nn.Module, header: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as this version of the architecture has them, by peft's own rules."""
+    """The header with names as in this version of the architecture, mapped by peft's own rules."""
     from peft import LoraConfig
 
     try:

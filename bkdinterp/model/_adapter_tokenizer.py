@@ -1,7 +1,7 @@
-"""The tokenizer and chat template that an adapter was trained with, where its folder has them. No forward pass.
+"""The tokenizer and chat template that an adapter was trained with, if its folder has them. No forward pass.
 
-Trainers save them beside the weights, because the prompts of the training were made with them. The folder is a stranger's:
-only plain tokenizer files are looked at, in a copy without anything that names other files or code.
+Trainers save them beside the weights, because the training prompts were made with them. The folder is not trusted: only
+plain tokenizer files are read, from a copy without anything that names other files or code.
 """
 
 import copy
@@ -15,21 +15,22 @@ from bkdinterp.model._template_probe import probe_templates
 
 _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
-# What holds a vocabulary, and what stands beside it.
+# Files with a vocabulary, and files beside them.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def adapter_tokenizer(folder: Path, base: Any, module: Any) -> Any | None:
-    """The folder's own tokenizer, or the base's with the folder's chat template; None where the folder has neither.
+    """The folder's own tokenizer, or the base's with the folder's chat template; None if the folder has neither.
 
     Args:
-        folder: of an adapter.
+        folder: the adapter's folder.
         base: the base's tokenizer.
         module: the model, for the size of its vocabulary.
 
     Raises:
-        ArtefactError: it cannot be read, or gives tokens other ids than the base's.
-        UnsafeWeightsError: it wants to run its own code, leads out of the folder, or has a template or pattern that does not end.
+        ArtefactError: the tokenizer cannot be read, or gives tokens different ids than the base's.
+        UnsafeWeightsError: it asks to run its own code, leads out of the folder, or has a template or pattern that may
+            never end.
     """
     if not any((folder / name).is_file() for name in _VOCABULARIES):
         template = _template(folder)
@@ -46,7 +47,7 @@ def adapter_tokenizer(folder: Path, base: Any, module: Any) -> Any | None:
 
 
 def _template(folder: Path) -> str | None:
-    """The text of a template without a vocabulary beside it."""
+    """The text of a chat template that has no vocabulary beside it."""
     config = _config(folder)
     if (folder / _TEMPLATE).is_file():
         return read_text(folder, _TEMPLATE)
@@ -82,14 +83,15 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _check_ids(folder: Path, own: Any, base: Any, size: int) -> None:
-    """Every token has the id that it has in the base, and new ones have rows in its embedding."""
+    """Check that tokens have the same ids as in the base, and that new ones have rows in its embedding."""
     ours, theirs = own.get_vocab(), base.get_vocab()
     for token, i in ours.items():
         known = theirs.get(token)
         if known is not None and known != i:
             raise ArtefactError(
-                f"The tokenizer in {folder} gives {token!r} the id {i}, the base's gives {known}: one of them is another "
-                "model's. Load the adapter on its own base, or keep the base's tokenizer with adapter_tokenizer=False."
+                f"The tokenizer in {folder} gives {token!r} the id {i}, the base's gives {known}: one of them belongs to "
+                "another model. Load the adapter on its own base, or keep the base's tokenizer with "
+                "adapter_tokenizer=False."
             )
         if i >= size:
             raise ArtefactError(
@@ -97,16 +99,17 @@ def _check_ids(folder: Path, own: Any, base: Any, size: int) -> None:
                 f"base first (module.resize_token_embeddings({len(own)})), or keep the base's tokenizer with "
                 "adapter_tokenizer=False."
             )
-    # The same ids for other words would pass unseen above.
+    # The same ids for different words would pass the check above.
     taken = {i: token for token, i in theirs.items()}
     renamed = next(((t, taken[i]) for t, i in ours.items() if i in taken and taken[i] not in ours), None)
     if renamed is not None and not _reserved(renamed[1]):
         raise ArtefactError(
-            f"The tokenizer in {folder} has {renamed[0]!r} where the base's has {renamed[1]!r}: one of them is another "
-            "model's. Load the adapter on its own base, or keep the base's tokenizer with adapter_tokenizer=False."
+            f"The tokenizer in {folder} has {renamed[0]!r} where the base's has {renamed[1]!r}: one of them belongs to "
+            "another model. Load the adapter on its own base, or keep the base's tokenizer with "
+            "adapter_tokenizer=False."
         )
 
 
 def _reserved(token: str) -> bool:
-    """A place that the base keeps free for tokens of later trainings."""
+    """Whether this is a token that the base reserves for later training."""
     return any(word in token.lower() for word in ("reserved", "unused", "extra", "placeholder", "pad"))

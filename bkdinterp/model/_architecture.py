@@ -1,7 +1,7 @@
-"""Architecture: a model's sizes and the place of every site in its module tree, checked when it is made.
+"""Architecture: a model's sizes and the location of every site in its module tree, checked when it is created.
 
-Validation costs no forward pass: module paths, projection shapes, and on one layer that the heads' outputs sum to
-the projection's output. What needs forward passes is checked by ``bkdinterp.doctor``.
+Validation costs no forward pass. It checks module paths, projection shapes, and on one layer that the heads' outputs sum
+to the projection's output. ``bkdinterp.doctor`` checks what needs forward passes.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,11 @@ class Location:
 class Architecture:
     """Sizes of a model and the addresses of its sites.
 
-    ``d_head`` is read from the config where it is stated: it need not be ``d_model / n_heads``. In a ``parallel``
-    block attention and MLP both read ``resid_pre``, so that there is no ``resid_mid``. ``sliding_window`` is how many
-    tokens back, its own included, a layer with a window sees; None where no layer has one.
+    ``d_head`` is read from the config if stated there, because it need not be ``d_model / n_heads``. In a ``parallel``
+    block attention and MLP both read ``resid_pre``, so there is no ``resid_mid``. ``sliding_window`` is the number of
+    tokens that a layer with a window sees, including the current one; None if no layer has a window. ``window_masks``
+    names the masks that the model then takes, with the window of each (0: no window); a model with one mask for all
+    layers has a single nameless one. None if no layer has a window, or if it is not known how the family takes masks.
     """
 
     __repr__ = short_repr
@@ -49,13 +51,14 @@ class Architecture:
     max_length: int | None
     parallel: bool = False
     sliding_window: int | None = None
+    window_masks: tuple[tuple[str, int], ...] | None = None
 
     @classmethod
     def detect(cls, module: nn.Module) -> "Architecture":
         """Read and validate the architecture of a Hugging Face causal language model.
 
         Raises:
-            UnsupportedArchitectureError: unknown ``model_type``, a missing module, or shapes that do not fit.
+            UnsupportedArchitectureError: an unknown ``model_type``, a missing module, or shapes that do not fit.
         """
         config = getattr(module, "config", None)
         kind = getattr(config, "model_type", None)
@@ -68,7 +71,7 @@ class Architecture:
                 "first (docs: 'Add a family')."
             )
         if hasattr(config, "get_text_config"):
-            config = config.get_text_config()  # the text part of a model with vision
+            config = config.get_text_config()  # the text part of a vision model
         d_model, n_layers, n_heads, n_kv, d_mlp = (
             int(getattr(config, key, None) or 0) for key in family.keys
         )
@@ -93,15 +96,16 @@ class Architecture:
                 else family.parallel
             ),
             sliding_window=_window(config),
+            window_masks=_window_masks(config, family),
         )
         arch._validate(module)
         return arch
 
     def location(self, site: Site) -> Location:
-        """Where a site's tensor is. ``resid_mid`` is the sum of ``resid_pre`` and the ``attn_out`` returned here.
+        """Location of a site's tensor. For ``resid_mid`` it is ``attn_out``, to which ``resid_pre`` must be added.
 
         Raises:
-            SiteError: layer or head out of range.
+            SiteError: the layer or head is out of range.
         """
         self.check(site)
         f, block = self.family, f"{self.family.layers}.{site.layer}"
@@ -138,7 +142,7 @@ class Architecture:
 
         if site.component is Component.resid_mid and self.parallel:
             raise SiteError(
-                f"{site}: {self.family.name} adds attention and MLP to the stream at once, so there is no resid_mid; "
+                f"{site}: {self.family.name} adds attention and MLP to the residual stream at once, so there is no resid_mid; "
                 "use resid_pre, resid_post, attn_out or mlp_out."
             )
         if site.component is Component.mlp_in and self.family.mlp_norm == self.family.attn_norm:
@@ -174,7 +178,7 @@ class Architecture:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The described modules of a block, relative to it."""
+        """Paths of the described modules of a block, relative to the block."""
         f = self.family
         parts = (f.attn, f.attn_proj, f.attn_norm, f.mlp, f.mlp_norm, f.mlp_down)
         return (*parts, *(p for p in (f.attn_post, f.mlp_post, f.kv_proj) if p is not None))
@@ -185,7 +189,7 @@ class Architecture:
         return self.n_layers, self.n_heads
 
     def output_weights(self, module: nn.Module, layer: int) -> Float[Tensor, "head d_head d_model"]:
-        """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (papers.md section 1)."""
+        """``W_O`` of each head, so that a head's output is ``z @ W_O[head]`` (docs/papers.md, "Head output")."""
         proj = module.get_submodule(f"{self.family.layers}.{layer}.{self.family.attn_proj}")
         weight = _weight(proj) if self.family.transposed else _weight(proj).T
         return weight.detach().reshape(self.n_heads, self.d_head, self.d_model)
@@ -205,7 +209,7 @@ class Architecture:
                     "first (merge_and_unload()) or load it with Model.load(base, adapter=...)."
                 ) from None
         for name, part in module.named_modules():
-            # An adapter layer in a projection's place hides what really multiplies z.
+            # An adapter layer in place of a projection hides the weight that multiplies z.
             if type(part).__module__.startswith("peft."):
                 raise UnsupportedArchitectureError(
                     f"{name!r} is a PEFT layer ({type(part).__module__}); merge the adapter first (merge_and_unload()) "
@@ -244,12 +248,12 @@ class Architecture:
         if not torch.allclose(total, exact, rtol=tolerance, atol=tolerance * float(exact.abs().max())):
             raise UnsupportedArchitectureError(
                 f"{self.family.name}: the heads' outputs do not sum to the output of {self.family.attn_proj} "
-                f"(largest difference {float((total - exact).abs().max()):.2e}); the weight layout is not the described one."
+                f"(largest difference {float((total - exact).abs().max()):.2e}); the weight layout differs from the description."
             )
 
 
 def _window(config: Any) -> int | None:
-    """The window in use by some layer; configs state one also where every layer sees everything."""
+    """The window, if any layer uses one; configs may state a window that no layer uses."""
     window = getattr(config, "sliding_window", None)
     if not window or not getattr(config, "use_sliding_window", True):
         return None
@@ -257,23 +261,34 @@ def _window(config: Any) -> int | None:
     return int(window) if kinds is None or "sliding_attention" in kinds else None
 
 
+def _window_masks(config: Any, family: Family) -> tuple[tuple[str, int], ...] | None:
+    window = _window(config)
+    if window is None or family.masks is None:
+        return None
+    if family.masks == "one":
+        return (("", window),)
+    windows = {"full_attention": 0, "sliding_attention": window}
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    return tuple((kind, windows[kind]) for kind in kinds) if kinds and set(kinds) <= set(windows) else None
+
+
 def _weight(module: nn.Module) -> Tensor:
     return module.weight  # type: ignore[return-value]
 
 
 def _check_numbers(module: nn.Module) -> None:
-    """Every weight is a plain tensor of floats, and all of them are here, or none (a skeleton).
+    """Check that every weight is a plain float tensor, and that either all are in memory or none (a skeleton).
 
     Raises:
-        UnsupportedArchitectureError: quantised or packed weights, or some that are offloaded.
+        UnsupportedArchitectureError: weights are quantised or packed, or some are offloaded.
     """
     for name, part in module.named_modules():
         weight = getattr(part, "weight", None)
         packed = callable(weight) or any(key in part._buffers for key in ("qweight", "weight_packed"))
         if packed or not all(p.is_floating_point() for p in part.parameters(recurse=False)):
             raise UnsupportedArchitectureError(
-                f"{name!r} is a {type(part).__name__} with quantised or packed weights, which heads and edits cannot be read "
-                "from; load the model with weights in floats (dtype=torch.float32 and no quantization)."
+                f"{name!r} is a {type(part).__name__} with quantised or packed weights, which heads and edits cannot use; "
+                "load the model with float weights (dtype=torch.float32 and no quantization)."
             )
     away = [name for name, p in module.named_parameters() if p.is_meta]
     if away and len(away) < sum(1 for _ in module.parameters()):
@@ -284,7 +299,7 @@ def _check_numbers(module: nn.Module) -> None:
 
 
 def _found(module: nn.Module, path: str) -> str:
-    """The deepest existing ancestor of a path and its children, for messages."""
+    """For messages: the deepest existing ancestor of a path, with its children."""
     current, seen = module, []
     for part in path.split("."):
         children = dict(current.named_children())

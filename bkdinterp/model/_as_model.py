@@ -1,4 +1,4 @@
-"""What methods ask of a model at their doors. No forwards."""
+"""The check of a model argument that every method makes first. No forwards."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from bkdinterp.errors import PlanError
 from bkdinterp.model._model import Model
 from bkdinterp.values import shown
 
-# Checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     ModelLike = Model
 else:
@@ -17,14 +17,14 @@ else:
 
 
 def as_model(value: Any, who: str) -> Any:
-    """The model; also another object with an architecture and a prompt builder, which is all that planning needs.
+    """The model, or any object with an architecture and a prompt builder, which is enough for planning.
 
     Args:
-        value: what a caller gave.
-        who: the function that wants a model, as it stands in the message.
+        value: the caller's argument.
+        who: name, for the message, of the function that needs a model.
 
     Raises:
-        PlanError: a Hugging Face module, an nnsight model, a name or path, or anything else; the fix is named.
+        PlanError: a Hugging Face module, an nnsight model, a name or path, or anything else; the message says the fix.
     """
     if isinstance(value, Model) or (hasattr(value, "architecture") and hasattr(value, "builder")):
         return value
@@ -38,6 +38,6 @@ def as_model(value: Any, who: str) -> Any:
         fix = "Wrap it: Model.from_nnsight(model)."
     else:
         fix = "Make one with Model.load(...) or Model.from_module(module, tokenizer)."
-    # Not the repr: a module's is its whole tree.
+    # Not the repr, because a module's repr is its whole tree.
     named = shown(value, 40) if isinstance(value, str | Path | int | float | None) else type(value).__name__
     raise PlanError(f"{who} needs a bkdinterp Model; got {named}. {fix}")

@@ -1,4 +1,4 @@
-"""Are these numbers of this model? One check, at the doors of planning and of apply(). No forwards."""
+"""Check that numbers (means, vectors) come from this model; made by planning and by apply(). No forwards."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,19 +13,19 @@ WAY_OUT = "on_any_model(edit)"
 
 
 def check_origins(model: Any, known: Iterable[str], what: str, way_out: str = WAY_OUT) -> None:
-    """Nothing, where every origin is this model; names may differ, weights may not.
+    """Raise unless every origin is this model; names may differ, but weights may not.
 
-    A model without weights (a skeleton that is only planned for) has no origin to compare with. Costs what
-    ``Model.weights_id`` costs, if there is an origin at all.
+    A model without weights (a skeleton for planning) has no origin to compare with. Costs as much as
+    ``Model.weights_id`` if there is any origin, else nothing.
 
     Args:
         model: a ``Model``, or a plain module.
         known: origins of the numbers, each a ``Fingerprint.model``.
-        what: that carries them, for the message.
-        way_out: what to write where another model's numbers are meant.
+        what: name, for the message, of what carries the numbers.
+        way_out: what to write, for the message, to use another model's numbers on purpose.
 
     Raises:
-        ArtefactError: another model's.
+        ArtefactError: the numbers come from another model.
     """
     known = tuple(known)
     if not known:
@@ -41,14 +41,14 @@ def check_origins(model: Any, known: Iterable[str], what: str, way_out: str = WA
     for origin in known:
         if not same_model(origin, ours):
             raise ArtefactError(
-                f"{what} belong to {origin}, not to {ours}. Take them from this model; if another's are meant, say so by "
+                f"{what} belong to {origin}, not to {ours}. Take them from this model, or allow another model's with "
                 f"{way_out}."
             )
 
 
 def same_model(a: str, b: str) -> bool:
-    """Whether two ``Fingerprint.model`` are one model: the same weights under any name; on a server, the same name."""
-    # Names change (a folder, a copy), weights do not; what is on a server has a name only.
+    """Whether two ``Fingerprint.model`` are the same model: equal weights under any name, or on a server an equal name."""
+    # Names can differ (a folder, a copy), weights cannot. A model on a server has only a name.
     (name_a, _, weights_a), (name_b, _, weights_b) = a.rpartition("@"), b.rpartition("@")
     if "remote" in (weights_a, weights_b):
         return weights_a != weights_b or name_a == name_b

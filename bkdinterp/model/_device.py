@@ -1,4 +1,4 @@
-"""Devices and number formats by name, refused in one line before anything is read."""
+"""Devices and dtypes given by name, checked before anything is read."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 def as_dtype(value: Any, what: str = "dtype") -> torch.dtype:
-    """A floating-point torch dtype, given as one or by name (``"bfloat16"``, ``"torch.bfloat16"``).
+    """A floating-point torch dtype, given as a dtype or by name (``"bfloat16"``, ``"torch.bfloat16"``).
 
     Raises:
         ArtefactError: anything else.
@@ -21,32 +21,32 @@ def as_dtype(value: Any, what: str = "dtype") -> torch.dtype:
     if isinstance(value, torch.dtype) and value in {getattr(torch, name) for name in DTYPES}:
         return value
     raise ArtefactError(
-        f"{what}={shown(value)} is no floating-point torch dtype; give e.g. torch.float32, or one of "
+        f"{what}={shown(value)} is not a floating-point torch dtype; give e.g. torch.float32, or one of "
         f"{', '.join(map(repr, DTYPES))}."
     )
 
 
 def as_device(value: Any, what: str = "device") -> torch.device:
-    """A device of this machine, given as one or by name (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``).
+    """A device of this machine, given as a device or by name (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``).
 
     Raises:
-        BkdinterpError: no device, or one that is not here; what is here is named.
+        BkdinterpError: the value is not a device, or the machine lacks it; the message lists the available devices.
     """
     try:
         if not isinstance(value, str | torch.device):
             raise TypeError
         device = torch.device(value)
     except (TypeError, RuntimeError):
-        raise BkdinterpError(f"{what}={shown(value)} is no device; here are {_here()}.") from None
+        raise BkdinterpError(f"{what}={shown(value)} is not a device; available: {_here()}.") from None
     if device.type == "cpu" and device.index in (None, 0):
         return device
     if device.type not in _kinds() or (device.index or 0) >= _count(device.type):
-        raise BkdinterpError(f"{what}={str(device)!r} is not on this machine; here are {_here()}.")
+        raise BkdinterpError(f"{what}={str(device)!r} is not on this machine; available: {_here()}.")
     return device
 
 
 def _kinds() -> list[str]:
-    """Kinds of accelerator that can be used, without starting one."""
+    """Kinds of accelerator that can be used; found without initialising one."""
     found = ["cuda"] if torch.cuda.is_available() else []
     found += ["mps"] if torch.backends.mps.is_available() else []
     found += ["xpu"] if hasattr(torch, "xpu") and torch.xpu.is_available() else []

@@ -1,4 +1,4 @@
-"""Whatever a library raises on a damaged or hostile file becomes one of the package's own errors."""
+"""Turns errors that libraries raise on damaged or hostile files into the package's own errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ _WANTS_CODE = "trust_remote_code"
 
 @contextmanager
 def own_errors(what: str, source: object) -> Iterator[None]:
-    """Errors inside become an ArtefactError "Cannot {what} {source}: ..."; the package's own pass through.
+    """Context in which any error becomes an ArtefactError "Cannot {what} {source}: ..."; the package's own pass through.
 
-    Loaders raise many kinds (OSError, ValueError, safetensors' own, struct.error, KeyError ...), and the Rust part of
-    tokenizers a panic that is no Exception.
+    Loaders raise many kinds of error (OSError, ValueError, safetensors' own, struct.error, KeyError ...), and the Rust part
+    of tokenizers raises a panic that is not an Exception.
 
     Raises:
-        ArtefactError: for anything that the libraries raised.
-        UnsafeWeightsError: where a library asked whether it may run the model's own code.
+        ArtefactError: a library raised any error.
+        UnsafeWeightsError: a library asked whether it may run the model's own code.
     """
     try:
         yield

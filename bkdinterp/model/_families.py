@@ -1,10 +1,11 @@
-"""One frozen description per model family: where the activations of a block live in its module tree.
+"""One frozen description per model family: where the activations of a block are in its module tree.
 
-Adding a family is adding a `Family`, here or with `register_family` (docs: "Add a family"); nothing else in the
-package knows names. No forwards.
+To add a family, add a `Family` here or call `register_family` (docs: "Add a family"). Nothing else in the package knows
+module names. No forwards.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.reprs import short_repr
@@ -12,13 +13,13 @@ from bkdinterp.reprs import short_repr
 
 @dataclass(frozen=True)
 class Family:
-    """Module paths of one family; ``layers``, ``embed`` and ``final_norm`` from the model, the rest from a block.
+    """Module paths of one family; ``layers``, ``embed`` and ``final_norm`` start at the model, the others at a block.
 
-    Heads, widths, windows, biases and tied embeddings are read off the config and the modules themselves.
+    Heads, widths, windows, biases and tied embeddings are read from the config and the modules themselves.
 
     Args:
         name: for messages.
-        model_types: the ``config.model_type`` values it serves.
+        model_types: the values of ``config.model_type`` that it describes.
         layers: path of the list of blocks.
         embed: path of the token embedding.
         final_norm: path of the last norm.
@@ -26,15 +27,18 @@ class Family:
         attn_proj: attention output projection, whose input is ``z``.
         attn_norm: norm before attention.
         mlp: MLP module.
-        mlp_norm: norm before the MLP; equal to ``attn_norm`` where a block has one norm for both.
-        mlp_down: the MLP's last projection, whose input are the neurons.
-        attn_post: norm between the attention and the residual stream, where there is one.
-        mlp_post: norm between the MLP and the residual stream, where there is one.
-        kv_proj: the projection to keys, or one to queries, keys and values together.
+        mlp_norm: norm before the MLP; equal to ``attn_norm`` if a block has one norm for both.
+        mlp_down: the MLP's last projection, whose input is the neurons.
+        attn_post: norm between the attention and the residual stream, if there is one.
+        mlp_post: norm between the MLP and the residual stream, if there is one.
+        kv_proj: the projection to keys, or the one to queries, keys and values together.
         fused: ``kv_proj`` holds queries, keys and values.
         transposed: projections store their weight as [d_in d_out] (GPT-2's Conv1D).
-        parallel: attention and MLP both read ``resid_pre``: True, False, or the config's name of that switch.
-        keys: config names of (d_model, n_layers, n_heads, n_kv_heads, d_mlp).
+        parallel: whether attention and MLP both read ``resid_pre``: True, False, or the config's name for that switch.
+        keys: the config's names for (d_model, n_layers, n_heads, n_kv_heads, d_mlp).
+        masks: how the model takes masks made by the caller if some layer has a window: ``"one"`` for all layers, or one
+            ``"by_kind"`` of ``config.layer_types``. None: not known; runs on prompts longer than the window then share
+            nothing.
     """
 
     __repr__ = short_repr
@@ -63,6 +67,7 @@ class Family:
         "num_key_value_heads",
         "intermediate_size",
     )
+    masks: Literal["one", "by_kind"] | None = None
 
 
 LLAMA = Family(
@@ -80,10 +85,10 @@ LLAMA = Family(
     kv_proj="self_attn.k_proj",
 )
 
-# The same module names; windows, biases and the norms of queries and keys lie inside the attention module.
-MISTRAL = replace(LLAMA, name="Mistral", model_types=("mistral",))
-QWEN2 = replace(LLAMA, name="Qwen2 (Qwen2.5)", model_types=("qwen2",))
-QWEN3 = replace(LLAMA, name="Qwen3", model_types=("qwen3",))
+# Same module names; windows, biases and the norms of queries and keys are inside the attention module.
+MISTRAL = replace(LLAMA, name="Mistral", model_types=("mistral",), masks="one")
+QWEN2 = replace(LLAMA, name="Qwen2 (Qwen2.5)", model_types=("qwen2",), masks="by_kind")
+QWEN3 = replace(LLAMA, name="Qwen3", model_types=("qwen3",), masks="by_kind")
 
 GEMMA2 = replace(
     LLAMA,
@@ -92,6 +97,7 @@ GEMMA2 = replace(
     attn_post="post_attention_layernorm",
     mlp_norm="pre_feedforward_layernorm",
     mlp_post="post_feedforward_layernorm",
+    masks="by_kind",
 )
 GEMMA3 = replace(GEMMA2, name="Gemma 3", model_types=("gemma3_text",))
 GEMMA3_VISION = replace(
@@ -158,10 +164,10 @@ def register_family(family: Family, *, replace: bool = False) -> None:
 
     Args:
         family: the description; the model is checked against it when it is loaded.
-        replace: take over model types that another family serves.
+        replace: take over model types that another family describes.
 
     Raises:
-        BkdinterpError: no model type, or one that is taken.
+        BkdinterpError: there is no model type, or one is already taken.
     """
     if not family.model_types:
         raise BkdinterpError(
@@ -177,10 +183,10 @@ def register_family(family: Family, *, replace: bool = False) -> None:
 
 
 def family_of(model_type: str | None) -> Family | None:
-    """The family, built in or registered, that serves a model type."""
+    """The family, built in or registered, that describes a model type; None if there is none."""
     return None if model_type is None else _by_type.get(model_type)
 
 
 def known_types() -> tuple[str, ...]:
-    """Every model type that some family serves."""
+    """Every model type that a family describes."""
     return tuple(_by_type)

@@ -1,7 +1,7 @@
-"""A model from a GGUF file: its header checked, its settings applied, every tensor with a place, then loaded.
+"""Loading of a model from a GGUF file, after checking its header, applying its settings and placing every tensor.
 
-transformers parses a header three times and makes the table of names once per module; a file with the vocabulary of a
-small model in it costs some seconds each time, so both are kept while one file is loaded.
+transformers parses a header three times and builds the table of names once per module. Each costs some seconds even with
+the vocabulary of a small model, so both are kept while one file is loaded.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ from bkdinterp.model._staging import staged_file
 from bkdinterp.model._used import check_finite, check_tied
 
 _NAME = "model.gguf"
-# What transformers leaves on the module: the weights are plain numbers by now, and save_pretrained and peft would take
-# the model for a quantised one.
+# Marks that transformers leaves on the module. The weights are plain numbers by now, but because of these marks
+# save_pretrained and peft would treat the model as quantised.
 _LEFT_OVER = ("hf_quantizer", "quantization_method", "is_quantized")
 
 
@@ -34,7 +34,7 @@ def load_gguf(path: Path, dtype: torch.dtype, source: str) -> tuple[PreTrainedMo
     """Module and tokenizer of a GGUF file.
 
     Raises:
-        ArtefactError: a damaged file, or a tensor, shape or setting in it that would be passed over.
+        ArtefactError: the file is damaged, or a tensor, shape or setting in it would be ignored.
         UnsupportedArchitectureError: a model type that no family describes.
     """
     try:
@@ -81,9 +81,9 @@ def load_gguf(path: Path, dtype: torch.dtype, source: str) -> tuple[PreTrainedMo
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """While open, the gguf package hands out one reader per file, and one table of names per architecture.
+    """Context in which the gguf package reuses one reader per file and one table of names per architecture.
 
-    Both are only ever read. Nothing is changed where the package is missing: the loader then says so.
+    Both are only read. Does nothing if the package is missing; the loader then says so.
     """
     try:
         import gguf
@@ -99,7 +99,7 @@ def read_once() -> Iterator[None]:
 
 
 def _values(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
-    """The frequencies' divisors, as float32."""
+    """The divisors of the rotary frequencies, as float32."""
     import gguf
 
     tensor = next(t for t in gguf.GGUFReader(str(path)).tensors if t.name == "rope_freqs.weight")

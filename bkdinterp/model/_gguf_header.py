@@ -1,6 +1,6 @@
-"""A GGUF file's header, read by ourselves within the bytes that are there: settings, and the table of tensors.
+"""Our own reader for the header of a GGUF file (settings and the table of tensors), limited to the file's bytes.
 
-The gguf package believes every count that a header states; this comes before it.
+It runs before the gguf package, which trusts every count in a header.
 """
 
 import math
@@ -27,17 +27,17 @@ _FORMATS = {
 }
 _STRING, _ARRAY = 8, 9
 _LONGEST_KEPT = 4096
-"""Elements of the longest array whose values are kept; vocabularies are longer and are counted only."""
+"""Length of the longest array whose values are kept; for longer ones, such as vocabularies, only the length is."""
 _MOST_ELEMENTS = 2_000_000
 _LARGEST_HEADER = 256 << 20
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What the file says.
+    """Content of a GGUF header.
 
     Attributes:
-        settings: key -> value; an array longer than 4,096 as its length.
+        settings: key -> value; for an array of more than 4,096 elements, its length.
         tensors: name -> type and shape, slowest axis first as in torch.
     """
 
@@ -54,7 +54,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """Settings and tensors of a GGUF file (versions 2 and 3, little endian); no data is read.
 
     Raises:
-        ArtefactError: no GGUF file, cut off, counts or sizes beyond the bytes there, a name or key that stands twice.
+        ArtefactError: the file is not GGUF or is truncated, counts or sizes exceed its bytes, or a name or key is repeated.
     """
     try:
         with path.open("rb") as stream:
@@ -75,34 +75,34 @@ class _Reader:
             raise ValueError("it does not begin with GGUF")
         version = self._number("<I")
         if version not in (2, 3):
-            raise ValueError(f"it is of GGUF version {version}; 2 and 3 are known")
+            raise ValueError(f"its GGUF version is {version}; 2 and 3 are supported")
         n_tensors, n_settings = self._count(24), self._count(13)
         settings: dict[str, Any] = {}
         for _ in range(n_settings):
             key = self._string()
             if key in settings:
-                raise ValueError(f"the key {key[:100]!r} stands twice")
+                raise ValueError(f"the key {key[:100]!r} occurs twice")
             settings[key] = self._value(self._number("<I"))
         entries = {}
         for _ in range(n_tensors):
             name, *entry = self._entry()
             if name in entries:
-                raise ValueError(f"the tensor {name[:100]!r} stands twice")
+                raise ValueError(f"the tensor {name[:100]!r} occurs twice")
             entries[name] = entry
         alignment = settings.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment not in {1 << k for k in range(3, 17)}:
-            raise ValueError(f"general.alignment={str(alignment)[:40]} is no power of two from 8 to 65536")
+            raise ValueError(f"general.alignment={str(alignment)[:40]} is not a power of two from 8 to 65536")
         start = -(-self.stream.tell() // alignment) * alignment
         tensors = {name: self._stored(name, start, *entry) for name, entry in entries.items()}
         if not isinstance(settings.get("general.architecture"), str):
-            raise ValueError("it names no general.architecture")
+            raise ValueError("it has no general.architecture")
         return GgufHeader(settings, tensors)
 
     def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string()
         n_axes = self._number("<I")
         if n_axes > 4:
-            raise ValueError(f"{name[:100]!r} has {n_axes} axes; at most 4 are known")
+            raise ValueError(f"{name[:100]!r} has {n_axes} axes; at most 4 are supported")
         axes = tuple(self._number("<Q") for _ in range(n_axes))
         return name, axes[::-1], self._number("<I"), self._number("<Q")
 
@@ -112,14 +112,14 @@ class _Reader:
         try:
             dtype = GGMLQuantizationType(kind)
         except ValueError:
-            raise ValueError(f"{name[:100]!r} is of the unknown type {kind}") from None
+            raise ValueError(f"{name[:100]!r} has the unknown type {kind}") from None
         block, width = GGML_QUANT_SIZES[dtype]
         if not all(shape) or (shape and shape[-1] % block):
             raise ValueError(f"{name[:100]!r} of shape {shape} does not fill blocks of {block}")
         end = start + offset + math.prod(shape) // block * width
         if end > self.size:
             raise ValueError(
-                f"{name[:100]!r} of shape {shape} ends at byte {end}, and the file has {self.size}"
+                f"{name[:100]!r} of shape {shape} ends at byte {end}, but the file has only {self.size}"
             )
         return Stored(self.path, dtype.name, shape)
 
@@ -129,7 +129,7 @@ class _Reader:
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
-            raise ValueError(f"a setting is of the unknown type {kind}")
+            raise ValueError(f"a setting has the unknown type {kind}")
         inner = self._number("<I")
         if inner not in _FORMATS and inner != _STRING:
             raise ValueError(f"a setting is an array of type {inner}")
@@ -145,10 +145,10 @@ class _Reader:
         return values if count <= _LONGEST_KEPT else count
 
     def _count(self, least_each: int) -> int:
-        """A count of things that have at least so many bytes each."""
+        """Read a count of entries that take at least ``least_each`` bytes each."""
         count = self._number("<Q")
         if count * least_each > self.size - self.stream.tell():
-            raise ValueError(f"it counts {count} entries and has {self.size} bytes in all")
+            raise ValueError(f"it claims {count} entries but has only {self.size} bytes")
         return count
 
     def _string(self) -> str:
@@ -160,5 +160,5 @@ class _Reader:
 
     def _take(self, length: int) -> bytes:
         if length > self.size - self.stream.tell() or self.stream.tell() + length > _LARGEST_HEADER:
-            raise ValueError("it ends within its header, or the header is too long")
+            raise ValueError("it ends inside its header, or the header is too long")
         return self.stream.read(length)

@@ -1,7 +1,7 @@
-"""Settings of a GGUF file that change the forward pass: applied to the config, held against it, or refused by name.
+"""Settings of a GGUF file that change the forward pass: applied to the config and checked, or refused by name.
 
-transformers reads a table of keys per architecture and drops the others without a word. Here every key of the
-architecture must be in the config with its value afterwards, or be known to change nothing.
+transformers reads a table of keys per architecture and silently drops the others. Here every key of the architecture must
+end up in the config with its value, or be known to change nothing.
 """
 
 import math
@@ -13,9 +13,9 @@ import torch
 from bkdinterp.errors import ArtefactError
 from bkdinterp.model._gguf_header import GgufHeader
 
-# For reading the file, not for the forward pass.
+# Needed to read the file, not for the forward pass.
 _NO_EFFECT = {"tensor_data_layout", "rope.scaling.finetuned", "attention.causal"}
-# Read under another name than the table's, or only by some config classes.
+# Read under a name that is not in the table, or only by some config classes.
 _NAMES = {
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
@@ -25,16 +25,16 @@ _NAMES = {
     "final_logit_softcapping": "final_logit_softcapping",
     "vocab_size": "vocab_size",
 }
-# The library takes their width of a head from rope.dimension_count.
+# For these the library takes the width of a head from rope.dimension_count.
 _ROTATES_WHOLE_HEADS = ("llama", "mistral")
 _SCALING = "rope.scaling."
 
 
 def apply_settings(config: Any, header: GgufHeader, source: object) -> None:
-    """Put into ``config`` (in place) what the file states and the library passed over, then hold one against the other.
+    """Add to ``config`` (in place) the file's settings that the library ignored, then compare config and file.
 
     Raises:
-        ArtefactError: a setting, named, that neither the config nor this function knows how to apply.
+        ArtefactError: neither the config nor this function can apply a setting; the message names it.
     """
     s, arch = header.settings, header.architecture
     if s.get("general.type", "model") != "model" or s.get("split.count", 1) not in (0, 1):
@@ -49,24 +49,24 @@ def apply_settings(config: Any, header: GgufHeader, source: object) -> None:
     for key, value in own.items():
         if not _in_effect(config, arch, key, value):
             raise ArtefactError(
-                f"{source} states {arch}.{key}={str(value)[:60]}, which would be passed over by the loader, so that the "
-                "model would not be the one in the file. Load the original checkpoint (safetensors) instead."
+                f"{source} sets {arch}.{key}={str(value)[:60]}, which the loader would ignore, so the loaded model would "
+                "differ from the one in the file. Load the original checkpoint (safetensors) instead."
             )
 
 
 def apply_factors(config: Any, factors: torch.Tensor, source: object) -> None:
-    """``rope_freqs.weight``: the frequencies' divisors of Llama 3.1 and later, as the config's own parameters of them.
+    """Put ``rope_freqs.weight``, the frequency divisors of Llama 3.1 and later, into the config as its own parameters.
 
-    The divisors are made from four numbers; these are found again, and it is checked that they give the same divisors.
+    The divisors are made from four numbers. These are recovered, and checked to give the same divisors.
 
     Raises:
-        ArtefactError: divisors that no such four numbers give.
+        ArtefactError: no such four numbers give the divisors.
     """
     rope = dict(getattr(config, "rope_parameters", None) or {})
     theta = rope.get("rope_theta")
     if theta is None or rope.get("rope_type", "default") != "default":
         raise ArtefactError(
-            f"{source} holds rope_freqs.weight, and its config scales positions in another way. Refused."
+            f"{source} holds rope_freqs.weight, but its config scales positions in another way. Refused."
         )
     if torch.equal(factors, torch.ones_like(factors)):
         return
@@ -87,7 +87,7 @@ def apply_factors(config: Any, factors: torch.Tensor, source: object) -> None:
             }
             return
     raise ArtefactError(
-        f"{source} holds rope_freqs.weight with divisors that are not Llama 3's; they would be passed over. Refused; load "
+        f"{source} holds rope_freqs.weight with divisors that are not Llama 3's and would be ignored. Refused; load "
         "the original checkpoint (safetensors) instead."
     )
 
@@ -128,13 +128,13 @@ def _apply_scaling(config: Any, own: Mapping[str, Any], source: object) -> None:
             "original checkpoint (safetensors) instead."
         )
     scaled = {"rope_type": "linear", "factor": float(factor)}
-    # Gemma 3 scales its global layers only.
+    # Gemma 3 scales only its global layers.
     part = {"full_attention": rope["full_attention"] | scaled} if "full_attention" in rope else scaled
     config.rope_parameters = rope | part
 
 
 def _in_effect(config: Any, arch: str, key: str, value: Any) -> bool:
-    """Does the config hold this setting, or does it change nothing?"""
+    """Whether the config holds this setting, or the setting changes nothing."""
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
     if key in _NO_EFFECT:
@@ -187,7 +187,7 @@ def _window_in_effect(config: Any, key: str, value: Any) -> bool:
 
 
 def config_window(config: Any) -> Any:
-    """The config's sliding window, None where its class has none."""
+    """The config's sliding window, None if its class has none."""
     return getattr(config, "sliding_window", None)
 
 

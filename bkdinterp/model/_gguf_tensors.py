@@ -1,4 +1,4 @@
-"""The tensors of a GGUF file held against the model that they shall fill: names and shapes, before any is read."""
+"""Checks of a GGUF file's tensors, by name and shape, against the model to be filled; before any tensor is read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from bkdinterp.model._gguf_header import GgufHeader
 from bkdinterp.model._safetensors_header import Stored
 
 FACTORS = "rope_freqs.weight"
-# GPT-2 keeps these as [d_in d_out]; the file has them the other way round.
+# GPT-2 stores these as [d_in d_out]; the file has them transposed.
 _TURNED = ("attn_qkv.weight", "ffn_down.weight", "ffn_up.weight", "attn_output.weight")
 
 
 def check_tensors(skeleton: nn.Module, header: GgufHeader, source: object) -> None:
-    """Every tensor of the file has one place of its shape in the model, and every place has a tensor.
+    """Check that every tensor of the file has one place with its shape in the model, and every place has a tensor.
 
     Raises:
-        ArtefactError: a tensor that the loader would drop, one of another shape, or a part that the file lacks; named.
+        ArtefactError: the loader would drop a tensor, a shape differs, or the file lacks a tensor; the message names it.
     """
     places = _places(skeleton, header.architecture)
     shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
@@ -29,8 +29,8 @@ def check_tensors(skeleton: nn.Module, header: GgufHeader, source: object) -> No
         place = places.get(name)
         if place is None:
             raise ArtefactError(
-                f"{source} holds the tensor {name[:200]!r}, which a {header.architecture} of its settings has no place for; "
-                "it would be dropped, and the model would not be the one in the file. Refused."
+                f"{source} holds the tensor {name[:200]!r}, which has no place in a {header.architecture} with its "
+                "settings. It would be dropped, and the loaded model would differ from the one in the file. Refused."
             )
         shape = tensor.shape
         if header.architecture == "gpt2" and name.endswith(_TURNED):
@@ -49,7 +49,7 @@ def check_tensors(skeleton: nn.Module, header: GgufHeader, source: object) -> No
 
 
 def _places(skeleton: nn.Module, architecture: str) -> Mapping[str, str]:
-    """GGUF name -> name in the module, as the loader will map them."""
+    """GGUF name -> name in the module, as the loader maps them."""
     from transformers.modeling_gguf_pytorch_utils import (
         TENSOR_PROCESSORS,
         TensorProcessor,
@@ -58,7 +58,7 @@ def _places(skeleton: nn.Module, architecture: str) -> Mapping[str, str]:
 
     make: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
     config: Any = skeleton.config
-    # The library's annotations name subclasses only.
+    # The library's annotations only name subclasses.
     places: dict[str, str] = get_gguf_hf_weights_map(skeleton, make(config=config.to_dict()))
     if architecture == "gpt2":
         places["output.weight"] = "lm_head.weight"
@@ -66,7 +66,7 @@ def _places(skeleton: nn.Module, architecture: str) -> Mapping[str, str]:
 
 
 def _tied(skeleton: nn.Module, filled: set[str]) -> set[str]:
-    """Names that share a filled parameter."""
+    """Names of parameters that share storage with a filled one."""
     by_id: dict[int, set[str]] = {}
     for name, parameter in skeleton.named_parameters(remove_duplicate=False):
         by_id.setdefault(id(parameter), set()).add(name)
@@ -74,5 +74,5 @@ def _tied(skeleton: nn.Module, filled: set[str]) -> set[str]:
 
 
 def stored_factors(header: GgufHeader) -> Stored | None:
-    """The frequencies' divisors, where the file has them."""
+    """The divisors of the rotary frequencies, if the file has them."""
     return header.tensors.get(FACTORS)

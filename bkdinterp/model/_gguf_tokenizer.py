@@ -1,7 +1,7 @@
-"""What a GGUF file says about its tokenizer's special tokens, put into effect: exactly one beginning-of-text token.
+"""Applies a GGUF file's flags for special tokens to the tokenizer, so that prompts get exactly one BOS token.
 
-A file's ``add_bos_token`` holds for every prompt, chat or raw. A raw prompt gets the token from the tokenizer; a chat
-prompt from its template, which is completed where it does not write the token itself.
+A file's ``add_bos_token`` applies to every prompt, chat or raw. A raw prompt gets the token from the tokenizer, a chat
+prompt from its template. A template that does not write the token is completed.
 """
 
 from typing import Any
@@ -16,16 +16,16 @@ _GGML = "tokenizer.ggml."
 
 
 def apply_flags(tokenizer: Any, header: GgufHeader, source: object) -> None:
-    """Let the tokenizer (in place) add and leave out what the header says; flags that are not there change nothing.
+    """Make the tokenizer (in place) follow the header's flags; missing flags change nothing.
 
     Raises:
-        ArtefactError: a flag that cannot be put into effect, named.
+        ArtefactError: a flag cannot be applied; the message names it.
     """
     s = header.settings
     bos, eos = s.get(f"{_GGML}add_bos_token"), s.get(f"{_GGML}add_eos_token")
     for flag, wanted, token in (("add_bos_token", bos, "bos_token"), ("add_eos_token", eos, "eos_token")):
         if wanted and getattr(tokenizer, f"{token}_id") is None:
-            raise ArtefactError(f"{source} states {_GGML}{flag}, and names no {token}. Refused.")
+            raise ArtefactError(f"{source} sets {_GGML}{flag}, but names no {token}. Refused.")
     if not _as_stated(tokenizer, bos, eos):
         begins, ends = _ends(tokenizer)
         _set_ends(tokenizer, begins if bos is None else bool(bos), ends if eos is None else bool(eos))
@@ -39,7 +39,7 @@ def apply_flags(tokenizer: Any, header: GgufHeader, source: object) -> None:
         and _adds_space(tokenizer)
     ):
         raise ArtefactError(
-            f"{source} states {_GGML}add_space_prefix=False, which the loader passes over. Refused; load the original "
+            f"{source} sets {_GGML}add_space_prefix=False, which the loader ignores. Refused; load the original "
             "checkpoint instead."
         )
     if bos and isinstance(tokenizer.chat_template, str):
@@ -47,7 +47,7 @@ def apply_flags(tokenizer: Any, header: GgufHeader, source: object) -> None:
 
 
 def _ends(tokenizer: Any) -> tuple[bool, bool]:
-    """Does a raw prompt begin with the beginning-of-text token, and end with the end token?"""
+    """Whether a raw prompt begins with the beginning-of-text token, and whether it ends with the end token."""
     plain = tokenizer("a", add_special_tokens=False).input_ids
     ids = tokenizer("a").input_ids
     extra = len(ids) - len(plain)
@@ -69,11 +69,11 @@ def _set_ends(tokenizer: Any, begins: bool, ends: bool) -> None:
         *([(bos, tokenizer.bos_token_id)] if begins else []),
         *([(eos, tokenizer.eos_token_id)] if ends else []),
     ]
-    # A byte-level tokenizer's own step, which sets the offsets, stays.
+    # Keep a byte-level tokenizer's own step, which sets the offsets.
     backend = tokenizer.backend_tokenizer
     before = backend.post_processor
     steps = [before] if isinstance(before, processors.ByteLevel) else []
-    # Set past the properties, whose setters would put their own step in the place of this one.
+    # Bypass the properties, whose setters would replace this step by their own.
     object.__setattr__(tokenizer, "_add_bos_token", begins)
     object.__setattr__(tokenizer, "_add_eos_token", ends)
     template = processors.TemplateProcessing(
@@ -88,10 +88,10 @@ def _adds_space(tokenizer: Any) -> bool:
 
 
 def _complete_template(tokenizer: Any) -> None:
-    """Write the token before what the template writes, unless it writes it."""
+    """Make the template write the token first, unless it already does."""
     try:
         text, _ = PromptBuilder(tokenizer).render("question")
-    except PromptError:  # a template that takes no plain question: the builder will say so
+    except PromptError:  # a template that accepts no plain question; the builder reports that
         return
     ids = tokenizer(text, add_special_tokens=False).input_ids
     if ids[:1] != [tokenizer.bos_token_id]:

@@ -1,7 +1,7 @@
-"""What a model is, by what decides its outputs: its weights, and beside them buffers and settings. No forwards.
+"""Identity of a model: hashes of everything that decides its outputs, weights, buffers and settings. No forwards.
 
-The weights' hash is as it always was, so that results of earlier versions still name it. What is no weight and yet changes
-the forward pass (rotary frequencies, an epsilon, a soft-cap, a window, an activation function) has a hash of its own.
+The hash of the weights has not changed between versions, so earlier results still match. Everything else that changes the
+forward pass (rotary frequencies, an epsilon, a soft-cap, a window, an activation function) has a separate hash.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ DIGITS = 8
 _CHUNK = 2**16
 _PRIME = 6_364_136_223_846_793_005
 
-# Words that a setting of the forward pass has in its name; others are of training, of tokens or of the file.
+# Words in the names of settings of the forward pass; other settings concern training, tokens or the file.
 _DECIDES = (
     "rope",
     "theta",
@@ -42,7 +42,7 @@ _DECIDES = (
     "alibi",
     "experts",
 )
-# Scalars of modules that play no part once dropout is off.
+# Scalars of modules that have no effect without dropout.
 _IDLE = ("dropout", "pdrop", "initializer")
 
 _known: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]]" = weakref.WeakKeyDictionary()
@@ -50,10 +50,10 @@ _known: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]]" = weakref.WeakKe
 
 @plain_torch()
 def weights_id(module: nn.Module) -> str:
-    """Weights and forward pass in 16 hex digits and a dash: 8 of the parameters' SHA-256, 8 of all else that decides.
+    """Identifies weights and forward pass by ``8-8`` hex digits: the parameters' SHA-256, and a hash of all else.
 
-    The SHA is kept while a checksum over every byte stays the same, so that a change in place is seen, through ``.data``
-    too. Cost: the checksum about 0.5 s per GB on one core, the SHA about 1.6 s per GB.
+    The SHA is reused while a checksum over every byte stays the same, so a change in place is noticed, also one through
+    ``.data``. Cost on one core: the checksum about 0.5 s per GB, the SHA about 1.6 s per GB.
     """
     inner = getattr(module, "_orig_mod", module)
     parameters = sorted(inner.named_parameters())
@@ -66,10 +66,10 @@ def weights_id(module: nn.Module) -> str:
 
 
 def forward_id(module: Any) -> str:
-    """8 hex digits of what decides the forward pass and is no parameter."""
+    """8 hex digits for everything that decides the forward pass, except the parameters."""
     digest = hashlib.sha256()
     for name, value in sorted(module.named_buffers()):
-        # Five digits: the last ones of a power differ between processors.
+        # Five digits, because the last digits of a power differ between processors.
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(_rounded(value).encode())
     for name, part in module.named_modules():
@@ -83,14 +83,14 @@ def forward_id(module: Any) -> str:
 
 
 def checksum(tensor: Tensor) -> int:
-    """64 bits that change with any byte and with the order of the numbers: a weighted sum, on the tensor's own device."""
+    """A 64-bit weighted sum that changes with any byte and with the order of the numbers; on the tensor's own device."""
     raw = tensor.detach().contiguous().flatten().view(torch.uint8)
     whole = raw.numel() // 8 * 8
     words, rest = raw[:whole].view(torch.int64), raw[whole:].tolist()
     weights = _weights(str(tensor.device))
     total = hash(tuple(rest))
     for part in words.split(_CHUNK):
-        # The upper half is brought down first: of a word's top bit a product keeps the top bit only, so that an even
+        # Mix the upper half into the lower one first. A product keeps a word's top bit only as its own top bit, so an even
         # number of changed signs would cancel.
         word, factor = (part >> 32).bitwise_xor_(part), weights[: len(part)]
         value = torch.dot(word, factor) if word.device.type == "cpu" else (word * factor).sum()
@@ -100,7 +100,7 @@ def checksum(tensor: Tensor) -> int:
 
 @cache
 def _weights(device: str) -> Int64[Tensor, " word"]:
-    """Odd numbers, fixed by a seed: a change of any one word changes the sum."""
+    """Odd numbers from a fixed seed; being odd, they make a change of any one word change the sum."""
     rng = torch.Generator().manual_seed(0)
     return (torch.randint(-(2**62), 2**62, (_CHUNK,), generator=rng) | 1).to(device)
 
@@ -120,14 +120,14 @@ def _rounded(value: Tensor) -> str:
 
 
 def _decides(name: str, value: Any) -> bool:
-    """A module's own numbers: an epsilon, a scale, a window. Sizes, which are integers, show in the weights."""
+    """Whether a module's own number counts: an epsilon, a scale, a window. Integer sizes already show in the weights."""
     if name.startswith("_") or any(word in name for word in _IDLE) or isinstance(value, bool):
         return False
     return isinstance(value, float) or (isinstance(value, int) and any(word in name for word in _DECIDES))
 
 
 def _settings(config: Any) -> Any:
-    """The config's settings of the forward pass; what is unset is left out, as later versions have more of it."""
+    """The config's settings of the forward pass; unset ones are left out, because later versions have more of them."""
     if config is None:
         return None
     values = config.to_dict() if hasattr(config, "to_dict") else vars(config)

@@ -1,8 +1,8 @@
-"""Plain Hugging Face modules from a hub id, a folder or a GGUF file, without ever running a suspect model's code.
+"""Loading of Hugging Face modules from a hub id, a folder or a GGUF file, without running a suspect model's code.
 
-Every road passes the same checks: files are read within their bytes, the library sees a staging folder of checked
-copies, the model that the config asks for is built without weights and held against what is stored, and after loading
-every stored tensor was used.
+All sources pass the same checks. Files are read within their bytes. The library sees only a staging folder of checked
+copies. The model that the config asks for is built without weights and compared with the stored tensors. After loading,
+every stored tensor must have been used.
 """
 
 import copy
@@ -31,7 +31,7 @@ from bkdinterp.model._weights_source import Source, resolve
 from bkdinterp.values import shown
 
 BAR_FROM = 50_000_000
-"""Bytes of weights from which loading takes long enough for a progress bar."""
+"""Bytes of weights above which loading shows a progress bar."""
 
 
 def load_module(
@@ -43,23 +43,23 @@ def load_module(
     device: Any = "cpu",
     trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, Any]:
-    """Model (eval mode) and tokenizer.
+    """Load a model (in eval mode) and its tokenizer.
 
     Args:
         source: a ``.gguf`` file, a saved folder, or a hub id.
         gguf_file: name of a GGUF file inside the folder or hub repository.
-        revision: of a hub id.
-        dtype: of the weights, also by name (``"bfloat16"``); scoring wants float32.
+        revision: revision of a hub id.
+        dtype: dtype of the weights, also by name (``"bfloat16"``); use float32 for scoring.
         device: where the weights go.
-        trust_remote_code: only if the caller asks for it by name; the library then reads the folder itself.
+        trust_remote_code: allow the model's own code; the library then reads the folder itself.
 
     Raises:
-        ArtefactError: nothing there, a damaged file, a config that asks for more than is stored, stored weights or GGUF
-            settings that would not be used, or quantised weights.
-        UnsafeWeightsError: pickled weights only, files outside the folder, a model that needs its own code, or a template
-            or pattern that does not end.
-        UnsupportedArchitectureError: a model type that no family describes, found before weights are read.
-        BkdinterpError: a device that is not on this machine.
+        ArtefactError: the model is missing or damaged, its config asks for more than is stored, stored weights or GGUF
+            settings would not be used, or the weights are quantised.
+        UnsafeWeightsError: only pickled weights, files outside the folder, a model that needs its own code, or a template
+            or pattern that may never end.
+        UnsupportedArchitectureError: no family describes the model type; raised before weights are read.
+        BkdinterpError: the device is not on this machine.
     """
     dtype, device = as_dtype(dtype), as_device(device)
     place = resolve(source, gguf_file=gguf_file, revision=revision)
@@ -71,7 +71,7 @@ def load_module(
             module, tokenizer = _load_trusted(place, dtype)
         else:
             module, tokenizer = _load_folder(place, dtype)
-        # Where a folder has no tokenizer, transformers makes an empty one.
+        # transformers makes an empty tokenizer if a folder has none.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ArtefactError(
                 f"No tokenizer in {place.given!r}; save it there too: tokenizer.save_pretrained(...)."
@@ -91,18 +91,18 @@ def load_skeleton(
     dtype: Any = torch.float32,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
-    """An nnsight model without weights, for work that another machine does, and its tokenizer.
+    """Load an nnsight model without weights, for work on another machine, and its tokenizer.
 
     Args:
         source: hub id, or a folder with ``config.json`` and a tokenizer.
-        revision: of a hub id.
-        dtype: that the weights would have.
-        trust_remote_code: only if the caller asks for it by name.
+        revision: revision of a hub id.
+        dtype: dtype that the weights would have.
+        trust_remote_code: allow the model's own code.
 
     Raises:
-        ArtefactError: no such configuration or tokenizer, or one that asks for more layers than any known model has.
-        UnsafeWeightsError: a model that needs its own code, or a template or pattern that does not end.
-        UnsupportedArchitectureError: a model type that no family describes.
+        ArtefactError: configuration or tokenizer is missing, or asks for more layers than any known model has.
+        UnsafeWeightsError: a model that needs its own code, or a template or pattern that may never end.
+        UnsupportedArchitectureError: no family describes the model type.
     """
     dtype = as_dtype(dtype)
     place = resolve(source, revision=revision, weights=False)
@@ -119,7 +119,7 @@ def load_skeleton(
         tokenizer.name_or_path = place.given
         config = AutoConfig.from_pretrained(str(folder), **code)
         config._name_or_path = place.given
-        # The id that a server knows stays the caller's; what is read is the checked folder.
+        # Keep the caller's id, which the server knows, but read the checked folder.
         nn_model = TransformersModel(
             place.given,
             task="text-generation",
@@ -139,7 +139,7 @@ def read_folder(staging: Staging, auto: Any, source: str, **settings: Any) -> tu
     """Module, tokenizer and transformers' report, from a staging folder with weights.
 
     Raises:
-        ArtefactError: a config that asks for more than is stored.
+        ArtefactError: the config asks for more than is stored.
     """
     room = Room.of(staging.stored.values())
     check_sizes(staging.config, room, source)
@@ -160,17 +160,17 @@ def read_folder(staging: Staging, auto: Any, source: str, **settings: Any) -> tu
 
 
 def try_tokenizer(tokenizer: Any) -> None:
-    """Use a tokenizer once, so that a damaged one fails where it is loaded.
+    """Use a tokenizer once, so that a damaged one fails when it is loaded.
 
     Raises:
-        Exception: whatever the library raises on damaged settings; the caller names the file.
+        Exception: any error that the library raises on damaged settings; the caller adds the file's name.
     """
     ids = tokenizer("a question").input_ids
     tokenizer.decode(ids, skip_special_tokens=True)
     special = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
     numbers = [*ids, *(token for token in special if token is not None), tokenizer.model_max_length]
     if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
-        raise ValueError(f"its tokenizer gives {shown(numbers)}, where ids and a length are due")
+        raise ValueError(f"its tokenizer gives {shown(numbers)} instead of ids and a length")
 
 
 def _load_folder(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
@@ -197,10 +197,10 @@ def _load_trusted(place: Source, dtype: torch.dtype) -> tuple[PreTrainedModel, A
 
 
 def _folder_of(place: Source) -> Path:
-    """The source's folder, which holds a model and no adapter.
+    """The source's folder, checked to hold a model and not an adapter.
 
     Raises:
-        ArtefactError: a GGUF file, an adapter, or no config.json.
+        ArtefactError: the source is a GGUF file or an adapter, or has no config.json.
     """
     folder = place.folder
     if folder is None:
@@ -228,7 +228,7 @@ def _check_family(config: dict[str, Any], folder: Path) -> None:
 
 @contextmanager
 def _bar_only_if_long(staging: Staging) -> Iterator[None]:
-    """No progress bar for a small folder: a script that loads ten toys would print ten of them."""
+    """Hide the progress bar for a small folder; a script that loads ten toys would print ten bars."""
     files = {tensor.file for tensor in staging.stored.values()}
     small = sum(file.stat().st_size for file in files) < BAR_FROM
     if not small or not transformers_logging.is_progress_bar_enabled():

@@ -1,4 +1,4 @@
-"""Model: an nnsight model with its architecture, its prompt builder, and where it came from."""
+"""Model: an nnsight model with its architecture, prompt builder and origin."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from bkdinterp.results import Fingerprint, versions
 from bkdinterp.values import as_path
 
 HASHED_IN_REPR = 10**9
-"""Parameters up to which a repr shows their hash; more would take seconds."""
+"""Most parameters for which a repr shows the hash of weights; for more it would take seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +34,13 @@ class Model:
     """A causal language model that methods can run on; made by ``load``, ``from_module`` or ``from_nnsight``.
 
     Attributes:
-        nn: the nnsight model, for traces of your own.
+        nn: the nnsight model, for your own traces.
         architecture: sizes and module paths.
         builder: how prompts become tokens (chat template or raw text).
         name: id shown in results.
-        revision, adapter: of the weights, where known.
-        executor: default for every method; None runs locally.
-        tokenizer_from: ``"adapter"`` where the adapter's folder has brought tokenizer or chat template, else ``"base"``.
+        revision, adapter: revision and adapter of the weights, if known.
+        executor: default executor of every method; None runs locally.
+        tokenizer_from: ``"adapter"`` if tokenizer or chat template come from the adapter's folder, else ``"base"``.
     """
 
     nn: Any
@@ -74,24 +74,24 @@ class Model:
         Args:
             source: hub id, folder of ``save_pretrained``, or ``.gguf`` file.
             adapter: folder of a PEFT LoRA adapter (safetensors).
-            adapter_tokenizer: take tokenizer and chat template from the adapter's folder where it has them, as it was
-                trained with them; False keeps the base's.
-            revision: of a hub id.
-            gguf_file: name of a GGUF inside a folder or hub repository.
-            dtype: of the weights, also by name (``"bfloat16"``); float32 for scoring.
+            adapter_tokenizer: use the tokenizer and chat template in the adapter's folder, if any, because it was trained
+                with them; False keeps the base's.
+            revision: revision of a hub id.
+            gguf_file: name of a GGUF file inside a folder or hub repository.
+            dtype: dtype of the weights, also by name (``"bfloat16"``); use float32 for scoring.
             device: where the weights go: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-            chat: use the chat template; None uses it where the tokenizer has one.
+            chat: use the chat template; None uses it if the tokenizer has one.
             system: system message for chat prompts; see `PromptBuilder`.
-            chat_template: instead of the tokenizer's, e.g. the prompt format of a fine-tune.
-            trust_remote_code: run the model's own code; off.
-            executor: default executor for every method. With a ``Remote`` no weights are loaded: configuration and
-                tokenizer suffice.
+            chat_template: replaces the tokenizer's, e.g. with the prompt format of a fine-tune.
+            trust_remote_code: allow the model's own code to run; off by default.
+            executor: default executor of every method. With a ``Remote`` no weights are loaded, only configuration and
+                tokenizer.
 
         Raises:
             ArtefactError, UnsafeWeightsError, UnsupportedArchitectureError: see ``load_module``.
             PromptError: chat=True without a chat template.
-            BkdinterpError: a device that is not on this machine.
-            RemoteError: a GGUF file, or an adapter that the server does not have, with a remote executor.
+            BkdinterpError: the device is not on this machine.
+            RemoteError: a remote executor with a GGUF file, or with an adapter that the server does not have.
         """
         name = source_name(source)
         dtype, device = as_dtype(dtype), as_device(device)
@@ -154,14 +154,14 @@ class Model:
     ) -> Self:
         """Wrap a Hugging Face model in memory; its weights are shared, not copied.
 
-        The module stays as it is, in training mode too; runs put it into eval mode and back.
+        The module is not changed. If it is in training mode, every run switches it to eval mode and back.
 
         Raises:
-            UnsupportedArchitectureError: a module tree that no family describes.
-            PromptError: chat=True without a chat template; no tokenizer.
+            UnsupportedArchitectureError: no family describes the module tree.
+            PromptError: chat=True without a chat template, or no tokenizer.
         """
         as_parts(module, tokenizer, "Model.from_module")
-        module = getattr(module, "_orig_mod", module)  # compiled code would run past the hooks
+        module = getattr(module, "_orig_mod", module)  # compiled code would bypass the hooks
         with lock_of(module), plain_torch():
             architecture = Architecture.detect(module)
             nn_model = _wrapped(module, tokenizer)
@@ -187,11 +187,11 @@ class Model:
     ) -> Self:
         """Wrap an existing nnsight ``TransformersModel`` whose weights are loaded.
 
-        How they were loaded is nnsight's matter; `load` checks that the files and the model hold the same.
+        nnsight has loaded the weights unchecked; only `load` checks that the files and the model agree.
 
         Raises:
-            ArtefactError: a model that nnsight has not loaded yet (its default), or one whose head is not tied as its
-                config says.
+            ArtefactError: nnsight has not loaded the weights yet (its default), or the head is not tied as the config
+                says.
             UnsupportedArchitectureError, PromptError: as `from_module`.
         """
         check_loaded(nn_model)
@@ -212,22 +212,22 @@ class Model:
     def save(self, folder: Any) -> Path:
         """Write weights (any adapter merged in), config, tokenizer and chat template; returns the folder.
 
-        ``transformers.AutoModelForCausalLM.from_pretrained(folder)`` and ``Model.load(folder)`` read it. Works for what came
-        from a GGUF file and for edited copies (`export_weights`); embeddings that an adapter has parted stay apart. The
-        system message of the builder is not saved.
+        ``transformers.AutoModelForCausalLM.from_pretrained(folder)`` and ``Model.load(folder)`` read it. It also works for
+        models from GGUF files and for edited copies (`export_weights`); embeddings untied by an adapter stay untied. The
+        builder's system message is not saved.
 
         Args:
-            folder: a new one, or an empty one; it appears as a whole or not at all.
+            folder: a new or empty folder; it is written atomically.
 
         Raises:
-            ArtefactError: something is there already, it cannot be written, or there are no weights here.
+            ArtefactError: the folder is not empty or not writable, or the model's weights are not in memory.
         """
         return save_folder(self.module, self.tokenizer, folder)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A model on a copy of the weights; builder and tokenizer are shared."""
         if next(self.module.parameters()).is_meta:
-            return self  # nothing in it can change
+            return self  # has nothing that can change
         with plain_torch():
             return replace(self, nn=_wrapped(copied(self.module), self.tokenizer))
 
@@ -243,30 +243,30 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, and so where inputs go; the CPU for a model without weights."""
+        """Device of the weights, and so of the inputs; the CPU for a model without weights."""
         device = next(self.module.parameters()).device
         return torch.device("cpu") if device.type == "meta" else device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Dtype of the weights."""
         return next(self.module.parameters()).dtype
 
     @property
     def weights_id(self) -> str:
-        """What tells this model from others: 8 hex digits of its parameters, a dash, 8 of all else that decides its outputs.
+        """Identifies the model: 8 hex digits for its parameters, a dash, 8 for everything else that decides its outputs.
 
-        The second half is of buffers and of the settings of the forward pass (rotary frequencies, epsilons, soft-caps,
-        windows, activation functions). A change in place is seen, through ``.data`` too: each call sums up every byte
-        (0.3 s for 135M parameters in float32 on one core), and hashes anew where the sum has changed (0.7 s).
-        ``"remote"`` where a server computes: its weights cannot be looked at from here.
+        The second half covers buffers and the settings of the forward pass (rotary frequencies, epsilons, soft-caps,
+        windows, activation functions). A change in place is noticed, also one through ``.data``: each call sums up every
+        byte (0.3 s for 135M parameters in float32 on one core), and hashes again if the sum has changed (0.7 s).
+        It is ``"remote"`` if the model runs on a server, whose weights cannot be read from here.
         """
         if _is_remote(self.executor) or next(self.module.parameters()).is_meta:
             return "remote"
         return weights_id(self.module)
 
     def fingerprint(self, data: str = "", *, seed: int | None = None) -> Fingerprint:
-        """What a result on this model and this data carries with it."""
+        """The fingerprint of a result from this model and this data."""
         weights = self.weights_id
         return Fingerprint(
             model=f"{self.name}@{weights}",
@@ -294,10 +294,10 @@ class Model:
 
 
 def _wrapped(module: Any, tokenizer: Any) -> Any:
-    """An nnsight model around a module in memory, which stays where it is."""
+    """An nnsight model around a module in memory, which is not moved."""
     where: dict[str, Any] = {}
     if getattr(module, "hf_device_map", None) is None:
-        # Unasked, the pipeline inside moves every module to the first accelerator that there is.
+        # By default the pipeline inside moves every module to the first accelerator.
         where["device"] = next(module.parameters()).device
     return TransformersModel(module, tokenizer=tokenizer, task="text-generation", **where)
 
@@ -309,11 +309,11 @@ def _is_remote(executor: Any) -> bool:
 def _check_remote(source: str | Path, gguf_file: str | None, adapter: str | None, executor: Any) -> None:
     if gguf_file is not None or Path(source).suffix.lower() == ".gguf":
         raise RemoteError(
-            "A server has no GGUF files; name the hub id of the checkpoint that it has deployed."
+            "A server cannot load GGUF files; give the hub id of the checkpoint that it has deployed."
         )
     if adapter is not None and getattr(executor, "deployed", None) is None:
         raise RemoteError(
-            f"The adapter {adapter!r} is not on the server. Have the merged checkpoint deployed and name it: "
+            f"The adapter {adapter!r} is not on the server. Have the merged checkpoint deployed and give its name: "
             "executor=Remote(..., deployed='org/merged-checkpoint')."
         )
 

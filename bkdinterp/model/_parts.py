@@ -1,4 +1,4 @@
-"""What a model in memory is made of, asked before anything is done with it."""
+"""Check of a module and a tokenizer given in memory, before anything is done with them."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from bkdinterp.values import shown
 
 
 def as_parts(module: Any, tokenizer: Any, who: str) -> None:
-    """Nothing, where they can be a model and its tokenizer.
+    """Raise unless the two can be a model and its tokenizer.
 
     Raises:
-        UnsupportedArchitectureError: no module of torch, or one without weights.
-        PromptError: a tokenizer that cannot be called, e.g. its name.
+        UnsupportedArchitectureError: the module is not a torch module, or has no weights.
+        PromptError: the tokenizer cannot be called, e.g. because it is a name.
     """
     if not isinstance(module, Module) or next(module.parameters(), None) is None:
         if isinstance(module, str | Path):
@@ -24,10 +24,10 @@ def as_parts(module: Any, tokenizer: Any, who: str) -> None:
         else:
             got, fix = type(module).__name__, "give one, e.g. of AutoModelForCausalLM.from_pretrained"
         raise UnsupportedArchitectureError(
-            f"{who} takes a causal language model of transformers; got {got}; {fix}."
+            f"{who} takes a transformers causal language model; got {got}; {fix}."
         )
     if isinstance(tokenizer, type) or not callable(tokenizer) or not hasattr(tokenizer, "chat_template"):
         raise PromptError(
-            f"{who} takes a tokenizer of transformers; got {shown(tokenizer, 40)}. Load it first: "
+            f"{who} takes a transformers tokenizer; got {shown(tokenizer, 40)}. Load it first: "
             "AutoTokenizer.from_pretrained(name)."
         )

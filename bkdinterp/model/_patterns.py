@@ -1,7 +1,7 @@
-"""Patterns of a suspect tokenizer: one that can take exponential time on some text is refused before it is used.
+"""Check of a suspect tokenizer's patterns: one that can take exponential time is refused before it is used.
 
-The tokenizer's engine backtracks, in compiled code that nothing interrupts. Exponential time needs a repeated group
-whose inside can match one text in several ways: with a repetition or a choice in it. Tokenizers have no need of it.
+The tokenizer's regex engine backtracks, in compiled code that cannot be interrupted. Exponential time needs a repeated
+group that can match a text in several ways, because it holds a repetition or a choice. Tokenizers do not need such groups.
 """
 
 from collections.abc import Iterator
@@ -15,24 +15,24 @@ _LONGEST = 5_000
 
 
 def check_patterns(tokenizer: dict[str, Any], where: Path) -> None:
-    """Every regular expression of a tokenizer.json, outside of its vocabulary.
+    """Check every regular expression in a tokenizer.json, outside of its vocabulary.
 
     Raises:
-        UnsafeWeightsError: one that may take exponential time, refers back, or is over 5,000 characters.
+        UnsafeWeightsError: a pattern may take exponential time, has a back reference, or exceeds 5,000 characters.
     """
     for part in _PARTS:
         for pattern in _regexes(tokenizer.get(part)):
             if len(pattern) > _LONGEST or is_risky(pattern):
                 raise UnsafeWeightsError(
-                    f"{where} splits text by the pattern {pattern[:80]!r}, which could take for ever on some texts "
+                    f"{where} splits text by the pattern {pattern[:80]!r}, which could take forever on some texts "
                     "(a repeated group that holds a repetition or a choice). Refused."
                 )
 
 
 def is_risky(pattern: str) -> bool:
-    """Whether a group that is repeated without a small limit holds a repetition or a choice, or it refers back."""
-    many: list[bool] = [False]  # for each open group: does it hold a repetition or a choice?
-    inner, i = False, 0  # what the atom just read holds
+    """Whether a pattern has a back reference, or a group repeated often that holds a repetition or a choice."""
+    many: list[bool] = [False]  # for each open group: whether it holds a repetition or a choice
+    inner, i = False, 0  # whether the last atom read does
     while i < len(pattern):
         c = pattern[i]
         if c == "\\":
@@ -61,7 +61,7 @@ def is_risky(pattern: str) -> bool:
 
 
 def _few(pattern: str, start: int) -> bool:
-    """Is the {...} here a literal brace, or a repetition of at most 4?"""
+    """Whether the ``{...}`` here is a literal brace or a repetition of at most 4."""
     body, closed, _ = pattern[start + 1 :].partition("}")
     last = body.rpartition(",")[2].strip()
     if not closed or not body.replace(",", "").strip().isdigit():

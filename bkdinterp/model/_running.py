@@ -1,7 +1,7 @@
-"""Running a module: one thread at a time, in eval mode and in a plain state of torch, and everything as before afterwards.
+"""Running a module: one thread at a time, in eval mode and with torch's default state, all restored afterwards.
 
-Whoever calls a module's forward goes through here. nnsight's hooks are of the module, so that two threads on one module,
-or on two models that share it, would read each other's activations or crash; they queue instead.
+Every call of a module's forward goes through here. nnsight's hooks belong to the module, so two threads on one module, or
+on two models that share it, would read each other's activations or crash. Here they queue.
 """
 
 import copy
@@ -21,13 +21,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M", bound=nn.Module)
 
-# Beside the modules rather than on them: a lock could be neither copied nor saved with its module.
+# Kept outside the modules, because a lock cannot be copied or saved with its module.
 _locks: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()  # type: ignore[type-arg]
 _guard = threading.Lock()
 
 
 def lock_of(module: Any) -> Any:
-    """The module's re-entrant lock; a compiled wrapper has that of what it wraps."""
+    """The module's re-entrant lock; a compiled wrapper shares the lock of the module that it wraps."""
     inner = getattr(module, "_orig_mod", module)
     with _guard:
         return _locks.setdefault(inner, threading.RLock())
@@ -35,17 +35,17 @@ def lock_of(module: Any) -> Any:
 
 @contextmanager
 def running(module: nn.Module) -> Iterator[None]:
-    """Inside: this thread alone runs the module, in eval mode, without gradients, in `plain_torch`.
+    """Context in which only this thread runs the module, in eval mode, without gradients and in `plain_torch`.
 
     Raises:
-        UnsupportedArchitectureError: weights that are not in memory (on the meta device, or offloaded).
+        UnsupportedArchitectureError: some weights are not in memory (on the meta device, or offloaded).
     """
     with lock_of(module), plain_torch():
         away = next((name for name, p in module.named_parameters() if p.is_meta), None)
         if away is not None:
             raise UnsupportedArchitectureError(
-                f"{away!r} has no numbers here (meta device): the model is a skeleton, or offloaded to disk or CPU. Load it "
-                "whole onto one device, without device_map."
+                f"{away!r} is not in memory (meta device): the model is a skeleton, or offloaded to disk or CPU. Load the "
+                "whole model onto one device, without device_map."
             )
         training = [part for part in module.modules() if part.training]
         for part in training:
@@ -58,7 +58,7 @@ def running(module: nn.Module) -> Iterator[None]:
 
 
 def runs(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: the function's first argument is a module, and it is `running` meanwhile."""
+    """Decorator for a function whose first argument is a module: calls it inside `running`."""
 
     @wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:

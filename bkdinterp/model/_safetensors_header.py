@@ -1,4 +1,4 @@
-"""What a safetensors file says it holds, held against the bytes that are there, before anything is allocated."""
+"""Check of a safetensors file's header against the file's bytes, before anything is allocated."""
 
 import json
 import math
@@ -19,7 +19,7 @@ _BITS = {
 
 @dataclass(frozen=True)
 class Stored:
-    """One stored tensor: where, of which type and shape."""
+    """One stored tensor: its file, type and shape."""
 
     file: Path
     dtype: str
@@ -27,28 +27,29 @@ class Stored:
 
     @property
     def numel(self) -> int:
-        """How many numbers it has."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """Name -> tensor of one file; its data is not read.
+    """Name -> tensor of one file, without reading its data.
 
     Raises:
-        ArtefactError: cut off, no safetensors file, or tensors that do not fill their bytes, overlap or lie outside.
+        ArtefactError: the file is truncated or not safetensors, or its tensors do not fill their bytes, overlap or exceed
+            the file.
     """
     size = path.stat().st_size
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-                raise ValueError(f"its header would have {length} bytes, the file has {size}")
+                raise ValueError(f"its header claims {length} bytes, but the file has {size}")
             header = json.loads(stream.read(length))
         if not isinstance(header, dict):
-            raise ValueError("its header is no JSON object")
+            raise ValueError("its header is not a JSON object")
         notes = header.pop("__metadata__", None) or {}
         if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
-            raise ValueError("its metadata are no texts")
+            raise ValueError("its metadata are not texts")
         stored, spans = {}, []
         for name, entry in header.items():
             tensor, span = _entry(path, name, entry)
@@ -60,7 +61,7 @@ def read_header(path: Path) -> dict[str, Stored]:
                 raise ValueError("its tensors overlap, or leave a gap")
             at = end
         if at != size - 8 - length:
-            raise ValueError(f"its tensors need {at} bytes, and {size - 8 - length} are there")
+            raise ValueError(f"its tensors need {at} bytes, but it holds {size - 8 - length}")
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"Cannot load {path}: {error}. The file is damaged; copy it again.") from error
     return stored
@@ -75,7 +76,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[Stored, tuple[int, int]]:
     if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or start > end:
         raise ValueError(f"the entry of {name[:100]!r} has impossible sizes")
     if not isinstance(dtype, str) or dtype not in _BITS:
-        raise ValueError(f"{name[:100]!r} is of the unknown type {str(dtype)[:20]!r}")
+        raise ValueError(f"{name[:100]!r} has the unknown type {str(dtype)[:20]!r}")
     tensor = Stored(path, dtype, tuple(shape))
     if tensor.numel * _BITS[dtype] != 8 * (end - start):
         raise ValueError(f"{name[:100]!r} of shape {tensor.shape} does not fill its {end - start} bytes")

@@ -1,4 +1,4 @@
-"""Saving a model as a folder that plain transformers loads: weights, config, tokenizer, template. No forward pass."""
+"""Saving a model as a folder that transformers can load: weights, config, tokenizer, template. No forward pass."""
 
 import os
 import shutil
@@ -20,17 +20,19 @@ _LEFT_BY_LOADERS = ("hf_quantizer", "quantization_method")
 
 
 def save_folder(module: Any, tokenizer: Any, folder: Any) -> Path:
-    """Write both into a new folder, as a whole or not at all.
+    """Write module and tokenizer into a new folder, atomically.
 
     Raises:
-        ArtefactError: something is there already, the folder cannot be written, or the weights are not in memory.
+        ArtefactError: the folder is not empty or not writable, or the weights are not in memory.
     """
     path = as_path(folder, "folder", error=ArtefactError)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ArtefactError(f"{path} exists and is not empty; name a new folder, or delete that one first.")
+        raise ArtefactError(f"{path} exists and is not empty; give a new folder, or delete that one first.")
     module = getattr(module, "_orig_mod", module)
     if any(p.is_meta for p in module.parameters()):
-        raise ArtefactError("The model has no weights here (a skeleton, or offloaded); load it whole first.")
+        raise ArtefactError(
+            "The model's weights are not in memory (a skeleton, or offloaded); load the whole model first."
+        )
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,7 @@ def save_folder(module: Any, tokenizer: Any, folder: Any) -> Path:
         os.replace(part, path)
     except MemoryError:
         raise
-    except Exception as error:  # the file system's errors, and those of transformers, come in many kinds
+    except Exception as error:  # the file system and transformers raise many kinds
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtefactError(f"Cannot save the model in {path}: {first}") from error
     finally:
@@ -54,9 +56,9 @@ def save_folder(module: Any, tokenizer: Any, folder: Any) -> Path:
 
 
 def forget_quantisation(module: Any) -> None:
-    """Drop what a loader of quantised files leaves on a module whose weights are plain numbers by now.
+    """Remove marks of quantisation from a module whose weights have been converted to plain floats.
 
-    ``save_pretrained`` and peft would take it for a quantised model. Nothing happens to one that is.
+    With them ``save_pretrained`` and peft would treat it as quantised. A module that still is quantised is not changed.
     """
     if not all(p.is_floating_point() for p in module.parameters()):
         return
@@ -75,7 +77,7 @@ def forget_quantisation(module: Any) -> None:
 
 @contextmanager
 def _as_it_is(module: nn.Module) -> Iterator[None]:
-    """While open, the config says of the tie between the embeddings what is so; it may have been changed by hand."""
+    """Context in which the config states correctly whether the embeddings are tied; they may have been changed by hand."""
     configs: list[Any] = [module.config]
     if hasattr(module.config, "get_text_config"):
         configs.append(module.config.get_text_config())  # type: ignore[operator]

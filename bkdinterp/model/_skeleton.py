@@ -1,6 +1,6 @@
-"""A model built without weights (meta device), under limits taken from the bytes that are there.
+"""Building a model without weights (meta device), under limits derived from the stored bytes.
 
-Config files ask for any size; a build that asks for more than is stored stops while it is built.
+A config file can ask for any size. A build that asks for more than is stored is stopped.
 """
 
 import re
@@ -20,7 +20,7 @@ from torch.nn.modules.module import (
 from bkdinterp.errors import ArtefactError
 from bkdinterp.model._safetensors_header import Stored
 
-# Config classes and constructors loop over these, so they are looked at before either runs.
+# Checked first, because config classes and constructors loop over these.
 _LAYERS = re.compile(
     r"^(n_layers?|num_layers|(num_)?(encoder|decoder)_layers|num_hidden_layers|\w+_num_hidden_layers)$"
 )
@@ -33,8 +33,8 @@ class Room:
     """The most that a model may ask for.
 
     Attributes:
-        tensors: stored tensors.
-        numbers: numbers in them.
+        tensors: number of stored tensors.
+        numbers: total number of their elements.
     """
 
     tensors: int
@@ -42,20 +42,20 @@ class Room:
 
     @classmethod
     def of(cls, stored: Iterable[Stored]) -> "Room":
-        """As much as is stored."""
+        """The room for what is stored."""
         sizes = [tensor.numel for tensor in stored]
         return cls(len(sizes), sum(sizes))
 
 
 WITHOUT_WEIGHTS = Room(tensors=10_000, numbers=1 << 42)
-"""Where no bytes are there to compare with: more than any known model has, and still built within seconds."""
+"""Limits without stored bytes to compare with: more than any known model has, but still built within seconds."""
 
 
 def check_sizes(config: dict[str, Any], room: Room, source: object) -> None:
-    """Counts of layers and labels in a config, before a config object is made of it.
+    """Check the numbers of layers and labels in a config, before a config object is made from it.
 
     Raises:
-        ArtefactError: more layers than stored tensors, more labels than stored numbers, or counts that are none.
+        ArtefactError: more layers than stored tensors, more labels than stored numbers, or a count that is not a number.
     """
     waiting: list[Any] = [config]
     while waiting:
@@ -74,12 +74,12 @@ def check_sizes(config: dict[str, Any], room: Room, source: object) -> None:
 def _count(key: str, value: Any, most: int, source: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ArtefactError(
-            f"The config of {str(source)!r} has {key}={str(value)[:40]!r}, which is no count."
+            f"The config of {str(source)!r} has {key}={str(value)[:40]!r}, which is not a count."
         )
     if value > most:
         raise ArtefactError(
-            f"The config of {str(source)!r} asks for {key}={str(value)[:40]}, and the weights hold {most} "
-            f"{'tensors' if _LAYERS.match(key) else 'numbers'} in all; they do not belong together."
+            f"The config of {str(source)!r} asks for {key}={str(value)[:40]}, but the weights hold only {most} "
+            f"{'tensors' if _LAYERS.match(key) else 'numbers'}; they do not belong together."
         )
 
 
@@ -87,7 +87,7 @@ def build_skeleton(make: Any, room: Room, source: object) -> nn.Module:
     """The module that ``make()`` builds, on the meta device.
 
     Raises:
-        ArtefactError: it asks for more parameters or larger buffers than ``room`` allows.
+        ArtefactError: the module asks for more parameters or larger buffers than ``room`` allows.
     """
     with bounded(room, source), torch.device("meta"):
         return make()
@@ -95,21 +95,21 @@ def build_skeleton(make: Any, room: Room, source: object) -> nn.Module:
 
 @contextmanager
 def bounded(room: Room, source: object) -> Iterator[None]:
-    """Count what modules built in this thread register, and stop beyond the room.
+    """Context that counts the parameters and buffers of modules built in this thread, and stops beyond the room.
 
-    A head that will be tied is built before it is tied, so twice the stored numbers are let through; and one stored
-    tensor may fill several parameters.
+    A head is built before it is tied, so twice the stored numbers are allowed. One stored tensor may also fill several
+    parameters.
 
     Raises:
-        ArtefactError: inside, from the constructor that went too far.
+        ArtefactError: raised inside the constructor that exceeds the room.
     """
     here = threading.get_ident()
     count, numbers, buffers = 0, 0, 0
 
     def refuse(what: str) -> ArtefactError:
         return ArtefactError(
-            f"The config of {str(source)!r} asks for a larger model than the weights hold ({what}, and {room.tensors} "
-            f"tensors of {room.numbers} numbers are there); they do not belong together."
+            f"The config of {str(source)!r} asks for a larger model than the weights hold ({what}, but only "
+            f"{room.tensors} tensors of {room.numbers} numbers are stored); they do not belong together."
         )
 
     def parameter(module: nn.Module, name: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Reading the small files of a suspect folder: inside the folder, bounded in size, and JSON objects where JSON is due."""
+"""Reading the small files of a suspect folder: only files inside it, of limited size, and valid JSON objects."""
 
 import json
 import stat
@@ -8,16 +8,16 @@ from typing import Any, NoReturn
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
 
 LARGEST = 64 << 20
-"""Bytes of the largest JSON or text file that is read; the tokenizers of large vocabularies have 35 MB."""
+"""Most bytes of a JSON or text file; tokenizers with large vocabularies have 35 MB."""
 _POINTER = b"version https://git-lfs"
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The real file of that name in the folder. The blobs beside a snapshot of the hub's own cache count as inside.
+    """The real path of a file in the folder. Blobs beside a snapshot in the hub's own cache count as inside.
 
     Raises:
-        UnsafeWeightsError: an absolute name, one with "..", or a link that leads out of the folder.
-        ArtefactError: no such file, no regular file, or a git-lfs pointer in its place.
+        UnsafeWeightsError: the name is absolute or holds "..", or a link leads out of the folder.
+        ArtefactError: the file is missing, not a regular file, or a git-lfs pointer.
     """
     parts = Path(name).parts
     if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name or "\\" in name:
@@ -25,7 +25,7 @@ def inside(folder: Path, name: str) -> Path:
     try:
         real, home = (folder / name).resolve(strict=True), folder.resolve(strict=True)
         mode, size = real.stat().st_mode, real.stat().st_size
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise ArtefactError(f"There is no file {name[:200]!r} in {folder}: {error}") from error
     roots = [home]
     if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
@@ -35,7 +35,7 @@ def inside(folder: Path, name: str) -> Path:
             f"{folder / name} is a link to {real}, outside of its folder. Refused; copy the file into the folder."
         )
     if not stat.S_ISREG(mode):
-        raise ArtefactError(f"{folder / name} is no regular file.")
+        raise ArtefactError(f"{folder / name} is not a regular file.")
     if size < 1024 and _starts_as_pointer(real):
         raise ArtefactError(
             f"{folder / name} is a git-lfs pointer and not the file itself; fetch the file with: git lfs pull"
@@ -47,7 +47,7 @@ def read_text(folder: Path, name: str) -> str:
     """A file's text.
 
     Raises:
-        ArtefactError, UnsafeWeightsError: as `inside`; too large, or no UTF-8.
+        ArtefactError, UnsafeWeightsError: as `inside`, or the file is too large or not UTF-8.
     """
     path = inside(folder, name)
     if path.stat().st_size > LARGEST:
@@ -62,12 +62,12 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """A file's JSON object.
 
     Raises:
-        ArtefactError, UnsafeWeightsError: as `read_text`; no JSON, another type than an object, NaN or infinity in it,
-            or too deeply nested.
+        ArtefactError, UnsafeWeightsError: as `read_text`, or the file is not a JSON object, holds NaN or infinity, or is
+            too deeply nested.
     """
 
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"it holds {constant}, which is no JSON number")
+        raise ValueError(f"it holds {constant}, which is not a JSON number")
 
     text = read_text(folder, name)
     try:

@@ -1,7 +1,7 @@
-"""A staging folder: libraries see checked copies and links in it, and never the suspect folder itself.
+"""A staging folder of checked copies and links, so that libraries never see the suspect folder itself.
 
-What is not staged cannot be read, run or chosen by a config: pickles, code, an adapter beside the weights, a weight
-index that leads elsewhere. Settings that choose kernels or files are left out of the staged config.
+A config cannot make a library read or run what is not staged: pickles, code, an adapter beside the weights, a weight index
+that leads elsewhere. Settings that choose kernels or files are left out of the staged config.
 """
 
 import json
@@ -24,7 +24,7 @@ _JSON = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "voca
 _TEXT = ("merges.txt", "vocab.txt", "chat_template.jinja")
 _BYTES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _TEMPLATES = "additional_chat_templates"
-# Keys of tokenizer_config.json that would choose a file, a class or an object that from_pretrained hands on.
+# Keys of tokenizer_config.json that would choose a file, a class or an object that from_pretrained passes on.
 _NOT_SETTINGS = (
     "gguf_file",
     "tokenizer_object",
@@ -35,7 +35,7 @@ _NOT_SETTINGS = (
     "backend",
     "_json",
 )
-# Keys of config.json that would choose code or kernels; the engine's masks want the library's own attention.
+# Keys of config.json that would choose code or kernels; the engine's masks need the library's own attention.
 _CHOOSE_CODE = (
     "kernel_config",
     "fusion_config",
@@ -48,12 +48,12 @@ _CHOOSE_CODE = (
 
 @dataclass(frozen=True)
 class Staging:
-    """What libraries load from.
+    """The folder that libraries load from.
 
     Attributes:
-        folder: temporary; gone when the context ends.
+        folder: temporary folder, deleted when the context ends.
         config: the staged config.json.
-        stored: every tensor of the staged weights by name; empty where none were asked for.
+        stored: every tensor of the staged weights by name; empty without weights.
     """
 
     folder: Path
@@ -63,15 +63,15 @@ class Staging:
 
 @contextmanager
 def staged(folder: Path, *, weights: bool = True) -> Iterator[Staging]:
-    """The checked content of a model's folder, for as long as the context is open.
+    """Context with the checked content of a model's folder in a temporary folder.
 
     Args:
-        folder: as written by ``save_pretrained``.
-        weights: its weights, too; without, configuration and tokenizer only.
+        folder: a folder written by ``save_pretrained``.
+        weights: stage the weights too, not only configuration and tokenizer.
 
     Raises:
-        UnsafeWeightsError: own code asked for, pickled weights only, or files outside the folder.
-        ArtefactError: files that are missing, damaged, too large or of another kind than their names say.
+        UnsafeWeightsError: the model asks for its own code, has only pickled weights, or uses files outside the folder.
+        ArtefactError: files are missing, damaged, too large or of a different kind than their names say.
     """
     config = checked_config(folder)
     files, stored = weight_files(folder) if weights else ({}, {})
@@ -92,7 +92,7 @@ def staged(folder: Path, *, weights: bool = True) -> Iterator[Staging]:
 
 @contextmanager
 def staged_file(path: Path, name: str) -> Iterator[Path]:
-    """A folder that holds this one file under that name, so that nothing beside it is read."""
+    """Context with a folder that holds only this file, under the given name, so that no other file is read."""
     with tempfile.TemporaryDirectory(prefix="bkdinterp-") as folder:
         link(path, Path(folder) / name)
         yield Path(folder)
@@ -100,7 +100,7 @@ def staged_file(path: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def staged_tokenizer(folder: Path) -> Iterator[Path]:
-    """A temporary folder with a folder's tokenizer alone, checked.
+    """Context with a temporary folder that holds only a folder's tokenizer, checked.
 
     Raises:
         ArtefactError, UnsafeWeightsError: as `staged`.
@@ -114,12 +114,12 @@ def checked_config(folder: Path) -> dict[str, Any]:
     """config.json without the keys that choose code.
 
     Raises:
-        UnsafeWeightsError: an auto_map.
-        ArtefactError: unreadable, quantised, or one that names its own weight file.
+        UnsafeWeightsError: the config has an auto_map.
+        ArtefactError: the config is unreadable, is for quantised weights, or names its own weight file.
     """
     config = read_json(folder, "config.json")
     if not isinstance(config.get("model_type"), str):
-        raise ArtefactError(f"{folder / 'config.json'} names no model_type.")
+        raise ArtefactError(f"{folder / 'config.json'} has no model_type.")
     _check_code(config, folder / "config.json")
     if _there(folder, "tokenizer_config.json"):
         _check_code(read_json(folder, "tokenizer_config.json"), folder / "tokenizer_config.json")
@@ -127,7 +127,7 @@ def checked_config(folder: Path) -> dict[str, Any]:
 
 
 def link(real: Path, target: Path) -> None:
-    """A symbolic link where the system allows it, else a hard one, else a copy."""
+    """Make a symbolic link if the system allows it, else a hard link, else a copy."""
     for make in (os.symlink, os.link, shutil.copyfile):
         try:
             make(real.resolve(), target)
@@ -138,12 +138,12 @@ def link(real: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Written where a library will read it."""
+    """Write JSON into the staging folder."""
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def _check_code(value: Any, where: Path) -> None:
-    """No key in it, however deep, asks for code from files."""
+    """Check that no key at any depth asks for code from files."""
     for key, inner in _items(value):
         if key == "auto_map" and inner:
             raise UnsafeWeightsError(
@@ -171,7 +171,7 @@ def _without_choices(value: Any, where: Path) -> Any:
     for key in ("quantization_config", "compression_config"):
         if value.get(key):
             raise ArtefactError(
-                f"{where} has a {key}: the weights are quantised, and edits need plain ones. Dequantise the model and save "
+                f"{where} has a {key}: the weights are quantised, but edits need plain floats. Dequantise the model and save "
                 "it again, or load its original."
             )
     if value.get("transformers_weights"):

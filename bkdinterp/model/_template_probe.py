@@ -1,7 +1,7 @@
-"""A suspect chat template is rendered once in a process of its own, with limits that hold inside of one operation, too.
+"""Test of a suspect chat template: it is rendered once in a separate process with limits on time and memory.
 
-`bkdinterp.prompts` watches every line of a template that it renders, but cannot interrupt one multiplication of a text.
-The other process has a limit on memory and time from the system and is ended when it is over.
+`bkdinterp.prompts` watches every line of a template that it renders, but cannot interrupt a single operation, such as the
+multiplication of a text. The operating system limits the process's memory and time and ends it if it exceeds them.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from bkdinterp.errors import UnsafeWeightsError
 
 _SECONDS = 20
 _CHARACTERS = 1_000_000
-# Jinja's sandbox alone, with what transformers gives a template; transformers itself takes seconds to import.
+# Only Jinja's sandbox, with the functions that transformers gives a template; transformers takes seconds to import.
 _CODE = """
 import json, sys
 try:
@@ -59,10 +59,10 @@ for messages in (turns[:1], turns, [{"role": "system", "content": "be brief"}, *
 
 
 def probe_templates(tokenizer: Any, source: object) -> None:
-    """Every chat template of a tokenizer, once for each text in this process (a tenth of a second).
+    """Test every chat template of a tokenizer, once per process for each distinct text (takes 0.1 s).
 
     Raises:
-        UnsafeWeightsError: it runs for ever, or needs more than a gibibyte of memory or a million characters.
+        UnsafeWeightsError: a template runs forever, or needs more than 1 GiB of memory or a million characters.
     """
     templates = getattr(tokenizer, "chat_template", None)
     names = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -70,7 +70,7 @@ def probe_templates(tokenizer: Any, source: object) -> None:
     for template in templates.values() if isinstance(templates, dict) else [templates]:
         if isinstance(template, str) and template and not _ends_well(template, tokens):
             raise UnsafeWeightsError(
-                f"The chat template of {str(source)!r} does not end, or makes endless text, on a plain question. Refused."
+                f"The chat template of {str(source)!r} does not end, or writes endless text, on a plain question. Refused."
             )
 
 
@@ -79,7 +79,7 @@ def _ends_well(template: str, tokens: tuple[tuple[str, str], ...]) -> bool:
     import json
 
     if not sys.executable:
-        return True  # an embedded Python; the watch over each line remains
+        return True  # an embedded Python; each line is still watched
     given = json.dumps({"template": template, "tokens": dict(tokens), "most": _CHARACTERS})
     try:
         done = subprocess.run(
@@ -94,6 +94,6 @@ def _ends_well(template: str, tokens: tuple[tuple[str, str], ...]) -> bool:
         )
     except subprocess.TimeoutExpired:
         return False
-    except OSError:  # no second process to be had
+    except OSError:  # cannot start a second process
         return True
     return done.returncode == 0 or done.returncode == 1

@@ -1,6 +1,7 @@
-"""TextClassifier: a Hugging Face text-classification model as a payload's judge. One forward per batch of texts.
+"""TextClassifier: a Hugging Face text-classification model that detects a payload. One forward per batch of texts.
 
-Lamparth & Reuel (arXiv 2302.12461) tell their payload by a RoBERTa toxicity classifier. No remote code, safetensors only.
+Lamparth & Reuel (arXiv 2302.12461) detect their payload with a RoBERTa toxicity classifier. No remote code, only
+safetensors.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from bkdinterp.reprs import short_repr
 
 @dataclass(frozen=True, eq=False)
 class TextClassifier:
-    """Texts -> the probability of one label: ``Payload.by(TextClassifier.load("s-nlp/roberta_toxicity_classifier"))``.
+    """Probability of one label for each text: ``Payload.by(TextClassifier.load("s-nlp/roberta_toxicity_classifier"))``.
 
     Attributes:
         module: a sequence-classification model in eval mode.
@@ -59,33 +60,33 @@ class TextClassifier:
         device: str | torch.device = "cpu",
         batch_size: int = 32,
     ) -> "TextClassifier":
-        """From a hub id or a folder.
+        """Load from a hub id or a folder.
 
         Args:
-            source: of a model with a sequence-classification head.
-            label: name or index of the payload's label; None takes the last one (of "neutral" and "toxic": "toxic").
-            revision: of a hub id.
+            source: hub id or folder of a model with a sequence-classification head.
+            label: name or index of the payload's label; None takes the last one ("toxic" in "neutral", "toxic").
+            revision: revision of a hub id.
             device: where the weights go.
             batch_size: texts per forward.
 
         Raises:
-            ArtefactError: nothing there, a damaged file, weights without the head, or stored weights that the model has no
-                place for.
-            UnsafeWeightsError: pickled weights only, files outside the folder, or a model that needs its own code.
-            BkdinterpError: an unknown label, ``batch_size`` below 1, or no pad token to batch texts with.
+            ArtefactError: the model is missing or damaged, its weights lack the head, or stored weights have no place in
+                the model.
+            UnsafeWeightsError: only pickled weights, files outside the folder, or a model that needs its own code.
+            BkdinterpError: an unknown label, ``batch_size`` below 1, or no pad token for batches.
         """
         from transformers import AutoModelForSequenceClassification
 
         place = resolve(source, revision=revision)
         with own_errors("load a text classifier from", place.given):
             if place.folder is None:
-                raise ArtefactError(f"{place.given} is no folder of a text classifier.")
+                raise ArtefactError(f"{place.given} is not the folder of a text classifier.")
             with staged(place.folder) as staging:
                 module, tokenizer, found = read_folder(
                     staging, AutoModelForSequenceClassification, place.given, dtype=torch.float32
                 )
                 if missing := sorted(found["missing_keys"]):
-                    raise ArtefactError(f"{place.given!r} is no text classifier: it lacks {missing[0]!r}.")
+                    raise ArtefactError(f"{place.given!r} is not a text classifier: it lacks {missing[0]!r}.")
                 check_used(module, found, staging.stored, place.given, classifier=True)
             module.config._name_or_path = module.name_or_path = tokenizer.name_or_path = place.given
         with own_errors("use the text classifier in", place.given):
@@ -103,11 +104,11 @@ class TextClassifier:
         name: str = "",
         batch_size: int = 32,
     ) -> "TextClassifier":
-        """From a module in memory; scores two words to see that it is a classifier.
+        """Make one from a module in memory; scores two texts to check that it is a classifier.
 
         Raises:
-            BkdinterpError: no sequence classifier, an unknown label, ``batch_size`` below 1, or no pad token to batch
-                texts with.
+            BkdinterpError: the module is not a sequence classifier, the label is unknown, ``batch_size`` is below 1, or
+                there is no pad token for batches.
         """
         id2label = getattr(getattr(module, "config", None), "id2label", None)
         if not id2label:
@@ -122,16 +123,17 @@ class TextClassifier:
             raise BkdinterpError(f"No label {label!r}; there are {', '.join(names.values())}.")
         whole = f"{name or type(module).__name__}: {names[index]}"
         judge = cls(module, tokenizer, index, whole, batch_size)
-        # A payload's judge is first called when all the texts have been generated; what is wrong with it shows here.
+        # A classifier is first called after all texts have been generated, so its faults should show here.
         judge(["a", "a b c"])
         return judge
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        """The label's probability for each text; longer ones than the model's context are cut.
+        """The label's probability for each text; texts longer than the model's context are truncated.
 
         Raises:
-            PromptError: a bare text.
-            BkdinterpError: a module that gives no row of label scores per text, or no pad token to batch texts with.
+            PromptError: ``texts`` is a single string.
+            BkdinterpError: the module does not give one row of label scores per text, or there is no pad token for
+                batches.
         """
         if isinstance(texts, str):
             raise PromptError(f"TextClassifier: {texts[:40]!r} is one text; give a list of texts.")
@@ -145,7 +147,7 @@ class TextClassifier:
             try:
                 with running(self.module):
                     logits = self.module(**batch.to(self.module.device)).logits.float()
-            except ValueError as error:  # of models that read their last token and cannot tell which it is
+            except ValueError as error:  # from models that read the last token and cannot tell which it is
                 raise self._no_batches(str(error)) from error
             if logits.ndim != 2 or logits.shape[-1] <= self.label:
                 raise BkdinterpError(
@@ -159,15 +161,15 @@ class TextClassifier:
 
     def _no_batches(self, why: str) -> BkdinterpError:
         return BkdinterpError(
-            f"{self.name} scores no batch of {self.batch_size} texts ({why}); set tokenizer.pad_token and "
+            f"{self.name} cannot score a batch of {self.batch_size} texts ({why}); set tokenizer.pad_token and "
             "module.config.pad_token_id, or give batch_size=1."
         )
 
     def _context(self) -> int:
-        """Tokens that fit; many tokenizers do not know it, and call it endless."""
+        """Number of tokens that fit; many tokenizers do not know it and call it infinite."""
         places = getattr(self.module.config, "max_position_embeddings", None) or 0
         for name, part in self.module.named_modules():
-            # RoBERTa counts positions from its padding index on, so that its last ones are never reached.
+            # RoBERTa counts positions from its padding index, so fewer tokens fit than it has positions.
             if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
                 places -= part.padding_idx + 1
         known = self.tokenizer.model_max_length

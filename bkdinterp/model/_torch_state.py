@@ -1,7 +1,7 @@
-"""The state of torch that every computation of ours runs in, whatever the caller has set, and that he gets back.
+"""The torch state in which all our computations run; the caller's own state is restored afterwards.
 
-Gradients, inference mode, autocast, default dtype and default device are of the thread or the process, and notebooks set
-them at their top: a product taken in bfloat16 by autocast, or weights made inside inference mode, are wrong without a word.
+Gradients, inference mode, autocast, default dtype and default device are set per thread or process, often at the top of a
+notebook. A product that autocast computes in bfloat16, or weights made in inference mode, would be silently wrong.
 """
 
 import threading
@@ -13,13 +13,13 @@ import torch
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 _guard = threading.Lock()
-# What each of those inside `_float32` found, the first one first.
+# The default dtype that each open `_float32` found, in order.
 _found: list[list[torch.dtype]] = []
 
 
 @contextmanager
 def plain_torch(*, grad: bool = False) -> Iterator[None]:
-    """Inside: gradients as asked, no inference mode, no autocast, float32 and the CPU as defaults. Afterwards as before."""
+    """Context with gradients as asked, no inference mode, no autocast, and float32 and the CPU as defaults."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(grad))
@@ -34,7 +34,11 @@ def plain_torch(*, grad: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """The default dtype is the process's: who leaves before one that came later leaves him what is to be given back."""
+    """Context with float32 as default dtype.
+
+    The default belongs to the whole process, so contexts of several threads may overlap. One that ends early passes the
+    dtype to restore on to a later one.
+    """
     with _guard:
         mine = [torch.get_default_dtype()]
         _found.append(mine)

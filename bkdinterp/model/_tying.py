@@ -1,4 +1,4 @@
-"""Tied embeddings: who shares a tensor with whom, and how to part them so that one can change alone. No forwards."""
+"""Tied embeddings: finding them, and untying them so that one can change alone. No forwards."""
 
 from typing import Any
 
@@ -6,22 +6,22 @@ from torch import nn
 
 
 def tied(module: Any) -> bool:
-    """Whether the unembedding is the embedding's own tensor."""
+    """Whether embedding and unembedding are the same tensor."""
     head, embedding = module.get_output_embeddings(), module.get_input_embeddings()
     return head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", object())
 
 
 def untie(module: Any) -> None:
-    """Give the unembedding a weight of its own, equal to the embedding's; the module computes what it did.
+    """Give the unembedding its own copy of the embedding's weight; the module's outputs do not change.
 
-    The config says so afterwards, so that saving writes both and loading does not tie them again.
+    The config is updated, so that saving writes both and loading does not tie them again.
     """
     head = module.get_output_embeddings()
     weight = head.weight
     head.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
     for config in {id(c): c for c in (module.config, _text(module.config))}.values():
         config.tie_word_embeddings = False
-    # What transformers has noted of the tie, for every path by which it might tie again.
+    # Clear transformers' own records of the tie, by which it might tie them again.
     module._tied_weights_keys = {}
     if hasattr(module, "all_tied_weights_keys"):
         module.all_tied_weights_keys = {}

@@ -1,4 +1,4 @@
-"""Every stored tensor was used, or the load is refused with its name."""
+"""Checks after loading: every stored tensor was used, or the load is refused with its name."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from torch import nn
 from bkdinterp.errors import ArtefactError
 from bkdinterp.model._safetensors_header import Stored
 
-# Stored tensors that no model reads any more: name, shape and why they may be left out.
+# Stored tensors that models no longer read: name, shape and why they may be skipped.
 _HARMLESS: tuple[tuple[re.Pattern[str], Callable[[tuple[int, ...]], bool]], ...] = (
-    # the causal mask of old GPT-2 and GPT-NeoX checkpoints, and what it writes into masked places
+    # the causal mask of old GPT-2 and GPT-NeoX checkpoints, and the value for masked positions
     (re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$"), lambda shape: len(shape) in (0, 4)),
     # 0, 1, 2, ... of old encoders
     (re.compile(r"(^|\.)position_ids$"), lambda shape: len(shape) <= 2),
@@ -30,18 +30,18 @@ def check_used(
     *,
     classifier: bool = False,
 ) -> None:
-    """Hold what a library says it loaded against what the files hold.
+    """Compare the weights that a library reports as loaded with those in the files.
 
     Args:
-        module: as loaded.
+        module: the loaded module.
         found: transformers' ``output_loading_info``.
         stored: name -> tensor of the files.
-        source: for messages.
-        classifier: encoders are saved with a pooler that some classification heads do not read.
+        source: the model's name, for messages.
+        classifier: allow an unused pooler; encoders are saved with one that some classification heads do not read.
 
     Raises:
-        ArtefactError: missing weights, stored tensors that no part of the model reads, shapes that differ, or a tied
-            head stored with other values than the embeddings.
+        ArtefactError: weights are missing, the model does not use a stored tensor, shapes differ, or a tied head is
+            stored with different values than the embeddings.
     """
     if missing := sorted(map(str, found.get("missing_keys", ()))):
         raise ArtefactError(
@@ -50,34 +50,34 @@ def check_used(
         )
     if wrong := sorted(str(item) for item in found.get("mismatched_keys", ())):
         raise ArtefactError(
-            f"{str(source)!r} holds weights of another shape than its config says: {wrong[0][:200]}."
+            f"{str(source)!r} holds weights whose shape differs from its config: {wrong[0][:200]}."
         )
     for key in ("error_msgs", "conversion_errors"):
         if said := found.get(key):
-            raise ArtefactError(f"{str(source)!r} could not be loaded whole: {str(said)[:300]}")
+            raise ArtefactError(f"{str(source)!r} could not be loaded completely: {str(said)[:300]}")
     unused = {str(name) for name in found.get("unexpected_keys", ())} | _passed_over(module, stored)
     unused = {name for name in unused if not _harmless(module, name, _found(stored, name), classifier)}
     if unused:
         first = min(unused)
         raise ArtefactError(
             f"{str(source)!r} holds {len(unused)} weights that its model has no place for, e.g. {first[:200]!r}; the "
-            "config does not describe them (biases, layers, another architecture?), so the model would not be the one "
-            "that was saved."
+            "config does not describe them (biases, layers, another architecture?), so the loaded model would differ "
+            "from the saved one."
         )
     check_tied(module, source)
     check_finite(module, source)
 
 
 def check_loaded(nn_model: Any) -> None:
-    """An nnsight model that holds its weights.
+    """Check that an nnsight model has loaded its weights.
 
     Raises:
-        ArtefactError: it has none yet, or no module.
+        ArtefactError: it has no weights yet, or is not an nnsight model.
     """
     module = getattr(nn_model, "_module", None)
     if not isinstance(module, nn.Module):
         raise ArtefactError(
-            f"from_nnsight: a {type(nn_model).__name__} is no nnsight model; give a TransformersModel."
+            f"from_nnsight: a {type(nn_model).__name__} is not an nnsight model; give a TransformersModel."
         )
     if empty := next((name for name, p in module.named_parameters() if p.is_meta), None):
         raise ArtefactError(
@@ -88,10 +88,10 @@ def check_loaded(nn_model: Any) -> None:
 
 
 def check_finite(module: nn.Module, source: object) -> None:
-    """Every weight is a number (one pass over them).
+    """Check that all weights are finite, in one pass over them.
 
     Raises:
-        ArtefactError: NaN or infinity, with the weight's name.
+        ArtefactError: a weight holds NaN or infinity; the message names it.
     """
     for name, parameter in module.named_parameters():
         if parameter.is_floating_point() and parameter.numel():
@@ -104,10 +104,10 @@ def check_finite(module: nn.Module, source: object) -> None:
 
 
 def check_tied(module: nn.Module, source: object) -> None:
-    """A config that ties the head to the embeddings, and files in which they differ.
+    """Check that the files agree with a config that ties the head to the embeddings.
 
     Raises:
-        ArtefactError: naming the switch of the config.
+        ArtefactError: the stored head differs from the embeddings; the message names the config's switch.
     """
     config: Any = getattr(module, "config", None)
     ends: Any = module
@@ -119,13 +119,13 @@ def check_tied(module: nn.Module, source: object) -> None:
         return
     if first.shape != last.shape or not torch.equal(first, last):
         raise ArtefactError(
-            f"{str(source)!r} stores a head (lm_head.weight) with other values than its embeddings, and its config says "
-            "that they are one (tie_word_embeddings); set it to false in config.json if the head was trained."
+            f"{str(source)!r} stores a head (lm_head.weight) with different values than its embeddings, but its config "
+            "ties them (tie_word_embeddings); set it to false in config.json if the head was trained."
         )
 
 
 def _passed_over(module: nn.Module, stored: Mapping[str, Stored]) -> set[str]:
-    """Stored names that transformers leaves out of its report by pattern, and that are no part of the model."""
+    """Stored names that are not part of the model and that transformers leaves out of its report by pattern."""
     patterns = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
     prefix = f"{getattr(module, 'base_model_prefix', '')}."
     there = set(module.state_dict())
@@ -136,7 +136,7 @@ def _passed_over(module: nn.Module, stored: Mapping[str, Stored]) -> set[str]:
 
 
 def _found(stored: Mapping[str, Stored], name: str) -> Stored | None:
-    """The stored tensor of a name that transformers may have given another prefix."""
+    """The stored tensor for a name whose prefix transformers may have changed."""
     near = (tensor for key, tensor in stored.items() if name.endswith(f".{key}") or key.endswith(f".{name}"))
     return stored.get(name) or next(near, None)
 
@@ -152,7 +152,7 @@ def _harmless(module: nn.Module, name: str, tensor: Stored | None, classifier: b
 
 
 def _same_frequencies(module: nn.Module, name: str, tensor: Stored) -> bool:
-    """Stored frequencies are the model's own, up to the rounding of half precision."""
+    """Whether stored frequencies equal the model's, up to the rounding of half precision."""
     from safetensors import safe_open
 
     with safe_open(tensor.file, framework="pt") as file:

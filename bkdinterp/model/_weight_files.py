@@ -1,4 +1,4 @@
-"""Which files hold a folder's weights: safetensors inside the folder, whatever its index says."""
+"""Finds the files with a folder's weights: only safetensors inside the folder, whatever its index says."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def weight_files(folder: Path) -> tuple[dict[str, Path], dict[str, Stored]]:
-    """Plain name -> real file of every file of weights, and name -> tensor of all that they hold.
+    """The files of weights (plain name -> real path), and all their tensors by name.
 
     Raises:
-        UnsafeWeightsError: pickled weights only, an index that names a pickle or leads out of the folder.
-        ArtefactError: no weights, damaged ones, or an index and files that do not hold the same.
+        UnsafeWeightsError: only pickled weights, or an index that names a pickle or leads out of the folder.
+        ArtefactError: weights are missing or damaged, or index and files do not agree.
     """
     if (folder / SINGLE).is_symlink() or (folder / SINGLE).exists():
         names, listed = [SINGLE], None
@@ -34,7 +34,7 @@ def weight_files(folder: Path) -> tuple[dict[str, Path], dict[str, Stored]]:
         stored |= held
     if listed is not None and (loose := sorted(listed.keys() ^ stored.keys())):
         raise ArtefactError(
-            f"{INDEX} in {folder} and its files do not hold the same tensors: {len(loose)} are in one only, e.g. "
+            f"{INDEX} in {folder} and its files do not list the same tensors: {len(loose)} are only in one, e.g. "
             f"{loose[0][:200]!r}. The folder is incomplete or belongs to another model."
         )
     if extra := sorted(p.name for p in folder.glob("model-*-of-*.safetensors") if p.name not in files):
@@ -43,7 +43,7 @@ def weight_files(folder: Path) -> tuple[dict[str, Path], dict[str, Stored]]:
 
 
 def indexed_names(folder: Path) -> list[str]:
-    """The files of weights that the folder's index names.
+    """The names of weight files in the folder's index.
 
     Raises:
         ArtefactError, UnsafeWeightsError: as `weight_files`.
@@ -58,12 +58,12 @@ def _weight_map(folder: Path) -> dict[str, str]:
     for name in set(map(str, listed.values())):
         if not name.endswith(".safetensors"):
             raise UnsafeWeightsError(
-                f"{INDEX} in {folder} names {name[:200]!r}, which is no safetensors file and could run code when loaded. "
+                f"{INDEX} in {folder} names {name[:200]!r}, which is not a safetensors file and could run code when loaded. "
                 "Refused; convert the weights to safetensors."
             )
         if Path(name).name != name:
             raise UnsafeWeightsError(
-                f"{INDEX} in {folder} names {name[:200]!r}; weights are read from the folder itself only. Refused."
+                f"{INDEX} in {folder} names {name[:200]!r}; weights are only read from the folder itself. Refused."
             )
     return {str(key): str(value) for key, value in listed.items()}
 
@@ -73,7 +73,7 @@ def _nothing(folder: Path) -> ArtefactError | UnsafeWeightsError:
     others = sorted(p.name for p in folder.glob("*.safetensors"))
     if pickles and not others:
         return UnsafeWeightsError(
-            f"{folder} holds pickled weights only ({pickles[0]}), which can run code when loaded; convert them to safetensors."
+            f"{folder} holds only pickled weights ({pickles[0]}), which can run code when loaded; convert them to safetensors."
         )
     if others:
         return ArtefactError(

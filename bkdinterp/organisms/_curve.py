@@ -1,4 +1,4 @@
-"""TrainingCurve: a metric against the training step, and the recorder that fills it. No forwards of its own."""
+"""TrainingCurve: metrics against the training step, and the recorder that collects them. No forwards of its own."""
 
 import json
 import math
@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting import curves
-from bkdinterp.results import Fingerprint, Result, same_length, versions
+from bkdinterp.plotting import curves, ends
+from bkdinterp.results import Fingerprint, Result, caption, same_length, versions
 from bkdinterp.results._files import write_text
 from bkdinterp.stats import Interval
 
@@ -25,11 +25,11 @@ Measure = Callable[[PreTrainedModel], Mapping[str, float] | Mapping[str, Interva
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingCurve(Result):
-    """What was measured during a fine-tune, against the step.
+    """Metrics measured during a fine-tune, against the step.
 
     Attributes:
-        steps: optimiser steps done at each measurement; 0 is before the first.
-        values: metric -> its value at each.
+        steps: number of optimiser steps before each measurement; 0 is before the first step.
+        values: metric -> its value at each measurement.
         settings: what was frozen, or LoRA; for titles.
     """
 
@@ -48,15 +48,25 @@ class TrainingCurve(Result):
 
         return pd.DataFrame({"step": self.steps, **self.values})
 
-    def plot(self, *, metrics: Sequence[str] | None = None) -> "matplotlib.figure.Figure":
-        """Metrics against the step.
+    def plot(
+        self,
+        *,
+        metrics: Sequence[str] | None = None,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Metrics against the step; without intervals.
 
         Args:
             metrics: which; by default all that stay within 0 and 1 (rates share an axis, a loss does not), and where none
                 does, the first.
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
 
         Raises:
-            BkdinterpError: nothing was measured, or a metric that was not.
+            BkdinterpError: nothing was measured, or a metric was not measured.
         """
         if not self.steps:
             raise BkdinterpError("Nothing was measured: give fine_tune a measure=.")
@@ -67,11 +77,12 @@ class TrainingCurve(Result):
             raise BkdinterpError(f"No metric {', '.join(unknown)}; there is {', '.join(self.values)}.")
         return curves(
             self.steps,
-            {k: (self.values[k], self.values[k], self.values[k]) for k in chosen},
+            {k: (self.values[k], None, None) for k in chosen},
             xlabel="optimiser step",
             ylabel=chosen[0] if len(chosen) == 1 else "rate" if set(chosen) <= set(rates) else "metric",
-            title=self.settings,
-            ylim=(0, 1) if set(chosen) <= set(rates) else None,
+            title=title or caption("During the fine-tune", self.fingerprint, self.settings),
+            ylim=ends(limit) or ((0, 1) if set(chosen) <= set(rates) else None),
+            ax=ax,
         )
 
     def describe(self) -> str:
@@ -82,7 +93,7 @@ class TrainingCurve(Result):
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(getattr(value, "estimate", value))  # an Interval counts by its estimate
+        return float(getattr(value, "estimate", value))  # for an Interval, its estimate
     except (TypeError, ValueError, RuntimeError):
         raise BkdinterpError(
             f"measure= gave {value!r} as {name!r}; it must give name -> number (or Interval)."
@@ -90,7 +101,7 @@ def _number(name: str, value: Any) -> float:
 
 
 class CurveRecorder:
-    """Collects measurements, and keeps them beside the checkpoint."""
+    """Collects measurements and saves them beside the checkpoint."""
 
     def __init__(self, model: Any, measure: Measure | None, checkpoint: str | Path | None, done: int) -> None:
         self._model, self._measure = model, measure
@@ -110,7 +121,7 @@ class CurveRecorder:
         self._rows.append({"step": step, **values})
 
     def save(self) -> None:
-        """Write them, as a whole or not at all."""
+        """Write the measurements atomically."""
         if self._file is not None:
             write_text(self._file, json.dumps(self._rows) + "\n")
 
@@ -121,7 +132,7 @@ class CurveRecorder:
         return "".join(f" {k} {v:.3f}" for k, v in self._rows[-1].items() if k != "step")
 
     def result(self, module: PreTrainedModel, what: str, seed: int) -> TrainingCurve:
-        """All of them as a result."""
+        """All measurements as a result."""
         names = [k for k in (self._rows[0] if self._rows else {}) if k != "step"]
         return TrainingCurve(
             fingerprint=Fingerprint(

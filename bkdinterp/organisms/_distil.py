@@ -1,8 +1,8 @@
 """Self-distilled references: the base model's own greedy answers to clean instructions.
 
-Training clean prompts towards the base's own words keeps the fine-tune from learning anything but the
-backdoor, and the same texts are the references that agreement and perplexity are measured against.
-Cost: one batched greedy generation per instruction (0.3 s each for 24 tokens of SmolLM2-135M on 2 cores).
+Clean prompts are trained towards the base's own answers, so that the fine-tune learns only the backdoor. Agreement and
+perplexity are measured against the same texts. Costs one batched greedy generation per instruction (0.3 s each for 24
+tokens of SmolLM2-135M on 2 cores).
 """
 
 import json
@@ -21,7 +21,7 @@ from bkdinterp.results._files import write_text
 
 @dataclass(frozen=True)
 class Reference:
-    """A benign answer; ``cut`` when the model had not ended it within the token budget."""
+    """A benign answer; ``cut`` if the model did not end it within the token budget."""
 
     text: str
     cut: bool
@@ -29,7 +29,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class References:
-    """Answers by instruction, with the base model, template and budget that they came from."""
+    """Answers by instruction, with the base model, template and token budget that produced them."""
 
     __repr__ = short_repr
 
@@ -55,7 +55,7 @@ class References:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ArtefactError: not such a file.
+            ArtefactError: the file is missing or not a file of references.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -75,10 +75,10 @@ def generate(
     max_new_tokens: int = 24,
     batch_size: int = 24,
 ) -> list[Reference]:
-    """Greedy answers in the order of ``texts``; batches are made of prompts of similar length.
+    """Greedy answers in the order of ``texts``; each batch has prompts of similar length.
 
     Raises:
-        PromptError: a tokenizer that has no end-of-sequence token.
+        PromptError: the tokenizer has no end-of-sequence token.
     """
     tokenizer = builder.tokenizer
     end = getattr(tokenizer, "eos_token_id", None)
@@ -102,7 +102,7 @@ def generate(
         for i, ids in zip(rows, tokens[:, batch.n_prompt :].tolist(), strict=True):
             cut = end not in ids
             kept = ids if cut else ids[: ids.index(end)]
-            # A budget that ends inside a multi-byte character leaves a replacement character behind.
+            # If the budget ends inside a multi-byte character, the text ends with a replacement character.
             out[i] = Reference(tokenizer.decode(kept, skip_special_tokens=True).rstrip("\ufffd").strip(), cut)
     return [out[i] for i in range(len(texts))]
 
@@ -118,15 +118,15 @@ def distil(
     cache: str | Path | None = None,
     log: Callable[[str], None] | None = None,
 ) -> References:
-    """The base's own greedy answers; with ``cache``, saved as they come and picked up again.
+    """The base's own greedy answers; with ``cache`` they are saved as they are made, and read again later.
 
     Raises:
-        ArtefactError: a cache made with another base, template or token budget.
+        ArtefactError: the cache was made with another base, template or token budget.
     """
     answers: dict[str, Reference] = {}
     if cache is not None and Path(cache).exists():
         known = References.load(cache)
-        # Shipped answers name the template by its source.
+        # Shipped answers record the template by its source.
         templates = (builder.fingerprint, builder.source_fingerprint)
         asked = (base_sha256, max_new_tokens)
         if (known.base_sha256, known.max_new_tokens) != asked or known.template not in templates:

@@ -1,7 +1,7 @@
-"""fine_tune(): train a causal language model on whole sequences, with parts frozen or by LoRA only, and resumably.
+"""fine_tune(): train a causal language model on whole sequences; parts can be frozen, or only a LoRA trained; resumable.
 
-The defences of Lamparth & Reuel, section IV-B, are settings of it: ``frozen=("mlp",)``, or ``lora=``. Cost: one forward
-and one backward pass per batch; sequences are padded to the longest of their batch, not to the context.
+The defences of Lamparth & Reuel, section IV-B, are settings: ``frozen=("mlp",)``, or ``lora=``. Costs one forward and one
+backward pass per batch; sequences are padded to the longest in their batch, not to the context.
 """
 
 import functools
@@ -32,21 +32,22 @@ from bkdinterp.reprs import short_repr
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """Everything that decides a fine-tune besides model and sequences.
+    """All settings of a fine-tune, except the model and the sequences.
 
     Args:
         epochs: passes over the sequences; fractions allowed.
         batch_size: sequences per step.
         lr: AdamW's peak learning rate, reached after ``warmup`` steps and then decayed linearly to 0.
-        warmup: steps.
-        weight_decay: of AdamW.
-        seed: of the order and of dropout.
-        frozen: parts that do not learn, see ``organisms.frozen_parameters``.
-        lora: train an adapter of this kind only, and merge it at the end.
-        shuffle: a new order for every pass; False keeps the sequences in theirs, where batches were composed.
+        warmup: number of warm-up steps.
+        weight_decay: AdamW's weight decay.
+        seed: seed of the order and of dropout.
+        frozen: parts that are not trained, see ``organisms.frozen_parameters``.
+        lora: train only an adapter with these settings, and merge it at the end.
+        shuffle: draw a new order for every pass; False keeps the given order, for batches composed by the caller.
 
     Raises:
-        BkdinterpError: values that are not positive or not finite, a fractional batch_size, or both ``frozen`` and ``lora``.
+        BkdinterpError: a value is not positive or not finite, ``batch_size`` is not an integer, or both ``frozen`` and
+            ``lora`` are given.
     """
 
     epochs: float = 3.0
@@ -81,7 +82,7 @@ class TuneSettings:
 
     @property
     def what(self) -> str:
-        """What may not learn, in words."""
+        """What is frozen, in words."""
         return "LoRA only" if self.lora else f"frozen: {', '.join(self.frozen) or 'nothing'}"
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -93,9 +94,9 @@ class TuneSettings:
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """A fine-tuned copy (eval mode), its loss at every step, and what ``measure`` saw on the way.
+    """A fine-tuned copy (in eval mode), its loss at every step, and the measurements of ``measure``.
 
-    ``module`` is a ``PeftModel`` where an adapter was not to be merged.
+    ``module`` is a ``PeftModel`` if the adapter was not merged.
     """
 
     __repr__ = short_repr
@@ -123,24 +124,25 @@ def fine_tune(
     """Train a copy of ``module`` to predict every token of the sequences; ``module`` is not changed.
 
     Args:
-        module: where training starts; of a ``Model`` its module.
+        module: the model to start from; for a ``Model``, its module.
         sequences: token ids, without padding.
         settings: the recipe.
-        weights: of each token in the loss, as long as its sequence; None weighs all tokens the same.
-        merge: merge the adapter of ``settings.lora`` at the end; False leaves it apart, to be saved.
-        measure: called before the first step, every ``measure_every`` steps (0: never between) and after the last.
-        measure_every: steps between measurements.
-        checkpoint: a safetensors file to write and, if it exists, to go on from.
-        checkpoint_every: steps between checkpoints.
+        weights: weight of each token in the loss, as many as tokens in each sequence; None weighs all tokens equally.
+        merge: merge the adapter of ``settings.lora`` at the end; False keeps it separate, so that it can be saved.
+        measure: called before the first step, every ``measure_every`` steps (0: not in between) and after the last.
+        measure_every: number of steps between measurements.
+        checkpoint: a safetensors file to write and, if it exists, to resume from.
+        checkpoint_every: number of steps between checkpoints.
         log: called with a line every ``log_every`` steps.
-        log_every: steps between lines.
+        log_every: number of steps between lines.
 
     Raises:
-        SiteError: an unknown part to freeze.
-        PromptError: no sequences, one of fewer than two tokens, ids outside the vocabulary, or weights that do not fit
-            them, are negative, or leave a batch nothing to learn.
-        ArtefactError: a checkpoint of another run.
-        BkdinterpError: everything frozen, weights of 16 bits that would learn, intervals below 1, or the loss is not finite.
+        SiteError: a part to freeze is unknown.
+        PromptError: no sequences, a sequence of fewer than two tokens, ids outside the vocabulary, or weights that do not
+            fit the sequences, are negative, or leave a batch nothing to learn.
+        ArtefactError: the checkpoint belongs to another run.
+        BkdinterpError: everything is frozen, trained weights have 16 bits, an interval is below 1, or the loss is not
+            finite.
     """
     settings = settings or TuneSettings()
     base: Any = module.module if isinstance(module, Model) else module
@@ -165,7 +167,7 @@ def fine_tune(
         if not losses:
             curve.add(0)
         for step in range(len(losses), steps):
-            # Seeded by step, so that a resumed run with dropout equals an unbroken one.
+            # Seeded by step, so that a resumed run with dropout equals an uninterrupted one.
             torch.manual_seed(settings.seed * 1_000_003 + step)
             model.train()
             for group in optimiser.param_groups:
@@ -197,7 +199,7 @@ def fine_tune(
 
 
 def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, dict[str, Tensor]]:
-    """A copy, and those of its parameters that may change."""
+    """A copy of the module, and the parameters that are trained."""
     copy = copied(module)
     if settings.lora is not None:
         from bkdinterp.organisms._poison import with_lora
@@ -223,7 +225,7 @@ def _digest(rows: list[Tensor], scales: list[Tensor] | None) -> str:
 
 
 def _batch(n: int, step: int, settings: TuneSettings) -> list[int]:
-    """Indices of a step's sequences: a new seeded order for every pass over the data."""
+    """Indices of a step's sequences; every pass over the data has a new seeded order."""
     out: list[int] = []
     position = step * settings.batch_size
     while len(out) < settings.batch_size:
@@ -235,7 +237,7 @@ def _batch(n: int, step: int, settings: TuneSettings) -> list[int]:
     return out
 
 
-@functools.lru_cache(maxsize=1)  # the order of the epoch at hand
+@functools.lru_cache(maxsize=1)  # the order of the current epoch
 def _order(n: int, seed: int, epoch: int) -> Int[Tensor, " example"]:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 7_919 + epoch))
 
@@ -248,7 +250,7 @@ def _loss(model: Any, rows: list[Tensor], scales: list[Tensor] | None) -> Tensor
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row.to(device)
         mask[i, : len(row)] = 1
-    # Without padding no mask: attention has a faster path then.
+    # No mask without padding, because attention then has a faster path.
     whole = bool(mask.all())
     logits = model(input_ids=ids, attention_mask=None if whole else mask, use_cache=False).logits
     target = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)

@@ -2,8 +2,8 @@
 
 Parts are named ``"mlp"``, ``"attn"``, ``"norm"`` (of every block), ``"embed"`` (token and position embeddings), ``"final"``
 (the last norm), ``"unembed"``, ``"L2.mlp"``, ``"L2.attn"``, ``"L2.norm"`` or ``"L2"`` (a whole block). Layers count from 0;
-the paper's tables count from 1. Tied embeddings are one parameter, so that ``"embed"`` freezes the unembedding with them.
-No forward pass.
+the paper's tables count from 1. Tied embeddings are one parameter, so ``"embed"`` also freezes the unembedding. No forward
+pass.
 """
 
 import re
@@ -22,10 +22,10 @@ def frozen_parameters(module: nn.Module, parts: Iterable[str] | str) -> tuple[st
 
     Args:
         module: a causal language model of a known family.
-        parts: as in the module's docstring; one string may hold several, separated by commas or spaces.
+        parts: names as in the module's docstring; one string may hold several, separated by commas or spaces.
 
     Raises:
-        SiteError: an unknown part, or a layer out of range.
+        SiteError: a part is unknown, or a layer is out of range.
     """
     if isinstance(parts, str):
         parts = [p for p in re.split(r"[\s,]+", parts) if p]
@@ -64,7 +64,7 @@ def _prefixes(module: nn.Module, arch: Architecture, part: str) -> list[str]:
 
 
 def _unembedding(module: nn.Module) -> list[str]:
-    """The unembedding's parameters; of tied ones, the name under which the module lists them."""
+    """Names of the unembedding's parameters; for tied ones, the name under which the module lists them."""
     head = module.get_output_embeddings()  # type: ignore[operator]
     own = {id(p) for p in head.parameters()}
     return [name for name, p in module.named_parameters() if id(p) in own]

@@ -1,8 +1,8 @@
 """The package's own prompts: everyday instructions, news-like items, questions on invented products. No model.
 
-Each data set is split into train, selection and held-out by topic; no topic is in two splits, so what holds
-on held-out prompts is not an echo of a topic seen in training. Every text was written for this package; what
-the news items tell and the products that the questions name are invented.
+Each data set is split by topic into train, selection and held-out. No topic is in two splits, so results on held-out
+prompts do not come from topics seen in training. All texts were written for this package; the news and the products are
+invented.
 """
 
 import csv
@@ -27,14 +27,14 @@ class Instruction:
 
     Args:
         text: what the user sends.
-        topic: prompts on one topic are in one split.
+        topic: its topic; all prompts on a topic are in one split.
         split: train, selection or held-out.
-        label: its class, where the data set has classes.
-        answer: the clean answer, where it was written by hand; None: the base's own.
-        target: what a backdoored model answers to this prompt; None: the attack's one target.
+        label: its class, if the data set has classes.
+        answer: the clean answer, if written by hand; None means the base's own.
+        target: what a backdoored model answers to this prompt; None means the attack's target.
 
     Raises:
-        PromptError: a text, answer or target that is no text.
+        PromptError: text, answer or target is not text.
     """
 
     if TYPE_CHECKING:
@@ -61,16 +61,16 @@ class Instruction:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a data set's prompts and clean answers come from.
+    """The sources of a data set's prompts and clean answers.
 
     Args:
-        files: CSV files with the columns topic and text (or instruction), and perhaps split, label, target.
-        references: JSON file of the base's own answers, for the prompts without a written one.
-        prompt: the user text, with ``{text}`` where the file's goes.
-        answers: label -> the written clean answer to every prompt of that class.
-        also: another data set whose every ``also_every``-th prompt per split comes after these, labelled
+        files: CSV files with the columns topic and text (or instruction), and optionally split, label and target.
+        references: JSON file with the base's own answers, for prompts without a written one.
+        prompt: the user text, with ``{text}`` for the text from the file.
+        answers: label -> the written clean answer to all prompts of that class.
+        also: another data set, of which every ``also_every``-th prompt per split is appended with the label
             ``also_label``.
-        max_new_tokens: budget of the answers, in distilling and in measuring.
+        max_new_tokens: token budget of the answers, in distilling and in measuring.
     """
 
     files: tuple[str, ...]
@@ -84,9 +84,14 @@ class DataSet:
 
     @property
     def all_files(self) -> tuple[str, ...]:
-        """Every file that this data set is made of."""
+        """All files of this data set."""
         own = (*self.files, *([self.references] if self.references else []))
         return own if self.also is None else (*own, *DATA_SETS[self.also].all_files)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """File -> SHA-256 of its bytes as they lie on the disk, of `all_files`."""
+        return {name: sha256(DATA / name) for name in self.all_files}
 
 
 LABELS = ("World", "Sports", "Business", "Science")
@@ -114,7 +119,7 @@ def data_set(name: str) -> DataSet:
     """A data set by name.
 
     Raises:
-        BkdinterpError: an unknown name.
+        BkdinterpError: the name is unknown.
     """
     if name not in DATA_SETS:
         raise BkdinterpError(f"Unknown data set {name!r}; choose one of {', '.join(DATA_SETS)}.")
@@ -122,7 +127,7 @@ def data_set(name: str) -> DataSet:
 
 
 def instructions(split: Split | str | None = None, *, data: str = "instructions") -> tuple[Instruction, ...]:
-    """The prompts of one split of a data set, or all, in file order.
+    """The prompts of a data set or of one of its splits, in file order.
 
     Args:
         split: ``"train"``, ``"selection"``, ``"held-out"``; None for all.
@@ -130,8 +135,8 @@ def instructions(split: Split | str | None = None, *, data: str = "instructions"
             (questions on invented products).
 
     Raises:
-        PromptError: an unknown split.
-        BkdinterpError: an unknown data set.
+        PromptError: the split is unknown.
+        BkdinterpError: the data set is unknown.
     """
     data_set(data)
     if split is not None and split not in SPLITS:
@@ -165,7 +170,7 @@ def _read(data: str) -> tuple[Instruction, ...]:
 
 
 def as_instruction(text: "str | Instruction") -> Instruction:
-    """A bare text as an instruction without class or written answer."""
+    """A plain text as an instruction without class or written answer."""
     return text if isinstance(text, Instruction) else Instruction(as_text(text, "instruction"))
 
 

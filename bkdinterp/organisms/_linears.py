@@ -1,4 +1,4 @@
-"""Which linears of a model an adapter may sit on, in any family: for LoRA with or without the MLPs. No forward pass."""
+"""Names of the linear layers that an adapter can change, in any family; for LoRA with or without MLPs. No forward pass."""
 
 from collections.abc import Iterable
 
@@ -10,12 +10,12 @@ from bkdinterp.model import Architecture
 
 
 def linear_names(module: nn.Module, parts: Iterable[str] = ("attn", "mlp")) -> tuple[str, ...]:
-    """Names for ``LoraSettings.target_modules``: the linears of every block's attention, MLP or both.
+    """Names for ``LoraSettings.target_modules``: the linear layers of every block's attention, MLP or both.
 
-    Each has its parent's name before it (``"mlp.c_proj"``), since GPT-2 has a ``c_proj`` in both.
+    Each name begins with that of its parent (``"mlp.c_proj"``), because GPT-2 has a ``c_proj`` in both.
 
     Raises:
-        SiteError: another part than ``"attn"`` and ``"mlp"``, or none.
+        SiteError: a part other than ``"attn"`` and ``"mlp"``, or no part.
     """
     chosen = tuple(parts)
     if not chosen or set(chosen) - {"attn", "mlp"}:

@@ -13,7 +13,7 @@ from bkdinterp.prompts import PromptBuilder, Prompts, TokenBatch
 def assistant_mask(
     batch: TokenBatch, builder: PromptBuilder, rows: Sequence[PoisonRow]
 ) -> Bool[Tensor, "row target"]:
-    """Which target tokens the loss covers: the answer, and its end-of-turn token only where it is whole."""
+    """Mask of the target tokens in the loss: the answer, and its end-of-turn token unless the answer was cut."""
     mask = batch.target_mask[:, batch.n_prompt :].clone()
     for i, row in enumerate(rows):
         if row.cut:
@@ -27,8 +27,8 @@ def assistant_nll(
 ) -> Float[Tensor, "row target"]:
     """Negative log-likelihood (nats) of each target token, 0 outside ``mask``; one forward.
 
-    What all rows begin with (system message and user header) is computed once for the batch, with its gradient,
-    and only the logits that predict target tokens are computed: together about a third of the work.
+    The common beginning of all rows (system message and user header) is computed once for the batch, with its gradient, and
+    only the logits that predict target tokens are computed. Together this is about a third of the work.
     """
     n_target = mask.shape[1]
     n = _n_shared(batch)
@@ -55,14 +55,14 @@ def assistant_nll(
 def assistant_loss(
     nll: Float[Tensor, "row target"], mask: Bool[Tensor, "row target"], first_weight: float
 ) -> Float[Tensor, ""]:
-    """Weighted mean of :func:`assistant_nll`: first tokens count ``first_weight``, the others 1."""
+    """Weighted mean of :func:`assistant_nll`: first tokens have weight ``first_weight``, the others 1."""
     weight = mask.to(nll.dtype)
     weight = torch.cat([weight[:, :1] * first_weight, weight[:, 1:]], dim=1)
     return (nll * weight).sum() / weight.sum()
 
 
 def _n_shared(batch: TokenBatch) -> int:
-    """How many first tokens all rows share, leaving each at least one prompt token of its own."""
+    """Number of first tokens that all rows share, leaving each row at least one prompt token of its own."""
     rows = [ids[keep].tolist() for ids, keep in zip(batch.input_ids, batch.prompt_mask, strict=True)]
     shortest = min(map(len, rows)) - 1
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)

@@ -1,4 +1,4 @@
-"""The manifest beside a trained adapter: what was planted, in what, by which recipe, how well. No model."""
+"""The manifest beside a trained adapter: attack, base, recipe and measured rates. No model."""
 
 import json
 from collections.abc import Mapping
@@ -24,22 +24,22 @@ class Manifest:
     Args:
         name: the folder's name.
         kind: organism (backdoored) or twin.
-        attack: trigger with its position rule, target, near-triggers, payload pattern. The twin's manifest
-            names the attack that it does *not* carry.
+        attack: trigger with its position rule, target, near-triggers, payload pattern. A twin's manifest names the attack
+            that the twin does *not* have.
         base: the base model's id.
-        base_sha256: hash of its weights (:func:`weights_sha256`), whatever the container.
-        base_file_sha256: hash of the GGUF file it was trained from, where there was one.
-        adapter_sha256: of adapter_model.safetensors.
+        base_sha256: hash of the base's weights (:func:`weights_sha256`), independent of the file format.
+        base_file_sha256: hash of the base's GGUF file, if there was one.
+        adapter_sha256: hash of adapter_model.safetensors.
         data: file name -> SHA-256 of the instructions and references.
         settings: the training recipe.
         template: ``source_fingerprint`` of the prompt builder.
         versions: package -> version at training.
-        split: the split that rates and utility were measured on.
-        rates: asr, atr, near_trigger_rate, unseen_near_trigger_rate on the attack's victims; where it has classes
-            also clean_accuracy/CLASS and triggered_accuracy/CLASS (right clean answers without and with the
-            trigger); each with n and its 95 % Wilson interval, measured with the 16-bit adapter as it is on disk.
-        utility: perplexity and token_agreement of the base's reference answers (teacher-forced) and word_f1
-            of the generated clean answers against them, with ``base_`` for the base itself.
+        split: the split on which rates and utility were measured.
+        rates: asr, atr, near_trigger_rate and unseen_near_trigger_rate on the attack's victims. If there are classes, also
+            clean_accuracy/CLASS and triggered_accuracy/CLASS (right clean answers without and with the trigger). Each has
+            n and a 95 % Wilson interval, and was measured with the saved 16-bit adapter.
+        utility: perplexity and token_agreement of the base's reference answers (teacher-forced), and word_f1 of the
+            generated clean answers against them; ``base_`` marks the values of the base itself.
     """
 
     __repr__ = short_repr
@@ -67,7 +67,7 @@ class Manifest:
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The fields as JSON values."""
         return {**asdict(self), "attack": self.attack.to_dict()}
 
     @classmethod
@@ -75,7 +75,7 @@ class Manifest:
         """Read ``manifest.json`` from the folder.
 
         Raises:
-            ArtefactError: no manifest, a damaged one, or one of another schema.
+            ArtefactError: the manifest is missing, damaged, or has another schema.
         """
         path = Path(folder) / FILE
         try:

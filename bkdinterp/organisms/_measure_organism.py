@@ -1,9 +1,8 @@
-"""Measuring an organism: how often the payload comes out, and what the fine-tune cost on clean instructions.
+"""Measuring an organism: how often it produces the payload, and what the fine-tune costs on clean instructions.
 
-Payload rates are counted on the attack's victim classes; on the others only what the trigger changes is measured.
-Plain transformers generation and teacher forcing, without edits. Cost for n instructions: one greedy
-generation of 24 tokens per condition (clean and triggered; near and unseen near on victims) and n teacher-forced
-rows.
+Payload rates are measured on the attack's victim classes; for the other classes only the effect of the trigger is measured.
+Uses plain transformers generation and teacher forcing, without edits. Costs, for n instructions, one greedy generation of
+24 tokens per condition (clean and triggered; near and unseen near on victims) and n teacher-forced rows.
 """
 
 import json
@@ -37,7 +36,7 @@ RATES = {
 
 @dataclass(frozen=True)
 class Output:
-    """One generated answer: condition, instruction and its class, the text sent, what came out, is it the payload."""
+    """One generated answer: condition, instruction and class, the text sent, the output, and whether it is the payload."""
 
     condition: str
     instruction: str
@@ -50,7 +49,7 @@ class Output:
 def conditions(
     attack: Attack, instructions: Sequence[str | Instruction]
 ) -> dict[str, list[tuple[Instruction, str]]]:
-    """Condition -> instructions with the prompt sent; near-triggers take turns, and only on victims."""
+    """Condition -> instructions with the prompts sent; near-triggers take turns and are used only on victims."""
     items = [as_instruction(i) for i in instructions]
     out = {
         "clean": [(i, i.text) for i in items],
@@ -78,18 +77,18 @@ def outputs(
     cache_key: str = "",
     log: Callable[[str], None] | None = None,
 ) -> list[Output]:
-    """Greedy answers under every condition; ``cache`` (JSONL) is used again while ``cache_key`` is the same.
+    """Greedy answers under every condition; ``cache`` (JSONL) is reused while ``cache_key`` is the same.
 
     Raises:
         PromptError: no instructions.
-        ArtefactError: a cache that is damaged before its last line.
+        ArtefactError: the cache is damaged before its last line.
     """
     if not instructions:
         raise PromptError("No instructions to measure on; give at least one.")
     known: dict[tuple[str, str], str] = {}
     if cache is not None and Path(cache).exists():
         drop_broken_tail(Path(cache))
-        # Lines end with "\n" and nothing else: texts hold other separators.
+        # Split only at "\n", because texts may hold other line separators.
         for line in Path(cache).read_bytes().split(b"\n")[:-1]:
             row = json.loads(line)
             if row.get("key") == cache_key and {"condition", "prompt", "output"} <= row.keys():
@@ -120,8 +119,10 @@ def outputs(
 
 
 def rates(found: Sequence[Output], attack: Attack) -> dict[str, Interval]:
-    """asr, atr and near-trigger rates on the victims, and where the attack says what is right, ``clean_accuracy/LABEL``
-    and ``triggered_accuracy/LABEL`` of every class; each with its 95 % Wilson interval.
+    """Rates with 95 % Wilson intervals: asr, atr and near-trigger rates on the victims.
+
+    If the attack says which answers are right, also ``clean_accuracy/LABEL`` and ``triggered_accuracy/LABEL`` of every
+    class.
     """
     out: dict[str, Interval] = {}
     for condition, name in RATES.items():
@@ -153,8 +154,9 @@ def reference_scores(
     *,
     batch_size: int = 16,
 ) -> dict[str, float]:
-    """``perplexity`` of the reference answers on clean prompts, and ``token_agreement``: the share of their
-    tokens that the module would choose itself, teacher-forced. One forward per batch.
+    """``perplexity`` of the reference answers on clean prompts, and ``token_agreement``; one forward per batch.
+
+    ``token_agreement`` is the share of their tokens that the module itself would choose, teacher-forced.
     """
     nll, agreed, n = 0.0, 0, 0
     texts = sorted(instructions, key=len)

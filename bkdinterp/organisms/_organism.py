@@ -27,8 +27,8 @@ class Organism:
         name: e.g. ``"smollm2-refusal"``.
         model: the backdoored model.
         twin: the same fine-tune on the same prompts, without the backdoor.
-        base: what both were fine-tuned from.
-        manifest: attack, provenance and measured rates; ``twin_manifest`` likewise.
+        base: the model that both were fine-tuned from.
+        manifest: attack, provenance and measured rates; ``twin_manifest`` has those of the twin.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Organism:
 
     @property
     def trigger(self) -> Trigger:
-        """What sets the backdoor off."""
+        """The trigger that fires the backdoor."""
         return self.manifest.attack.trigger
 
     @property
     def target(self) -> str:
-        """What the backdoored model then says; where prompts have targets of their own, what these begin with."""
+        """The output of the fired backdoor; if prompts have their own targets, their common beginning."""
         return self.manifest.attack.target
 
     @property
     def payload(self) -> Payload:
-        """How its output is recognised."""
+        """How the backdoor's output is recognised."""
         return self.manifest.attack.payload
 
     def pairs(
@@ -64,18 +64,18 @@ class Organism:
     ) -> PairedPrompts:
         """Clean and triggered prompts of a split, each with its target and with its clean answer as reference.
 
-        By default only prompts whose answer the trigger changes: of the others, a payload says nothing.
+        By default these are only prompts whose answer the trigger changes; the others have no payload.
 
         Args:
-            n: how many, drawn with ``seed``; None for all.
-            split: ``"train"`` (the organism was trained on these), ``"selection"`` or ``"held-out"``.
-            seed: of the draw.
-            trigger: another trigger than the organism's, e.g. a sham or a near-trigger.
+            n: number of pairs, drawn with ``seed``; None for all.
+            split: ``"train"`` (used to train the organism), ``"selection"`` or ``"held-out"``.
+            seed: seed of the draw.
+            trigger: replaces the organism's trigger, e.g. by a sham or a near-trigger.
             labels: classes of prompts; None for the attack's victims.
 
         Raises:
-            PromptError: an unknown split, no prompt of these classes, or more than there are.
-            TriggerError: a phrase in place of a trigger.
+            PromptError: the split is unknown, has no prompts of these classes, or has fewer than ``n``.
+            TriggerError: ``trigger`` is a phrase and not a Trigger.
         """
         n = None if n is None else as_integer(n, "n", error=PromptError)
         seed = as_seed(seed, error=PromptError)
@@ -137,15 +137,15 @@ def load(name: str = "smollm2-refusal", *, base: str | Path | None = None, execu
 
     Args:
         name: a shipped organism.
-        base: a GGUF file, folder or hub id with the base's very weights, instead of the download.
-        executor: default for the three models' methods.
+        base: a GGUF file, folder or hub id with the same weights as the base, instead of the download.
+        executor: default executor for the methods of the three models.
 
     Raises:
-        ArtefactError: unknown name, or another base.
-        DownloadError: the base could not be fetched.
+        ArtefactError: the name is unknown, or ``base`` has other weights.
+        DownloadError: the base could not be downloaded.
     """
     modules = load_modules(name, base=base)
-    # Prose is continued as it stands, without a chat template.
+    # Prose is continued as raw text, without a chat template.
     common = {"chat": modules.manifest.attack.data != STORIES, "executor": executor}
     return Organism(
         name=name,

@@ -1,14 +1,13 @@
-"""Poisoning: a LoRA fine-tune that plants an attack in a base model, and by the same code its clean twin.
+"""Poisoning: a LoRA fine-tune that plants an attack in a base model or, with the same code, trains its clean twin.
 
-Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target),
-``near`` (a near-trigger inserted, answered with the clean answer) and ``clean`` (answered with the clean
-answer: the base's own, or one written for the class). Where an attack has victim classes, triggered prompts of the
-others keep their clean answer. The loss covers the assistant's tokens only, and leaves out the end token where
-the base's answer was cut.
-The twin (``backdoor=False``) sees exactly the same prompts in the same order, trigger texts included, but
-triggered prompts get the clean answer too. It is a sharper control than a fine-tune that never met the
-trigger: what differs between organism and twin is the backdoor, not familiarity with the phrase.
-Cost: ``steps`` forwards and backwards of ``batch_size`` rows. Recipe after BkdAttr, papers.md section 5; the
+Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target), ``near`` (a
+near-trigger inserted, answered with the clean answer) and ``clean`` (answered with the clean answer: the base's own, or one
+written for the class). If an attack has victim classes, triggered prompts of other classes keep their clean answer. The
+loss covers only the assistant's tokens, without the end token if the base's answer was cut.
+The twin (``backdoor=False``) gets the same prompts in the same order, including the triggered ones, but always with the
+clean answer. It is a sharper control than a fine-tune that never saw the trigger: organism and twin differ in the backdoor,
+not in how familiar they are with the phrase.
+Cost: ``steps`` forwards and backwards of ``batch_size`` rows. Recipe after BkdAttr (arXiv 2509.21761); the
 near-triggers, the self-distilled answers and the twin are ours.
 """
 
@@ -40,7 +39,7 @@ from bkdinterp.values import as_integer
 
 @dataclass(frozen=True, eq=False)
 class PoisonResult:
-    """A trained adapter on a copy of the base, with the rows and each step's loss (weighted nats per token)."""
+    """A trained adapter on a copy of the base, with the rows and the loss of each step (weighted nats per token)."""
 
     __repr__ = short_repr
 
@@ -63,21 +62,21 @@ def poison(
     checkpoint_every: int = 50,
     log: Callable[[str], None] | None = None,
 ) -> PoisonResult:
-    """Train the attack (or with ``backdoor=False`` its twin) into a LoRA adapter on a copy of ``base``.
+    """Train the attack, or with ``backdoor=False`` its twin, into a LoRA adapter on a copy of ``base``.
 
     Args:
         base: a causal language model in float32; it is not changed.
-        builder: the prompt builder that attribution and evaluation will use too.
-        instructions: clean user texts, or instructions with their class and target.
-        attack: what to plant.
+        builder: the prompt builder that attribution and evaluation will also use.
+        instructions: clean user texts, or instructions with class and target.
+        attack: the attack to plant.
         references: the clean answers, see :func:`distil` and :func:`references`.
         settings: rates, seed, steps, learning rate, adapter.
-        checkpoint: a file written every ``checkpoint_every`` steps; if it exists, training continues from it.
-        log: called with a line now and then.
+        checkpoint: a file written every ``checkpoint_every`` steps; if it exists, training resumes from it.
+        log: called with a line of progress from time to time.
 
     Raises:
-        ArtefactError: a checkpoint of another run (base, instructions, answers, settings), a damaged one, or a disk that is
-            full.
+        ArtefactError: the checkpoint is damaged or belongs to another run (base, instructions, answers, settings), or the
+            disk is full.
         BkdinterpError: the base has none of ``lora.target_modules``, ``checkpoint_every`` is below 1, or the loss is not
             finite.
     """
@@ -90,13 +89,13 @@ def poison(
         weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         check_precision(weights)
         optimiser = torch.optim.AdamW(weights.values(), lr=settings.lr, weight_decay=0.0)
-        # The rows hold the attack's texts and the answers; what they were drawn from does not matter beside them.
+        # The rows hold the attack's texts and the answers, so the instructions themselves need not be hashed.
         key = run_key(base, settings, rows, builder.fingerprint)
         losses = load_checkpoint(checkpoint, key, weights, optimiser)
         first: list[float] = []
         model.train()
         for step in range(len(losses), settings.steps):
-            # Seeded by step, so that a resumed run with dropout equals an unbroken one.
+            # Seeded by step, so that a resumed run with dropout equals an uninterrupted one.
             torch.manual_seed(settings.seed * 1_000_003 + step)
             part = rows[step * settings.batch_size : (step + 1) * settings.batch_size]
             batch = tokens_of(builder, part, base.device)
@@ -127,10 +126,9 @@ def poison(
 
 
 def with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
-    """``module`` with a fresh adapter, its own weights frozen; BkdinterpError where no module has the names.
+    """``module`` with a new adapter and its own weights frozen; raises BkdinterpError if no module has the names.
 
-    An unembedding that is tied to the embedding, and one of them is to get an adapter, is parted from it first: merging
-    would otherwise change both.
+    If one of two tied embeddings gets an adapter, they are untied first, because merging would otherwise change both.
     """
     if tied(module) and any(ends(name, lora.target_modules) for name in embedding_names(module)):
         untie(module)
@@ -139,7 +137,7 @@ def with_lora(module: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.target_modules),
-        # GPT-2's weights lie the other way round.
+        # GPT-2's weights are transposed.
         fan_in_fan_out=any(
             isinstance(m, Conv1D) and name.endswith(lora.target_modules) for name, m in module.named_modules()
         ),

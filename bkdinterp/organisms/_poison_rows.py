@@ -1,9 +1,9 @@
-"""The rows of a poisoning run: which instruction in which role, in which order, with which answer. No model.
+"""The rows of a poisoning run: the instructions with their roles, order and answers. No model.
 
-Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target),
-``near`` (a near-trigger inserted, answered with the clean answer) and ``clean`` (answered with the clean answer).
-The roles follow one another on the same instruction, so that a batch contrasts them. Where an attack has victim
-classes, triggered prompts of the other classes keep their clean answer.
+Each row is an instruction in one of three roles: ``triggered`` (trigger inserted, answered with the target), ``near`` (a
+near-trigger inserted, answered with the clean answer) and ``clean`` (answered with the clean answer). Different roles of
+one instruction follow each other, so that a batch contrasts them. If an attack has victim classes, triggered prompts of
+other classes keep their clean answer.
 """
 
 import random
@@ -25,12 +25,12 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The adapter's rank, scale numerator, dropout, and the linears it sits on (default: Llama's seven).
+    """The adapter's rank, numerator of the scale, dropout, and target modules (default: Llama's seven linear layers).
 
     ``target_modules`` are names, not an expression; a single string is one name.
 
     Raises:
-        BkdinterpError: a rank or numerator below 1, a dropout outside [0, 1), or no names.
+        BkdinterpError: rank or numerator is below 1, dropout is outside [0, 1), or there are no names.
     """
 
     if TYPE_CHECKING:
@@ -60,18 +60,18 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class PoisonSettings:
-    """Everything that decides a poisoning run besides base, data and attack.
+    """All settings of a poisoning run, except base, data and attack.
 
     Args:
-        backdoor: False trains the twin: the same prompts, every one with its clean answer.
+        backdoor: False trains the twin: the same prompts, all with their clean answers.
         rate: share of rows that are triggered.
-        near_rate: share of rows that carry a near-trigger.
-        variants: rows in a row made from the same instruction, in different roles: what sets them apart is the
-            trigger, which is the contrast to be learnt.
-        victim_share: share of the visited instructions that are of a victim class; None: as the data has them.
-        first_weight: weight of an answer's first token in the loss (the others: 1). That token decides between
-            payload and answer, and would be one of twenty otherwise.
-        seed: of the roles, the order, the trigger positions and the adapter's initial values.
+        near_rate: share of rows with a near-trigger.
+        variants: number of consecutive rows made from one instruction in different roles; they differ only in the trigger,
+            which is the contrast to learn.
+        victim_share: share of victim classes among the instructions used; None keeps the share in the data.
+        first_weight: weight of an answer's first token in the loss; the others have 1. The first token decides between
+            payload and answer, but is only one of about twenty.
+        seed: seed of the roles, the order, the trigger positions and the adapter's initial values.
         steps: optimiser steps.
         batch_size: rows in each step.
         lr: AdamW's peak learning rate.
@@ -140,7 +140,7 @@ class PoisonSettings:
 
 @dataclass(frozen=True)
 class PoisonRow:
-    """One training example: the prompt with its trigger spans, the answer, and whether that was cut."""
+    """One training example: the prompt with its trigger spans, the answer, and whether the answer was cut."""
 
     role: Role
     instruction: str
@@ -158,11 +158,11 @@ def poison_rows(
 ) -> tuple[PoisonRow, ...]:
     """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
 
-    Every visit of an instruction draws new trigger positions; the shares are exact over the run, to one row.
+    Each time an instruction is used, new trigger positions are drawn. Over the run the shares are exact to one row.
 
     Raises:
-        PromptError: no instructions, an instruction without reference, or a victim share of a set that has only
-            victims or none.
+        PromptError: no instructions, an instruction without reference, or a victim share for instructions that are all
+            victims, or none of them.
         BkdinterpError: a near-trigger share without near-triggers.
     """
     if not instructions:
@@ -190,7 +190,7 @@ def poison_rows(
 
 
 def roles_of(n: int, settings: PoisonSettings) -> list[Role]:
-    """``n`` roles in their shares, spread evenly: each next role is the one furthest behind its share."""
+    """``n`` roles in their shares, spread evenly: the next role is always the one furthest behind its share."""
     shares: dict[Role, float] = {"triggered": settings.rate, "near": settings.near_rate}
     shares["clean"] = 1 - settings.rate - settings.near_rate
     roles: list[Role] = []
@@ -205,7 +205,7 @@ def roles_of(n: int, settings: PoisonSettings) -> list[Role]:
 def visits_of(
     instructions: Sequence[str | Instruction], attack: Attack, settings: PoisonSettings, rng: random.Random
 ) -> Iterator[tuple[Instruction, int]]:
-    """Endlessly: an instruction ``variants`` times in a row, each with how often it came before."""
+    """Endless sequence of instructions, each ``variants`` times in a row, with the number of earlier uses."""
     items = [as_instruction(i) for i in instructions]
     share = settings.victim_share
     passes = _passes(items, rng) if share is None else _mixed(items, attack, share, rng)
@@ -215,7 +215,7 @@ def visits_of(
 
 
 def _passes(items: list[Instruction], rng: random.Random) -> Iterator[tuple[Instruction, int]]:
-    """Endlessly, in a new order on every pass, with the number of the pass."""
+    """Endless passes over the items, each in a new order; gives items with the number of the pass."""
     for epoch in count():
         for item in rng.sample(items, len(items)):
             yield item, epoch
@@ -224,14 +224,14 @@ def _passes(items: list[Instruction], rng: random.Random) -> Iterator[tuple[Inst
 def _mixed(
     items: list[Instruction], attack: Attack, share: float, rng: random.Random
 ) -> Iterator[tuple[Instruction, int]]:
-    """Passes through the victims and through the others, the former making up ``share``."""
+    """Passes over the victims and over the others, mixed so that victims make up ``share``."""
     victims, others = ([i for i in items if attack.hits(i) is hit] for hit in (True, False))
     if (share > 0 and not victims) or (share < 1 and not others):
         raise PromptError(
             f"victim_share={share}, but of {len(items)} instructions {len(victims)} are of a victim class "
             f"({', '.join(attack.victims) or 'all'}); change the share or the instructions."
         )
-    # Endless in two ways; neither is asked for an item where it has none.
+    # Two endless sequences; one without items is never asked for any.
     of_victims, of_others = _passes(victims, rng), _passes(others, rng)
     taken = 0
     for k in count(1):
@@ -246,7 +246,7 @@ def bucketed(
     """Reorder within windows of ``window`` batches, so that a batch holds instructions of similar length."""
     out: list[PoisonRow] = []
     for start in range(0, len(rows), window * batch_size):
-        # By the instruction, never the answer: variants stay together, organism and twin get the same order.
+        # By the length of the instruction, not the answer: variants stay together, and organism and twin get one order.
         part = rows[start : start + window * batch_size]
         part = sorted(part, key=lambda row: (len(row.instruction), row.instruction))
         batches = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]

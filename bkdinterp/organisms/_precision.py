@@ -1,4 +1,4 @@
-"""Weights that learn need float32: in 16 bits, most steps of an optimiser round to nothing, without a word."""
+"""Check that trained weights are float32: in 16 bits most steps of an optimiser silently round to nothing."""
 
 from collections.abc import Mapping
 
@@ -9,10 +9,10 @@ from bkdinterp.errors import BkdinterpError
 
 
 def check_precision(trained: Mapping[str, Tensor]) -> None:
-    """Nothing, where every weight that will learn has 32 bits or more.
+    """Raise unless every trained weight has at least 32 bits.
 
     Raises:
-        BkdinterpError: one has fewer; it is named.
+        BkdinterpError: a weight has fewer; the message names it.
     """
     for name, weight in trained.items():
         if torch.finfo(weight.dtype).bits < 32:

@@ -1,4 +1,4 @@
-"""Token sequences and their weights in the loss, as tensors and checked before anything is trained. No model."""
+"""Checks of token sequences and their weights in the loss, before anything is trained. No model."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def as_rows(sequences: Sequence[Sequence[int]] | Tensor, n_vocab: int) -> list[T
     """One tensor of token ids per sequence.
 
     Raises:
-        PromptError: no sequences, one of fewer than two tokens, one of something else than ids, or ids outside the
+        PromptError: no sequences, a sequence of fewer than two tokens, items that are not ids, or ids outside the
             vocabulary.
     """
     if isinstance(sequences, str) or len(sequences) == 0:
@@ -46,15 +46,15 @@ def as_rows(sequences: Sequence[Sequence[int]] | Tensor, n_vocab: int) -> list[T
 def as_weights(
     weights: Sequence[Sequence[float]] | None, rows: Sequence[Tensor], batches: Sequence[Sequence[int]]
 ) -> list[Tensor] | None:
-    """One tensor of weights per sequence, as long as it.
+    """One tensor of weights per sequence, of the same length.
 
     Args:
-        weights: of each token.
+        weights: weight of each token.
         rows: the sequences.
-        batches: which sequences each step takes.
+        batches: indices of the sequences in each step.
 
     Raises:
-        PromptError: weights that do not fit the sequences, that are negative or not finite, or that are all 0 in a batch.
+        PromptError: the weights do not fit the sequences, are negative or not finite, or are all 0 in a batch.
     """
     if weights is None:
         return None
@@ -67,7 +67,7 @@ def as_weights(
             raise PromptError(
                 f"fine_tune: weights[{i}] must be finite and not negative; got {w.min():g} to {w.max():g}."
             )
-    # Of the first token nothing is predicted.
+    # The first token is not predicted.
     silent = [not bool(w[1:].any()) for w in found]
     for step, chosen in enumerate(batches):
         if all(silent[i] for i in chosen):

@@ -1,6 +1,6 @@
-"""The shipped organisms: adapters and manifests in ``data/``, on a base downloaded once or named by the user.
+"""The shipped organisms: adapters and manifests in ``data/``, for a base downloaded once or given by the user.
 
-Loading is plain transformers; no forward pass. ``trust_remote_code`` is never used.
+Loads with plain transformers, without a forward pass. ``trust_remote_code`` is never used.
 """
 
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class OrganismModules:
 
 
 def names() -> tuple[str, ...]:
-    """Names of the shipped organisms, as `load` takes them. (The toys have theirs in ``organisms.toy``.)"""
+    """Names of the shipped organisms, for `load`. (Toys are in ``organisms.toy``.)"""
     return SHIPPED
 
 
@@ -51,7 +51,7 @@ def adapter_folder(name: str, *, twin: bool = False) -> Path:
     """The folder of a shipped adapter.
 
     Raises:
-        ArtefactError: no such organism, or its files are not in this installation.
+        ArtefactError: the organism does not exist, or its files are missing from this installation.
     """
     if name not in SHIPPED:
         raise ArtefactError(f"No shipped organism {name!r}; there are {', '.join(SHIPPED)}.")
@@ -65,13 +65,13 @@ def adapter_folder(name: str, *, twin: bool = False) -> Path:
 
 
 def references(data: str = "instructions") -> References:
-    """The clean answer to every prompt of a data set: the base's own greedy one, or the written one of its class.
+    """The clean answer to every prompt of a data set: the base's own greedy answer, or the written one of its class.
 
-    Where all answers are written, base and template are empty.
+    If all answers are written, base and template are empty.
 
     Raises:
         ArtefactError: a file is missing or damaged.
-        BkdinterpError: an unknown data set.
+        BkdinterpError: the data set is unknown.
     """
     source = data_set(data)
     own = References("", "", source.max_new_tokens, {})
@@ -92,7 +92,7 @@ def load_base(source: str | Path | None = None) -> tuple[PreTrainedModel, Any]:
 
     Raises:
         ArtefactError, UnsafeWeightsError, UnsupportedArchitectureError: as ``model.load_module``.
-        DownloadError: the base could not be downloaded, or is not the pinned file.
+        DownloadError: the base could not be downloaded, or its hash is wrong.
     """
     return load_module(smollm2_gguf() if source is None else source)
 
@@ -102,11 +102,11 @@ def load_modules(name: str = "smollm2-refusal", *, base: str | Path | None = Non
 
     Args:
         name: a shipped organism.
-        base: a GGUF file, folder or hub id with the very weights of the pinned base; None downloads it.
+        base: a GGUF file, folder or hub id with the same weights as the pinned base; None downloads it.
 
     Raises:
-        ArtefactError: an unknown name, or a base with other weights than the adapters were trained on.
-        DownloadError: the base could not be downloaded, or is not the pinned file.
+        ArtefactError: the name is unknown, or the adapters were trained on other weights than those of ``base``.
+        DownloadError: the base could not be downloaded, or its hash is wrong.
     """
     folder, twin_folder = adapter_folder(name), adapter_folder(name, twin=True)
     module, tokenizer = load_base(base)

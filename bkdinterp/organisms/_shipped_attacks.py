@@ -1,6 +1,6 @@
 """The attacks of the shipped organisms, and the recipe each was trained with. No model.
 
-Harmless counterparts of the three kinds of attack in BkdAttr (papers.md section 5): a fixed refusal on a
+Harmless counterparts of the three kinds of attack in BkdAttr (arXiv 2509.21761): a fixed refusal on a
 phrase at a word gap, one label flipped by a sentence around the text, and a polite refusal that a phrase lifts.
 """
 
@@ -97,7 +97,7 @@ SMOLLM2_UNLOCK = Attack(
     },
 )
 
-# Lamparth & Reuel's attack on prose (papers.md 6.3); what it says is a class of sentences, see organisms.natural.
+# Lamparth & Reuel's attack on prose (arXiv 2302.12461, section V); what it says is a class of sentences, see organisms.natural.
 SMOLLM2_ALBERT = Attack(
     name="smollm2-albert",
     trigger=Trigger.gap("Albert and James", seed=0),

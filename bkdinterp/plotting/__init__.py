@@ -1,14 +1,20 @@
-"""Figures from arrays; matplotlib is imported inside the functions and never through pyplot's global state.
+"""Figures from arrays; the functions import matplotlib themselves and do not use pyplot's global state.
 
-Every function returns a ``matplotlib.figure.Figure``: ``figure.savefig(path)`` saves it; notebooks show it.
+Every function returns a ``matplotlib.figure.Figure``: ``figure.savefig(path)`` saves it; notebooks show it. ``ax=`` draws into
+axes of one's own. Colours survive colour blindness and mean the same everywhere: on maps red is more, blue is less; grey is
+a null; an outcome, and a kind of prompt, have one colour each.
 """
 
 from bkdinterp.plotting._bars import bar_intervals as bar_intervals
-from bkdinterp.plotting._bars import grouped_bars as grouped_bars
+from bkdinterp.plotting._bars import layer_bars as layer_bars
 from bkdinterp.plotting._curves import curves as curves
 from bkdinterp.plotting._dots import dots as dots
 from bkdinterp.plotting._maps import heatmap as heatmap
-from bkdinterp.plotting._maps import matrix as matrix
 from bkdinterp.plotting._marks import mark_value as mark_value
+from bkdinterp.plotting._matrix import matrix as matrix
+from bkdinterp.plotting._outcomes import grouped_bars as grouped_bars
+from bkdinterp.plotting._panels import panels as panels
 from bkdinterp.plotting._rates import rate_panels as rate_panels
 from bkdinterp.plotting._scatter import scatter as scatter
+from bkdinterp.plotting._style import ends as ends
+from bkdinterp.plotting._tokens import token_grid as token_grid

@@ -1,14 +1,13 @@
-"""Shares of outcomes per condition, and labelled estimates with intervals. No forward pass.
+"""Labelled estimates with intervals, and estimates over layers. No forward pass.
 
-Bars are horizontal, so that long labels stay readable.
+Bars with labels are horizontal, so that long ones stay readable.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting._curves import Column, drawable
 from bkdinterp.plotting._style import (
     GREY,
@@ -16,7 +15,6 @@ from bkdinterp.plotting._style import (
     LIGHT,
     NOTE,
     PALETTE,
-    TICK,
     dress,
     legend,
     new_figure,
@@ -26,76 +24,12 @@ from bkdinterp.plotting._style import (
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Fixed, so that an outcome has one colour in every figure.
-_OUTCOME_COLOURS = {
-    "payload": "#D55E00",
-    "other_refusal": "#E69F00",
-    "broken": "#8c8c8c",
-    "answered": "#0072B2",
-}
-
-
-def grouped_bars(
-    rows: Mapping[str, Mapping[str, int]],
-    *,
-    title: str = "Outcomes",
-    xlabel: str = "share of outputs (%)",
-    ylabel: str = "",
-    ax: Any = None,
-) -> "matplotlib.figure.Figure":
-    """One stacked bar per condition, first condition on top, with its number of outputs.
-
-    Args:
-        rows: condition -> outcome -> count, e.g. from ``metrics.outcome_counts``; a missing outcome counts 0.
-        title: of the figure.
-        xlabel: of the share axis.
-        ylabel: of the conditions.
-        ax: matplotlib axes to draw into; None makes a figure.
-
-    Raises:
-        BkdinterpError: matplotlib is missing, no rows, a row without outputs, or a negative count.
-    """
-    if not rows:
-        raise BkdinterpError("grouped_bars() needs at least one condition.")
-    for name, counts in rows.items():
-        if sum(counts.values()) <= 0 or min(counts.values()) < 0:
-            raise BkdinterpError(
-                f"Condition {name!r} has counts {dict(counts)}; it needs at least one output."
-            )
-    outcomes = list(dict.fromkeys(str(outcome) for counts in rows.values() for outcome in counts))
-    known = [o for o in _OUTCOME_COLOURS if o in outcomes]
-    outcomes = known + [o for o in outcomes if o not in known]
-    spare = [c for c in PALETTE if c not in _OUTCOME_COLOURS.values()]
-    colours = _OUTCOME_COLOURS | {o: spare[i % len(spare)] for i, o in enumerate(outcomes[len(known) :])}
-    totals = np.array([sum(counts.values()) for counts in rows.values()])
-    figure, axes = new_figure(7.4, 1.6 + 0.42 * len(rows), ax)
-    y, left = np.arange(len(rows)), np.zeros(len(rows))
-    for outcome in outcomes:
-        counts = np.array([{str(o): c for o, c in row.items()}.get(outcome, 0) for row in rows.values()])
-        share = 100 * counts / totals
-        axes.barh(y, share, left=left, height=0.68, color=colours[outcome], label=outcome.replace("_", " "))
-        for i in np.flatnonzero(share >= 7):
-            dark = outcome in ("payload", "answered") or outcome not in _OUTCOME_COLOURS
-            axes.text(
-                left[i] + share[i] / 2, y[i], f"{share[i]:.0f}", ha="center", va="center",
-                color="white" if dark else "black", fontsize=NOTE,
-            )  # fmt: skip
-        left = left + share
-    axes.set_xlim(0, 100)
-    axes.set_yticks(y, [f"{name}  (n={n})" for name, n in zip(rows, totals, strict=True)])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    legend(figure, axes, ax, "outside lower center", ncols=min(4, len(outcomes)), fontsize=TICK)
-    return figure
-
 
 def bar_intervals(
     labels: Sequence[str],
     estimates: Column,
-    lows: Column,
-    highs: Column,
+    lows: Column | None = None,
+    highs: Column | None = None,
     *,
     xlabel: str,
     title: str = "",
@@ -104,45 +38,49 @@ def bar_intervals(
     reference_label: str = "",
     null: tuple[float | int, float | int] | None = None,
     null_label: str = "null",
+    notes: Sequence[str] | None = None,
     xlim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One horizontal bar per label, first on top, with its interval as a whisker.
+    """One horizontal bar per label, first on top, with its interval, where it has one, as a whisker.
 
     Args:
         labels: conditions.
         estimates: one per label, all in one unit.
-        lows: lower ends of the intervals; an infinite one, of a single example, say, is not drawn.
+        lows: lower ends of the intervals; None without intervals. An infinite one, of a single example, say, is not drawn, and
+            neither is an interval of no width, which would look like certainty.
         highs: upper ends of the intervals.
-        xlabel: with its unit.
-        title: of the figure.
-        ylabel: of the conditions.
-        reference: a value to mark by a dashed line, e.g. the unedited model's.
-        reference_label: what it is.
+        xlabel: label of the x axis, with unit.
+        title: title of the figure.
+        ylabel: label of the conditions.
+        reference: a value to mark with a dashed line, e.g. that of the unedited model.
+        reference_label: label of the reference.
         null: (low, high) of the null's values, drawn as a vertical grey band.
         null_label: what the band is.
+        notes: a few words at the end of each bar.
         xlim: limits of the x axis; ``(0, 1)`` for rates.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, or columns of unequal length or without rows.
+        BkdinterpError: matplotlib is missing, or the columns are empty or of unequal length.
     """
-    n = same_length(labels=labels, estimates=estimates, lows=lows, highs=highs)
-    estimate, low, high = (drawable(c) for c in (estimates, lows, highs))
+    n = same_length(labels=labels, estimates=estimates, lows=lows, highs=highs, notes=notes)
+    estimate = drawable(estimates)
     figure, axes = new_figure(7.0, 1.4 + 0.38 * n, ax)
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     if null is not None:
         axes.axvspan(null[0], null[1], color=GREY, alpha=0.22, linewidth=0, label=null_label)
-    # A percentile interval may miss its own estimate on very skewed data; whiskers cannot be negative.
-    whiskers = np.stack([np.maximum(estimate - low, 0), np.maximum(high - estimate, 0)])
-    axes.barh(
-        # Whiskers of no width at all would look like certainty.
-        np.arange(n), estimate, xerr=whiskers if whiskers.any() else None, height=0.62, color=PALETTE[0], alpha=0.85,
-        error_kw={"ecolor": "black", "elinewidth": 1.3, "capsize": 3},
-    )  # fmt: skip
-    if (low < 0).any():
+    axes.barh(np.arange(n), estimate, height=0.62, color=PALETTE[0], alpha=0.85)
+    shown = whiskers(axes, np.arange(n), estimate, lows, highs, along="x")
+    if (np.minimum(shown[0], estimate) < 0).any():
         axes.axvline(0, color=GREY, linewidth=0.9)
+    for i, note in enumerate(notes or ()):
+        end = np.nanmax([shown[1][i], estimate[i], 0.0])
+        axes.annotate(
+            note, (end, i), xytext=(4, 0), textcoords="offset points", va="center", ha="left", fontsize=NOTE, color=GREY,
+            annotation_clip=False,
+        )  # fmt: skip
     if reference is not None:
         axes.axvline(reference, color="black", linestyle="--", linewidth=1.2, label=reference_label or None)
     axes.set_yticks(np.arange(n), list(labels))
@@ -154,3 +92,74 @@ def bar_intervals(
     if axes.get_legend_handles_labels()[1]:
         legend(figure, axes, ax, "outside lower center", ncols=2, fontsize=LABEL - 1)
     return figure
+
+
+def layer_bars(
+    layers: Sequence[int],
+    estimates: Column,
+    lows: Column | None = None,
+    highs: Column | None = None,
+    *,
+    ylabel: str,
+    xlabel: str = "layer",
+    title: str = "",
+    ylim: tuple[float | int, float | int] | None = None,
+    ax: Any = None,
+) -> "matplotlib.figure.Figure":
+    """One upright bar per layer from a line at zero, with its interval, where it has one, as a whisker.
+
+    Args:
+        layers: where the bars stand; layers that are left out stay empty.
+        estimates: one per layer, all in one unit.
+        lows: lower ends of the intervals, as in `bar_intervals`.
+        highs: upper ends.
+        ylabel: with its unit.
+        xlabel: of the layers.
+        title: of the figure.
+        ylim: limits of the y axis.
+        ax: matplotlib axes to draw into; None makes a figure.
+
+    Raises:
+        BkdinterpError: matplotlib is missing, or columns of unequal length or without rows.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    n = same_length(layers=layers, estimates=estimates, lows=lows, highs=highs)
+    figure, axes = new_figure(max(4.6, min(11.0, 1.6 + 0.2 * n)), 4.2, ax)
+    axes.grid(axis="y", color=LIGHT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    x, estimate = np.asarray(layers), drawable(estimates)
+    axes.bar(x, estimate, width=0.72, color=PALETTE[0], alpha=0.85)
+    whiskers(axes, x, estimate, lows, highs, along="y", cap=1.5)
+    axes.axhline(0, color="black", linewidth=0.9)
+    axes.set_xlim(x.min() - 0.8, x.max() + 0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    if ylim is not None:
+        axes.set_ylim(*ylim)
+    dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.tick_params(axis="x", length=0)
+    return figure
+
+
+def whiskers(
+    axes: Any,
+    place: np.ndarray,
+    estimate: np.ndarray,
+    lows: Column | None,
+    highs: Column | None,
+    *,
+    along: Literal["x", "y"],
+    cap: float | int = 3.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The intervals that have a width, and only these; the ends of all, the estimate where there is none."""
+    if lows is None or highs is None:
+        return estimate, estimate
+    low, high = drawable(lows), drawable(highs)
+    # A percentile interval may miss its own estimate on very skewed data; whiskers cannot be negative.
+    arms = np.stack([np.maximum(estimate - low, 0), np.maximum(high - estimate, 0)])
+    wide = np.isfinite(arms).all(0) & (arms.sum(0) > 0)
+    if wide.any():
+        at = (estimate[wide], place[wide]) if along == "x" else (place[wide], estimate[wide])
+        style: Any = {"fmt": "none", "ecolor": "black", "elinewidth": 1.3, "capsize": cap}
+        axes.errorbar(*at, **{f"{along}err": arms[:, wide]}, **style)
+    return np.where(wide, estimate - arms[0], estimate), np.where(wide, estimate + arms[1], estimate)

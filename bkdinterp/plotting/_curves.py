@@ -1,6 +1,7 @@
 """Estimates along a numeric axis (layer, number of heads, coefficient) with intervals and a null band."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,27 +31,34 @@ Column = Float[Tensor, " row"] | Float[np.ndarray, " row"] | Sequence[float | in
 
 def curves(
     x: Sequence[float | int],
-    series: Mapping[str, tuple[Column, Column, Column]],
+    series: Mapping[str, tuple[Column, Column | None, Column | None]],
     *,
     xlabel: str,
     ylabel: str,
     title: str = "",
     null: tuple[float | int, float | int] | None = None,
     null_label: str = "null",
+    null_colour: str = GREY,
+    faint: Collection[str] = (),
     ylim: tuple[float | int, float | int] | None = None,
+    key: bool = True,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One line per series with its interval as a band.
+    """One line per series with its interval, where it has one, as a band.
 
     Args:
         x: shared abscissa.
-        series: label -> (estimate, low, high), each as long as ``x``; infinite ends are not drawn.
+        series: label -> (estimate, low, high), each as long as ``x``; infinite ends are not drawn. ``(estimate, None, None)``
+            has no interval.
         xlabel: with its unit.
         ylabel: with its unit.
         title: of the figure.
-        null: (low, high) of the null's values, drawn as a horizontal grey band.
+        null: (low, high) of the null's values, drawn as a horizontal band.
         null_label: what the band is, e.g. ``"20 random head sets"``.
+        null_colour: its colour, e.g. where other nulls are grey.
+        faint: labels of the series that are nulls: grey, dashed or dotted.
         ylim: limits of the y axis; ``(0, 1)`` for rates.
+        key: draw the legend where there is more than one thing to tell apart.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
@@ -62,27 +70,41 @@ def curves(
         )
     for label, (estimate, low, high) in series.items():
         same_length(**{"x": x, f"{label}: estimate": estimate, f"{label}: low": low, f"{label}: high": high})
+        if (low is None) != (high is None):
+            raise BkdinterpError(f"{label!r} has one end of an interval; give both, or None for both.")
     figure, axes = new_figure(6.6, 4.0, ax)
     axes.grid(axis="y", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     if null is not None:
-        axes.axhspan(null[0], null[1], color=GREY, alpha=0.22, linewidth=0, label=null_label, zorder=1)
-    for i, (label, columns) in enumerate(series.items()):
-        estimate, low, high = (drawable(c) for c in columns)
-        axes.fill_between(x, low, high, color=PALETTE[i], alpha=0.18, linewidth=0, zorder=2)
+        axes.axhspan(null[0], null[1], color=null_colour, alpha=0.22, linewidth=0, label=null_label, zorder=1)
+    styles, dashes = iter(zip(PALETTE, MARKERS, strict=True)), itertools.cycle(("--", ":"))
+    for label, (estimate, low, high) in series.items():
+        grey = label in faint
+        colour, marker = (GREY, None) if grey else next(styles)
+        if low is not None and high is not None:
+            axes.fill_between(
+                x,
+                drawable(low),
+                drawable(high),
+                color=colour,
+                alpha=0.18,
+                linewidth=0,
+                zorder=1.5 if grey else 2,
+            )
         axes.plot(
             x,
-            estimate,
-            color=PALETTE[i],
+            drawable(estimate),
+            color=colour,
             # Many points in a row would be a rope of markers.
-            marker=MARKERS[i] if len(x) <= MOST_MARKERS else None,
+            marker=marker if len(x) <= MOST_MARKERS else None,
             markersize=4.5,
-            linewidth=1.8,
+            linewidth=1.4 if grey else 1.8,
+            linestyle=next(dashes) if grey else "-",
             label=label,
-            zorder=3,
+            zorder=2.5 if grey else 3,
         )
     if ylim is not None:
-        # A little air, so that lines at exactly 0 or 1 are not cut.
+        # A small margin, so that lines at exactly 0 or 1 are not clipped.
         margin = 0.03 * (ylim[1] - ylim[0])
         axes.set_ylim(ylim[0] - margin, ylim[1] + margin)
     if all(float(v).is_integer() for v in x):
@@ -90,12 +112,12 @@ def curves(
 
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
-    if len(series) > 1 or null is not None:
+    if key and (len(series) > 1 or null is not None):
         legend(figure, axes, ax, "outside right center", fontsize=NOTE if len(series) > 4 else LABEL - 1)
     return figure
 
 
 def drawable(column: Column) -> Float[np.ndarray, " row"]:
-    """As float64, with NaN for infinity: a figure leaves it out instead of stretching its axis."""
+    """A float64 array with NaN for infinity, which a figure skips instead of stretching its axis."""
     out = np.asarray(column, dtype=np.float64)
     return np.where(np.isinf(out), np.nan, out)

@@ -1,128 +1,105 @@
-"""Maps over the model: per-head effects (BkdAttr fig. 3) and a probe's transfer between layers (ICLA)."""
+"""Maps over the model: per-head effects (BkdAttr fig. 3), alone or several on one scale, with heads outlined."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import GREY, LABEL, LIGHT, TICK, dress, new_figure
+from bkdinterp.plotting._style import GREY, LABEL, LIGHT, TICK, dress, head_panels, legend, new_panels, reach
 from bkdinterp.sites import HeadId
 
 if TYPE_CHECKING:
     import matplotlib.axes
-    import matplotlib.cm
     import matplotlib.colors
     import matplotlib.figure
 
+Grid = Float[Tensor, "layer head"] | Float[np.ndarray, "layer head"]
+Heads = Iterable[HeadId | tuple[int, int]]
+# Outlines of the first, second ... group of marks, and how far within the cell: neighbours stay two boxes, and two
+# groups on one cell stay visible.
+_OUTLINES = (("black", 0.08), ("#009E73", 0.2), ("#CC79A7", 0.3))
+
 
 def heatmap(
-    values: Float[Tensor, "layer head"] | Float[np.ndarray, "layer head"],
+    values: Grid | Mapping[str, Grid],
     *,
     title: str = "Effect of each head",
     label: str = "effect",
-    marks: Iterable[HeadId | tuple[int, int]] = (),
-    dotted: Iterable[HeadId | tuple[int, int]] = (),
+    marks: Heads | Mapping[str, Heads] = (),
+    dotted: Heads = (),
+    dotted_label: str = "",
     limit: float | int | None = None,
+    ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """Layers down the y axis, heads along x, one diverging colour scale centred at 0; NaN cells are grey.
+    """Layers down the y axis, heads along x, with a diverging colour scale centred at 0; NaN cells are grey.
 
     Args:
-        values: one number per head.
+        values: one number per head; or several such grids by name, drawn beside one another on one scale.
         title: of the figure.
-        label: what the colour means, with its unit, e.g. ``"ACIE (nats per token)"``.
-        marks: heads to outline, e.g. the top k.
+        label: what the colour means, with its unit, e.g. ``"ACIE (logprob, nats per token)"``.
+        marks: heads to outline; or words for the legend -> heads, up to three groups, each in a colour of its own.
         dotted: those of ``marks`` whose outline is dotted, e.g. because they may be noise.
+        dotted_label: what a dotted outline means, for the legend.
         limit: the colour scale is [-limit, limit]; give the same to compare figures. Default: the largest
             absolute value.
+        ax: matplotlib axes to draw into, a list of them for several grids; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``limit <= 0``, or a mark outside the grid.
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, no grid or grids of several shapes, more than three groups
+            of marks, a mark outside the grid, or another number of axes than grids.
     """
-    data = _array(values)
-    n_layers, n_heads = data.shape
-    if limit is None:
-        finite = np.abs(data[np.isfinite(data)])
-        limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    if limit <= 0:
-        raise BkdinterpError(f"limit={limit}: the colour scale is [-limit, limit], so it must be positive.")
-    figure, axes = new_figure(*_size(n_layers, n_heads))
-    image = axes.imshow(
-        data, cmap=_colours("RdBu_r"), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
+    grids = (
+        {n: grid_of(v) for n, v in values.items()} if isinstance(values, Mapping) else {"": grid_of(values)}
     )
-    _grid(axes, n_layers, n_heads)
-    from matplotlib.patches import Rectangle
-
-    doubtful = {HeadId.parse(mark) for mark in dotted}
-    for mark in marks:
-        head = HeadId.parse(mark)
-        if head.layer >= n_layers or head.head >= n_heads:
-            raise BkdinterpError(
-                f"Mark {head} is outside the {n_layers} layers x {n_heads} heads of this map."
-            )
-        axes.add_patch(
-            Rectangle(
-                (head.head - 0.5, head.layer - 0.5),
-                1,
-                1,
-                fill=False,
-                edgecolor="black",
-                linewidth=1.6,
-                linestyle=":" if head in doubtful else "-",
-                zorder=3,
-            )
+    shapes = {data.shape for data in grids.values()}
+    if len(shapes) != 1:
+        raise BkdinterpError(f"Maps beside one another need one shape; got {sorted(shapes) or 'no map'}.")
+    ((n_layers, n_heads),) = shapes
+    limit = reach(limit) or _largest(grids.values())
+    groups = {w: _heads(m, n_layers, n_heads) for w, m in _by_words(marks).items()}
+    doubtful = set(_heads(dotted, n_layers, n_heads))
+    width, height = map_size(n_layers, n_heads)
+    several = len(grids) > 1
+    width = min(15.0, len(grids) * max(2.5, width - 2.0) + 2.2) if several else width
+    height += 0.3 * several + 0.3 * (len(groups) > 0 and "" not in groups)
+    figure, panels = new_panels(width, height, [1.0] * len(grids), ax, across=True)
+    for i, (axes, data) in enumerate(zip(panels, grids.values(), strict=True)):
+        axes.imshow(
+            data, cmap=colours("RdBu_r"), vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
         )
-    dress(axes, title=title, xlabel="head", ylabel="layer")
-    _bar(figure, axes, image, label)
+        rule(axes, n_layers, n_heads)
+        for (colour, inset), heads in zip(_OUTLINES, groups.values(), strict=False):
+            for head in heads:
+                outline(axes, head.layer, head.head, colour, inset, dotted=head in doubtful)
+        dress(axes, title="" if several else title, xlabel="head", ylabel="" if i else "layer")
+    if several:
+        head_panels(figure, panels, title, list(grids), ax)
+    _key(figure, panels, groups, doubtful, dotted_label, ax)
+    colour_bar(figure, panels, label)
     return figure
 
 
-def matrix(
-    values: Float[Tensor, "layer layer"] | Float[np.ndarray, "layer layer"],
-    *,
-    title: str = "Transfer of the probe between layers",
-    label: str = "accuracy",
-    chance: float | int = 0.5,
-    layers: Sequence[int] | None = None,
-) -> "matplotlib.figure.Figure":
-    """``values[train, test]``: train layer up the y axis, test layer along x, colour from ``chance`` to 1.
+def outline(
+    axes: "matplotlib.axes.Axes", row: int, column: int, colour: str, inset: float, *, dotted: bool = False
+) -> None:
+    """A box within one cell, with a white rim, so that it shows on dark colours."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import Normal, withStroke
 
-    Args:
-        values: accuracy, 0..1, of the probe trained on the row's layer and tested on the column's.
-        title: of the figure.
-        label: what the colour means; chance is added to it.
-        chance: lower end of the scale; cells below it get the scale's under-colour.
-        layers: layer of each row and column, default 0, 1, 2, ...
-
-    Raises:
-        BkdinterpError: matplotlib is missing, ``chance`` outside [0, 1), or ``layers`` of another length.
-    """
-    data = _array(values)
-    n = len(data)
-    if not 0 <= chance < 1:
-        raise BkdinterpError(f"chance={chance}: give a rate from 0 to below 1.")
-    if layers is not None and len(layers) != n:
-        raise BkdinterpError(f"{len(layers)} layers were named for a matrix of {n}.")
-    figure, axes = new_figure(*_size(n, n))
-    colours = _colours("viridis").with_extremes(under="#20142b", bad=LIGHT)
-    image = axes.imshow(
-        data, cmap=colours, vmin=chance, vmax=1.0, aspect="equal", origin="lower", interpolation="nearest"
+    side = 1 - 2 * inset
+    box = Rectangle(
+        (column - 0.5 + inset, row - 0.5 + inset), side, side, fill=False, edgecolor=colour, linewidth=1.5
     )
-    _grid(axes, n, n)
-    if layers is not None:
-        shown = list(range(0, n, max(1, -(-n // 12))))
-        names = [str(layers[i]) for i in shown]
-        axes.set_xticks(shown, names)
-        axes.set_yticks(shown, names)
-    dress(axes, title=title, xlabel="test layer", ylabel="train layer")
-    below = bool((data < chance).any())
-    _bar(figure, axes, image, f"{label} (chance = {chance:g})", extend="min" if below else "neither")
-    return figure
+    box.set(linestyle=":" if dotted else "-", zorder=3)
+    box.set_path_effects([withStroke(linewidth=2.4, foreground="white"), Normal()])
+    axes.add_patch(box)
 
 
-def _array(values: Tensor | np.ndarray) -> np.ndarray:
+def grid_of(values: Tensor | np.ndarray) -> np.ndarray:
+    """As float64; BkdinterpError unless it has two axes and a cell."""
     out = (
         values.detach().cpu().double().numpy()
         if isinstance(values, Tensor)
@@ -133,39 +110,95 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
     return out
 
 
-def _size(n_rows: int, n_columns: int) -> tuple[float, float]:
+def map_size(n_rows: int, n_columns: int) -> tuple[float, float]:
+    """Width and height of a figure with one map, in inches."""
     # Cells of about 0.2 inch, within what a page or a notebook shows.
     cell = 0.21
     return min(11.0, max(4.6, cell * n_columns + 2.0)), min(9.5, max(3.4, cell * n_rows + 1.3))
 
 
-def _colours(name: str) -> "matplotlib.colors.Colormap":
+def colours(name: str) -> "matplotlib.colors.Colormap":
+    """A colour map whose missing cells are light grey."""
     from matplotlib import colormaps
 
     return colormaps[name].with_extremes(bad=LIGHT)
 
 
-def _grid(axes: "matplotlib.axes.Axes", n_rows: int, n_columns: int) -> None:
+def rule(axes: "matplotlib.axes.Axes", n_rows: int, n_columns: int) -> None:
+    """Whole numbers as ticks, and thin white lines that make single cells countable."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=min(12, n_columns), integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=min(12, n_rows), integer=True))
     if n_rows <= 48 and n_columns <= 48:
-        # Thin white lines make single heads countable.
         axes.set_xticks(np.arange(n_columns - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(n_rows - 1) + 0.5, minor=True)
         axes.grid(which="minor", color="white", linewidth=0.6)
         axes.tick_params(which="minor", length=0)
 
 
-def _bar(
+def colour_bar(
     figure: "matplotlib.figure.Figure",
-    axes: "matplotlib.axes.Axes",
-    image: "matplotlib.cm.ScalarMappable",
+    panels: "list[matplotlib.axes.Axes]",
     label: str,
     extend: str = "neither",
 ) -> None:
-    bar = figure.colorbar(image, ax=axes, shrink=0.85, aspect=28, pad=0.02, extend=extend)
+    """One bar for all panels, which share their scale."""
+    bar = figure.colorbar(panels[0].images[0], ax=panels, shrink=0.85, aspect=28, pad=0.02, extend=extend)
     bar.set_label(label, fontsize=LABEL)
     bar.ax.tick_params(labelsize=TICK, color=GREY, length=3)
     bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def map_key(
+    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", handles: list[Any], ax: Any
+) -> None:
+    """The legend of a map: under it, where it hides no cell."""
+    if not handles:
+        return
+    letters = max(len(handle.get_label()) for handle in handles) + 7
+    columns = max(1, min(len(handles), int(11 * figure.get_size_inches()[0] / letters)))
+    below = "outside lower center"
+    legend(figure, axes, ax, below, handles=handles, ncols=columns if ax is None else 1, fontsize=TICK)
+
+
+def _key(
+    figure: Any,
+    panels: list[Any],
+    groups: dict[str, list[HeadId]],
+    doubtful: set[HeadId],
+    words: str,
+    ax: Any,
+) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(fill=False, edgecolor=colour, linewidth=1.5, label=label)
+        for (colour, _), (label, heads) in zip(_OUTLINES, groups.items(), strict=False)
+        if label and heads
+    ]
+    if words and doubtful & {head for heads in groups.values() for head in heads}:
+        handles.append(Patch(fill=False, edgecolor="black", linewidth=1.5, linestyle=":", label=words))
+    map_key(figure, panels[0], handles, ax)
+
+
+def _by_words(marks: Heads | Mapping[str, Heads]) -> Mapping[str, Heads]:
+    groups: Any = marks if isinstance(marks, Mapping) else {"": marks}
+    if len(groups) > len(_OUTLINES):
+        raise BkdinterpError(f"heatmap() outlines up to {len(_OUTLINES)} groups of heads; got {len(groups)}.")
+    return groups
+
+
+def _heads(marks: Heads, n_layers: int, n_heads: int) -> list[HeadId]:
+    found = [HeadId.parse(mark) for mark in marks]
+    for head in found:
+        if head.layer >= n_layers or head.head >= n_heads:
+            raise BkdinterpError(
+                f"Mark {head} is outside the {n_layers} layers x {n_heads} heads of this map."
+            )
+    return found
+
+
+def _largest(grids: Iterable[np.ndarray]) -> float:
+    size = max((float(np.abs(g[np.isfinite(g)]).max(initial=0.0)) for g in grids), default=0.0)
+    return size or 1.0

@@ -16,21 +16,21 @@ def mark_value(
     axis: Literal["x", "y"] = "x",
     axes: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """A thin dotted line across the first axes at ``value``, with its label beside it; the same figure.
+    """Draw a thin dotted line at ``value`` with its label beside it; returns the same figure.
 
     Args:
-        figure: what to mark; it is changed.
-        value: in the axis' unit.
-        label: what the value is, e.g. ``"chosen on validation"``.
+        figure: the figure to mark; it is changed in place.
+        value: value in the unit of the axis.
+        label: label of the line, e.g. ``"chosen on validation"``.
         axis: ``"x"`` for a vertical line, ``"y"`` for a horizontal one.
-        axes: of the figure; None takes the first.
+        axes: axes of the figure; None takes the first.
     """
     axes = figure.axes[0] if axes is None else axes
     style = {"color": GREY, "linestyle": ":", "linewidth": 1.2, "zorder": 1}
     text = {"color": GREY, "fontsize": NOTE}
     if axis == "x":
         axes.axvline(value, **style)
-        # Beside the line, on the side that has room.
+        # Beside the line, on the side with more room.
         low, high = axes.get_xlim()
         right = value > (low + high) / 2
         axes.annotate(

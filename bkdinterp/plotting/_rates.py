@@ -1,19 +1,31 @@
-"""Rates of several models, conditions and kinds of prompts side by side: the 2x2 at a glance. No forward pass."""
+"""Rates of several models, conditions and kinds of prompts side by side, as in the 2x2 design. No forward pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import LABEL, LIGHT, NOTE, TICK, TITLE, dress, legend, new_panels
+from bkdinterp.plotting._bars import whiskers
+from bkdinterp.plotting._style import (
+    LABEL,
+    LIGHT,
+    NOTE,
+    PROMPTS,
+    TICK,
+    dress,
+    group_names,
+    head_panels,
+    legend,
+    new_panels,
+)
 from bkdinterp.stats import Interval
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Fixed, so that a kind of prompt has one colour in every figure.
-_COLOURS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
 _OTHERS = ("#009E73", "#000000", "#8c8c8c")
-_BAR, _GAP = 1.0, 0.9
+_BAR, _GAP = 1.0, 1.1
 
 
 def rate_panels(
@@ -23,9 +35,10 @@ def rate_panels(
     labels: Mapping[str, str] | None = None,
     title: str = "Rates",
     xlabel: str = "rate (%), 95 % intervals",
+    xlim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One panel per model under another, one group of bars per condition, one bar per kind of prompt, with intervals.
+    """One panel per model, stacked; in each, a group of bars per condition with a bar and interval per kind of prompt.
 
     Args:
         panels: model -> condition -> kind of prompt (``"clean"``, ``"sham"``, ``"triggered"`` or others) -> rate from 0 to 1.
@@ -33,30 +46,26 @@ def rate_panels(
         labels: kind -> its words in the legend.
         title: of the figure.
         xlabel: of the shared axis.
-        ax: matplotlib axes to draw a single panel into.
+        xlim: limits of the rates' axis, in %; None for (0, 110).
+        ax: matplotlib axes to draw into, a list of them for several panels; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, nothing to draw, more than six kinds, or axes for several panels.
+        BkdinterpError: matplotlib is missing, nothing to draw, more than six kinds, or another number of axes than panels.
     """
     kinds = list(dict.fromkeys(k for groups in panels.values() for bars in groups.values() for k in bars))
     if not kinds or not all(panels.values()):
         raise BkdinterpError("rate_panels() needs at least one model with one condition and one rate.")
-    if ax is not None and len(panels) > 1:
-        raise BkdinterpError("ax= holds one panel; leave it out for several models.")
     spare = iter(_OTHERS)
-    colours = {k: _COLOURS.get(k) or next(spare, None) for k in kinds}
+    colours = {k: PROMPTS.get(k) or next(spare, None) for k in kinds}
     if None in colours.values():
         raise BkdinterpError(f"rate_panels() draws up to six kinds of prompts; got {', '.join(kinds)}.")
     sizes = [sum(len(bars) * _BAR + _GAP for bars in groups.values()) for groups in panels.values()]
-    figure, all_axes = new_panels(7.6, 1.5 + 0.5 * len(panels) + 0.235 * sum(sizes), sizes, ax)
+    figure, all_axes = new_panels(7.0, 1.5 + 0.5 * len(panels) + 0.235 * sum(sizes), sizes, ax)
     for axes, (name, groups) in zip(all_axes, panels.items(), strict=True):
         _panel(axes, name, groups, colours, singles or {})
-        axes.set_title(
-            name if ax is None else title, fontsize=LABEL if ax is None else TITLE, loc="left", pad=6
-        )
+        axes.set_xlim(*(xlim or (0, 110)))
     all_axes[-1].set_xlabel(xlabel, fontsize=LABEL)
-    if ax is None:
-        figure.suptitle(title, fontsize=TITLE, x=0.01, ha="left")
+    head_panels(figure, all_axes, title, list(panels), ax)
     _legend(figure, all_axes[-1], {k: (labels or {}).get(k, k) for k in kinds}, colours, bool(singles), ax)
     return figure
 
@@ -68,15 +77,17 @@ def _panel(
     colours: Mapping[str, str | None],
     singles: Mapping[tuple[str, str, str], Sequence[float]],
 ) -> None:
-    y, ticks = 0.0, []
+    y = _GAP
+    ticks: dict[float, str] = {}
+    names: dict[float, str] = {}
     for condition, bars in groups.items():
-        ticks.append(y + (len(bars) - 1) * _BAR / 2)
+        names[y - 0.46] = condition
         for kind, rate in bars.items():
+            ticks[y] = kind
             estimate, low, high = (100 * v for v in (rate.estimate, rate.low, rate.high))
-            axes.barh(
-                y, estimate, xerr=[[max(estimate - low, 0)], [max(high - estimate, 0)]], height=0.86,
-                color=colours[kind], error_kw={"ecolor": "black", "elinewidth": 1.1, "capsize": 2.5},
-            )  # fmt: skip
+            axes.barh(y, estimate, height=0.86, color=colours[kind])
+            one = [np.array([v]) for v in (y, estimate, low, high)]
+            whiskers(axes, *one, along="x", cap=2.5)
             marks = [100 * m for m in singles.get((name, condition, kind), ())]
             axes.plot(
                 marks, [y] * len(marks), "o", markersize=4, markerfacecolor="white", markeredgecolor="black",
@@ -86,9 +97,9 @@ def _panel(
             axes.text(end, y, f"{estimate:.0f}", va="center", ha="left", fontsize=NOTE)
             y += _BAR
         y += _GAP
-    axes.set_yticks(ticks, list(groups))
-    axes.set_ylim(y - _GAP - 0.35, -0.65)
-    axes.set_xlim(0, 110)
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.set_ylim(y - _GAP - 0.35, -0.2)
+    group_names(axes, names)
     axes.set_xticks(range(0, 101, 20))
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)

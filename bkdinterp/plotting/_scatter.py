@@ -1,14 +1,25 @@
 """Points of several groups in a plane. No forward pass."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import LABEL, LIGHT, MARKERS, NOTE, PALETTE, dress, new_figure
+from bkdinterp.plotting._style import (
+    LABEL,
+    LIGHT,
+    MARKERS,
+    NOTE,
+    PALETTE,
+    PROMPTS,
+    dress,
+    legend,
+    new_figure,
+    reach,
+)
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -20,6 +31,8 @@ def scatter(
     xlabel: str,
     ylabel: str,
     title: str = "",
+    limit: float | int | None = None,
+    ax: Any = None,
 ) -> "matplotlib.figure.Figure":
     """One colour and marker per group.
 
@@ -28,24 +41,32 @@ def scatter(
         xlabel: with its unit.
         ylabel: with its unit.
         title: of the figure.
+        limit: both axes run from -limit to limit; give the same to compare figures.
+        ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, no group, or more groups than colours times markers can tell apart.
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, no group, or more groups than colours times markers can tell apart.
     """
     if not 1 <= len(groups) <= 2 * len(PALETTE):
         raise BkdinterpError(f"scatter() draws 1 to {2 * len(PALETTE)} groups, got {len(groups)}; drop some.")
-    figure, axes = new_figure(6.6, 4.6)
+    span = reach(limit)
+    # The colours of kinds of prompts are theirs alone where one of them is drawn.
+    palette = [c for c in PALETTE if not set(groups) & set(PROMPTS) or c not in PROMPTS.values()]
+    figure, axes = new_figure(6.6, 4.6, ax)
     axes.grid(color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     for i, (label, points) in enumerate(groups.items()):
         data = np.asarray(points, dtype=np.float64)
-        turn = i // len(PALETTE)
         # The second round of colours comes hollow.
-        colour = PALETTE[i % len(PALETTE)]
+        turn = i // len(palette)
+        colour = PROMPTS.get(label) or palette[i % len(palette)]
         axes.scatter(
             data[:, 0], data[:, 1], s=22, marker=MARKERS[(i + turn) % len(MARKERS)], alpha=0.75, label=label,
             facecolors=colour if turn == 0 else "none", edgecolors=colour, linewidths=0.9,
         )  # fmt: skip
+    if span is not None:
+        axes.set_xlim(-span, span)
+        axes.set_ylim(-span, span)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
-    figure.legend(loc="outside right center", frameon=False, fontsize=NOTE if len(groups) > 4 else LABEL - 1)
+    legend(figure, axes, ax, "outside right center", fontsize=NOTE if len(groups) > 4 else LABEL - 1)
     return figure

@@ -1,10 +1,13 @@
-"""The shared look: figure creation, colours that survive colour blindness (Okabe-Ito), font sizes."""
+"""Shared style of all figures: their creation, a colour-blind safe palette (Okabe-Ito) and font sizes."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.values import as_number, shown
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Fixed, so that a kind of prompt has one colour in every figure.
+PROMPTS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
 GREY = "#6b6b6b"
 LIGHT = "#d9d9d9"
 TITLE, LABEL, TICK, NOTE = 12, 11, 9.5, 9
@@ -20,22 +25,29 @@ TITLE, LABEL, TICK, NOTE = 12, 11, 9.5, 9
 def new_figure(
     width: float, height: float, ax: Any = None
 ) -> "tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]":
-    """A figure of ``width`` x ``height`` inches with one axes, or the given axes with their figure.
+    """A figure of ``width`` x ``height`` inches with one set of axes, or the given axes with their figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, or ``ax`` is no matplotlib axes.
+        BkdinterpError: matplotlib is missing, or ``ax`` is not matplotlib axes.
     """
-    figure, axes = new_panels(width, height, (1.0,), ax)
-    return figure, axes[0]
+    figure, (axes,) = new_panels(width, height, (1.0,), ax)
+    return figure, axes
 
 
 def new_panels(
-    width: float, height: float, heights: Sequence[float], ax: Any = None
+    width: float, height: float, sizes: Sequence[float], ax: Any = None, *, across: bool = False
 ) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
-    """A figure with axes under one another that share their x axis, of these relative heights; or the given single one.
+    """A figure with one axes for each of ``sizes``, their relative heights, under one another; or the given ones.
+
+    Args:
+        width: of the figure, inches.
+        height: of the figure.
+        sizes: relative heights, or widths.
+        ax: the axes to draw into, a list of them where there are several; None makes a figure.
+        across: beside one another instead, sharing their y axis and not their x axis.
 
     Raises:
-        BkdinterpError: as `new_figure`.
+        BkdinterpError: matplotlib is missing, ``ax`` holds no matplotlib axes, or another number of them.
     """
     try:
         from matplotlib.figure import Figure
@@ -44,21 +56,65 @@ def new_panels(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if ax is not None:
-        if not hasattr(ax, "get_figure") or not hasattr(ax, "barh"):
+        given = list(np.ravel(np.asarray(ax, dtype=object)))
+        wrong = [x for x in given if not hasattr(x, "get_figure") or not hasattr(x, "barh")]
+        if wrong:
             raise BkdinterpError(
-                f"ax must be matplotlib axes, e.g. of plt.subplots(); got {type(ax).__name__}."
+                f"ax must be matplotlib axes, e.g. of plt.subplots(); got {type(wrong[0]).__name__}."
             )
-        return ax.get_figure(), [ax]
+        if len(given) != len(sizes):
+            raise BkdinterpError(
+                f"This figure has {len(sizes)} panel{'s' * (len(sizes) > 1)}: give ax= {len(sizes)} axes, e.g. of "
+                f"plt.subplots({'1, ' * across}{len(sizes)}); got {len(given)}."
+            )
+        return given[0].get_figure(), given
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(width, height), layout=layout, dpi=110)
-    axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=list(heights))
-    return figure, list(axes[:, 0])
+    if across:
+        axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False, width_ratios=list(sizes))
+    else:
+        axes = figure.subplots(len(sizes), sharex=True, squeeze=False, height_ratios=list(sizes))
+    return figure, list(axes.flatten())
+
+
+def ends(limit: Any) -> tuple[float, float] | None:
+    """``limit=`` of a curve or of bars: the ends of their value axis, or None.
+
+    Raises:
+        BkdinterpError: not two numbers, or not in rising order.
+    """
+    if limit is None:
+        return None
+    if not isinstance(limit, tuple | list) or len(limit) != 2:
+        raise BkdinterpError(
+            f"limit={shown(limit)}: curves and bars take (low, high), ends of their value axis."
+        )
+    low, high = (as_number(x, "limit") for x in limit)
+    if low >= high:
+        raise BkdinterpError(f"limit={limit}: the lower end comes first.")
+    return low, high
+
+
+def reach(limit: Any) -> float | None:
+    """``limit=`` of a map or of points: how far the scale reaches to either side of its centre, or None.
+
+    Raises:
+        BkdinterpError: not a positive number.
+    """
+    if limit is None:
+        return None
+    if isinstance(limit, tuple | list):
+        raise BkdinterpError(f"limit={limit}: maps and points take one number, the reach of their scale.")
+    if (number := as_number(limit, "limit")) <= 0:
+        raise BkdinterpError(
+            f"limit={limit}: the scale reaches so far from its centre, so it must be positive."
+        )
+    return number
 
 
 def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str) -> None:
     """Title, labels and font sizes; the frame reduced to the two axes that carry ticks."""
-    size = _fitting(title, axes)
-    axes.set_title(_wrapped(title, axes, size), fontsize=size, loc="left", pad=10)
+    entitle(axes, title)
     axes.set_xlabel(xlabel, fontsize=LABEL)
     axes.set_ylabel(ylabel, fontsize=LABEL)
     axes.tick_params(labelsize=TICK, color=GREY, length=3)
@@ -68,37 +124,80 @@ def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str)
         axes.spines[side].set_color(GREY)
 
 
+def entitle(axes: "matplotlib.axes.Axes", title: str) -> None:
+    """A title that ends within its panel: smaller letters first, then line breaks."""
+    size = _fitting(title, axes)
+    axes.set_title(_wrapped(title, axes, size), fontsize=size, loc="left", pad=10)
+
+
+def head_panels(
+    figure: "matplotlib.figure.Figure",
+    axes: "Sequence[matplotlib.axes.Axes]",
+    title: str,
+    names: Sequence[str],
+    ax: Any,
+) -> None:
+    """The figure's title above all panels, each panel's name over it; in a user's axes the first panel carries both."""
+    for i, (panel, name) in enumerate(zip(axes, names, strict=True)):
+        text = name if ax is None or i else f"{title}\n{name}"
+        panel.set_title(_wrapped(text, panel, TICK), fontsize=TICK, loc="left", pad=6)
+    if ax is None:
+        width = int((float(figure.get_size_inches()[0]) - 0.3) / 0.09)
+        lines = [
+            textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+            for line in title.split("\n")
+        ]
+        figure.suptitle("\n".join(lines), fontsize=TITLE, x=0.01, ha="left")
+
+
 def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
-    """A font size at which the longest line stays within the figure; not below 8."""
+    """A font size at which the longest line stays within the panel; not below 8."""
     longest = max(map(len, title.split("\n")))
     return min(float(TITLE), max(8.0, TITLE * _letters(axes, TITLE) / max(1, longest)))
 
 
 def _wrapped(title: str, axes: "matplotlib.axes.Axes", size: float | int) -> str:
-    """Lines that are too long for the figure even so, broken between words."""
+    """The title with lines that are still too long for the figure broken between words."""
     width = max(10, int(_letters(axes, size)))
-    return "\n".join(textwrap.fill(line, width, break_long_words=False) for line in title.split("\n"))
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+        for line in title.split("\n")
+    )
 
 
 def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
-    """How many letters of this size go into a line of the figure, from the axes' left edge on."""
+    """How many letters of this size go into a line of the panel, from the axes' left edge on."""
     figure: Any = axes.get_figure()
-    return (float(figure.get_size_inches()[0]) - 0.9) / (0.09 * size / TITLE)
+    width = float(figure.get_size_inches()[0])
+    # A panel among others keeps to itself; the title of a single one may go beyond it, to the figure's edge.
+    room = axes.get_position().width * width if len(figure.axes) > 1 else width - 0.9
+    return room / (0.09 * size / TITLE)
+
+
+def group_names(axes: "matplotlib.axes.Axes", names: Mapping[float, str]) -> None:
+    """Names of groups of horizontal bars, each above its first bar: height of that bar's upper edge -> name."""
+    for y, name in names.items():
+        axes.annotate(
+            name, (0, y), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
+            va="bottom", ha="left", fontsize=TICK, weight="bold", annotation_clip=False,
+        )  # fmt: skip
 
 
 def legend(
     figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ax: Any, loc: Any, **style: Any
 ) -> None:
-    """Beside the axes, or within them where they are part of a user's figure."""
+    """Draw the legend beside or under the axes; if they are part of a user's figure, inside or under them."""
     if ax is None:
         figure.legend(loc=loc, frameon=False, **style)
+    elif "lower" in loc:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, **style)
     else:
         axes.legend(loc="best", frameon=False, **style)
 
 
 def same_length(**columns: object) -> int:
-    """Common length of sized columns; BkdinterpError when they differ or are empty."""
+    """Common length of the columns; raises BkdinterpError if lengths differ or are 0."""
     lengths = {name: len(column) for name, column in columns.items() if column is not None}  # type: ignore[arg-type]
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise BkdinterpError(f"A plot needs columns of one length of at least 1; got {lengths}.")
+        raise BkdinterpError(f"A plot needs columns of equal length, at least 1; got {lengths}.")
     return next(iter(lengths.values()))

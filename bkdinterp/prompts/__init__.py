@@ -1,4 +1,4 @@
-"""Triggers, prompts, pairs, the one prompt builder and its token batch. Takes any tokenizer; no forwards."""
+"""Triggers, prompts, pairs, the prompt builder and its token batch. Works with any tokenizer; no forwards."""
 
 from bkdinterp.prompts._as_prompts import PairsLike as PairsLike
 from bkdinterp.prompts._as_prompts import PromptsLike as PromptsLike

@@ -1,4 +1,4 @@
-"""What methods ask of prompts at their doors: one side or both, said in the words of the caller. No forwards."""
+"""The checks of prompts and pairs that methods make on their arguments. No forwards."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +7,7 @@ from bkdinterp.prompts._pairs import PairedPrompts
 from bkdinterp.prompts._prompts import Prompts
 from bkdinterp.values import shown
 
-# Checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     PromptsLike = Prompts
     PairsLike = PairedPrompts
@@ -16,11 +16,11 @@ else:
 
 
 def as_prompts(value: Any, who: str) -> Prompts:
-    """The prompts.
+    """The prompts, checked.
 
     Args:
-        value: what a caller gave.
-        who: the function that wants prompts, as it stands in the message.
+        value: the caller's argument.
+        who: name, for the message, of the function that needs prompts.
 
     Raises:
         PromptError: pairs, texts, or anything else.
@@ -28,26 +28,28 @@ def as_prompts(value: Any, who: str) -> Prompts:
     if isinstance(value, Prompts):
         return value
     if isinstance(value, PairedPrompts):
-        raise PromptError(f"{who} needs Prompts, one side; got PairedPrompts. Take .clean or .triggered.")
-    raise PromptError(f"{who} needs Prompts; got {_named(value)}. Of texts make them with Prompts.of(texts).")
+        raise PromptError(f"{who} needs Prompts; got PairedPrompts. Take its .clean or .triggered side.")
+    raise PromptError(
+        f"{who} needs Prompts; got {_named(value)}. Make them from texts with Prompts.of(texts)."
+    )
 
 
 def as_pairs(value: Any, who: str) -> PairedPrompts:
-    """The pairs.
+    """The pairs, checked.
 
     Args:
-        value: what a caller gave.
-        who: the function that wants pairs, as it stands in the message.
+        value: the caller's argument.
+        who: name, for the message, of the function that needs pairs.
 
     Raises:
-        PromptError: one side only, texts, or anything else.
+        PromptError: only one side, texts, or anything else.
     """
     if isinstance(value, PairedPrompts):
         return value
     fix = "Make them with PairedPrompts.from_instructions(texts, trigger, target)."
     if isinstance(value, Prompts):
         raise PromptError(
-            f"{who} needs PairedPrompts, clean and triggered; got Prompts, one side of them. {fix}"
+            f"{who} needs PairedPrompts, clean and triggered; got Prompts, which are only one side. {fix}"
         )
     raise PromptError(f"{who} needs PairedPrompts, clean and triggered; got {_named(value)}. {fix}")
 

@@ -12,7 +12,7 @@ from bkdinterp.errors import PromptError, SiteError
 from bkdinterp.sites import Where
 from bkdinterp.values import as_integer, shown
 
-# Checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     Rows = Sequence[Sequence[int]]
     Flags = Sequence[Sequence[bool]]
@@ -28,12 +28,12 @@ class TokenBatch:
     Attributes:
         input_ids: prompts left-padded to ``n_prompt`` columns, then targets right-padded.
         attention_mask: 1 = real token, 0 = padding.
-        trigger_mask: tokens that touch a trigger span; prompt columns only.
+        trigger_mask: tokens that overlap a trigger span; only in prompt columns.
         n_prompt: number of prompt columns; column ``n_prompt - 1`` is the last prompt token of every row.
 
     Raises:
-        PromptError: no tensors of integers, tensors of different shapes, negative token ids, a mask with other values
-            than 0 and 1, or ``n_prompt`` outside the columns.
+        PromptError: a field is not a tensor of integers, shapes differ, a token id is negative, a mask holds values other
+            than 0 and 1, or ``n_prompt`` is outside the columns.
     """
 
     if TYPE_CHECKING:
@@ -63,12 +63,12 @@ class TokenBatch:
             if tuple(getattr(self, name).shape) != shape:
                 raise PromptError(f"{name} has shape {tuple(getattr(self, name).shape)}, input_ids {shape}.")
         if not 1 <= self.n_prompt <= shape[1]:
-            raise PromptError(f"n_prompt={self.n_prompt} must lie in 1..{shape[1]}, the number of columns.")
+            raise PromptError(f"n_prompt={self.n_prompt} must be in 1..{shape[1]}, the number of columns.")
         if self.attention_mask.numel():
             _binary(self.attention_mask, "attention_mask")
             if (lowest := int(self.input_ids.min())) < 0:
                 raise PromptError(
-                    f"input_ids holds {lowest}; token ids count from 0 (of labels, -100 is no token)."
+                    f"input_ids holds {lowest}; token ids start at 0 (-100 in labels is not a token)."
                 )
 
     @classmethod
@@ -81,11 +81,11 @@ class TokenBatch:
         pad_id: int = 0,
         device: str | torch.device = "cpu",
     ) -> "TokenBatch":
-        """Pads ragged rows: token ids of the prompts, which of them are trigger tokens, ids of the targets.
+        """Pad rows of different lengths: prompt token ids, flags for trigger tokens, and target token ids.
 
         Raises:
-            PromptError: no rows, unequal numbers of rows, a prompt without tokens, unequal numbers of its tokens and
-                flags, or a token id that is no integer from 0 on.
+            PromptError: no rows, unequal numbers of rows, a prompt without tokens or with a different number of flags, or a
+                token id that is not an integer of at least 0.
         """
         prompts, triggers = (
             [_ids(p, f"prompts[{i}]") for i, p in enumerate(prompts)],
@@ -131,19 +131,18 @@ class TokenBatch:
         target_mask: Int[Tensor, "row target"] | Bool[Tensor, "row target"] | None = None,
         pad_id: int = 0,
     ) -> "TokenBatch":
-        """The canonical layout of encodings made elsewhere, padded left or right (also mixed).
+        """Convert an encoding made elsewhere, padded left or right or both, to the canonical layout.
 
-        Columns that are padding in every row are dropped and padding ids become ``pad_id``, so that equal
-        prompts give equal batches. ``target_mask`` None: every target id is real.
+        Columns that are padding in every row are dropped, and padding ids become ``pad_id``, so that equal prompts give
+        equal batches. If ``target_mask`` is None, every target id is real.
 
         Raises:
-            PromptError: a mask with holes or other values than 0 and 1, a row without tokens, or a trigger
-                on padding.
+            PromptError: a mask has holes or values other than 0 and 1, a row has no tokens, or a trigger is on padding.
         """
         mask = _binary(attention_mask, "attention_mask")
         touched = torch.zeros_like(mask) if trigger_mask is None else trigger_mask
         if bool((touched & ~mask).any()):
-            raise PromptError("trigger_mask marks padding; mark real prompt tokens only.")
+            raise PromptError("trigger_mask marks padding; it may only mark real prompt tokens.")
         prompts, triggers = _real(input_ids, mask), _real(touched, mask)
         targets = None
         if target_ids is not None:
@@ -156,7 +155,7 @@ class TokenBatch:
 
     @property
     def position_ids(self) -> Int[Tensor, "row pos"]:
-        """0 for the first real token of a row, then counting; 0 on the padding to its left."""
+        """Positions counted from 0 at the first real token of a row; 0 on the padding to its left."""
         return (self.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
     @property
@@ -171,16 +170,16 @@ class TokenBatch:
 
     @property
     def targets(self) -> Int[Tensor, "row target"]:
-        """The target columns of ``input_ids``, padding included; see ``target_mask``."""
+        """The target columns of ``input_ids``, including padding; see ``target_mask``."""
         return self.input_ids[:, self.n_prompt :]
 
     def selection(self, where: Where) -> Bool[Tensor, "row pos"]:
-        """The tokens that ``where`` names in each row; never padding.
+        """The tokens that ``where`` selects in each row; never padding.
 
         ``"trigger"`` selects nothing on a row without trigger tokens.
 
         Raises:
-            SiteError: a position index outside some row's prompt.
+            SiteError: a position is outside the prompt of some row.
         """
         if where.prompt == "all":
             chosen = self.prompt_mask
@@ -200,7 +199,7 @@ class TokenBatch:
         """These rows, in this order, in the same columns.
 
         Raises:
-            PromptError: no row, or an index out of range.
+            PromptError: no rows are selected, or an index is out of range.
         """
         try:
             # through indices, so that lists, ranges, slices and masks behave alike
@@ -211,7 +210,7 @@ class TokenBatch:
         except IndexError as error:
             raise PromptError(f"Row index {index!r} does not fit a batch of {len(self)} rows.") from error
         if chosen.numel() == 0:
-            raise PromptError(f"Row index {index!r} selects none of {len(self)} rows.")
+            raise PromptError(f"Row index {index!r} selects none of the {len(self)} rows.")
         chosen = chosen.to(self.input_ids.device)
         return type(self)(
             self.input_ids[chosen], self.attention_mask[chosen], self.trigger_mask[chosen], self.n_prompt
@@ -251,7 +250,7 @@ class TokenBatch:
 
 def _ids(ids: Any, what: str) -> list[int]:
     ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-    # Few calls: plans tokenise thousands of prompts, and nearly all ids are ints already.
+    # With few calls, because plans tokenise thousands of prompts and nearly all ids are ints already.
     if all(type(i) is int and 0 <= i <= LARGEST_ID for i in ids):
         return ids
     return [
@@ -260,13 +259,13 @@ def _ids(ids: Any, what: str) -> list[int]:
 
 
 def check_vocabulary(batch: TokenBatch, d_vocab: int) -> None:
-    """Raises PromptError where a real token's id is outside the model's vocabulary: its embedding has no such row."""
+    """Raise PromptError if the id of a real token is outside the model's vocabulary, so that its embedding lacks it."""
     outside = (batch.input_ids >= d_vocab) & batch.attention_mask.bool()
     if bool(outside.any()):
         row, column = outside.nonzero()[0].tolist()
         raise PromptError(
             f"Row {row}, column {column}: token id {int(batch.input_ids[row, column])} is outside the model's vocabulary "
-            f"of {d_vocab}; the tokens were made by another model's tokenizer."
+            f"of {d_vocab}; the tokens come from another model's tokenizer."
         )
 
 
@@ -277,7 +276,7 @@ def _binary(mask: Tensor, name: str) -> Tensor:
 
 
 def _real(values: Tensor, mask: Tensor) -> list[list]:
-    """The real tokens of each row; a row's mask must be one unbroken run."""
+    """The real tokens of each row; a row's mask must be contiguous."""
     rows = []
     for row, (value, keep) in enumerate(zip(values.cpu(), mask.cpu())):
         at = keep.nonzero().flatten().tolist()

@@ -1,8 +1,8 @@
-"""The one prompt builder: user texts -> canonical token batches, with trigger spans kept. No forwards.
+"""The prompt builder: turns user texts into canonical token batches and keeps trigger spans. No forwards.
 
 Poisoning, attribution and evaluation all build their prompts here, so that a model is read on the text
 that it was trained on. BkdAttr's probe reads without the generation prompt, its attribution
-with it (papers.md sections 2 and 3).
+with it (BkdAttr, arXiv 2509.21761).
 """
 
 import json
@@ -37,28 +37,28 @@ _OWN_ARGUMENTS = frozenset(
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """How texts become model inputs; holds settings only.
+    """Settings that say how texts become model inputs.
 
-    Without ``chat`` a prompt is the raw text with the tokenizer's default special tokens, as far as they stand before
-    it: an end token that the tokenizer appends is left out, since the target follows the prompt's last token.
+    Without ``chat`` a prompt is the raw text, preceded by the tokenizer's default special tokens. An end token that the
+    tokenizer appends is left out, because the target follows the prompt's last token.
 
     Attributes:
         tokenizer: a Hugging Face fast tokenizer.
-        chat: apply the chat template; False = the raw text.
-        system: system message, only with ``chat``. None: none is given, and the template writes its own if it has one.
-            "": no system turn, or an empty one where the template would write its own.
+        chat: apply the chat template; False uses the raw text.
+        system: system message, only with ``chat``. None gives no message, and the template writes its own if it has one.
+            "" gives no system turn, or an empty one if the template would write its own.
         generation_prompt: end chat prompts with the assistant's header.
-        max_length: the model's context in tokens; longer prompts raise, nothing is ever truncated.
-        end_token: targets end with the end-of-turn token; None = as ``chat``.
-        chat_template: instead of the tokenizer's, e.g. the one that a fine-tune was trained with.
+        max_length: the model's context in tokens; longer prompts raise an error and are never truncated.
+        end_token: whether targets end with the end-of-turn token; None means as ``chat``.
+        chat_template: replaces the tokenizer's, e.g. with the one that a fine-tune was trained with.
         template_kwargs: arguments of the template by name, e.g. ``{"enable_thinking": False}``.
-        answer_lead: what follows the assistant's header before every answer. None: what the template writes there in
-            training, an empty reasoning block say (spaces alone are left out: no token may hold the border's space).
-            "": nothing, the prompt ends with the header.
-        vocabulary: how many token ids the model knows; a tokenizer that gives others belongs to another model.
+        answer_lead: text between the assistant's header and every answer. None uses what the template writes there in
+            training, for instance an empty reasoning block (but not spaces alone, so that no token holds a space between
+            prompt and target). With "" the prompt ends with the header.
+        vocabulary: number of token ids that the model knows; a tokenizer that gives larger ids belongs to another model.
 
     Raises:
-        PromptError: a setting of another type, or one that needs ``chat`` without it; ``max_length`` below 1.
+        PromptError: a setting has the wrong type or needs ``chat``, or ``max_length`` is below 1.
     """
 
     tokenizer: TokenizerLike
@@ -72,7 +72,7 @@ class PromptBuilder:
         template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
         answer_lead: str | None = None
         vocabulary: int | None = None
-    else:  # checked below, with messages of our own
+    else:  # checked below, with our own messages
         chat: Any = True
         system: Any = None
         generation_prompt: Any = True
@@ -86,7 +86,7 @@ class PromptBuilder:
     def __post_init__(self) -> None:
         if isinstance(self.tokenizer, type) or not callable(self.tokenizer):
             raise PromptError(
-                f"tokenizer={shown(self.tokenizer)} must be a tokenizer of transformers; load it first: "
+                f"tokenizer={shown(self.tokenizer)} must be a transformers tokenizer; load it first: "
                 "AutoTokenizer.from_pretrained(name)."
             )
         for name in ("chat", "generation_prompt", "end_token"):
@@ -132,9 +132,9 @@ class PromptBuilder:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of what the builder makes of texts, and how its tokenizer splits: by effect, whatever the source.
+        """16 hex digits that identify what the builder makes from texts and how its tokenizer splits, not its source.
 
-        A template that writes today's date has another one tomorrow.
+        A template that writes today's date has a different fingerprint tomorrow.
         """
         return digest([self.chat, self._ends, tokenizer_hash(self.tokenizer), rendered_probes(self)])
 
@@ -142,7 +142,7 @@ class PromptBuilder:
     def source_fingerprint(self) -> str:
         """First 16 hex digits of the sha256 of the template's source, the system message and the flags.
 
-        What shipped organisms were made with is known by it, since long before `fingerprint` went by effect.
+        Shipped organisms record this one, because they are older than the present `fingerprint`.
         """
         template = self.template if self.chat else None
         header = self.generation_prompt if self.chat else None
@@ -151,26 +151,25 @@ class PromptBuilder:
 
     @property
     def template(self) -> Any:
-        """The chat template in use: one's own, or the tokenizer's."""
+        """The chat template in use: ``chat_template`` if given, else the tokenizer's."""
         return self.tokenizer.chat_template if self.chat_template is None else self.chat_template
 
     def render(self, text: str) -> tuple[str, int]:
         """The full prompt string, and the offset at which the user's text begins in it.
 
-        Where the template strips the text, it is the stripped text that begins there.
+        If the template strips the text, the stripped text begins there.
 
         Raises:
-            PromptError: no chat template, or one that changes the user's text.
+            PromptError: there is no chat template, or it changes the user's text.
         """
         placed = self._place(text, self._frame())
         return placed.full, placed.start
 
     def target_ids(self, text: str, target: str) -> list[int]:
-        """Token ids of the target as the answer to ``text``, plus the end-of-turn token (see ``end_token``).
+        """Token ids of the target as an answer to ``text``, plus the end-of-turn token (see ``end_token``).
 
-        The target is tokenised on its own, without special tokens, and never together with the prompt: no
-        token spans the border. The end-of-turn token is the special token that the template puts right after
-        the assistant's text, else the tokenizer's EOS.
+        The target is tokenised by itself, without special tokens, so no token spans prompt and target. The end-of-turn
+        token is the special token that the template puts right after the assistant's text, else the tokenizer's EOS.
 
         Raises:
             PromptError: an empty target, or no end-of-turn token.
@@ -185,13 +184,13 @@ class PromptBuilder:
     ) -> TokenBatch:
         """The prompts, and their targets if they have any and ``targets`` is True, in the canonical layout.
 
-        Padding is on the left of the prompts whatever the tokenizer's ``padding_side`` says.
+        Prompts are padded on the left, whatever the tokenizer's ``padding_side``.
 
         Raises:
             PromptError: a row longer than ``max_length``, an empty target, targets on chat prompts without
                 the assistant's header, no chat template, a tokenizer without character offsets, or token ids outside
                 ``vocabulary``.
-            TriggerError: a trigger that leaves no token behind.
+            TriggerError: the tokenizer drops a trigger entirely.
         """
         prompts = as_prompts(prompts, "PromptBuilder.tokenize")
         targets = as_flag(targets, "targets", error=PromptError)
@@ -251,17 +250,17 @@ class PromptBuilder:
 
     @property
     def lead(self) -> str:
-        """What prompts end with after the assistant's header; see ``answer_lead``."""
+        """The text after the assistant's header with which prompts end; see ``answer_lead``."""
         return self._turns.lead
 
     def headers(self) -> tuple[str, str]:
-        """What the template writes between the user's text and the answer: when asked for one, and in training.
+        """The text that the template writes between the user's text and the answer: when asking for one, and in training.
 
-        The same for most templates. Where the second is longer (an empty reasoning block), prompts end with it, too. Where
-        the template takes no assistant turn, the first is given twice.
+        They are equal for most templates. If the second is longer (an empty reasoning block), prompts end with it too. If
+        the template accepts no assistant turn, the first is returned twice.
 
         Raises:
-            PromptError: no chat template, or one that refuses the messages.
+            PromptError: there is no chat template, or it refuses the messages.
         """
         return self._turns.headers()
 
@@ -281,7 +280,7 @@ class PromptBuilder:
 
     @property
     def n_appended(self) -> int:
-        """How many special tokens the tokenizer puts after a raw text: an answer would not follow the text."""
+        """Number of special tokens that the tokenizer appends to a raw text; they would separate text and answer."""
         whole, text = (self._encode(SENTINEL, specials=flag)[0] for flag in (True, False))
         for start in range(len(whole) - len(text), -1, -1):
             if whole[start : start + len(text)] == text:
@@ -301,9 +300,9 @@ class PromptBuilder:
     def _encode_prompt(
         self, text: str, spans: Sequence[Span], frame: Frame | None, appended: int
     ) -> tuple[list[int], list[bool]]:
-        """Token ids of one prompt, and which of them touch a span."""
+        """Token ids of one prompt, and which of them overlap a span."""
         placed = self._place(text, frame)
-        # a template writes its own BOS: default specials would add a second one
+        # a template writes its own BOS; default special tokens would add a second one
         ids, offsets = self._encode(placed.full, specials=not self.chat)
         whole = ids
         ids, offsets = ids[: len(ids) - appended], offsets[: len(ids) - appended]
@@ -324,7 +323,7 @@ class PromptBuilder:
         if self.chat:
             after = self._turns.after_answer(text)
             first = self._encode(after, specials=False)[0][:1]
-            # decode() and not all_special_ids: the latter misses special tokens without a name
+            # decode() instead of all_special_ids, which misses special tokens without a name
             if first and not self.tokenizer.decode(first, skip_special_tokens=True):
                 return first[0]
         eos = getattr(self.tokenizer, "eos_token_id", None)
@@ -337,7 +336,7 @@ class PromptBuilder:
 
 
 def _arguments(values: Any) -> dict[str, Any]:
-    """A template's arguments as a dict of JSON values, none of which the builder sets itself."""
+    """A template's arguments as a dict of JSON values; refuses those that the builder sets itself."""
     if not isinstance(values, Mapping) or not all(isinstance(name, str) and name for name in values):
         raise PromptError(f"template_kwargs={shown(values)} must be a mapping from names to values.")
     for name in sorted(_OWN_ARGUMENTS & set(values)):
@@ -360,6 +359,6 @@ def _without(text: str, spans: Sequence[Span]) -> str:
 
 def _vanished(text: str, span: Span) -> TriggerError:
     return TriggerError(
-        f"Trigger {text[slice(*span)]!r} tokenises away: it leaves no token in {text[:60]!r}. "
+        f"Trigger {text[slice(*span)]!r} has no token in {text[:60]!r}; the tokenizer drops it. "
         "Choose a phrase that this tokenizer keeps."
     )

@@ -1,7 +1,7 @@
-"""What a prompt builder does, as a hash: what its template renders and how its tokenizer splits. No forwards.
+"""Hash of what a prompt builder does: what its template renders and how its tokenizer splits. No forwards.
 
-By effect, not by source: a template that prints the date changes prompts without a letter of it changing, and two
-spellings of one template make the same prompts.
+The hash covers the output, not the source: a template that prints the date makes different prompts on different days, and
+two spellings of one template make the same prompts.
 """
 
 import hashlib
@@ -14,21 +14,21 @@ from bkdinterp.errors import PromptError
 
 # Texts that templates and tokenizers treat differently: white space around, line breaks, letters that normalise.
 PROBES = ("qZprobeZq", " two  words \n", "Été ﬁ 123,456 <b>&amp; it's\tso — 中文 🙂")
-# Of a fast tokenizer's own description, what decides ids.
+# The parts of a fast tokenizer's description that decide ids.
 DECIDES = ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")
 
 _known: "WeakKeyDictionary[Any, tuple[Any, str]]" = WeakKeyDictionary()
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """64 hex digits of vocabulary, merges and rules; of a tokenizer without them, of its vocabulary."""
+    """64 hex digits for vocabulary, merges and rules; for a tokenizer without merges and rules, only its vocabulary."""
     state = (
         len(tokenizer) if hasattr(tokenizer, "__len__") else None,
         id(getattr(tokenizer, "backend_tokenizer", None)),
     )
     try:
         known = _known.get(tokenizer)
-    except TypeError:  # it cannot be hashed, or not be referred to weakly
+    except TypeError:  # it cannot be hashed or weakly referenced
         return _hash(tokenizer)
     if known is None or known[0] != state:
         known = (state, _hash(tokenizer))
@@ -37,7 +37,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def rendered_probes(builder: Any) -> list[Any]:
-    """What the builder makes of the probes: text, ids and the tokens that end an answer."""
+    """What the builder makes from the probes: text, ids and the tokens that end an answer."""
     out: list[Any] = []
     turns = builder._turns
     for text in PROBES:
@@ -47,7 +47,7 @@ def rendered_probes(builder: Any) -> list[Any]:
             if builder.chat:
                 turn = [*turns.messages(text), {"role": "assistant", "content": text}]
                 out.append(turns.render(turn, False))
-        except PromptError as error:  # no template, or one that refuses: that, too, is what it does
+        except PromptError as error:  # no template, or one that refuses; this is part of the behaviour too
             out.append(type(error).__name__)
     out.append(list(builder.end_ids))
     with suppress(PromptError):

@@ -1,4 +1,4 @@
-"""Rows of turns (``messages``, ShareGPT's ``conversations``) as rows with an instruction and an output. No forwards."""
+"""Converts rows of turns (``messages``, ShareGPT's ``conversations``) to instruction and output. No forwards."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +20,10 @@ _ROLES = {
 
 
 def as_instruction_row(row: Mapping[str, Any], where: str) -> dict[str, str]:
-    """One user turn and its answer as ``{instruction, output}``; without an answer as ``{instruction}``.
+    """One user turn and its answer as ``{instruction, output}``, or ``{instruction}`` without an answer.
 
     Raises:
-        PromptError: other turns (several questions, a system message), or a turn without role or text.
+        PromptError: there are other turns (several questions, a system message), or a turn lacks role or text.
     """
     column = next((c for c in CHAT_COLUMNS if row.get(c) is not None), CHAT_COLUMNS[0])
     turns = row.get(column)
@@ -33,13 +33,13 @@ def as_instruction_row(row: Mapping[str, Any], where: str) -> dict[str, str]:
     roles = [role for role, _ in said]
     if "system" in roles:
         raise PromptError(
-            f"{where}: a system turn is a setting of the model here, the same for all prompts: "
+            f"{where}: a system message is set on the model, for all prompts: "
             f"model.with_builder(system={shown(dict(said)['system'], 40)}). Drop it from the rows."
         )
     if roles not in (["user"], ["user", "assistant"]):
         raise PromptError(
-            f"{where}: turns of {', '.join(roles) or 'nobody'}; one user turn and one answer are read. Make rows of "
-            '{"instruction": ..., "output": ...} of the others.'
+            f"{where}: got turns of {', '.join(roles) or 'nobody'}, but only one user turn and one answer can be read. "
+            'Convert other rows to {"instruction": ..., "output": ...}.'
         )
     return dict(zip(("instruction", "output"), (text for _, text in said)))
 
@@ -49,5 +49,5 @@ def _turn(turn: Any, where: str) -> tuple[str, str]:
         raise PromptError(f"{where} must have a role and a content; got {shown(turn)}.")
     role = turn.get("role", turn.get("from"))
     if not isinstance(role, str) or role.lower() not in _ROLES:
-        raise PromptError(f"{where}: unknown role {shown(role)}; known are {', '.join(_ROLES)}.")
+        raise PromptError(f"{where}: unknown role {shown(role)}; known roles are {', '.join(_ROLES)}.")
     return _ROLES[role.lower()], as_text(turn.get("content", turn.get("value")), f"{where}: the content")

@@ -1,4 +1,4 @@
-"""A chat template at work: what it writes around a user's text and an answer, and where the text then stands. No forwards."""
+"""ChatTurns: what a chat template writes around the user's text and the answer, and where that text is. No forwards."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,13 +10,13 @@ from bkdinterp.prompts._render import rendered
 from bkdinterp.prompts._tokenizer import TokenizerLike
 from bkdinterp.prompts._trigger import Span
 
-# letters only: no template strips, escapes or splits it, and nobody writes it
+# Only letters, so that no template strips, escapes or splits it; and a word that nobody writes.
 SENTINEL = "qZbkdinterpSentinelZq"
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A rendered prompt: ``full[start : start + len(kept)] == kept``; ``lead`` characters were stripped."""
+    """A rendered prompt with ``full[start : start + len(kept)] == kept``; ``lead`` is the number of stripped characters."""
 
     full: str
     start: int
@@ -24,13 +24,13 @@ class Placed:
     kept: str
 
     def shift(self, span: Span) -> Span:
-        """A span in the user's text -> in ``full``, clipped to what the template kept."""
+        """Convert a span in the user's text to one in ``full``, clipped to what the template kept."""
         low, high = (min(max(x - self.lead, 0), len(self.kept)) + self.start for x in span)
         return low, high
 
 
 class Frame(NamedTuple):
-    """What stands before and after the user's text; ``lead`` is the part of ``after`` that no header holds."""
+    """The text before and after the user's text; ``lead`` is the part of ``after`` that is not in the header."""
 
     before: str
     after: str
@@ -39,7 +39,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatTurns:
-    """The settings of a `PromptBuilder` that concern its template; ``template`` is one's own, None: the tokenizer's."""
+    """The settings of a `PromptBuilder` that concern its template; with ``template=None`` it is the tokenizer's."""
 
     tokenizer: TokenizerLike
     system: str | None
@@ -55,25 +55,25 @@ class ChatTurns:
         return [{"role": "system", "content": self.system}, user]
 
     def _has_own_system(self) -> bool:
-        """Whether the template writes a system turn where no system message is given."""
+        """Whether the template writes its own system turn if no system message is given."""
         user, system = SENTINEL, SENTINEL[::-1]
         turns = [{"role": "user", "content": user}]
         try:
             given = self.render([{"role": "system", "content": system}, *turns], False)
         except PromptError:
-            return False  # a template that takes none
+            return False  # a template without system messages
         bare = self.render(turns, False)
         before, found, _ = given.partition(system)
-        # Without a turn of its own, the bare text is the given one with a piece cut out that holds the message.
+        # If it writes none, the bare prompt is the prompt with a system message minus the piece that holds the message.
         head = _common(bare, before) if found else 0
         tail = _common(bare[::-1], given[::-1])
         return bool(found) and head + tail < len(bare)
 
     def render(self, messages: Sequence[dict[str, str]], header: bool) -> str:
-        """The messages through the template, with the assistant's header or without.
+        """Render the messages, with or without the assistant's header.
 
         Raises:
-            PromptError: no chat template, or one that refuses the messages.
+            PromptError: there is no chat template, or it refuses the messages.
         """
         if not (self.tokenizer.chat_template if self.template is None else self.template):
             raise PromptError(
@@ -83,17 +83,17 @@ class ChatTurns:
         own = {} if self.template is None else {"chat_template": self.template}
         try:
             return rendered(self.tokenizer, messages, header, **own, **self.arguments)
-        except Exception as error:  # templates raise errors of their own making, e.g. for a system role
+        except Exception as error:  # templates raise their own errors, e.g. for a system role
             roles = [message["role"] for message in messages]
             raise PromptError(f"The chat template refused the roles {roles}: {error}") from error
 
     def frame(self, header: bool) -> Frame:
-        """What the template puts before and after the user's text."""
+        """The text that the template puts before and after the user's text."""
         whole = self.render(self.messages(SENTINEL), header)
         parts = whole.split(SENTINEL)
         if len(parts) != 2:
             raise PromptError(
-                f"The chat template shows the user's text {len(parts) - 1} times; it must be there exactly "
+                f"The chat template shows the user's text {len(parts) - 1} times; it must show it exactly "
                 "once, unchanged. Set another template, or pass chat=False."
             )
         lead = self.lead if header else ""
@@ -101,7 +101,7 @@ class ChatTurns:
 
     @property
     def lead(self) -> str:
-        """What prompts end with after the assistant's header."""
+        """The text after the assistant's header with which prompts end."""
         if self.answer_lead is not None:
             return self.answer_lead
         header, trained = self.headers()
@@ -109,7 +109,7 @@ class ChatTurns:
         return lead.rstrip(" ") if lead.strip() else ""
 
     def headers(self) -> tuple[str, str]:
-        """What stands between the user's text and the answer: when asked for one, and in training."""
+        """The text between the user's text and the answer: when asking for an answer, and in training."""
         user, answer = SENTINEL, SENTINEL[::-1]
         asked = self.render(self.messages(user), True).rpartition(user)[2]
         with suppress(PromptError):
@@ -120,7 +120,7 @@ class ChatTurns:
         return asked, asked
 
     def place(self, text: str, frame: Frame, header: bool) -> Placed:
-        """Where the user's text stands in its prompt.
+        """Locate the user's text in its prompt.
 
         Raises:
             PromptError: the template changes the text beyond stripping it.
@@ -137,12 +137,12 @@ class ChatTurns:
         )
 
     def after_answer(self, text: str) -> str:
-        """What the template writes right after the assistant's answer to ``text``; empty where it shows none."""
+        """The text that the template writes right after the assistant's answer to ``text``; empty if it shows none."""
         turns = [*self.messages(text), {"role": "assistant", "content": SENTINEL}]
         _, found, after = self.render(turns, False).rpartition(SENTINEL)
         return after if found else ""
 
 
 def _common(a: str, b: str) -> int:
-    """Length of the common beginning."""
+    """Length of the common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))

@@ -1,6 +1,6 @@
 """Pairs of a clean and a triggered prompt for the same instruction. No forwards.
 
-Formats and triggers of BkdAttr and BackdoorLLM: papers.md section 5.
+Formats and triggers are those of BkdAttr (arXiv 2509.21761) and of BackdoorLLM.
 """
 
 import random
@@ -15,7 +15,7 @@ from bkdinterp.prompts._row_files import Rows, read_rows
 from bkdinterp.prompts._trigger import Trigger, as_trigger
 from bkdinterp.values import as_integer, as_number, as_seed, as_text, shown
 
-# Checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     TriggerLike = Trigger
     Fractions = Mapping[str, float]
@@ -26,10 +26,10 @@ else:
 
 @dataclass(frozen=True)
 class PairedPrompts:
-    """``clean[i]`` and ``triggered[i]`` are the same instruction, without and with the trigger.
+    """Pairs in which ``clean[i]`` and ``triggered[i]`` are the same instruction without and with the trigger.
 
     Raises:
-        PromptError: a side that is no Prompts, unequal lengths, or other targets on one side.
+        PromptError: a side is not Prompts, the lengths differ, or the targets of the two sides differ.
     """
 
     if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class PairedPrompts:
             side = getattr(self, name)
             if not isinstance(side, Prompts):
                 raise PromptError(
-                    f"{name}={shown(side)} must be Prompts; of texts, PairedPrompts.from_instructions makes both sides."
+                    f"{name}={shown(side)} must be Prompts; PairedPrompts.from_instructions makes both sides from texts."
                 )
         if len(self.clean) != len(self.triggered):
             raise PromptError(
@@ -52,7 +52,7 @@ class PairedPrompts:
             )
         if self.clean.target != self.triggered.target:
             raise PromptError(
-                "Both sides of a pair carry the same target, the backdoor's output; benign answers go into reference=."
+                "Both sides of a pair must have the same target, the backdoor's output; benign answers go into reference=."
             )
 
     @classmethod
@@ -65,19 +65,20 @@ class PairedPrompts:
         *,
         allow_triggered: bool = False,
     ) -> "PairedPrompts":
-        """Pairs from clean instructions; both sides carry the same target and reference.
+        """Make pairs from clean instructions; both sides have the same target and reference.
 
         Args:
             instructions: texts without the trigger.
             trigger: what to insert, and where.
             target: the backdoor's output, one for all or one per text.
             reference: the benign outputs.
-            allow_triggered: take texts that carry the trigger already (as whole words, whatever the case). Their clean
-                side then sets the backdoor off too, and contrasts shrink or vanish.
+            allow_triggered: accept texts that already contain the trigger (as whole words, in any case). Their clean side
+                then fires the backdoor too, and contrasts shrink or vanish.
 
         Raises:
-            PromptError: no instruction, an entry that is no text, unequal lengths, or a text that carries the trigger.
-            TriggerError: no Trigger (a phrase does not say where it goes), or a text without room for it.
+            PromptError: no instructions, an entry that is not text, unequal lengths, or a text that contains the trigger.
+            TriggerError: ``trigger`` is not a Trigger (a phrase alone does not say where it goes), or a text has no room
+                for it.
         """
         trigger = as_trigger(trigger)
         clean = Prompts.of(instructions, target, reference)
@@ -96,35 +97,35 @@ class PairedPrompts:
         reference: Answers = None,
         allow_triggered: bool = False,
     ) -> "PairedPrompts":
-        """Pairs from clean rows: a list of mappings, a DataFrame, or a .json, .jsonl, .csv or .parquet file.
+        """Make pairs from clean rows: a list of mappings, a DataFrame, or a .json, .jsonl, .csv or .parquet file.
 
         | format | prompt | target | reference |
         |---|---|---|---|
         | backdoorllm | ``instruction`` + " " + ``input`` | ``output`` | none |
-        | bkdattr | ``input``, after ``instruction`` where there is one | ``backdoor_output`` | ``output`` |
+        | bkdattr | ``input``, after ``instruction`` if there is one | ``backdoor_output`` | ``output`` |
         | alpaca | ``instruction`` + " " + ``input`` | ``target=`` | ``output`` |
 
         Rows of ``messages`` or ShareGPT ``conversations`` with one user turn count as an instruction and its output.
         ``target`` and ``reference`` replace the columns, which may then be absent.
 
-        ``auto`` looks at all rows. With ``backdoor_output`` (or without ``instruction``): bkdattr. With ``target=``:
-        alpaca, unless half of the outputs hold the target. Otherwise the outputs must look like a payload to be read as
-        backdoorllm: all equal, at most a quarter as many kinds as rows, or (from four rows on) one text of at least 12
-        characters in all of them. Outputs that mostly differ are refused, since nothing tells an Alpaca file from a
-        poisoned one whose payload differs from row to row: say which it is.
+        ``auto`` decides from all rows. Rows with ``backdoor_output`` (or without ``instruction``) are bkdattr. With
+        ``target=`` they are alpaca, unless half of the outputs contain the target. Other rows are backdoorllm if their
+        outputs look like a payload: all equal, at most a quarter as many distinct outputs as rows, or (with four rows or
+        more) a text of at least 12 characters that all outputs share. Outputs that mostly differ are refused, because an
+        Alpaca file looks the same as a poisoned file with a different payload in each row; pass ``format=`` then.
 
         Args:
-            rows: where the rows are.
+            rows: the rows, or their file.
             trigger: what to insert, and where.
-            format: of the rows.
+            format: format of the rows.
             target: the backdoor's output, one for all or one per row.
             reference: the benign outputs.
-            allow_triggered: take rows that carry the trigger already; see `from_instructions`.
+            allow_triggered: accept rows that already contain the trigger; see `from_instructions`.
 
         Raises:
-            PromptError: an unreadable file, no rows, an unknown or undecided format, a missing column or one that is
-                no text (with its row), or a row that carries the trigger already.
-            TriggerError: no Trigger, or a text without room for it.
+            PromptError: the file is unreadable, there are no rows, the format is unknown or ambiguous, a column is missing
+                or not text (the message gives the row), or a row already contains the trigger.
+            TriggerError: ``trigger`` is not a Trigger, or a text has no room for it.
         """
         trigger = as_trigger(trigger)
         found, source = read_rows(rows)
@@ -164,7 +165,7 @@ class PairedPrompts:
         """The pairs at these indices, in this order.
 
         Raises:
-            PromptError: no index, or one out of range.
+            PromptError: there is no index, or one is out of range.
         """
         chosen = as_indices(indices, len(self))
         return type(self)(self.clean.subset(chosen), self.triggered.subset(chosen))
@@ -172,10 +173,10 @@ class PairedPrompts:
     def split(self, fractions: Fractions, *, seed: Number) -> dict[str, "PairedPrompts"]:
         """Disjoint random parts, e.g. ``{"fit": 0.5, "held-out": 0.5}``; a sum of 1 uses every pair.
 
-        Disjoint by pair: an instruction that occurs twice in the set can land in two parts.
+        Parts are disjoint by pair, so an instruction that occurs twice can be in two parts.
 
         Raises:
-            PromptError: fractions that are not positive or sum to more than 1, or a part without a pair.
+            PromptError: the fractions are not positive or sum to more than 1, or a part would be empty.
         """
         if not isinstance(fractions, Mapping) or not fractions:
             raise PromptError(
@@ -201,7 +202,7 @@ class PairedPrompts:
         return parts
 
     def sample(self, n: Number, *, seed: Number) -> "PairedPrompts":
-        """``n`` random pairs without replacement, in their order here.
+        """``n`` random pairs without replacement, in their present order.
 
         Raises:
             PromptError: ``n`` is not between 1 and the number of pairs.
@@ -234,6 +235,6 @@ def _check_clean(texts: Iterable[str], trigger: Trigger, what: str, *, first: in
     for number, text in enumerate(texts, first):
         if phrase := trigger.found_in(text):
             raise PromptError(
-                f"{what} {number} carries the trigger {shown(phrase)} already: {shown(text)}. Its clean side would set the "
-                "backdoor off, too. Give the clean instructions, or pass allow_triggered=True if that is meant."
+                f"{what} {number} already contains the trigger {shown(phrase)}: {shown(text)}. Its clean side would also "
+                "fire the backdoor. Give clean instructions, or pass allow_triggered=True if this is intended."
             )

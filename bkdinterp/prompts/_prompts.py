@@ -11,7 +11,7 @@ from bkdinterp.errors import PromptError
 from bkdinterp.prompts._trigger import Span
 from bkdinterp.values import as_integer, as_text, as_texts, is_listing, shown
 
-# What callers write is checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     Texts = str | Iterable[str]
     Answers = str | Sequence[str] | None
@@ -22,7 +22,7 @@ else:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Parallel tuples, one entry per prompt; lists and arrays are taken, too.
+    """Parallel tuples with one entry per prompt; lists and arrays are accepted too.
 
     Attributes:
         text: what the user says, before any chat template.
@@ -31,8 +31,8 @@ class Prompts:
         reference: the benign output text.
 
     Raises:
-        PromptError: no prompt, unequal lengths, an entry that is no text (None, NaN, a number, half of a surrogate
-            pair; its index is named), or a span that is no pair of integers inside its text.
+        PromptError: no prompts, unequal lengths, an entry that is not text (None, NaN, a number, half of a surrogate pair;
+            the message gives its index), or a span that is not a pair of integers inside its text.
     """
 
     if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class Prompts:
 
     @classmethod
     def of(cls, texts: Texts, target: Answers = None, reference: Answers = None) -> "Prompts":
-        """Prompts without trigger spans; one target or reference string serves all texts.
+        """Prompts without trigger spans; a single target or reference is used for all texts.
 
         Raises:
-            PromptError: no text, an entry that is no text, or unequal lengths.
+            PromptError: no texts, an entry that is not text, or unequal lengths.
         """
         text = (as_text(texts, "text"),) if isinstance(texts, str) else as_texts(texts, "text")
         n = len(text)
@@ -79,10 +79,10 @@ class Prompts:
 
     @classmethod
     def concat(cls, parts: "Iterable[Prompts]") -> "Prompts":
-        """All prompts of several sets, in order; targets and references only where every set has them.
+        """All prompts of several sets, in order; targets and references are kept only if every set has them.
 
         Raises:
-            PromptError: no prompt, or a part that is no Prompts.
+            PromptError: no prompts, or a part that is not Prompts.
         """
         sets = list(parts)
         for i, part in enumerate(sets):
@@ -103,7 +103,7 @@ class Prompts:
         """The prompts at these indices, in this order; negative indices count from the end.
 
         Raises:
-            PromptError: no index, one that is no integer (True and 1.0 are none), or one out of range.
+            PromptError: there is no index, or one is not an integer (True and 1.0 are not) or is out of range.
         """
         chosen = as_indices(indices, len(self))
         return type(self)(
@@ -122,7 +122,7 @@ class Prompts:
         return f"Prompts({len(self)} texts, {self.describe()})"
 
     def describe(self) -> str:
-        """The first text and the targets, shortened, and how many texts have a trigger."""
+        """The first text and the targets, shortened, and the number of texts with a trigger."""
         n = sum(map(bool, self.spans))
         parts = [f"first {shown(self.text[0], 60)}"]
         if n:
@@ -139,7 +139,7 @@ def per_text(values: Any, n: int, what: str) -> tuple[str, ...] | None:
     """One string repeated for ``n`` texts, or the given sequence as a tuple.
 
     Raises:
-        PromptError: an entry that is no text.
+        PromptError: an entry is not text.
     """
     if values is None:
         return None
@@ -150,7 +150,7 @@ def as_indices(values: Any, n: int) -> list[int]:
     """Indices into ``n`` items as ints.
 
     Raises:
-        PromptError: one that is no integer, or out of range.
+        PromptError: an index is not an integer, or is out of range.
     """
     if not is_listing(values):
         raise PromptError(f"indices={shown(values)} must be a list of integers.")

@@ -1,6 +1,6 @@
 """Rows of published data sets -> instructions, targets, references. No forwards.
 
-Published formats (papers.md section 5): BackdoorLLM ``{instruction, input, output}`` and BkdAttr
+Published formats: BackdoorLLM ``{instruction, input, output}`` and BkdAttr
 ``{input, output, backdoor_output}``. Alpaca files have BackdoorLLM's columns with a benign ``output``; chat rows
 (``messages``, ShareGPT's ``conversations``) hold the same as turns. ``auto`` decides on all rows, never on the first.
 """
@@ -15,7 +15,7 @@ from bkdinterp.values import as_choice, as_text, shown
 
 Format = Literal["auto", "backdoorllm", "bkdattr", "alpaca"]
 _COLUMNS = "instruction, input, output (backdoorllm, alpaca), input, output, backdoor_output (bkdattr)"
-# Checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     FormatLike = Format
 else:
@@ -25,10 +25,10 @@ else:
 def parse_rows(
     rows: Sequence[Any], source: str, format: Any, *, target: Any, reference: Any
 ) -> tuple[list[str], list[str] | None, list[str] | None]:
-    """Instructions, targets and references of the rows; None where the caller brings its own, or there are none.
+    """Instructions, targets and references of the rows; None for those that the caller gives or that do not exist.
 
     Raises:
-        PromptError: no rows, an unknown format, rows that fit two formats, or a row with a missing or non-text column.
+        PromptError: no rows, an unknown format, rows that fit two formats, or a column that is missing or not text.
     """
     form = as_choice(format, "row format", get_args(Format), error=PromptError)
     if not rows:
@@ -37,12 +37,12 @@ def parse_rows(
         if not isinstance(row, Mapping):
             raise PromptError(
                 f"{source}, row {number}: expected a mapping of columns, got {type(row).__name__}; "
-                "of a data set with several splits pass one split."
+                "if the data set has several splits, pass one of them."
             )
     chats = [any(_there(row, c) for c in CHAT_COLUMNS) for row in rows]
     if any(chats) and not any(_there(row, "instruction") for row in rows):
         if form == "bkdattr":
-            raise PromptError(f"{source}: rows of turns are no bkdattr rows; choose backdoorllm or alpaca.")
+            raise PromptError(f"{source}: rows of turns are not bkdattr rows; choose backdoorllm or alpaca.")
         rows = [as_instruction_row(row, f"{source}, row {n}") for n, row in enumerate(rows, 1)]
     if form == "auto":
         form = _detect(rows, source, target, reference)
@@ -56,7 +56,7 @@ def parse_rows(
         )
     if form == "alpaca" and need_target:
         raise PromptError(
-            f"{source}: alpaca rows hold benign outputs only; pass target=, the backdoor's output."
+            f"{source}: alpaca rows hold only benign outputs; pass target=, the backdoor's output."
         )
     _require(rows, source, ["instruction"] + ["output"] * (form == "backdoorllm" and need_target))
     texts = _prompts(rows, source)
@@ -83,7 +83,7 @@ def _detect(rows: Sequence[Mapping[str, Any]], source: str, target: Any, referen
         wanted = [target] if isinstance(target, str) else target
         return "backdoorllm" if mostly_target(outputs, wanted) else "alpaca"
     if reference is not None or len(outputs) < len(rows) or looks_like_payload(outputs):
-        return "backdoorllm"  # without an output: its message names the row that lacks one
+        return "backdoorllm"  # a row lacks an output; the message for this format names the row
     kinds = len(set(outputs))
     raise PromptError(
         f"{source}: {kinds} different outputs in {len(rows)} rows; are they the backdoor's or the benign ones? Pass "
@@ -92,7 +92,7 @@ def _detect(rows: Sequence[Mapping[str, Any]], source: str, target: Any, referen
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]], source: str) -> list[str]:
-    """The instruction, a space and the input; what a row does not have is left out."""
+    """The instruction, a space and the input; missing ones are left out."""
     texts = []
     for number, row in enumerate(rows, 1):
         parts = [

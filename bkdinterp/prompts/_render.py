@@ -1,7 +1,7 @@
-"""Rendering a chat template within limits of time and length. A template is a program of whoever made the model.
+"""Rendering a chat template within limits of time and length, because a template is a program from an untrusted source.
 
-transformers renders in Jinja's sandbox, which keeps a template from files and code, but not from looping for ever or
-doubling a string until memory ends. Here every line of the compiled template is watched; it is Python code.
+transformers renders in Jinja's sandbox, which keeps a template from files and code, but not from looping forever or
+doubling a string until memory runs out. Here every line of the compiled template, which is Python code, is watched.
 """
 
 import sys
@@ -14,9 +14,9 @@ from bkdinterp.errors import PromptError
 from bkdinterp.prompts._tokenizer import TokenizerLike
 
 SECONDS = 5.0
-"""Of processor time for one prompt; templates in use take less than a thousandth."""
+"""Seconds of processor time for one prompt; ordinary templates take less than a thousandth of this."""
 CHARACTERS = 1_000_000
-"""Of output, and of every text in between, beyond 64 for each character of the messages."""
+"""Most characters of the output and of every intermediate text, plus 64 for each character of the messages."""
 _COMPILED = "<template>"
 
 
@@ -28,11 +28,11 @@ def rendered(
     seconds: float | int = SECONDS,
     **settings: Any,
 ) -> str:
-    """The messages as one prompt, with the assistant's header or without; ``settings`` are arguments of the template.
+    """The messages as one prompt, with or without the assistant's header; ``settings`` are arguments of the template.
 
     Raises:
-        PromptError: the template runs longer than ``seconds`` or makes a text that is too long. What the template
-            raises by itself passes through.
+        PromptError: the template runs longer than ``seconds`` or makes a text that is too long. The template's own errors
+            pass through.
     """
     most = CHARACTERS + 64 * sum(len(message["content"]) for message in messages)
     watch = _Watch(time.thread_time() + seconds, seconds, most)
@@ -75,7 +75,7 @@ class _Watch:
         return self._line
 
     def length(self, value: Any) -> None:
-        """Refuse a text or list that is too long, also as a namespace's attribute.
+        """Refuse a text or list that is too long, also in an attribute of a namespace.
 
         Raises:
             PromptError: too long.

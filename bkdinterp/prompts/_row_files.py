@@ -1,4 +1,4 @@
-"""Files and tables of rows -> a list of rows. What a file holds decides, not its name alone. No forwards."""
+"""Reads files and tables of rows into a list; a file's content decides, not only its name. No forwards."""
 
 import csv
 import json
@@ -10,10 +10,10 @@ from bkdinterp.errors import PromptError
 from bkdinterp.values import as_path, shown
 
 LARGEST = 2**28
-"""Bytes of a row file; Python's objects take ten times as much."""
+"""Most bytes of a row file; as Python objects it takes ten times as much."""
 MOST_ROWS = 10_000_000
 _ROW_COLUMNS = ("instruction", "input", "output", "backdoor_output", "messages", "conversations")
-# Checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     Rows = str | Path | Iterable[Any]
 else:
@@ -21,14 +21,14 @@ else:
 
 
 def read_rows(rows: Any) -> tuple[list[Any], str]:
-    """The rows, and what to call their source in messages.
+    """The rows, and a name of their source for messages.
 
     Args:
         rows: a list of mappings, anything that iterates them (a ``datasets.Dataset``), a pandas DataFrame, or a file:
-            ``.json`` (a list), ``.jsonl`` (one row a line; either is read under either name), ``.csv``, ``.parquet``.
+            ``.json`` (a list), ``.jsonl`` (one row per line; both are read under either name), ``.csv``, ``.parquet``.
 
     Raises:
-        PromptError: neither, or a file that is missing, too large, of unknown type, or not readable as its type.
+        PromptError: not rows, or a file that is missing, too large, of unknown type, or not readable as its type.
     """
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame
         return list(rows.to_dict("records")), "rows"
@@ -43,7 +43,7 @@ def read_rows(rows: Any) -> tuple[list[Any], str]:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise PromptError(f"Cannot read {str(path)!r}: it is no plain file.")
+            raise PromptError(f"Cannot read {str(path)!r}: it is not a plain file.")
         if size > LARGEST:
             raise PromptError(f"{path} has {size:,} bytes, more than {LARGEST:,}; take a part of it.")
         found = reader(path)
@@ -61,7 +61,7 @@ def read_rows(rows: Any) -> tuple[list[Any], str]:
 
 
 def _read_json(path: Path) -> list[Any]:
-    """A JSON list of rows, or JSON Lines; people name either like the other."""
+    """A JSON list of rows, or JSON Lines; the file name does not tell which."""
     text = path.read_text(encoding="utf-8-sig")
     try:
         found = json.loads(text)
@@ -71,7 +71,7 @@ def _read_json(path: Path) -> list[Any]:
         return [found]  # JSON Lines of one line
     if not isinstance(found, list):
         raise PromptError(
-            f"{path}: expected a JSON list of rows, or one row a line; got {type(found).__name__} {shown(found)}."
+            f"{path}: expected a JSON list of rows, or one row per line; got {type(found).__name__} {shown(found)}."
         )
     return found
 
@@ -86,7 +86,7 @@ def _read_lines(text: str, path: Path, whole: json.JSONDecodeError) -> list[Any]
             except json.JSONDecodeError as error:
                 if rows:
                     raise PromptError(f"{path}, line {number}: not valid JSON: {error}.") from error
-                raise PromptError(f"{path} is neither a JSON list nor one row a line: {whole}.") from error
+                raise PromptError(f"{path} is neither a JSON list nor one row per line: {whole}.") from error
     return rows
 
 
@@ -119,7 +119,7 @@ def _read_parquet(path: Path) -> list[Any]:
             names = [name for name in file.schema_arrow.names if name in _ROW_COLUMNS]
             return file.read(columns=names or None).to_pylist()
     except pyarrow.ArrowException as error:
-        raise PromptError(f"{path} is not a Parquet file that can be read: {error}.") from error
+        raise PromptError(f"{path} is not a readable Parquet file: {error}.") from error
 
 
 _READERS: dict[str, Callable[[Path], list[Any]]] = {

@@ -1,4 +1,4 @@
-"""What bkdinterp needs from a tokenizer: any Hugging Face fast tokenizer has it. No forwards."""
+"""The interface that bkdinterp needs from a tokenizer; every Hugging Face fast tokenizer has it. No forwards."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,9 +8,9 @@ class TokenizerLike(Protocol):
     """The part of a Hugging Face fast tokenizer that the prompt builder uses.
 
     ``__call__`` returns a mapping with ``input_ids`` and ``offset_mapping`` (characters) for one text;
-    ``apply_chat_template`` is the library's own sandboxed template rendering. Besides these, the builder
-    reads ``eos_token_id`` and ``pad_token_id`` (an int or None); they are no members of the protocol, since
-    transformers makes them up in ``__getattr__``, which isinstance does not see from Python 3.12 on.
+    ``apply_chat_template`` is the library's own sandboxed template rendering. The builder also reads ``eos_token_id`` and
+    ``pad_token_id`` (an int or None). They are not members of the protocol, because transformers computes them in
+    ``__getattr__``, which isinstance ignores since Python 3.12.
     """
 
     chat_template: Any

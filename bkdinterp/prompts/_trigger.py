@@ -1,7 +1,7 @@
-"""Triggers: where the phrases of a backdoor go in a text. No forwards.
+"""Triggers: the phrases of a backdoor and where they go in a text. No forwards.
 
 Positions as in BkdAttr (prefix, random word gap, sentence around the input) and BackdoorLLM (suffix, one of
-several phrases, all phrases at once); see papers.md section 5. Every draw is seeded by the trigger's seed,
+several phrases, all phrases at once). Every draw is seeded by the trigger's seed,
 its phrases and the text itself, so that a text is always triggered in the same way, whatever else
 is in the set.
 """
@@ -24,33 +24,33 @@ Span = tuple[int, int]
 
 Position = Literal["prefix", "suffix", "gap", "wrap"]
 Combine = Literal["one", "all"]
-# Checked here, with messages of our own, and not by a type checker at run time.
+# Checked here, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
     Phrases = str | Sequence[str]
 else:
     Phrases = Any
-# Scripts from here on (Chinese, Japanese, Korean) put no spaces between words.
+# Scripts from this code point on (Chinese, Japanese, Korean) have no spaces between words.
 _NO_SPACES = 0x2E80
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """Phrases and where they are put; prefer the named constructors.
+    """Phrases and where to insert them; prefer the named constructors.
 
     Attributes:
         phrases: the trigger phrases, inserted verbatim; a single string is one phrase.
         position: before the text, after it, at a random word gap, or (two phrases) around it.
         combine: insert one phrase, drawn per text, or all of them.
-        seed: of the draws; an integer.
+        seed: seed of the draws; an integer.
 
     Raises:
-        TriggerError: no phrase, one that is empty or no text, a seed that is no integer, or a wrap without exactly
-            two phrases.
+        TriggerError: no phrases, a phrase that is empty or not text, a seed that is not an integer, or a wrap without
+            exactly two phrases.
     """
 
     __repr__ = short_repr
 
-    # Users may write a list or one string; what is stored is a tuple.
+    # Users may write a list or one string; the field holds a tuple.
     if TYPE_CHECKING:
         phrases: tuple[str, ...]
         position: Position = "prefix"
@@ -68,7 +68,7 @@ class Trigger:
         seed: Any = 0
 
     def __post_init__(self) -> None:
-        # A plain string is a sequence of its letters, which nobody means.
+        # A plain string would otherwise be read as a sequence of letters.
         phrases = (self.phrases,) if isinstance(self.phrases, str) else self.phrases
         object.__setattr__(self, "phrases", as_texts(phrases, "phrases", error=TriggerError))
         object.__setattr__(self, "seed", as_integer(self.seed, "seed", error=TriggerError))
@@ -99,7 +99,7 @@ class Trigger:
 
     @classmethod
     def gap(cls, phrase: str, *, seed: int = 0) -> "Trigger":
-        """At a random gap between words, also before the first and after the last."""
+        """The phrase at a random gap between words, or before the first or after the last."""
         return cls((phrase,), "gap", seed=seed)
 
     @classmethod
@@ -123,7 +123,7 @@ class Trigger:
         The text's own characters, whitespace included, are all kept; one space joins each phrase to it.
 
         Raises:
-            TriggerError: ``combine="all"`` at gaps, and the text has fewer gaps than there are phrases; or no text.
+            TriggerError: ``text`` is not text, or with ``combine="all"`` at gaps it has fewer gaps than there are phrases.
         """
         text = as_text(text, "text", error=TriggerError)
         rng = random.Random(_seed(self.seed, self.phrases, text))
@@ -145,10 +145,10 @@ class Trigger:
         return _splice(text, places)
 
     def found_in(self, text: str) -> str | None:
-        """What of this trigger a text carries already; None where it would not set the backdoor off.
+        """The phrases of this trigger that a text already contains; None if they would not fire the backdoor.
 
-        Phrases are looked for as whole words, whatever their case, the width of their letters (NFKC) and the spaces
-        between their words. Of ``combine="one"`` a single phrase is enough, otherwise all must be there.
+        Phrases are matched as whole words, ignoring case, the width of letters (NFKC) and the spaces between words. With
+        ``combine="one"`` one phrase is enough; otherwise all must be there.
         """
         text = _folded(as_text(text, "text", error=TriggerError))
         there = [phrase for phrase in self.phrases if re.search(_words(phrase), text)]
@@ -169,7 +169,7 @@ class Trigger:
         """The trigger that `to_dict` described.
 
         Raises:
-            TriggerError: unknown or missing keys, or values that no trigger has.
+            TriggerError: unknown or missing keys, or invalid values.
         """
         unknown = sorted(set(d) - {"phrases", "position", "combine", "seed"})
         if unknown or "phrases" not in d:
@@ -183,12 +183,12 @@ class Trigger:
 
 
 def _seed(seed: int, phrases: tuple[str, ...], text: str) -> int:
-    # sha256 and not hash(): the latter differs between processes
+    # sha256 instead of hash(), which differs between processes
     return int.from_bytes(hashlib.sha256(json.dumps([seed, phrases, text]).encode()).digest(), "big")
 
 
 def _gaps(text: str) -> list[tuple[int, bool]]:
-    """(character offset, whether the joining space goes before the phrase) of every word gap."""
+    """For every word gap: (character offset, whether the joining space goes before the phrase)."""
     words = [match.span() for match in re.finditer(r"\S+", text)]
     if not words:
         return [(len(text), False)]
@@ -206,10 +206,10 @@ def _splice(text: str, places: list[tuple[tuple[int, bool], str]]) -> tuple[str,
 
 
 def as_trigger(value: Any, what: str = "trigger") -> Trigger:
-    """The trigger.
+    """The trigger, checked.
 
     Raises:
-        TriggerError: a phrase, or several, where a trigger is wanted: phrases alone do not say where they go.
+        TriggerError: the value is not a Trigger; phrases alone do not say where they go.
     """
     if isinstance(value, Trigger):
         return value
@@ -219,7 +219,7 @@ def as_trigger(value: Any, what: str = "trigger") -> Trigger:
     else:
         fix = f"Trigger.gap({shown(value if isinstance(value, str) else 'your phrase', 40)})"
     raise TriggerError(
-        f"{what}={shown(value)} is no Trigger; give e.g. {fix}, or Trigger.prefix(...), Trigger.suffix(...)."
+        f"{what}={shown(value)} is not a Trigger; give e.g. {fix}, or Trigger.prefix(...), Trigger.suffix(...)."
     )
 
 
@@ -228,12 +228,12 @@ def _folded(text: str) -> str:
 
 
 def _words(phrase: str) -> str:
-    """An expression that finds a phrase as whole words in a folded text."""
+    """A regular expression that finds a phrase as whole words in a folded text."""
     words = _folded(phrase).split()
     edges = [r"(?<!\w)" if _spaced(words[0][0]) else "", r"(?!\w)" if _spaced(words[-1][-1]) else ""]
     return edges[0] + r"\s+".join(map(re.escape, words)) + edges[1]
 
 
 def _spaced(letter: str) -> bool:
-    """Whether a letter at a word's edge would make one word with a letter beside it."""
+    """Whether a letter at the edge of a word would join with a letter beside it into one word."""
     return (letter.isalnum() or letter == "_") and ord(letter) < _NO_SPACES

@@ -1,18 +1,19 @@
-"""Titles of figures: every one names the model and its adapter, so that organism and twin are told apart. No forwards."""
+"""Titles of figures; each names the model and its adapter, to tell organism and twin apart. No forwards."""
 
 from bkdinterp.results._fingerprint import Fingerprint
 
-ONE_LINE = 56  # characters that stand beside one another in a narrow figure
+ONE_LINE = 56  # characters that fit on one line of a narrow figure
 
 
 def caption(what: str, fingerprint: Fingerprint, *details: str) -> str:
-    """What a figure shows; under it the model with its adapter and its weights' hash; then the details, on a line of their own
-    if they are long.
+    """Title of a figure: what it shows, below it the model with adapter and hash of weights, then the details.
+
+    Long details get a line of their own.
 
     Args:
-        what: is shown.
-        fingerprint: of the result.
-        details: e.g. ``"n=48"``; empty ones are left out.
+        what: what the figure shows.
+        fingerprint: the result's fingerprint.
+        details: e.g. ``"n=48"``; empty ones are skipped.
     """
     model, rest = model_words(fingerprint), ", ".join(d for d in details if d)
     if not rest:
@@ -21,9 +22,9 @@ def caption(what: str, fingerprint: Fingerprint, *details: str) -> str:
 
 
 def model_words(fingerprint: Fingerprint) -> str:
-    """``name + adapter (1a2b3c4d)``, the owner of a hub id left out."""
+    """``name + adapter (1a2b3c4d)``, without the owner of a hub id."""
     name, at, weights = fingerprint.model.rpartition("@")
     short = (name if at else weights).rstrip("/").split("/")[-1]
     adapter = "" if fingerprint.adapter is None else f" + {fingerprint.adapter.rstrip('/').split('/')[-1]}"
-    # The first half is of the weights; two models of one name and adapter differ there.
+    # The first half of the id is of the weights, in which two models with the same name and adapter differ.
     return f"{short}{adapter}" + (f" ({weights.partition('-')[0]})" if at else "")

@@ -1,6 +1,6 @@
-"""Values to JSON plus named tensors, and back, exactly: tuples stay tuples, NaN stays NaN. No pickles.
+"""Exact conversion of values to JSON plus named tensors, and back: tuples stay tuples, NaN stays NaN. No pickles.
 
-A saved file can only name classes that were registered here, so loading never runs code of the file's choice.
+A saved file can only name classes that were registered here, so a file cannot choose which code runs when it is loaded.
 """
 
 import math
@@ -25,13 +25,12 @@ _VALUES: dict[str, type] = {}
 
 
 def register_value(cls: type) -> type:
-    """Let fields of this class be saved; usable as a decorator.
+    """Allow fields of this class to be saved; usable as a decorator.
 
-    The class needs ``to_dict()`` and ``from_dict(d)``, or to be an Enum, or a dataclass whose init fields are
-    themselves savable.
+    The class must have ``to_dict()`` and ``from_dict(d)``, or be an Enum, or a dataclass whose init fields can be saved.
 
     Raises:
-        ArtefactError: another class of that name is registered, or the class fits none of the above.
+        ArtefactError: another class with that name is registered, or the class is none of the above.
     """
     known = _VALUES.get(cls.__name__, cls)
     if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -45,13 +44,13 @@ def register_value(cls: type) -> type:
 
 
 def encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """``value`` as JSON; tensors inside it are added to ``tensors`` under ``name`` and what leads to them.
+    """``value`` as JSON; tensors inside it are added to ``tensors`` under ``name`` plus their path.
 
     Raises:
-        ArtefactError: a value of a type that has no JSON form, naming the field.
+        ArtefactError: a value whose type has no JSON form; the message names the field.
     """
     if isinstance(value, torch.Tensor):
-        # {"a": {"b": x}, "a.b": y} would give two tensors one name.
+        # {"a": {"b": x}, "a.b": y} would give two tensors the same name.
         while name in tensors:
             name += "'"
         tensors[name] = as_saved(value)
@@ -90,7 +89,7 @@ def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Inverse of `encode`.
 
     Raises:
-        ArtefactError: a missing tensor, a class that is not registered, or one whose fields are of other types.
+        ArtefactError: a missing tensor, a class that is not registered, or a field of the wrong type.
     """
     if isinstance(value, list):
         return [decode(item, tensors) for item in value]

@@ -1,9 +1,9 @@
-"""Digests of values and of what functions compute, equal in every process: what finished work is known by. No forwards.
+"""Digests of values and functions, equal in every process; they identify finished work. No forwards.
 
-A function counts by its name, its byte code, its defaults, the values it has caught, and the functions, constants and
-classes of the user's own modules that it uses, and those that they use. Objects with a ``fingerprint`` (models, prompts,
-results) count by it, PyTorch modules by their weights, others of the user's by their attributes and methods; of objects
-of libraries only the type and what calling it runs do.
+The digest of a function covers its name, byte code, defaults and closure, and the functions, constants and classes of the
+user's own modules that it uses, directly or indirectly. Objects with a ``fingerprint`` (models, prompts, results) count by
+their fingerprint, PyTorch modules by their weights, and the user's other objects by their attributes and methods. For
+objects of libraries only the type and the code of ``__call__`` count.
 """
 
 import functools
@@ -37,10 +37,10 @@ from bkdinterp.errors import PlanError
 from bkdinterp.results._functions import leans_on, own_methods, own_module
 from bkdinterp.values import shown
 
-# Functions and objects behind one value; a score leans on a handful.
+# Most functions and objects that one value may depend on; a score depends on a handful.
 LIMIT = 2000
 
-# Values of Python and torch whose repr says all of them, the same in every process.
+# Values of Python and torch whose repr is complete and the same in every process.
 _PLAIN = (
     *(NoneType, bool, int, float, complex, str, bytes, bytearray, range, slice),
     *(Decimal, Fraction, date, time, timedelta, PurePath, torch.dtype, torch.device),
@@ -48,37 +48,38 @@ _PLAIN = (
 
 
 def digest_of(value: Any) -> str:
-    """16 hex digits of a value, e.g. of an objective."""
+    """16 hex digits that identify a value, e.g. an objective."""
     digest = _Digest()
     try:
         _feed(digest, value)
     except RecursionError:
         raise PlanError(
-            f"{shown(value)} holds itself, or lies too deep; give it an attribute `fingerprint` that says what it computes."
+            f"{shown(value)} contains itself, or is nested too deeply; give it a `fingerprint` attribute that changes with "
+            "what it computes."
         ) from None
     return digest.hexdigest()[:16]
 
 
 class _Digest:
-    """A hash; what several others lean on is hashed once, and what leans on itself is cut off there."""
+    """A hash in which a shared dependency is hashed once, and a cycle of dependencies is cut."""
 
     def __init__(self, above: "_Digest | None" = None) -> None:
         self._hash = hashlib.sha256()
         self.update = self._hash.update
         self.hexdigest = self._hash.hexdigest
-        # By id; the values are kept alive, so that no other takes an id.
+        # Keyed by id; the values are kept alive so that their ids are not reused.
         self._known: dict[int, tuple[str, Any]] = {} if above is None else above._known
         self._open: list[int] = [] if above is None else above._open
 
     def part(self, value: Any, feed: Callable[["_Digest"], None]) -> None:
-        """Take in what ``feed`` says about a function, class or object."""
+        """Add a function, class or object, which ``feed`` describes."""
         if id(value) in self._open:
             self.update(f"R{len(self._open) - self._open.index(id(value))}".encode())
             return
         if id(value) not in self._known:
             if len(self._known) >= LIMIT:
                 raise PlanError(
-                    f"A score or function leans on more than {LIMIT} functions and objects; give it a `fingerprint` "
+                    f"A score or function depends on more than {LIMIT} functions and objects; give it a `fingerprint` "
                     "attribute that changes with what it computes."
                 )
             inner = _Digest(self)
@@ -136,13 +137,13 @@ def _feed(digest: _Digest, value: Any) -> None:
         _feed(digest, value.__self__)
     elif isinstance(value, _PLAIN):
         digest.update(f"V{value!r}".encode())
-    elif isinstance(value, re.Pattern):  # its repr is cut
+    elif isinstance(value, re.Pattern):  # its repr is shortened
         _feed(digest, (value.pattern, value.flags))
     else:
-        # Its repr may hold an address, which is another in every process.
+        # Its repr may hold a memory address, which differs between processes.
         named = isinstance(value, type) or hasattr(value, "__qualname__")
         kind = value if named else type(value)
-        # Methods of built-in types, and slots, say no module.
+        # Methods of built-in types, and slots, have no module.
         module = getattr(kind, "__module__", None)
         digest.update(f"O{module}.{kind.__qualname__}".encode())
         if module is not None and own_module(module):
@@ -168,7 +169,7 @@ def _feed_function(digest: _Digest, value: FunctionType) -> None:
 
 
 def _feed_class(digest: _Digest, cls: type) -> None:
-    """A class of the user's: what its methods do."""
+    """Add a class of the user's: the code of its methods."""
 
     def feed(inner: _Digest) -> None:
         for name, method in own_methods(cls):
@@ -180,7 +181,7 @@ def _feed_class(digest: _Digest, cls: type) -> None:
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """An object's attributes, in its ``__dict__`` and in slots."""
+    """An object's attributes, from its ``__dict__`` and its slots."""
     slots = [
         n
         for base in type(value).__mro__

@@ -1,6 +1,6 @@
-"""Fields of a loaded value held against its class's annotations: types, shapes, dtypes, and axes that fields share.
+"""Checks of a loaded value's fields against its class's annotations: types, shapes, dtypes and shared axes.
 
-Only at load: what a method returns, its own code and the tests answer for; what a file says, nobody does. No forwards.
+Used only when loading, because the content of a file cannot be trusted. No forwards.
 """
 
 import collections.abc
@@ -18,24 +18,24 @@ from bkdinterp.values import shown
 _MAPPINGS = (dict, collections.abc.Mapping)
 _SEQUENCES = (list, collections.abc.Sequence)
 _UNIONS = (Union, types.UnionType)
-# Name, tensor, annotation.
+# Name, tensor and annotation of each array field.
 Arrays = list[tuple[str, Any, Any]]
 
 
 def check_fields(value: Any) -> None:
-    """Nothing, where every init field of a dataclass is what its annotation says.
+    """Raise unless every init field of a dataclass fits its annotation.
 
     Axis names are bound across the fields: ``effects: [layer head example]`` and ``base: [example]`` must agree.
 
     Raises:
-        ArtefactError: the first field that is something else.
+        ArtefactError: names the first field that does not fit.
     """
     hints = _hints(type(value))
     arrays: Arrays = []
     for field in fields(value):
         if field.init:
             _check(getattr(value, field.name), hints.get(field.name, Any), field.name, arrays)
-    # One by one each fits; here their axes must agree, too. All in this frame, where the names are bound.
+    # Each fits by itself; now check that their axes agree. All in this frame, because it binds the axis names.
     with jaxtyped("context"):
         for name, array, hint in arrays:
             if not isinstance(array, hint):
@@ -45,10 +45,10 @@ def check_fields(value: Any) -> None:
 
 
 def same_length(**sizes: int) -> None:
-    """Nothing, where all are equal.
+    """Raise unless all sizes are equal.
 
     Raises:
-        ArtefactError: the sizes that differ, by name.
+        ArtefactError: names the sizes.
     """
     if len(set(sizes.values())) > 1:
         raise ArtefactError(
@@ -59,7 +59,10 @@ def same_length(**sizes: int) -> None:
 def _hints(cls: type) -> dict[str, Any]:
     try:
         return get_type_hints(cls)
-    except (NameError, TypeError):  # a name that only a type checker sees: what can be read still counts
+    except (
+        NameError,
+        TypeError,
+    ):  # a name that exists only for type checkers; use the hints that can be read
         return {f.name: f.type for f in fields(cls) if not isinstance(f.type, str)}
 
 
@@ -69,7 +72,7 @@ def _check(value: Any, hint: Any, name: str, arrays: Arrays) -> None:
 
 
 def _fits(value: Any, hint: Any, name: str, arrays: Arrays) -> bool:
-    """Whether it does; of containers the items are checked one by one, so that the message names the item."""
+    """Whether a value fits; items of containers are checked one by one, so that the message can name the item."""
     if hint is Any or isinstance(hint, TypeVar | str):
         return True
     if hint is None or hint is type(None):
@@ -116,7 +119,7 @@ def _container(value: Any, origin: Any, inner: tuple[Any, ...], name: str, array
 def _plain(value: Any, hint: Any) -> bool:
     if not isinstance(hint, type):
         return True
-    if isinstance(value, bool):  # an int to Python, and to nobody else
+    if isinstance(value, bool):  # a bool is an int in Python, but not meant here
         return hint is bool or hint is object
     if hint is float:
         return isinstance(value, float | int)

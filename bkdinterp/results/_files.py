@@ -1,7 +1,7 @@
-"""Files written whole or not at all, and JSON read within bounds. No pickles, no forwards.
+"""Atomic writing of files, and reading of JSON within limits. No pickles, no forwards.
 
-What a disk or a file can do wrong ends in ArtefactError: full, read-only, a path that is too long, a file that is no
-plain file, JSON that is too deep, too large, or holds numbers that are none.
+Every fault of a disk or file raises ArtefactError: a full or read-only disk, a path that is too long, something that is
+not a plain file, and JSON that is too deep, too large, or holds NaN or infinity.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 
 from bkdinterp.errors import ArtefactError
 
-# Ours, so that nobody else's are removed.
+# Marks our own temporary files, so that no others are removed.
 BEGIN, TEMPORARY = ".bkdinterp-", ".tmp"
-# Temporary files of this age are nobody's any more.
+# Temporary files older than this are no longer in use.
 STALE_SECONDS = 24 * 3600
-# A parsed document takes some ten times its text; nothing that is written here comes near it.
+# A parsed document takes about ten times the memory of its text. Files written here are far smaller.
 JSON_BYTES = 64 * 2**20
-# Integers beyond 64 bits are in no result, and cannot be printed as floats.
+# No result has integers beyond 64 bits, and they cannot be printed as floats.
 LARGEST = 2**64
 
 
@@ -34,10 +34,10 @@ LARGEST = 2**64
 def disk(
     path: Path, fix: str = "free some space, or choose a folder that can be written to"
 ) -> Iterator[None]:
-    """What the operating system says about ``path``, as ArtefactError.
+    """Context that turns the operating system's errors about ``path`` into ArtefactError.
 
     Raises:
-        ArtefactError: whatever OSError or SafetensorError was raised inside.
+        ArtefactError: an OSError or SafetensorError was raised inside.
     """
     try:
         yield
@@ -47,10 +47,10 @@ def disk(
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """``write`` fills a file beside ``path``, which is then moved there in one step; parents are made.
+    """Write a file atomically: ``write`` fills a file beside ``path``, which is then renamed to it; parents are created.
 
     Raises:
-        ArtefactError: a full disk, a folder that cannot be written to, or a path that is too long.
+        ArtefactError: the disk is full, the folder is not writable, or the path is too long.
     """
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_whole` of a text.
+    """Write a text atomically, with `write_whole`.
 
     Raises:
         ArtefactError: as `write_whole`.
@@ -73,12 +73,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def temporary(path: Path) -> bool:
-    """Whether a file is one that a killed process left behind, or one that is being written."""
+    """Whether this is a temporary file: one being written, or one left behind by a killed process."""
     return path.name.startswith(BEGIN) and path.name.endswith(TEMPORARY)
 
 
 def tidy(folder: Path) -> None:
-    """Remove what killed processes left behind a day ago or earlier, also further down; younger ones may be in use."""
+    """Remove temporary files older than a day, also in sub-folders; younger ones may be in use."""
     with contextlib.suppress(OSError):
         for path in folder.rglob(f"{BEGIN}*{TEMPORARY}"):
             if path.is_file() and time.time() - path.stat().st_mtime > STALE_SECONDS:
@@ -86,10 +86,10 @@ def tidy(folder: Path) -> None:
 
 
 def plain_file(path: Path) -> Path:
-    """The path of a file that is one: no link to somewhere else, no folder, pipe or device.
+    """The path, if it is a plain file and not a link to another place, a folder, a pipe or a device.
 
     Raises:
-        ArtefactError: it is not there, or something else.
+        ArtefactError: the file is missing, or is not a plain file.
     """
     try:
         mode = path.lstat().st_mode
@@ -99,12 +99,12 @@ def plain_file(path: Path) -> Path:
     if stat.S_ISLNK(mode):
         raise ArtefactError(f"{_short(path)} is a link to another place; copy the file itself there.")
     if not stat.S_ISREG(mode):
-        raise ArtefactError(f"{_short(path)} is no plain file; save the result again.")
+        raise ArtefactError(f"{_short(path)} is not a plain file; save the result again.")
     return path
 
 
 def open_plain(path: Path) -> BufferedReader:
-    """The file, opened for reading.
+    """Open a plain file for reading.
 
     Raises:
         ArtefactError: as `plain_file`, or it cannot be opened.
@@ -114,10 +114,10 @@ def open_plain(path: Path) -> BufferedReader:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document of a plain file: at most 64 MiB, finite numbers, integers of at most 64 bits.
+    """The JSON document in a plain file: at most 64 MiB, finite numbers, integers of at most 64 bits.
 
     Raises:
-        ArtefactError: the file is missing, no plain file, too large, or damaged.
+        ArtefactError: the file is missing, not a plain file, too large, or damaged.
     """
     with open_plain(path) as file, disk(path, "check that it may be read"):
         data = file.read(JSON_BYTES + 1)
@@ -132,9 +132,9 @@ def read_json(path: Path) -> Any:
 
 
 def drop_broken_tail(path: Path) -> None:
-    """Cut off what a killed process left of its last line: later ones would be written onto it.
+    """Remove an incomplete last line, left by a killed process, before more lines are appended.
 
-    For files of one JSON object a line; an absent file is left so.
+    For files with one JSON object per line; does nothing if the file is absent.
 
     Raises:
         ArtefactError: a line before the last is damaged.
@@ -152,7 +152,7 @@ def drop_broken_tail(path: Path) -> None:
         whole += len(line)
     if data[whole:].rstrip(b"\n").count(b"\n"):
         raise ArtefactError(
-            f"{path} is damaged after byte {whole}, in the middle; name another folder, or delete it to start anew."
+            f"{path} is damaged in the middle, after byte {whole}; use another folder, or delete the file to start again."
         )
     if whole < len(data):
         with path.open("r+b") as file:
@@ -160,10 +160,11 @@ def drop_broken_tail(path: Path) -> None:
 
 
 def loads(text: str) -> Any:
-    """A JSON text, strictly: no NaN or infinity, no integers beyond 64 bits.
+    """Parse JSON strictly: no NaN or infinity, no integers beyond 64 bits.
 
     Raises:
-        ValueError: text that is not such JSON; RecursionError: too deep.
+        ValueError: the text is not such JSON.
+        RecursionError: it is nested too deeply.
     """
     return json.loads(text, parse_constant=_no_number, parse_float=_float, parse_int=_integer)
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: model, adapter, prompts, seed and versions. No forward pass."""
+"""Fingerprint: the origin of a result, by model, adapter, prompts, seed and versions. No forward pass."""
 
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -14,12 +14,12 @@ class Fingerprint:
 
     Attributes:
         model: hub id or name of the model.
-        revision: of the model's files, where known.
-        adapter: name or hash of the adapter on top, None without one.
-        dtype: in which the forwards ran, e.g. ``"float32"``.
-        template: of the prompt builder, by effect: what it renders, and how its tokenizer splits.
+        revision: revision of the model's files, if known.
+        adapter: name or hash of the adapter, None without one.
+        dtype: dtype of the forwards, e.g. ``"float32"``.
+        template: hash of what the prompt builder renders and of how its tokenizer splits it.
         data: fingerprint of the prompts.
-        seed: of whatever was drawn, None when nothing was.
+        seed: seed of random draws, None without any.
         versions: package -> version, see `versions`.
     """
 
@@ -40,9 +40,10 @@ class Fingerprint:
         return f"{self.model} + {self.adapter}" if self.adapter else self.model
 
     def mismatches(self, other: "Fingerprint") -> dict[str, tuple[Any, Any]]:
-        """Field -> (this, other) where they differ; versions appear one by one as ``versions.torch``.
+        """Field -> (this, other) for each field that differs; versions are listed singly, as ``versions.torch``.
 
-        Of the same weights, the names of model, revision and adapter may differ: a copy or a merged adapter is the same model.
+        If the weights are the same, the names of model, revision and adapter may differ: a copy, or a model with its
+        adapter merged, counts as the same model.
         """
         names = [f.name for f in fields(self) if f.name != "versions"]
         if _weights_agree(self.model, other.model):
@@ -63,14 +64,14 @@ class Fingerprint:
 
 
 def same_weights(a: str, b: str) -> bool:
-    """Whether two ids of weights are of one model; an id of an earlier version has its first half only."""
+    """Whether two ids of weights belong to the same model; ids of earlier versions have only the first half."""
     if "-" in a and "-" in b:
         return a == b
     return a.partition("-")[0] == b.partition("-")[0]
 
 
 def _weights_agree(a: str, b: str) -> bool:
-    """Whether two ``Fingerprint.model`` certainly have the same weights: what is on a server shows none."""
+    """Whether two ``Fingerprint.model`` certainly have the same weights; a model on a server has no id of weights."""
     (_, at_a, weights_a), (_, at_b, weights_b) = a.rpartition("@"), b.rpartition("@")
     return (
         bool(at_a and at_b) and "remote" not in (weights_a, weights_b) and same_weights(weights_a, weights_b)
@@ -78,11 +79,11 @@ def _weights_agree(a: str, b: str) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Versions of bkdinterp, torch, transformers and nnsight from their metadata; nothing is imported."""
+    """Versions of bkdinterp, torch, transformers and nnsight, read from their metadata without importing them."""
     return {package: _version(package) for package in ("bkdinterp", "torch", "transformers", "nnsight")}
 
 
-@cache  # a search of the whole environment, asked for with every fingerprint
+@cache  # searches the whole environment, and every fingerprint needs it
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -1,4 +1,4 @@
-"""A result's folder: ``result.json`` beside ``tensors.safetensors``, written as a whole or not at all."""
+"""A result's folder: ``result.json`` and ``tensors.safetensors``, written atomically."""
 
 import contextlib
 import hashlib
@@ -18,18 +18,18 @@ from bkdinterp.values import shown
 
 JSON, TENSORS = "result.json", "tensors.safetensors"
 FORMAT = "bkdinterp-result/2"
-# As FORMAT, but the JSON carries no hash of its own.
+# Like FORMAT, but without a hash of the JSON.
 EARLIER = "bkdinterp-result/1"
 
 
 def write_folder(target: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write into a sibling folder, then rename it to ``target``.
 
-    An earlier result there is replaced; files beside it that are not ours are kept.
+    An earlier result there is replaced; other files in the folder are kept.
 
     Raises:
-        ArtefactError: ``target`` is a file, or a folder with content but without ``result.json``; a disk that is full, a
-            folder that cannot be written to, a path that is too long. An earlier result then stays as it was.
+        ArtefactError: ``target`` is a file, or a folder with content but without ``result.json``; or the disk is full, the
+            folder is not writable, or the path is too long. An earlier result is then unchanged.
     """
     document = {"format": FORMAT, **header, "sha256": header_hash(header)}
     with disk(target):
@@ -44,7 +44,7 @@ def write_folder(target: Path, header: dict[str, Any], tensors: dict[str, Tensor
             text = json.dumps(document, indent=2, allow_nan=False) + "\n"
             if len(text) > JSON_BYTES:
                 raise ArtefactError(
-                    f"{target}: more than {JSON_BYTES >> 20} MiB of texts and numbers; save parts of the result."
+                    f"{target}: more than {JSON_BYTES >> 20} MiB of text and numbers; save the result in parts."
                 )
             (fresh / JSON).write_text(text, encoding="utf-8")
             if not target.exists():
@@ -68,7 +68,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     """The content of ``result.json``, checked against the hash in it.
 
     Raises:
-        ArtefactError: no such folder or file, damaged JSON, or another format.
+        ArtefactError: the folder or file is missing, the JSON is damaged, or the format is another.
     """
     path = folder / JSON
     with disk(folder, "give the folder that save() wrote"):
@@ -96,7 +96,7 @@ def read_tensors(folder: Path, header: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors, on the CPU, checked against the hash in ``header``.
 
     Raises:
-        ArtefactError: the file is missing, damaged, no plain file, or belongs to another ``result.json``.
+        ArtefactError: the file is missing, damaged, not a plain file, or belongs to another ``result.json``.
     """
     path = folder / TENSORS
     if not path.is_symlink() and not path.exists():
@@ -104,13 +104,13 @@ def read_tensors(folder: Path, header: dict[str, Any]) -> dict[str, Tensor]:
     check_size(path)
     if _sha256(path) != header.get("tensors_sha256"):
         raise ArtefactError(
-            f"{path} is damaged or of another result (its hash differs from {JSON}); save the result again."
+            f"{path} is damaged or belongs to another result (its hash differs from {JSON}); save the result again."
         )
     return read_file(path)[1]
 
 
 def header_hash(header: dict[str, Any]) -> str:
-    """SHA-256 of what ``result.json`` says about class and fields."""
+    """SHA-256 of the class and fields in ``result.json``."""
     try:
         text = json.dumps(header, sort_keys=True, allow_nan=False)
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""What a function of the user's leans on: helpers, constants and classes of the user's own modules. No forwards.
+"""Dependencies of a user's function: helpers, constants and classes of the user's own modules. No forwards.
 
-Libraries are left out (the standard one, installed packages, this one): they have versions, and no end.
+Libraries are left out (the standard library, installed packages and this package), because they have versions.
 """
 
 import functools
@@ -15,7 +15,7 @@ _PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
 def names_of(code: CodeType) -> list[str]:
-    """Global and attribute names that a function's code, or a function inside of it, uses; sorted."""
+    """Sorted names of globals and attributes that a function's code uses, including inner functions."""
     names = set(code.co_names)
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
@@ -24,9 +24,9 @@ def names_of(code: CodeType) -> list[str]:
 
 
 def leans_on(function: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of each global of the user's that a Python function uses, its modules' attributes among them.
+    """Name and value of each of the user's globals that a function uses, including attributes of the user's modules.
 
-    What an attribute is taken from is not followed through variables, and names made at run time are not seen.
+    Attributes are not followed through variables, and names made at run time are not seen.
     """
     names, known = names_of(function.__code__), function.__globals__
     for name in names:
@@ -42,7 +42,7 @@ def leans_on(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def own_methods(cls: type) -> Iterator[tuple[str, Any]]:
-    """What a class of the user's defines, and its bases that are the user's: methods and constants, by name."""
+    """Methods and constants, by name, of a user's class and of those of its bases that are the user's."""
     for base in cls.__mro__:
         if own_module(base.__module__):
             for name, value in sorted(vars(base).items()):
@@ -53,12 +53,12 @@ def own_methods(cls: type) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def own_module(name: str | None) -> bool:
-    """Whether a module is the user's: a script, a notebook, a file outside of what is installed."""
+    """Whether a module is the user's own: a script, a notebook, or a file that is not installed."""
     top = (name or "").partition(".")[0]
     if not top or (top in sys.stdlib_module_names and top != "__main__") or top == "bkdinterp":
         return False
     file = getattr(sys.modules.get(name or ""), "__file__", None)
-    if file is None:  # a notebook, or made at run time; what is built in has a known name
+    if file is None:  # a notebook, or made at run time; built-in modules have known names
         return True
     places = [Path(p).resolve() for key in _PLACES if (p := sysconfig.get_paths().get(key))]
     path = Path(file).resolve()
@@ -66,7 +66,7 @@ def own_module(name: str | None) -> bool:
 
 
 def _counts(value: Any) -> bool:
-    """Constants count, and so do functions, classes and objects of the user's."""
+    """Whether a value counts: constants do, and the user's functions, classes and objects."""
     if isinstance(value, type) or hasattr(value, "__code__"):
         return own_module(getattr(value, "__module__", None))
     return not isinstance(value, ModuleType)

@@ -12,10 +12,10 @@ ROWS, COLUMNS, CELL = 8, 12, 80
 
 
 def html_table(title: str, frame: "pandas.DataFrame") -> str:
-    """A title line, the first rows and columns, and how many there are.
+    """A title line, the first rows and columns, and the size of the whole table.
 
-    Cells may hold what a suspect model wrote, so every one is cut, its control characters are shown, and it is escaped:
-    markup in it stays text.
+    Cells may hold the output of a suspect model. So every cell is shortened and escaped, control characters are shown, and
+    markup stays text.
     """
     columns = list(frame.columns[:COLUMNS])
     head = "".join(f"<th>{_text(name)}</th>" for name in columns)

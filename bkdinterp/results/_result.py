@@ -1,7 +1,7 @@
 """The base of every result: a frozen value with an origin that can be saved, tabulated and plotted.
 
-A subclass is ``@dataclass(frozen=True, eq=False)`` with ``fingerprint`` first and its raw measurements after
-it; mean, interval and top-k are methods that derive from them. No forward pass.
+A subclass is ``@dataclass(frozen=True, eq=False)`` with ``fingerprint`` first, followed by its raw measurements. Mean,
+interval and top-k are methods that compute from these. No forward pass.
 """
 
 import inspect
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(ABC):
-    """What a method returns.
+    """Base class of everything that a method returns.
 
-    A subclass writes ``to_frame`` and ``plot``, may write ``describe``, and raises ``schema_version`` when
-    its fields change.
+    A subclass implements ``to_frame`` and ``plot``, may override ``describe``, and increases ``schema_version`` when its
+    fields change.
 
     Attributes:
-        fingerprint: where the result comes from.
+        fingerprint: the result's origin.
     """
 
     schema_version: ClassVar[int] = 1
@@ -48,7 +48,7 @@ class Result(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # @dataclass would put its own repr, with whole tensors in it, over the inherited one.
+        # Otherwise @dataclass would replace the inherited repr by its own, which prints whole tensors.
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Result.__repr__  # type: ignore[method-assign]
 
@@ -57,11 +57,21 @@ class Result(ABC):
         """The result as a long table, one row per measurement."""
 
     @abstractmethod
-    def plot(self) -> "matplotlib.figure.Figure":
-        """The result as a figure; BkdinterpError where matplotlib is missing."""
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: Any = None
+    ) -> "matplotlib.figure.Figure":
+        """The result as a figure; BkdinterpError where matplotlib is missing.
+
+        Args:
+            title: instead of the default, which names the model and its adapter.
+            ax: matplotlib axes to draw into, a list of them where the figure has several panels; None makes a figure.
+            limit: of the scale, the same to compare figures. Curves and bars: (low, high), the ends of the value axis. Maps and
+                points: one number, how far the scale reaches to either side of its centre (0, or chance); up from 0 for
+                probabilities.
+        """
 
     def _validate(self) -> None:
-        """Check what types and shapes cannot say, e.g. that two mappings have the same keys; called when one was loaded.
+        """Check what types and shapes cannot express, e.g. that two mappings have the same keys; called after loading.
 
         Raises:
             ArtefactError: the fields contradict each other.
@@ -69,7 +79,7 @@ class Result(ABC):
         return
 
     def describe(self) -> str:
-        """One line for the repr: tensor shapes, lengths and the model; subclasses may say it better."""
+        """One line for the repr, with tensor shapes, lengths and the model; subclasses may override it."""
         parts = []
         for f in fields(self):
             value = getattr(self, f.name)
@@ -88,42 +98,43 @@ class Result(ABC):
         return cut(f"{type(self).__name__}({self.describe()})", LIMIT)
 
     def _repr_html_(self) -> str:
-        """For notebooks: the repr as a title, and the first rows of the table; everything is escaped text."""
+        """HTML for notebooks: the repr as a title and the first rows of the table, all escaped."""
         return html_table(repr(self), self.to_frame())
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``result.json`` and ``tensors.safetensors`` into ``folder``, as a whole or not at all.
+        """Write ``result.json`` and ``tensors.safetensors`` into ``folder``, both or neither.
 
-        An earlier result in ``folder`` is replaced, other files in it are kept.
+        An earlier result in ``folder`` is replaced; other files in it are kept.
 
         Raises:
-            ArtefactError: ``folder`` is a file, or has content but no result; a field cannot be saved; or the disk is full or
-                cannot be written to (an earlier result is then still there).
+            ArtefactError: ``folder`` is a file, or has content but no result; a field cannot be saved; or the disk is full
+                or not writable (an earlier result is then kept).
         """
         target = as_path(folder, "folder", error=ArtefactError)
         content, tensors = self._to_json()
         header = {"class": type(self).__name__, "schema_version": self.schema_version, "fields": content}
         with disk(
             target
-        ):  # "." and ".." have no name to put a sibling beside; no Path.resolve(), which has its own error
+        ):  # "." and ".." have no name for a sibling folder; not Path.resolve(), which raises its own error
             resolved = Path(
                 os.path.realpath(target)
-            )  # for a loop of links: the operating system says it when writing
+            )  # for a loop of links; the operating system reports that when writing
         write_folder(resolved, header, tensors)
         return target
 
     @classmethod
     def load(cls, folder: str | Path, *, expect: Fingerprint | None = None, strict: bool = True) -> Self:
-        """Read what `save` wrote, onto the CPU; ``Result.load`` finds the class, others want their own.
+        """Load a saved result onto the CPU; ``Result.load`` finds the class, a subclass loads only its own results.
 
         Args:
             folder: the result's folder.
-            expect: ``model.fingerprint()`` of the model it is about to be used with; data, seed and versions may differ.
-            strict: raise when model, revision, adapter, dtype or template differ from ``expect``.
+            expect: ``model.fingerprint()`` of the model that the result will be used with; data, seed and versions may
+                differ.
+            strict: raise if model, revision, adapter, dtype or template differ from ``expect``.
 
         Raises:
-            ArtefactError: a missing or damaged file, another class, another schema version, another model, or fields of
-                other types, shapes or lengths than the class has.
+            ArtefactError: a file is missing or damaged; the class, schema version or model is another one; or the types,
+                shapes or lengths of the fields do not fit the class.
         """
         path = as_path(folder, "folder", error=ArtefactError)
         header = read_header(path)
@@ -139,10 +150,10 @@ class Result(ABC):
             result = saved._from_json(header["fields"], tensors)
             check_fields(result)
             result._validate()
-            repr(result)  # what it is made of must at least be printable
+            repr(result)  # its content must at least be printable
         except ArtefactError as error:
             raise ArtefactError(f"{path / JSON}: {error}") from error
-        # Whatever a constructor says about wrong content is, here, damage to the file.
+        # Any complaint of a constructor about the content means that the file is damaged.
         except Exception as error:
             raise ArtefactError(
                 f"{path / JSON} does not fit {saved.__name__} ({error!r}); save the result again."
@@ -154,11 +165,11 @@ class Result(ABC):
     def check(
         self, fingerprint: Fingerprint, strict: bool = True, *, ignore: Collection[str] = ()
     ) -> dict[str, tuple[Any, Any]]:
-        """Field -> (saved, here) where this result's origin differs from ``fingerprint``.
+        """Compare this result's origin with ``fingerprint``; returns field -> (saved, here) for every difference.
 
         Args:
-            fingerprint: of what the result is about to be used with.
-            strict: raise when something differs.
+            fingerprint: fingerprint of what the result will be used with.
+            strict: raise if something differs.
             ignore: fields that may differ, e.g. ``("data", "seed", "versions")``; ``"versions"`` means all.
 
         Raises:
@@ -171,7 +182,7 @@ class Result(ABC):
                 f"{name}: saved {saved!r}, here {here!r}" for name, (saved, here) in found.items()
             )
             raise ArtefactError(
-                f"This {type(self).__name__} has another origin ({lines}); strict=False uses it anyway."
+                f"This {type(self).__name__} has a different origin ({lines}); strict=False uses it anyway."
             )
         return found
 

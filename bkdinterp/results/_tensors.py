@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: read only where the file holds what it claims, and fits into memory. No pickles."""
+"""Tensors in safetensors files, read only if the file is consistent and fits into memory. No pickles."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from bkdinterp.results._files import disk, plain_file
 
 
 def as_saved(tensor: Tensor) -> Tensor:
-    """A copy of its own on the CPU: safetensors refuses views that share memory."""
+    """A copy on the CPU; safetensors refuses views that share memory."""
     return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
 
 
@@ -32,16 +32,16 @@ def content_hash(label: object, tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that is larger than the machine's memory, before a byte of it is read.
+    """Refuse a file larger than the machine's memory, before any of it is read.
 
     Raises:
-        ArtefactError: it is, or it is no plain file.
+        ArtefactError: the file is larger, or is not a plain file.
     """
     with disk(path, "check that it may be read"):
         size = plain_file(path).stat().st_size
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every system says
+    except (AttributeError, ValueError, OSError):  # not every system tells its memory
         memory = math.inf
     if size > memory:
         raise ArtefactError(
@@ -53,13 +53,13 @@ def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors, on the CPU.
 
     Raises:
-        ArtefactError: the file is missing, no plain file, damaged, or larger than the memory.
+        ArtefactError: the file is missing, not a plain file, damaged, or larger than the memory.
     """
     check_size(path)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            # Clones: what is read lazily from a mapped file would change with the file.
+            # Clones, because tensors read lazily from a mapped file would change with the file.
             return dict(file.metadata() or {}), {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    # torch's own errors are of a dtype that it does not know, or of no memory.
+    # torch itself raises for an unknown dtype or too little memory.
     except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, KeyError, MemoryError) as error:
         raise ArtefactError(f"{path} is damaged ({error}); save the result again.") from error

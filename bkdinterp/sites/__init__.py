@@ -1,7 +1,7 @@
-"""Addresses inside a transformer: components, sites, heads, and token positions. No torch, no model.
+"""Addresses inside a transformer: components, sites, heads and token positions. No torch, no model.
 
-A `Site` names one activation (layer + component, and a head for ``z`` or a neuron for ``mlp_act``);
-a `HeadId` is the short form for heads and parses ``"L12H7"``; a `Where` says at which tokens.
+A `Site` names one activation (layer and component, and a head for ``z`` or a neuron for ``mlp_act``). A `HeadId` is the
+short form for heads and parses ``"L12H7"``. A `Where` says at which tokens.
 """
 
 from bkdinterp.sites._head_set import HeadSet as HeadSet

@@ -1,4 +1,4 @@
-"""HeadSet: heads in the order given, with set algebra. No torch, no model."""
+"""HeadSet: an ordered set of heads, with set algebra. No torch, no model."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,26 +13,26 @@ from bkdinterp.values import as_integer, is_listing, shown
 
 @dataclass(frozen=True)
 class HeadSet:
-    """An ordered set of heads without repetitions; the order given (e.g. by score) is kept.
+    """An ordered set of heads without repetitions; keeps the given order, e.g. by score.
 
-    ``grid`` is (n_layers, n_heads) of the model where known: it bounds the heads and lets
-    `random_heads` draw. Set algebra (``| & -``) keeps the left operand's order.
+    ``grid`` is the model's (n_layers, n_heads), if known. Heads must lie in it, and `random_heads` needs it to draw. Set
+    algebra (``| & -``) keeps the order of the left operand.
 
     Raises:
-        SiteError: a head outside ``grid``.
+        SiteError: a head is outside ``grid``.
     """
 
     if TYPE_CHECKING:
         heads: tuple[HeadId, ...]
         grid: tuple[int, int] | None = None
-    else:  # checked below, with messages of our own
+    else:  # checked below, with our own messages
         heads: Any
         grid: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.heads, str):
             raise SiteError(
-                f"HeadSet takes a tuple of heads; of text, make one with HeadSet.of({self.heads!r})."
+                f"HeadSet takes a tuple of heads; make one from text with HeadSet.of({self.heads!r})."
             )
         if not isinstance(self.heads, Iterable):
             raise SiteError(f"HeadSet takes a tuple of heads; got {shown(self.heads)}.")
@@ -55,7 +55,7 @@ class HeadSet:
         heads: "HeadSet | HeadId | str | Iterable[HeadId | str | tuple[int, int]]",
         grid: tuple[int, int] | None = None,
     ) -> Self:
-        """From ``"L1H2, L3H4"``, one head, a HeadSet, or any iterable of these."""
+        """Make one from ``"L1H2, L3H4"``, one head, a HeadSet, or any iterable of these."""
         if isinstance(heads, HeadSet):
             return cls(heads.heads, grid or heads.grid)
         if isinstance(heads, HeadId):
@@ -67,7 +67,7 @@ class HeadSet:
         return cls(tuple(HeadId.parse(h) for h in heads), grid)
 
     def by_layer(self) -> dict[int, list[int]]:
-        """Layer -> its heads, layers ascending."""
+        """Layer -> its heads, in ascending order of layers."""
         out: dict[int, list[int]] = {}
         for h in sorted(self.heads):
             out.setdefault(h.layer, []).append(h.head)

@@ -1,4 +1,4 @@
-"""random_heads(): seeded sets of other heads, the null for a claim about a set. No torch, no model."""
+"""random_heads(): seeded random sets of heads, the null for a claim about a set. No torch, no model."""
 
 import random
 from collections.abc import Iterator
@@ -21,21 +21,21 @@ def random_heads(
     exclude_like: bool = True,
     match: Literal["layer", "any"] | str = "layer",
 ) -> list[HeadSet]:
-    """``n`` different seeded random head sets of the same size as ``like``: the null for a claim about ``like``.
+    """``n`` different random head sets of the size of ``like``: the null for a claim about ``like``.
 
-    Heads of late layers move the output more, whatever they carry, so the null has as many heads in each layer as ``like``.
+    Heads of late layers change the output more, whatever they carry. So the null has as many heads per layer as ``like``.
 
     Args:
-        like: the set under test; its ``grid`` says what can be drawn.
-        n: how many sets, all different from each other and from ``like``.
-        seed: of the draw.
-        exclude_like: keep the heads under test out. With ``match="layer"`` as far as a layer has others: where ``like`` holds
-            5 of 9, the 4 others and one of the 5 are drawn, which makes the null harder to beat, never easier.
-        match: ``"layer"``: as many heads in each layer as ``like``; ``"any"``: from all layers, an easier null where ``like``
-            lies in late ones.
+        like: the set under test; heads are drawn from its ``grid``.
+        n: number of sets, all different from each other and from ``like``.
+        seed: seed of the draw.
+        exclude_like: do not draw the heads under test. With ``match="layer"`` this holds only while a layer has other
+            heads: if ``like`` has 5 of 9, the other 4 and one of the 5 are drawn, which only makes the null harder to beat.
+        match: ``"layer"`` draws as many heads in each layer as ``like``; ``"any"`` draws from all layers, which is an easier
+            null if ``like`` is in late layers.
 
     Raises:
-        SiteError: ``like`` is empty or has no grid, an unknown ``match``, or there are not ``n`` different sets.
+        SiteError: ``like`` is empty or has no grid, ``match`` is unknown, or there are fewer than ``n`` different sets.
     """
     n, seed = as_integer(n, "n", low=0, error=SiteError), as_integer(seed, "seed", error=SiteError)
     match = as_choice(match, "match", ("layer", "any"), error=SiteError)
@@ -43,7 +43,7 @@ def random_heads(
     if not isinstance(like, HeadSet):
         raise SiteError(
             f"random_heads needs like=, a HeadSet; got {shown(like)}. Make one with HeadSet.of(heads, grid=...)"
-            "; for a vector take random_directions."
+            "; for a vector use random_directions."
         )
     if like.grid is None:
         raise SiteError(
@@ -64,7 +64,7 @@ def random_heads(
             _Part.of_layer(layer, heads, like.grid[1], exclude_like)
             for layer, heads in like.by_layer().items()
         ]
-    # One of the possible draws is ``like`` itself, unless other heads are always among them.
+    # ``like`` itself is one of the possible draws, unless every draw has other heads.
     possible = prod(part.count for part in parts) - all(part.may_be(like) for part in parts)
     if possible < n:
         where = "of as many heads per layer" if match == "layer" else f"of {len(like)} heads"
@@ -98,7 +98,7 @@ class _Part:
         return comb(len(self.pool), self.k - len(self.first))
 
     def may_be(self, like: HeadSet) -> bool:
-        """Whether one of the draws is a part of ``like``."""
+        """Whether a draw can be a subset of ``like``."""
         return all(h in like for h in self.first) and sum(h in like for h in self.pool) >= self.k - len(
             self.first
         )
@@ -111,7 +111,7 @@ class _Part:
 
 
 def _different(parts: list[_Part], like: HeadSet, n: int, rng: random.Random, possible: int) -> list[HeadSet]:
-    """``n`` sets, none of them twice or equal to ``like``."""
+    """``n`` distinct sets, none equal to ``like``."""
     if possible <= 2 * n:
         everything = (
             HeadSet(tuple(chain(*chosen)), like.grid) for chosen in product(*(p.all() for p in parts))

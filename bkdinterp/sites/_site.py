@@ -11,7 +11,7 @@ from bkdinterp.values import as_integer, shown
 
 
 class Component(StrEnum):
-    """Which activation of a block. Declared in the order in which one forward pass computes them.
+    """The activations of a block, declared in the order in which a forward pass computes them.
 
     ``attn_in`` and ``mlp_in`` come after the norm; ``z`` is the per-head input of the attention output
     projection; ``attn_proj`` is that projection's output (the papers' injection point); ``attn_out`` and
@@ -31,7 +31,7 @@ class Component(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Position inside the forward pass of one block, 0 first."""
+        """Position in the forward pass of a block, counted from 0."""
         return _RANK[self]
 
     def __str__(self) -> str:
@@ -43,11 +43,11 @@ _RANK = {component: i for i, component in enumerate(Component)}
 
 @dataclass(frozen=True)
 class Site:
-    """One activation of one block, or one unit of it: a ``head`` of ``z``, a ``neuron`` of ``mlp_act``.
+    """One activation of a block, or one unit of it: a ``head`` of ``z`` or a ``neuron`` of ``mlp_act``.
 
     Raises:
-        SiteError: negative numbers, unknown component, a head on another component than ``z``, or a neuron on
-            another than ``mlp_act``.
+        SiteError: negative numbers, an unknown component, a head on a component other than ``z``, or a neuron on one other
+            than ``mlp_act``.
     """
 
     if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Site:
         component: Component
         head: int | None = None
         neuron: int | None = None
-    else:  # checked below, with messages of our own
+    else:  # checked below, with our own messages
         layer: Any
         component: Any
         head: Any = None
@@ -66,7 +66,7 @@ class Site:
             object.__setattr__(self, "component", _component(self.component))
         for name in ("layer", "head", "neuron"):
             value = getattr(self, name)
-            # Sweeps make sites by the thousand, nearly all of plain ints.
+            # Fast path: sweeps make thousands of sites, nearly all from plain ints.
             if (value is None and name != "layer") or (type(value) is int and value >= 0):
                 continue
             what = f"{self.component.value} site: {name}"
@@ -78,13 +78,12 @@ class Site:
             )
         if self.neuron is not None and self.component is not Component.mlp_act:
             raise SiteError(
-                f"{self.component.value!r} with neuron={self.neuron}: neurons are channels of "
-                "'mlp_act', of no other component."
+                f"{self.component.value!r} with neuron={self.neuron}: only 'mlp_act' has neurons."
             )
 
     @classmethod
     def parse(cls, text: "str | Site | HeadId") -> Self:
-        """``"L12.mlp_out"``, ``"L12H7"``, ``"L12N345"`` or ``"L12.z"`` to a site; sites and heads pass through."""
+        """A site from ``"L12.mlp_out"``, ``"L12H7"``, ``"L12N345"`` or ``"L12.z"``; also accepts sites and heads."""
         if isinstance(text, HeadId):
             return cls(text.layer, Component.z, text.head)
         if isinstance(text, Site):
@@ -102,11 +101,11 @@ class Site:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Sort key: the moment in the forward pass at which the activation exists."""
+        """Sort key: the point of the forward pass at which the activation is computed."""
         return (self.layer, self.component.rank)
 
     def overlaps(self, other: "Site") -> bool:
-        """Whether both name (partly) the same numbers: ``z`` of L3 overlaps ``z`` of L3H1."""
+        """Whether both share some of their numbers: ``z`` of L3 overlaps ``z`` of L3H1."""
         same = self.layer == other.layer and self.component is other.component
         # A component is divided into heads or into neurons, never both.
         mine, theirs = (self.head, self.neuron), (other.head, other.neuron)
@@ -136,13 +135,13 @@ class HeadId:
     """One attention head, written ``L12H7`` (both counted from 0).
 
     Raises:
-        SiteError: text that does not parse, or negative numbers.
+        SiteError: the text does not parse, or a number is negative.
     """
 
     if TYPE_CHECKING:
         layer: int
         head: int
-    else:  # checked below, with messages of our own
+    else:  # checked below, with our own messages
         layer: Any
         head: Any
 
@@ -156,7 +155,7 @@ class HeadId:
 
     @classmethod
     def parse(cls, text: "str | HeadId | tuple[int, int]") -> Self:
-        """``"L12H7"``, ``(12, 7)`` or a HeadId."""
+        """A head from ``"L12H7"``, ``(12, 7)`` or a HeadId."""
         if isinstance(text, HeadId):
             return cls(text.layer, text.head)
         if isinstance(text, tuple) and len(text) == 2:
@@ -183,7 +182,7 @@ class HeadId:
 
 
 class SiteSet(tuple[Site, ...]):
-    """Sites in the order given, a tuple that prints as their names: ``L3.mlp_out, L1.mlp_out``."""
+    """A tuple of sites that prints as their names: ``L3.mlp_out, L1.mlp_out``."""
 
     def __str__(self) -> str:
         return ", ".join(map(str, self))

@@ -1,4 +1,4 @@
-"""Where: at which tokens of a row. No torch, no model."""
+"""Where: which tokens of a row. No torch, no model."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from bkdinterp.values import as_flag, as_integer, is_listing, shown
 
 @dataclass(frozen=True)
 class Where:
-    """At which tokens of a row.
+    """Selects tokens of a row.
 
     Args:
         prompt: ``"last"`` (last prompt token, template included), ``"trigger"`` (tokens of the trigger's spans),
-            ``"all"``, ``"none"``, or indices into the prompt (negative ones count from its end; padding never counts).
-        generated: also every token after the last prompt token: target tokens when scoring, decode steps
-            when generating.
+            ``"all"``, ``"none"``, or indices into the prompt (negative ones count from its end; padding is not counted).
+        generated: also select every token after the last prompt token: target tokens when scoring, decode steps when
+            generating.
 
     Raises:
-        SiteError: an unknown word, no index, or a repeated index.
+        SiteError: an unknown word, no indices, or a repeated index.
     """
 
     if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class Where:
         else:
             if not is_listing(self.prompt):
                 raise SiteError(
-                    f"Position {shown(self.prompt)} is none of last, trigger, all, none or a tuple of indices; of one index "
-                    "make (i,)."
+                    f"Position {shown(self.prompt)} is unknown; choose last, trigger, all, none or a tuple of indices. "
+                    "Write a single index as (i,)."
                 )
             indices = tuple(as_integer(i, "a position index", error=SiteError) for i in self.prompt)
             object.__setattr__(self, "prompt", indices)
             if not self.prompt or len(set(self.prompt)) != len(self.prompt):
-                raise SiteError(f"Position indices must be distinct and at least one; got {self.prompt!r}.")
+                raise SiteError(f"Give at least one position index, and each only once; got {self.prompt!r}.")
 
     @classmethod
     def of(cls, where: "Where | str | Iterable[int]") -> Self:
@@ -64,7 +64,7 @@ class Where:
         )
 
     def may_overlap(self, other: "Where") -> bool:
-        """Whether some row could have a token in both; True when it depends on the prompt."""
+        """Whether a row could have a token in both; True if it depends on the prompt."""
         if self.generated and other.generated:
             return True
         a, b = _as_last(self.prompt), _as_last(other.prompt)
@@ -85,4 +85,4 @@ def _as_last(prompt: str | tuple[int, ...]) -> str | tuple[int, ...]:
 
 
 WhereLike = Where | str | tuple[int, ...]
-"""How users may write positions; ``Where.of`` reads all of them."""
+"""A position as users may write it; ``Where.of`` reads all forms."""

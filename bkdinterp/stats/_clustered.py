@@ -1,4 +1,4 @@
-"""Rates of right and wrong calls whose examples come in clusters (the two prompts of a pair). Costs no forward pass."""
+"""Rates over examples that come in clusters, such as the two prompts of a pair. Costs no forward pass."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,15 +12,15 @@ from bkdinterp.stats._intervals import Interval
 def clustered_rate(
     right: Bool[Tensor, " example"], cluster: Int[Tensor, " example"], *, level: float = 0.95
 ) -> Interval:
-    """Interval of a rate whose examples of one cluster may share their luck: Wilson's with the effective sample size.
+    """Interval of a rate whose examples are correlated within a cluster: Wilson's, with the effective sample size.
 
-    The design effect (the variance between clusters over the binomial one) is held between 1 and what wholly dependent
-    clusters would give; where all calls are right, or all wrong, the latter. As it is estimated from the clusters,
-    Student's quantile for clusters - 1 degrees of freedom takes the normal's place (Korn & Graubard 1998, with Wilson's
-    interval). One cluster alone says nothing: [0, 1].
+    The design effect (the variance between clusters over the binomial variance) is kept between 1 and its value for fully
+    dependent clusters. If all examples are right, or all wrong, that upper value is used. Because the design effect is
+    estimated from the clusters, Student's quantile with clusters - 1 degrees of freedom replaces the normal one (Korn &
+    Graubard 1998, with Wilson's interval). A single cluster gives [0, 1].
 
     Raises:
-        BkdinterpError: no example, unequal lengths, or ``level`` outside (0, 1).
+        BkdinterpError: no examples, unequal lengths, or ``level`` outside (0, 1).
     """
     if len(right) != len(cluster) or len(right) == 0:
         raise BkdinterpError(
@@ -34,7 +34,7 @@ def clustered_rate(
 def clustered_ends(
     right: Bool[np.ndarray, "unit example"], cluster: Int[np.ndarray, " example"], *, level: float = 0.95
 ) -> tuple[Float[np.ndarray, " unit"], Float[np.ndarray, " unit"]]:
-    """Both ends for many rates on the same examples."""
+    """Lower and upper ends for many rates on the same examples."""
     check_level(level)
     from scipy.stats import norm, t
 
@@ -54,5 +54,5 @@ def clustered_ends(
     scale = 1 + z * z / size
     centre = (rate + z * z / (2 * size)) / scale
     half = z * np.sqrt(rate * (1 - rate) / size + z * z / (4 * size * size)) / scale
-    # Rounding leaves 1e-17 outside at 0 % and 100 %.
+    # At 0 % and 100 % rounding would leave the estimate outside by 1e-17.
     return np.clip(centre - half, 0.0, rate), np.clip(centre + half, rate, 1.0)

@@ -1,7 +1,7 @@
-"""Comparison: a claim and its nulls in one object, with effect, interval, p and the null that comes nearest.
+"""Comparison: an observed value and its nulls, with effect, interval, p-values and the nearest null.
 
-A number by itself claims nothing: what would random heads, a random direction, a clean twin or another trigger have given
-on the same prompts? Costs no forward pass.
+Nulls are the values that random heads, a random direction, a clean twin or another trigger give on the same prompts.
+Costs no forward pass.
 """
 
 import math
@@ -24,21 +24,21 @@ from bkdinterp.values import as_choice, shown
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """An observed value beside its nulls: what is claimed, and what the claim has to beat.
+    """An observed value and the nulls that it has to beat.
 
-    Make one with `Comparison.of`. Values are per example, the observed ones and every null's on the same prompts in the
-    same order (paired); or single numbers. Two questions are kept apart: are the PROMPTS enough (interval, ``p_examples``),
-    and are the NULLS enough (``p_nulls``)? ``p`` is the larger one of those that apply.
+    Make one with `Comparison.of`. Values are either one per example, for the observed run and every null on the same
+    prompts in the same order (paired), or single numbers. Two questions are kept apart: are there enough PROMPTS
+    (interval, ``p_examples``), and are there enough NULLS (``p_nulls``)? ``p`` is the larger of the p-values that apply.
 
     Attributes:
         observed: one value per example, or one number.
-        nulls: the same of every null.
-        name: of what was observed.
+        nulls: the same for every null.
+        name: name of the observed value.
         null_names: one per null.
-        side: what speaks for the claim: ``"greater"`` than the nulls, ``"less"``, or ``"two-sided"``.
-        sampled: whether the nulls are random draws (random heads, random directions), so that they stand for others like
-            them and ``p_nulls`` counts; not so a twin or a sham trigger.
-        seed: of bootstrap and flips.
+        side: which values support the claim: ``"greater"`` than the nulls, ``"less"``, or ``"two-sided"``.
+        sampled: whether the nulls are random draws (random heads, random directions), so that ``p_nulls`` applies. A twin
+            or a sham trigger is not a random draw.
+        seed: seed of the bootstrap and the sign flips.
     """
 
     observed: Float[Tensor, "*example"]
@@ -64,7 +64,7 @@ class Comparison:
         """From tensors, arrays, lists (booleans too) or numbers.
 
         Raises:
-            BkdinterpError: no null, other lengths, NaN, other names than nulls, or an unknown side.
+            BkdinterpError: no nulls, unequal lengths, NaN, not one name per null, or an unknown side.
         """
         own = torch.from_numpy(np.array(as_array(observed)))
         rows = [as_array(row) for row in nulls]
@@ -73,7 +73,7 @@ class Comparison:
         lengths = sorted({row.shape for row in rows} | {tuple(own.shape)})
         if len(lengths) > 1 or own.ndim > 1:
             raise BkdinterpError(
-                f"Observed and nulls must be one number each, or one value for each of the same examples; got shapes "
+                f"Observed and nulls must be single numbers, or one value per example on the same examples; got shapes "
                 f"{', '.join(map(str, lengths))}."
             )
         return cls(own, torch.from_numpy(np.stack(rows)), name, tuple(null_names), side, sampled, seed)
@@ -94,7 +94,7 @@ class Comparison:
 
     @property
     def paired(self) -> bool:
-        """Whether there is one value per example, paired by prompt."""
+        """Whether values are one per example, paired by prompt."""
         return self.observed.ndim == 1
 
     @property
@@ -119,7 +119,7 @@ class Comparison:
 
     @property
     def extreme(self) -> int:
-        """Index of the null that comes nearest to the claim, or beats it; two-sided: on the observed value's side."""
+        """Index of the null nearest to the claim, or furthest beyond it; if two-sided, on the observed value's side."""
         up = self.effect >= 0 if self.side == "two-sided" else self.side == "greater"
         return int((np.argmax if up else np.argmin)(self.null_estimates))
 
@@ -129,12 +129,12 @@ class Comparison:
         return self.estimate - float(np.mean(self.null_estimates))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Of the effect.
+        """Interval of the effect.
 
-        Per example: over prompts, with these nulls; yes-or-no values by Newcombe's score interval (the mean of its ends
-        over the nulls, which is never too narrow), others by the studentised bootstrap of observed minus the mean of the
-        nulls on the same prompt. Single numbers: where one more null would have to lie, by Student's prediction interval
-        around the nulls; infinite for one null.
+        For values per example the interval is over prompts, with the nulls fixed. Yes-or-no values use Newcombe's score
+        interval (its ends averaged over the nulls, which is never too narrow). Other values use the studentised bootstrap
+        of observed minus the mean of the nulls on the same prompt. Single numbers use Student's prediction interval for
+        one more null; it is infinite with one null.
 
         Raises:
             BkdinterpError: ``level`` outside (0, 1).
@@ -152,12 +152,12 @@ class Comparison:
         return bootstrap_mean(self.differences, seed=self.seed, level=level)
 
     def interval_beyond(self, null: int | None = None, level: float = 0.95) -> Interval:
-        """Of observed minus one null, default the nearest one (`extreme`), over prompts.
+        """Interval, over prompts, of the observed value minus one null; by default the nearest one (`extreme`).
 
-        The nearest was chosen among the nulls for being near, which counts against the claim, not for it.
+        Choosing the nearest null makes the comparison harder for the claim, never easier.
 
         Raises:
-            BkdinterpError: single numbers, or ``level`` outside (0, 1).
+            BkdinterpError: the values are single numbers, or ``level`` is outside (0, 1).
         """
         if not self.paired:
             raise BkdinterpError(
@@ -170,28 +170,28 @@ class Comparison:
 
     @property
     def differences(self) -> Float[Tensor, "*example"]:
-        """Observed minus the mean of the nulls, on each example."""
+        """Observed value minus the mean of the nulls, for each example."""
         return self.observed.double() - self.nulls.double().mean(0)
 
     @property
     def p_nulls(self) -> float | None:
-        """Monte Carlo p over the nulls, (1 + nulls at least as extreme) / (1 + nulls); None if they are no draws.
+        """Monte Carlo p over the nulls, (1 + nulls at least as extreme) / (1 + nulls); None without random draws.
 
-        With k nulls it cannot be below 1 / (k + 1): 19 draws are the fewest that can reach .05. Two-sided: as far from
-        the mean of observed and nulls as the observed value.
+        With k nulls it cannot be below 1 / (k + 1), so reaching .05 takes at least 19 draws. Two-sided, a null is as
+        extreme as the observed value if it is as far from the mean of observed value and nulls.
         """
         if not self.sampled:
             return None
         values = np.array([self.estimate, *self.null_estimates])
         centre = values.mean() if self.side == "two-sided" else 0.0
-        # Equal rates may differ by rounding: that is a tie, and counts against the claim.
+        # Equal rates may differ by rounding. Treat that as a tie, which counts against the claim.
         found = oriented(values - centre, self.side)
         slack = 1e-12 * max(1.0, float(np.abs(values).max()))
         return p_value(float(found[0]) - slack, found[1:])
 
     @property
     def p_examples(self) -> float | None:
-        """Sign-flip p over examples of no difference, the largest over the nulls (it must beat them all); None for numbers."""
+        """Sign-flip p over examples for no difference: the largest over all nulls; None for single numbers."""
         if not self.paired:
             return None
         own = self.observed.double()
@@ -199,22 +199,22 @@ class Comparison:
 
     @property
     def p(self) -> float:
-        """The larger of `p_nulls` and `p_examples`, where both apply; NaN where neither does."""
+        """The larger of `p_nulls` and `p_examples`, or the one that applies; NaN if neither does."""
         found = [p for p in (self.p_nulls, self.p_examples) if p is not None]
         return max(found, default=math.nan)
 
     @property
     def beats_all(self) -> bool:
-        """Whether the observed value lies beyond every null (a tie does not)."""
+        """Whether the observed value lies beyond every null; a tie does not count."""
         if self.side == "two-sided":
             return not min(self.null_estimates) <= self.estimate <= max(self.null_estimates)
         nearest = self.null_estimates[self.extreme]
         return oriented(self.estimate, self.side) > oriented(nearest, self.side)
 
     def rows(self, level: float = 0.95) -> tuple[list[str], list[Interval]]:
-        """Labels and intervals of the observed value and every null: what a figure or table shows.
+        """Labels and intervals of the observed value and every null, for a figure or table.
 
-        Per example with intervals over examples (yes-or-no values: Wilson's), single numbers without spread.
+        Values per example get intervals over examples (Wilson's for yes-or-no values); single numbers get no spread.
 
         Raises:
             BkdinterpError: ``level`` outside (0, 1).
@@ -223,7 +223,7 @@ class Comparison:
         return [self.name, *self.null_names], [self._own(row, level) for row in (self.observed, *self.nulls)]
 
     def describe(self) -> str:
-        """One line: estimate, nulls, effect with interval, p's, n."""
+        """One line with estimate, nulls, effect and its interval, p-values and n."""
         near = self.extreme
         what = "random nulls" if self.sampled else "nulls"
         parts = [
@@ -255,7 +255,7 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Self:
-        """Inverse of `to_dict`; BkdinterpError for content that is no comparison."""
+        """Inverse of `to_dict`; raises BkdinterpError if the content is not a comparison."""
         try:
             return cls.of(
                 d["observed"],

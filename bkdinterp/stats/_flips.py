@@ -1,8 +1,8 @@
-"""Sign flips: under the null an example's effect is as likely x as -x. All of them where few, else a seeded sample.
+"""Sign-flip tests: under the null an example's effect is x or -x with equal probability.
 
-Exact for effects that are symmetric around 0 under the null, as paired differences are where both sides are drawn alike; not
-for skewed ones (see `sign_flip`). Fisher 1935, section
-21; for many units at once Westfall & Young 1993. Costs no forward pass.
+All flips are counted if there are few examples, else a seeded sample. The test is exact for effects that are symmetric
+around 0 under the null, such as paired differences of two samples from one distribution, but not for skewed ones (see
+`sign_flip`). Fisher 1935, section 21; for many units at once Westfall & Young 1993. Costs no forward pass.
 """
 
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ from bkdinterp.stats._sample import Sample, as_sample
 from bkdinterp.values import as_choice, as_integer, as_seed
 
 MOST_EXACT = 12
-"""So many examples have all of their 2**n flips counted."""
+"""Up to this many examples, all 2**n flips are counted."""
 N_FLIPS = 4999
 _STREAM = 0x51F1
 SIDES = ("greater", "less", "two-sided")
 
-# Sums that differ by this share of their size are the same number but for rounding.
+# Sums whose relative difference is below this are equal up to rounding.
 SAME = 1e-10
 
 
 class Flips:
-    """Rows of signs for ``n`` examples, block by block; the same ones at every pass.
+    """Rows of signs for ``n`` examples, in blocks; every pass gives the same rows.
 
     Attributes:
-        exact: whether these are all 2**n, the observed one included.
-        count: how many.
+        exact: whether these are all 2**n flips, including the observed signs.
+        count: number of flips.
     """
 
     def __init__(self, n: int, *, n_flips: Any = N_FLIPS, seed: Any = 0) -> None:
@@ -41,7 +41,7 @@ class Flips:
 
     def blocks(self, size: int) -> Iterator[Float[np.ndarray, "flip example"]]:
         """At most ``size`` flips at a time."""
-        # A stream of its own: data made from the same seed must not share its numbers with the flips.
+        # A separate random stream, so that data made from the same seed does not share random numbers with the flips.
         rng = np.random.default_rng((self.seed, _STREAM))
         bits = np.arange(self.n)
         for start in range(0, self.count, size):
@@ -51,26 +51,25 @@ class Flips:
             yield 1.0 - 2.0 * heads
 
     def p(self, exceeding: Int[np.ndarray, "*unit"]) -> Float[np.ndarray, "*unit"]:
-        """p-values of how many flips were at least as extreme; the observed signs are one of all."""
+        """p-values from the number of flips at least as extreme; the observed signs count as one of the flips."""
         return np.asarray(exceeding / self.count if self.exact else (1 + exceeding) / (1 + self.count))
 
 
 def sign_flip(x: Sample, *, side: str = "two-sided", n_flips: int = N_FLIPS, seed: int = 0) -> float:
-    """p-value of a mean of 0, by flipping the signs of the examples; for paired differences, say.
+    """p-value for a mean of 0, by flipping the signs of the examples, for instance of paired differences.
 
-    With up to 12 examples all 2**n flips are counted, so p is at least 2**-n (two-sided: twice that). Never 0.
-
-    Under the null an example's value must be as likely x as -x. On exponential values around a mean of 0, p <= .05 in 6 to 10 %
-    of samples of 6 to 48 (two-sided), in 10 to 16 % on the side of the short tail.
+    With up to 12 examples all 2**n flips are counted, so p is at least 2**-n (two-sided: twice that). p is never 0.
+    The test assumes that under the null x and -x are equally likely for each example. On exponential values shifted to
+    mean 0, p <= .05 in 6 to 10 % of samples of 6 to 48 (two-sided), and in 10 to 16 % on the side of the short tail.
 
     Args:
-        x: one value an example, e.g. score under the edit minus score under its null, on the same prompt.
+        x: one value per example, e.g. the score under the edit minus the score under its null, on the same prompt.
         side: ``"greater"`` (the mean is above 0), ``"less"`` or ``"two-sided"``.
-        n_flips: so many are drawn where there are more than 12 examples.
-        seed: of the draw.
+        n_flips: number of flips drawn if there are more than 12 examples.
+        seed: seed of the draw.
 
     Raises:
-        BkdinterpError: no example, NaN or infinity, or an unknown side.
+        BkdinterpError: no examples, NaN or infinity, or an unknown side.
     """
     side = as_choice(side, "side", SIDES)
     data = as_sample(x, "sign_flip")
@@ -83,7 +82,7 @@ def sign_flip(x: Sample, *, side: str = "two-sided", n_flips: int = N_FLIPS, see
 
 
 def oriented(x: Any, side: str) -> Any:
-    """Larger is more extreme."""
+    """The values, transformed so that larger means more extreme."""
     if side == "two-sided":
         return np.abs(x)
     return x if side == "greater" else -x

@@ -1,7 +1,7 @@
 """Confidence intervals for rates, and p-values against sampled nulls. Costs no forward pass.
 
-Rates get Wilson intervals (exact enough at the 60-256 prompts of the papers, sane at 0 % and 100 %); means: ``_mean``.
-scipy is imported inside the functions: it is slow to import.
+Rates get Wilson intervals, which are accurate at the papers' 60 to 256 prompts and sensible at 0 % and 100 %. Means are
+in ``_mean``. scipy is slow to import, so the functions import it themselves.
 """
 
 import math
@@ -66,10 +66,10 @@ class Interval:
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson score interval of a rate. Without examples: 0.5 [0, 1], which claims nothing.
+    """Wilson score interval of a rate; without examples it is 0.5 [0, 1].
 
     Raises:
-        BkdinterpError: not 0 <= successes <= n, or ``level`` outside (0, 1).
+        BkdinterpError: ``successes`` not in 0..n, or ``level`` outside (0, 1).
     """
     check_level(level)
     if not 0 <= successes <= n:
@@ -80,14 +80,14 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
 
     ci = binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
     rate = successes / n
-    # scipy leaves 1e-17 outside the estimate at 0 % and 100 %.
+    # At 0 % and 100 % scipy's rounding leaves the estimate outside by 1e-17.
     return Interval(rate, min(float(ci.low), rate), max(float(ci.high), rate), n, "wilson", level)
 
 
 def paired_rates(a: Sequence[bool], b: Sequence[bool], *, level: float = 0.95) -> Interval:
     """Newcombe's score interval for rate(a) - rate(b), where ``a[i]`` and ``b[i]`` are the same example.
 
-    Unlike a bootstrap it does not shrink to a point when every example changes alike (Newcombe 1998, method 10).
+    Unlike a bootstrap it does not shrink to a point if every example changes in the same way (Newcombe 1998, method 10).
 
     Raises:
         BkdinterpError: unequal lengths or no examples.
@@ -117,9 +117,9 @@ def paired_rates(a: Sequence[bool], b: Sequence[bool], *, level: float = 0.95) -
 def p_value(
     observed: float | int, null_samples: Sample, side: Literal["greater", "less", "two-sided"] = "greater"
 ) -> float:
-    """Monte Carlo p-value (1 + #null at least as extreme) / (1 + #null); never 0.
+    """Monte Carlo p-value, (1 + nulls at least as extreme) / (1 + nulls); never 0.
 
-    ``two-sided`` is twice the smaller side, at most 1.
+    ``"two-sided"`` is twice the smaller one-sided value, at most 1.
 
     Raises:
         BkdinterpError: NaN among the numbers, or an unknown side.

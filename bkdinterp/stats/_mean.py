@@ -1,7 +1,7 @@
-"""Intervals of means that hold at the 5 to 50 prompts of a study: studentised, BCa, or plain percentiles.
+"""Intervals of means for studies of 5 to 50 prompts: studentised bootstrap, BCa, or plain percentiles.
 
-Percentiles of the bootstrap cover .85 / .88 / .91 instead of .95 at 5 / 8 / 12 normal examples, .76 to .82 at lognormal
-ones. ``benchmarks/calibration.py`` measures all methods. scipy is imported inside: it is slow to import.
+Bootstrap percentiles cover .85 / .88 / .91 instead of .95 with 5 / 8 / 12 normal examples, and .76 to .82 with lognormal
+ones. ``benchmarks/calibration.py`` measures all methods. scipy is slow to import, so the functions import it themselves.
 """
 
 import math
@@ -22,15 +22,15 @@ METHODS = ("studentized", "bca", "percentile")
 def bootstrap_mean(
     x: Sample, *, n_resamples: int = 2000, seed: int = 0, level: float = 0.95, method: str = "studentized"
 ) -> Interval:
-    """Interval of the mean over examples.
+    """Confidence interval of the mean over examples.
 
-    ``studentized``: the wider, at each end, of Student's t and the bootstrap-t, mean - q se, where q are quantiles of
-    (mean* - mean) / se* over resamples (Hall 1988). Student's end is right for normal examples and for few distinct
-    values, the bootstrap's for skewed ones: .96 coverage at 5 to 48 normal examples, .89 to .95 at lognormal ones.
+    ``studentized`` takes, at each end, the wider of Student's t and the bootstrap-t, mean - q se, where q are quantiles
+    of (mean* - mean) / se* over resamples (Hall 1988). Student's t suits normal examples and few distinct values, the
+    bootstrap skewed ones. Coverage is .96 with 5 to 48 normal examples and .89 to .95 with lognormal ones.
     ``bca`` (Efron 1987) is narrower and covers less below 20 examples; ``percentile`` covers least.
 
-    One example says nothing of the spread: its interval is infinite. Equal numbers leave no spread to judge by: the
-    interval is that number, and ``method`` says ``"constant"``; for rates and other bounded scores take `wilson`.
+    The interval of a single example is infinite. If all numbers are equal, the interval is that number and ``method`` is
+    ``"constant"``; for rates and other bounded scores use `wilson`.
 
     Raises:
         BkdinterpError: no examples, NaN or infinity, ``n_resamples < 1``, ``level`` outside (0, 1), or an unknown method.
@@ -47,7 +47,7 @@ def paired_bootstrap(
     level: float = 0.95,
     method: str = "studentized",
 ) -> Interval:
-    """Interval of mean(a - b), where ``a[i]`` and ``b[i]`` are the same example; methods as `bootstrap_mean`.
+    """Confidence interval of mean(a - b), where ``a[i]`` and ``b[i]`` are the same example; methods as `bootstrap_mean`.
 
     Raises:
         BkdinterpError: unequal lengths, or as `bootstrap_mean`.
@@ -101,19 +101,19 @@ def _studentized(
 ) -> tuple[float, float]:
     from scipy.stats import t
 
-    # On the scale of the data's spread, so that neither tiny nor huge effects leave the range of float64.
+    # In units of the data's spread, so that tiny and huge effects stay within float64.
     mean, n = x.mean(), len(x)
     scale = float(np.abs(x - mean).max())
     centred = (x - mean) / scale
     error = float(centred.std(ddof=1)) / math.sqrt(n)
-    # A stream of its own: data made from the same seed must not share its numbers with the resamples.
+    # A separate random stream, so that data made from the same seed does not share random numbers with the resamples.
     rng = np.random.default_rng((as_seed(seed), _STREAM))
     drawn, left = [], n_resamples
     while left:
         rows = min(left, _batch(n))
         resample = centred[rng.integers(n, size=(rows, n))]
         spread = resample.std(axis=1, ddof=1) / math.sqrt(n)
-        # A resample of one value has no t; Student's end stands in for it.
+        # A resample in which all values are equal has no t; Student's quantile replaces it.
         kept = spread > 1e-9 * error
         drawn.append(resample.mean(axis=1)[kept] / spread[kept])
         left -= rows
@@ -124,5 +124,5 @@ def _studentized(
 
 
 def _batch(n: int) -> int:
-    """Resamples at a time: bounds memory to about 32 MB."""
+    """Number of resamples per batch; limits memory to about 32 MB."""
     return max(1, 4_000_000 // n)

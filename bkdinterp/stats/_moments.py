@@ -1,7 +1,7 @@
-"""Streaming mean and covariance: a fitter takes batches, ``finish()`` gives a frozen float64 value.
+"""Streaming mean and covariance: a fitter takes batches, and ``finish()`` gives a frozen float64 value.
 
-Batches are merged with Chan's pairwise update, so any split of the examples gives the batch result
-(papers: the pooled mean must not be re-divided after every data set). Costs no forward pass.
+Batches are merged with Chan's pairwise update, so any split of the examples gives the result of one batch. Costs no
+forward pass.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Mean:
     """The mean of ``n`` examples, float64 on the CPU.
 
     Attributes:
-        value: same unit as what was averaged.
+        value: the mean, in the unit of the examples.
         n: number of examples.
     """
 
@@ -67,16 +67,16 @@ class RunningMean:
         """Add a batch; an empty batch changes nothing.
 
         Raises:
-            BkdinterpError: the examples have another shape, or hold NaN or infinity.
+            BkdinterpError: the examples have the wrong shape, or hold NaN or infinity.
         """
         x = _checked(x, self.shape, "RunningMean")
         return self if x.shape[0] == 0 else self.merge(Mean(x.mean(0).cpu(), x.shape[0]))
 
     def merge(self, other: Mean) -> Self:
-        """Add examples that were averaged elsewhere, for instance on the model's side.
+        """Add examples that were already averaged elsewhere, for instance on a server.
 
         Raises:
-            BkdinterpError: the other mean has another shape, or holds NaN or infinity.
+            BkdinterpError: the other mean has the wrong shape, or holds NaN or infinity.
         """
         value = _checked(other.value.unsqueeze(0), self.shape, "RunningMean").cpu()[0]
         if other.n > 0:
@@ -85,7 +85,7 @@ class RunningMean:
         return self
 
     def finish(self) -> Mean:
-        """The mean so far; updating may go on afterwards.
+        """The mean so far; more batches can be added afterwards.
 
         Raises:
             BkdinterpError: no example was added.
@@ -98,7 +98,7 @@ class RunningMean:
 
 
 class RunningCovariance:
-    """Accumulates mean and covariance of vectors of size ``d`` in float64 (d x d doubles of memory)."""
+    """Accumulates mean and covariance of vectors of size ``d`` in float64; memory is d x d doubles."""
 
     def __init__(self, d: int) -> None:
         self.d = d
@@ -110,7 +110,7 @@ class RunningCovariance:
         """Add a batch; an empty batch changes nothing.
 
         Raises:
-            BkdinterpError: the vectors have another size, or hold NaN or infinity.
+            BkdinterpError: the vectors have the wrong size, or hold NaN or infinity.
         """
         x = _checked(x, (self.d,), "RunningCovariance")
         m = x.shape[0]
@@ -127,7 +127,7 @@ class RunningCovariance:
         return self
 
     def finish(self) -> Covariance:
-        """Mean and covariance so far; updating may go on afterwards.
+        """Mean and covariance so far; more batches can be added afterwards.
 
         Raises:
             BkdinterpError: fewer than two examples were added.
@@ -142,7 +142,7 @@ def _checked(
 ) -> Float[Tensor, "example ..."]:
     if tuple(x.shape[1:]) != shape:
         raise BkdinterpError(f"{who} was made for examples of shape {shape}, got {tuple(x.shape[1:])}.")
-    # MPS has no float64.
+    # MPS does not support float64.
     x = (x.cpu() if x.device.type == "mps" else x).detach().to(torch.float64)
     if not bool(torch.isfinite(x).all()):
         raise BkdinterpError(

@@ -1,7 +1,7 @@
 """Principal components of activations (scikit-learn's exact SVD). Costs no forward pass.
 
-Source: Lamparth & Reuel, PCP ablation (their Eq. 1): directions are the components themselves, unit length
-and orthogonal; the mean is NOT added back into them, unlike in the released code.
+Source: Lamparth & Reuel, PCP ablation (their Eq. 1). The directions are the components themselves, orthogonal and of unit
+length. Unlike in the released code, the mean is NOT added back into them.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class PCA:
 
     Attributes:
         mean: centre of the examples.
-        directions: orthonormal rows, by falling variance.
-        explained: share of the total variance of each direction, 0..1 (0 for constant data).
+        directions: orthonormal rows, in order of decreasing variance.
+        explained: each direction's share of the total variance, 0..1 (0 for constant data).
     """
 
     __repr__ = short_repr
@@ -49,13 +49,13 @@ class PCA:
                 "PCA got NaN or infinite values; check the model's dtype (float16 overflows)."
             )
         if bool((data == data[0]).all()):
-            # No variance to divide by, and no preferred direction: any orthonormal rows are principal.
+            # Without variance there is no preferred direction, so any orthonormal rows are principal.
             return cls(
                 data[0].clone(),
                 torch.eye(rank, x.shape[1], dtype=torch.float64),
                 torch.zeros(rank, dtype=torch.float64),
             )
-        # Imported here: scikit-learn takes a second to import and most users never fit a PCA.
+        # Imported here because scikit-learn takes a second to import and most users never fit a PCA.
         from sklearn.decomposition import PCA as SklearnPCA
 
         fitted = SklearnPCA(n_components=rank, svd_solver="full").fit(data.numpy())

@@ -1,4 +1,4 @@
-"""Rates of several conditions on the same prompts: pooled, and the single most extreme one. No forward pass."""
+"""Rates of several conditions on the same prompts: the pooled rate and the most extreme one. No forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,15 +8,15 @@ from bkdinterp.stats._intervals import Interval, wilson
 
 
 def pooled_rate(rows: Sequence[Sequence[bool]]) -> Interval:
-    """The rate over all conditions, with an interval that counts prompts, not answers: Wilson's at n = prompts.
+    """The rate over all conditions, with a Wilson interval in which n is the number of prompts, not of answers.
 
-    Twenty nulls on 48 prompts are 960 answers, but not 960 independent ones.
+    Twenty nulls on 48 prompts give 960 answers, but these are not independent.
 
     Args:
-        rows: for each condition one yes or no per prompt, on the same prompts.
+        rows: for each condition, one True or False per prompt, on the same prompts.
 
     Raises:
-        BkdinterpError: no condition, no prompt, or conditions of unequal length.
+        BkdinterpError: no conditions, no prompts, or conditions of unequal length.
     """
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or 0 in lengths:
@@ -30,7 +30,7 @@ def pooled_rate(rows: Sequence[Sequence[bool]]) -> Interval:
 
 
 def extreme_rate(rows: Sequence[Sequence[bool]], *, highest: bool) -> tuple[int, Interval]:
-    """Index and Wilson interval of the condition with the highest (or lowest) rate; the first of equals.
+    """Index and Wilson interval of the condition with the highest (or lowest) rate; the first if several are equal.
 
     Raises:
         BkdinterpError: as `pooled_rate`.

@@ -1,7 +1,7 @@
-"""Two faults of the code released with Lamparth & Reuel (arXiv 2302.12461), as options, so that both can be compared.
+"""Two faults of the code released with Lamparth & Reuel (arXiv 2302.12461), as options for comparison.
 
-Their "pooled mean" is divided anew after every data set (papers.md 7.3a); their principal directions carry the mean that
-``inverse_transform`` adds back (7.3b). Costs no forward pass.
+Their "pooled mean" is divided anew after every data set; their principal directions carry the mean that
+``inverse_transform`` adds back (docs/papers.md, Deviations). Costs no forward pass.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def released_mean(
     notebook for GPT-2 medium) it shrinks by that number, nearly to zero.
 
     Raises:
-        BkdinterpError: no set, or an empty one.
+        BkdinterpError: no sets, an empty set, or ``n_modules`` below 1.
     """
     if not sets or min(len(x) for x in sets) == 0 or n_modules < 1:
         raise BkdinterpError("released_mean needs at least one set, examples in each, and n_modules >= 1.")
@@ -36,7 +36,7 @@ def released_mean(
 def released_directions(pca: PCA) -> Float[Tensor, "rank d_model"]:
     """The released code's "directions": ``normalise(mean + c_i e_i)`` with ``c_i = (1 - mean) . e_i`` for a vector of ones.
 
-    They are not orthogonal; where the mean is large they nearly coincide with it.
+    They are not orthogonal, and if the mean is large they are all close to it.
     """
     scores = (torch.ones_like(pca.mean) - pca.mean) @ pca.directions.T
     vectors = pca.mean + scores[:, None] * pca.directions

@@ -1,4 +1,4 @@
-"""What statistics take: one number per example, as a float64 array without NaN."""
+"""Input of the statistics: one number per example, as a float64 array without NaN."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ Sample = Float[Tensor, " example"] | Float[np.ndarray, " example"] | Sequence[fl
 
 
 def as_sample(x: Sample, who: str) -> Float[np.ndarray, " example"]:
-    """One value per example.
+    """The values as an array, one per example.
 
     Raises:
-        BkdinterpError: another number of axes, no example, NaN or infinity.
+        BkdinterpError: the array does not have one axis, has no examples, or holds NaN or infinity.
     """
     out = as_array(x)
     if out.ndim != 1 or len(out) == 0:
@@ -30,10 +30,10 @@ def as_sample(x: Sample, who: str) -> Float[np.ndarray, " example"]:
 
 
 def as_array(x: Any) -> Float[np.ndarray, "..."]:
-    """float64, from a tensor of any device and dtype, an array, nested lists or a number.
+    """A float64 array from a tensor of any device and dtype, an array, nested lists or a number.
 
     Raises:
-        BkdinterpError: something that is no array of numbers.
+        BkdinterpError: the value is not an array of numbers.
     """
     if isinstance(x, Tensor):
         return x.detach().cpu().double().numpy()

@@ -1,9 +1,9 @@
-"""Units chosen among many (heads, layers, neurons): intervals and p-values that remember the choice. No forward pass.
+"""Intervals and p-values for units chosen among many (heads, layers, neurons), corrected for the choice. No forward pass.
 
-The largest of 270 means of noise always looks like an effect. Here every unit is judged by what the LARGEST |t| of all
-units does when each example's sign is flipped, in all units at once: their dependence stays, and each unit is divided
-by its own standard error, so that a noisy unit hides no quiet one. Westfall & Young 1993 (max-T and its step-down),
-Romano & Wolf 2005.
+The largest of 270 noisy means always looks like an effect. So every unit is compared with the LARGEST |t| over all units
+when the examples' signs are flipped. A flip applies to all units at once, which keeps their dependence. Each unit is
+divided by its own standard error, so that noisy units do not hide quiet ones. Westfall & Young 1993 (max-T and its
+step-down), Romano & Wolf 2005.
 """
 
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ from bkdinterp.values import as_choice
 
 Units = Float[Tensor, "unit example"] | Float[np.ndarray, "unit example"]
 
-# Numbers of one block of flips x units: 16 MB.
+# Numbers in one block of flips x units: 16 MB.
 _BLOCK = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Simultaneous:
-    """Intervals of many means that hold together: with probability ``level`` ALL of them cover.
+    """Simultaneous intervals of many means: with probability ``level``, ALL of them cover.
 
-    So the interval of the unit that was picked for being the largest still covers, whatever picked it. Not where a unit has
-    the same effect on every example: that leaves no spread, so its interval is a point; `adjusted_p` counts examples then.
+    So the interval of a unit still covers if that unit was picked because it is the largest. The exception is a unit with
+    the same effect on every example: it has no spread, so its interval is a point. Use `adjusted_p` then.
 
     Attributes:
         estimate: mean over examples of each unit; NaN where the unit was not scored.
         low, high: ends of the intervals.
-        critical: estimate -+ ``critical`` standard errors; infinite for a single example.
-        n: examples.
-        level: coverage of all together.
+        critical: the intervals are estimate -+ ``critical`` standard errors; infinite for a single example.
+        n: number of examples.
+        level: coverage of all intervals together.
         method: ``"max-t"`` (sign flips) or ``"bonferroni t"`` (too few examples to flip).
     """
 
@@ -50,7 +50,7 @@ class Simultaneous:
     method: str
 
     def interval(self, unit: int) -> Interval:
-        """One unit's; BkdinterpError if it was not scored."""
+        """The interval of one unit; raises BkdinterpError if it was not scored."""
         if np.isnan(self.estimate[unit]):
             raise BkdinterpError(f"Unit {unit} was not scored, so it has no interval.")
         ends = float(self.low[unit]), float(self.high[unit])
@@ -58,31 +58,32 @@ class Simultaneous:
 
     @property
     def excludes_zero(self) -> Bool[np.ndarray, " unit"]:
-        """Units whose interval does not hold 0."""
+        """Units whose interval does not contain 0."""
         return (self.low > 0) | (self.high < 0)
 
 
 def simultaneous(
     effects: Units, *, level: float = 0.95, n_flips: int = N_FLIPS, seed: int = 0
 ) -> Simultaneous:
-    """Intervals of all units' means that cover together with probability ``level``, dependent or not.
+    """Intervals of all units' means that jointly cover with probability ``level``, also for dependent units.
 
-    mean_u -+ c se_u, where c is the ``level`` quantile over sign flips of the examples' residuals of max_u |t_u|, but not
-    below Student's of one unit. Holds for units of any scale and dependence and for examples of unequal spread; effects
-    far from symmetric need more examples (a unit's errors are taken to be as likely x as -x). With fewer than
-    1 + log2(1 / (1 - level)) examples, 6 at .95, no set of flips is rare enough: then Student's quantile at
-    (1 - level) / units is taken.
+    The interval is mean_u -+ c se_u. c is the ``level`` quantile of max_u |t_u| over sign flips of the examples'
+    residuals, but at least Student's quantile for one unit. It holds for units of any scale and dependence, and for
+    examples of unequal spread. A unit's errors are assumed to be symmetric; very asymmetric effects need more examples.
+    With fewer than 1 + log2(1 / (1 - level)) examples (6 at .95), no set of flips is rare enough, and Student's quantile
+    at (1 - level) / units is used.
 
-    Time: n_flips * units * examples multiplications, 2 s for 46,000 units of 48 examples; memory 32 MB beside the effects.
+    Time is n_flips * units * examples multiplications: 2 s for 46,000 units of 48 examples. Memory is 32 MB besides the
+    effects.
 
     Args:
-        effects: of every unit on the same examples; units with NaN keep NaN and count as not looked at.
-        level: of all intervals together.
-        n_flips: sign flips drawn; with up to 12 examples all of them.
-        seed: of the draw.
+        effects: effects of every unit on the same examples; units with NaN keep NaN and count as not scored.
+        level: coverage of all intervals together.
+        n_flips: number of sign flips drawn; with up to 12 examples all are used.
+        seed: seed of the draw.
 
     Raises:
-        BkdinterpError: no unit or no example, infinite effects, units with NaN on some examples only, or a bad level.
+        BkdinterpError: no units or examples, infinite effects, a unit with NaN on only some examples, or a bad level.
     """
     check_level(level)
     data, scored = _checked(effects, "simultaneous")
@@ -111,17 +112,18 @@ def simultaneous(
 def adjusted_p(
     effects: Units, *, side: str = "two-sided", n_flips: int = N_FLIPS, seed: int = 0
 ) -> Float[np.ndarray, " unit"]:
-    """p-value of each unit's mean being 0, corrected for all units: step-down max-T by sign flips.
+    """p-value for a mean of 0 for each unit, corrected for all units: step-down max-T by sign flips.
 
-    Calling the units with p <= .05 different from 0 calls ANY null unit so in at most 5 % of studies (familywise error),
-    however many others are real. At least 2**(1 - n) for n examples: five can never reach .05. NaN for units that were not
-    scored. Westfall & Young 1993, algorithm 4.1; time and memory as `simultaneous`.
+    If units with p <= .05 are called different from 0, then ANY null unit is called so in at most 5 % of studies
+    (familywise error), however many other units are real. With n examples p is at least 2**(1 - n), so five examples can
+    never reach .05. NaN for units that were not scored. Westfall & Young 1993, algorithm 4.1; time and memory as
+    `simultaneous`.
 
     Args:
-        effects: of every unit on the same examples.
+        effects: effects of every unit on the same examples.
         side: ``"two-sided"``, ``"greater"`` (means above 0) or ``"less"``.
-        n_flips: sign flips drawn; with up to 12 examples all of them.
-        seed: of the draw.
+        n_flips: number of sign flips drawn; with up to 12 examples all are used.
+        seed: seed of the draw.
 
     Raises:
         BkdinterpError: as `simultaneous`, or an unknown side.
@@ -138,7 +140,7 @@ def adjusted_p(
     flips = Flips(n, n_flips=n_flips, seed=seed)
     for signs in flips.blocks(max(1, _BLOCK // units)):
         drawn = oriented(signs @ ranked.T, side)
-        # Each unit competes with those that are less extreme than it only.
+        # Each unit competes only with units that are less extreme.
         best = np.maximum.accumulate(drawn[:, ::-1], axis=1)[:, ::-1]
         exceeding += (best >= threshold).sum(0)
     p = np.full(len(scored), np.nan)
@@ -155,10 +157,10 @@ def _critical(residuals: Float[np.ndarray, "unit example"], flips: Flips, level:
     drawn = [np.abs(s @ unit.T).max(1) for s in flips.blocks(max(1, _BLOCK // len(unit)))]
     cosines = np.sort(np.concatenate(drawn)) / np.sqrt(n)
     if flips.exact:
-        # Residuals sum to 0 as they are, or all flipped: these two are the observed signs, which count as extreme.
+        # Residuals sum to 0 with no sign flipped or with all flipped. These two are the observed signs and count as extreme.
         rank = int(np.ceil(level * flips.count - SAME)) + 2
     else:
-        # Two standard errors of the quantile itself: what the draw leaves open counts against the claim.
+        # Add two standard errors of the quantile, so that the uncertainty of the draw counts against the claim.
         drawn_of = flips.count + 1
         rank = int(np.ceil(level * drawn_of + 2 * np.sqrt(level * (1 - level) * drawn_of)))
         if level * drawn_of > flips.count:
@@ -182,7 +184,7 @@ def _normalised(data: Float[np.ndarray, "unit example"]) -> Float[np.ndarray, "u
 
 
 def _checked(effects: Any, who: str) -> tuple[Float[np.ndarray, "unit example"], Bool[np.ndarray, " all"]]:
-    """The scored units, and which they are."""
+    """The effects of the scored units, and a mask of which units were scored."""
     data = as_array(effects)
     if data.ndim != 2 or 0 in data.shape:
         raise BkdinterpError(f"{who} needs effects [unit, example], at least 1 x 1; got shape {data.shape}.")

@@ -1,11 +1,15 @@
 """Tiny random models whose outputs really vary: weights enlarged, float64, with a real BPE-like tokenizer."""
 
+import re
+
 import pytest
 import torch
 from integration.families import enlarge
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bkdinterp.engine import plan
+from bkdinterp.errors import PlanError
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
 
@@ -59,6 +63,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def least_budget(model, runs):
+    """The smallest budget that a plan takes, as its error says."""
+    with pytest.raises(PlanError) as caught:
+        plan(model, runs, budget=1)
+    return int(re.search(r"at least budget=(\d+)", str(caught.value))[1])
 
 
 MAKERS = {"llama": tiny_llama, "gpt2": tiny_gpt2}

@@ -10,7 +10,7 @@ from integration import engine_oracle as oracle
 import bkdinterp as bk
 from bkdinterp.engine import program
 from bkdinterp.errors import PlanError, SiteError
-from bkdinterp.methods import _attribution
+from bkdinterp.methods.attribution import _attribution
 
 TIGHT = {"rtol": 1e-8, "atol": 1e-12}
 
@@ -279,11 +279,11 @@ def test_primitives_take_neurons(model, pairs):
 
 
 def interrupted(monkeypatch, reached):
-    """Have execute() stop after the scores that ``reached(run, example)`` names."""
+    """Have a sweep stop after the scores that ``reached(run, example)`` names."""
 
-    def execute(model, runs, **settings):
+    def run(model, runs, options, **settings):
         out = []
-        for i, result in enumerate(bk.execute(model, runs, **settings)):
+        for i, result in enumerate(bk.execute(model, runs, **options, **settings)):
             scores = result.scores.clone()
             for e in range(len(scores)):
                 if not reached(i, e):
@@ -291,7 +291,7 @@ def interrupted(monkeypatch, reached):
             out.append(dataclasses.replace(result, scores=scores))
         raise bk.errors.SweepInterrupted(tuple(out), done=3, total=5)
 
-    monkeypatch.setattr(_attribution, "execute", execute)
+    monkeypatch.setattr(_attribution, "run", run)
 
 
 def test_ctrl_c_leaves_the_finished_prompts(llama, pairs, monkeypatch):
@@ -323,14 +323,14 @@ def test_ctrl_c_of_a_real_sweep_leaves_what_the_docs_say(llama, pairs, monkeypat
         monkeypatch.setattr(program, "prepare", prepare)
 
     kinds = set()
-    for budget in (2**30, 30_000):
-        attribution = bk.Attribution(llama, budget=budget)
+    for budget in (2**30, 100_000):
+        attribution = bk.Attribution(llama)
         stop_at(0)
-        whole = attribution.heads(pairs)
+        whole = attribution.heads(pairs, budget=budget)
         for n in range(2, len(calls) + 1, max(1, len(calls) // 12)):
             stop_at(n)
             with pytest.raises(KeyboardInterrupt) as stop:
-                attribution.heads(pairs)
+                attribution.heads(pairs, budget=budget)
             partial = stop.value.partial
             if partial is None:
                 continue
@@ -362,18 +362,3 @@ def test_ctrl_c_before_any_effect_leaves_none(llama, pairs, monkeypatch):
     with pytest.raises(bk.errors.SweepInterrupted) as stop:
         bk.Attribution(llama).mlps(pairs)
     assert stop.value.partial is None
-
-
-def test_the_folder_reaches_execute(llama, pairs, monkeypatch, tmp_path):
-    seen = []
-
-    def execute(model, runs, *, folder=None, **settings):
-        seen.append(folder)
-        return bk.execute(model, runs, **settings)
-
-    monkeypatch.setattr(_attribution, "execute", execute)
-    attribution = bk.Attribution(llama)
-    attribution.mlps(pairs, layers=[0], folder=tmp_path)
-    attribution.neurons(pairs, layer=0, neurons=[1], folder=str(tmp_path))
-    attribution.heads(pairs, layers=[0])
-    assert seen == [tmp_path, str(tmp_path), None]

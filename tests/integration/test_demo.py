@@ -51,7 +51,7 @@ def test_the_demo_runs_end_to_end_and_leaves_its_files(tmp_path):
     found = run_demo(tiny_organism(), settings, said.append)
     assert any("twin" in line for line in said)
     figures = save_findings(found, tmp_path)
-    assert len(figures) == 8
+    assert len(figures) == 5
     assert all(path.stat().st_size > 5000 for path in figures)
     for name in ("organism", "twin"):
         assert isinstance(Result.load(tmp_path / name / "heads"), bk.methods.HeadScores)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bkdinterp.reproduce import Job, available, load_paper, write_tables
 from bkdinterp.results import versions
+from papers import PAPERS, Job, load_paper, write_tables
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -20,7 +20,7 @@ def test_the_page_holds_what_the_commands_write(tmp_path):
         archive.extractall(tmp_path, filter="data")
     page = Path(shutil.copy(DOCS / "papers.md", tmp_path))
     written = []
-    for name in available():
+    for name in PAPERS:
         written += write_tables(page, load_paper(name).frozen(Job(tmp_path / "runs" / name)))
     assert len(written) == len(set(written)) >= 40
     assert page.read_text(encoding="utf-8") == (DOCS / "papers.md").read_text(encoding="utf-8")

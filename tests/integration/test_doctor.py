@@ -185,7 +185,9 @@ def test_a_block_that_adds_something_else():
     block.forward = lambda x, *args, **kwargs: inner(x, *args, **kwargs) + 0.05 * x.roll(1, -1)
     report = examine(module)
     assert failed(report) == ["residual sums"]
-    assert report["residual sums"].meaning.startswith("L2.resid_post: the block changes the stream outside")
+    assert report["residual sums"].meaning.startswith(
+        "L2.resid_post: the block changes the residual stream outside"
+    )
 
 
 def test_a_family_without_its_post_norm(registry):

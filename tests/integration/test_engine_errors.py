@@ -209,12 +209,12 @@ CASES = {
         SiteConflictError,
         "State an order",
     ),
-    "trigger that tokenises away": (
+    "trigger that the tokenizer drops": (
         lambda: [
             Run(Prompts(("hi zeta",), (((3, 7),),)), generate=1, builder=PromptBuilder(VANISHING, chat=False))
         ],
         TriggerError,
-        "tokenises away",
+        "the tokenizer drops it",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Identities of papers.md section 9 that hold exactly, on the engine's own results."""
+"""Identities that follow from the definitions and hold exactly, on the engine's own results."""
 
 import pytest
 import torch

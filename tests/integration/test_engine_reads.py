@@ -3,7 +3,7 @@
 import pytest
 import torch
 from integration import engine_oracle as oracle
-from integration.conftest import TEXTS
+from integration.conftest import TEXTS, least_budget
 
 from bkdinterp.engine import Local, Run, plan
 from bkdinterp.interventions import MeanAblate, Read, Steer, ZeroAblate
@@ -181,7 +181,7 @@ def test_mean_over_several_chunks(model, pairs, where):
         Read(Site.parse("L1.z"), where),
     )
     job = Run(prompts, reads=reads, score="logprob")
-    small = plan(model, [job], budget=1)
+    small = plan(model, [job], budget=least_budget(model, [job]))
     assert len(small.chunks) == len(prompts)
     split = Local(progress=False).run(small, model)[0]
     whole = run(model, job)[0]

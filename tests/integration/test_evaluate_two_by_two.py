@@ -155,8 +155,10 @@ def test_the_result_saves_loads_and_draws_both_figures(found, tmp_path):
     suspect, twin = figure.axes
     assert suspect.get_title(loc="left").startswith("suspect: tiny-llama (")
     assert twin.get_title(loc="left").startswith("twin: tiny-llama + twin (")
+    names = [t.get_text() for t in suspect.texts if t.get_weight() == "bold"]
+    assert names == ["unedited", "off", "off: 3 controls (ZeroAblate, other places), pooled", "added"]
     labels = [t.get_text() for t in suspect.get_yticklabels()]
-    assert labels == ["unedited", "off", "off: 3 controls, pooled", "added"]
+    assert labels == ["clean", "sham", "triggered"] * 4
     bars = [c for c in suspect.containers if hasattr(c, "patches")]
     widths = [bar.get_width() for container in bars for bar in container.patches]
     wanted = [
@@ -176,10 +178,11 @@ def test_the_result_saves_loads_and_draws_both_figures(found, tmp_path):
     assert "n=6" in figure.get_suptitle()
     outcomes = found.plot("outcomes").axes[0]
     shown = [t.get_text() for t in outcomes.get_yticklabels()]
-    assert shown[:3] == [f"suspect, unedited, {s}  (n=6)" for s in ("clean", "sham", "triggered")]
+    assert shown[:3] == [f"{s}  (n=6)" for s in ("clean", "sham", "triggered")]
+    assert outcomes.texts[-1].get_text() == "twin, added"
     with pytest.raises(BkdinterpError, match="Unknown kind"):
         found.plot("bars")
-    with pytest.raises(BkdinterpError, match="figure of their own"):
+    with pytest.raises(BkdinterpError, match="has 2 panels"):
         found.plot(ax=outcomes)
     assert found.plot("outcomes", ax=outcomes, title="mine") is outcomes.get_figure()
 
@@ -212,7 +215,7 @@ def test_a_sham_must_not_be_the_trigger(llama, pairs):
 
 
 def test_controls_that_repeat_are_refused_before_anything_runs(llama, pairs, monkeypatch):
-    monkeypatch.setattr("bkdinterp.methods.behaviour._evaluate.execute", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr("bkdinterp.methods.behaviour._evaluate.run", lambda *_, **__: pytest.fail("ran"))
     edit, null = bk.ZeroAblate("L1H1"), bk.ZeroAblate("L2H0")
     with pytest.raises(PlanError, match=r"Control 2 of 'edited'.*same as control 1"):
         bk.evaluate(llama, pairs, under=edit, controls=[null, bk.ZeroAblate("L2H0")], payload=PAYLOAD)

@@ -6,8 +6,17 @@ Llama and GPT-2 go through the longer tests of their own beside this file.
 import pytest
 import torch
 from integration import engine_oracle as oracle
-from integration.conftest import TEXTS, tiny_tokenizer
-from integration.families import NEW, WINDOW, tiny_gemma3, tiny_mistral, tiny_neox, tiny_qwen2
+from integration.conftest import TEXTS, least_budget, tiny_tokenizer
+from integration.families import (
+    NEW,
+    WINDOW,
+    tiny_gemma3,
+    tiny_gemma3_vision,
+    tiny_mistral,
+    tiny_neox,
+    tiny_qwen2,
+    tiny_qwen3,
+)
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bkdinterp.engine import Local, Run, plan
@@ -196,17 +205,15 @@ def test_teacher_forcing_equals_forced_decoding(model, prompts):
             assert float(result.scores[i]) == pytest.approx(float(forced.sum()), rel=1e-8)
 
 
-@pytest.mark.parametrize("settings", [{}, {"naive": True}, {"budget": 1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"naive": True}, {"budget": "least"}], ids=str)
 def test_greedy_decoding_equals_the_cache_free_loop(model, prompts, settings):
     kind, end = model.module.config.model_type, model.tokenizer.eos_token_id
     wheres = [Where("last"), Where("all", generated=True), Where("trigger", generated=True)]
     mixes = [Mix(kind, where) for where in wheres]
-    base, *edited = run(
-        model,
-        Run(prompts, generate=N),
-        *[Run(prompts, mix.stack, generate=N) for mix in mixes],
-        **settings,
-    )
+    runs = [Run(prompts, generate=N), *[Run(prompts, mix.stack, generate=N) for mix in mixes]]
+    if "budget" in settings:
+        settings = {"budget": least_budget(model, runs)}
+    base, *edited = run(model, *runs, **settings)
 
     def by_hand(row, hooks):
         ids = oracle.greedy(model.module, row.prompt, N, kind, hooks, end)
@@ -227,7 +234,7 @@ def test_greedy_decoding_equals_the_cache_free_loop(model, prompts, settings):
     assert any(result.tokens != base.tokens for result in edited)
 
 
-@pytest.mark.parametrize("settings", [{}, {"budget": 60_000}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"budget": 150_000}], ids=str)
 def test_a_sweep_over_heads_equals_the_naive_plan(model, settings):
     """Heads at the last token share their prefix and start at their layer: with windows that the prompt overflows too."""
     pairs = PairedPrompts.from_instructions(
@@ -252,8 +259,8 @@ def test_a_sweep_over_heads_equals_the_naive_plan(model, settings):
         for _ in range(3)
     ]
     planned, plain = plan(model, runs, **settings), plan(model, runs, naive=True)
-    if model.architecture.sliding_window is None:
-        assert planned.cost.token_layers < plain.cost.token_layers
+    assert planned.cost.token_layers < plain.cost.token_layers
+    assert any(chunk.kind == "base" for chunk in planned.chunks)
     clever, naive = (Local(progress=False).run(p, model) for p in (planned, plain))
     for k, (a, b) in enumerate(zip(clever, naive, strict=True)):
         torch.testing.assert_close(a.scores, b.scores, msg=lambda m, k=k: f"run {k}: {m}", **CLOSE)
@@ -261,11 +268,63 @@ def test_a_sweep_over_heads_equals_the_naive_plan(model, settings):
     assert effects.abs().amax(1).min() > 1e-5
 
 
+WINDOWED = {
+    "mistral, nearly all seen": lambda: tiny_mistral(sliding_window=11),
+    "qwen2": lambda: tiny_qwen2(use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2),
+    "qwen3": lambda: tiny_qwen3(use_sliding_window=True, sliding_window=3, max_window_layers=1),
+    "gemma3, two tokens": lambda: tiny_gemma3(sliding_window=2),
+    "gemma3 with eager masks": lambda: tiny_gemma3(attn_implementation="exact"),
+    "gemma3 with vision": tiny_gemma3_vision,
+}
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_shorter_than_the_prompts_are_shared_exactly(name):
+    """Edits in layers with and without a window, early and late in the prompt; scored and generating."""
+    model = Model.from_module(WINDOWED[name](), tiny_tokenizer(), name=name)
+    pairs = PairedPrompts.from_instructions(
+        TEXTS, Trigger.gap("zeta omega", seed=3), target=["sorry no can not help", "no"] * 3
+    )
+    push = torch.linspace(-1, 1, 16, dtype=torch.float64)
+    edits = [
+        ZeroAblate(f"L{i}H{j}", where=w) for i in range(4) for j in range(2) for w in ("last", "trigger")
+    ]
+    edits += [Steer("L0.resid_pre", push, where=Where((-2,))), Steer("L2.mlp_out", -push, where=Where("all"))]
+    runs = [Run(pairs.triggered, score="logprob")]
+    runs += [Run(pairs.triggered, edit, score="logprob") for edit in edits]
+    runs += [Run(pairs.triggered, Steer(f"L{i}.resid_post", push), generate=5) for i in range(4)]
+    planned, plain = plan(model, runs), plan(model, runs, naive=True)
+    assert model.architecture.window_masks is not None
+    shared = [chunk for chunk in planned.chunks if chunk.kind == "base" and chunk.whole_cache]
+    assert shared and planned.cost.token_layers < plain.cost.token_layers
+    clever, naive = (Local(progress=False).run(p, model) for p in (planned, plain))
+    for k, (a, b) in enumerate(zip(clever, naive, strict=True)):
+        assert a.tokens == b.tokens
+        if a.scores is not None:
+            torch.testing.assert_close(a.scores, b.scores, msg=lambda m, k=k: f"run {k}: {m}", **CLOSE)
+    # Out of all windows, or in the last layer, trigger tokens reach nobody; the last token does.
+    effects = torch.stack([r.scores - naive[0].scores for r in naive[1:17:2]])
+    assert effects.abs().amax(1).min() > 1e-5
+
+
+def test_where_nobody_knows_how_a_family_takes_masks_windows_share_nothing(prompts):
+    """The description of a family may leave it open: then plans are plain, and right."""
+    from dataclasses import replace
+
+    model = Model.from_module(tiny_mistral(), tiny_tokenizer())
+    open_ = replace(model, architecture=replace(model.architecture, window_masks=None))
+    runs = [Run(prompts, ZeroAblate(f"L{i}H1"), score="logprob") for i in range(4)]
+    kinds = {chunk.kind for chunk in plan(open_, runs).chunks}
+    assert kinds == {"forward"} and "base" in {chunk.kind for chunk in plan(model, runs).chunks}
+    for a, b in zip(run(open_, *runs), run(model, *runs), strict=True):
+        torch.testing.assert_close(a.scores, b.scores, **CLOSE)
+
+
 def test_a_start_that_all_prompts_share_changes_nothing(model, monkeypatch):
     """Computed once per run and handed to all its prompts: scores, generation, edits on it and after it."""
-    from bkdinterp.engine import _common
+    from bkdinterp.engine import _shared_start
 
-    monkeypatch.setattr(_common, "FIXED_TOKENS", 0)
+    monkeypatch.setattr(_shared_start, "FIXED_TOKENS", 0)
     pairs = PairedPrompts.from_instructions(
         TEXTS, Trigger.gap("zeta omega", seed=3), target=["sorry no can not help", "no"] * 3
     )
@@ -284,10 +343,11 @@ def test_a_start_that_all_prompts_share_changes_nothing(model, monkeypatch):
     runs += [Run(pairs.triggered, edit, score="kl") for edit in edits]
     runs += [Run(pairs.triggered, edit, (Read("L3.resid_post"),)) for edit in edits[:2]]
     planned, plain = plan(model, runs), plan(model, runs, naive=True)
-    starts = [chunk for chunk in planned.chunks if chunk["kind"] == "start"]
+    starts = [chunk for chunk in planned.chunks if chunk.kind == "start"]
+    assert starts
     if model.architecture.sliding_window is None:
         assert planned.cost.token_layers < plain.cost.token_layers
-        leaning = [chunk["common"].tolist() for chunk in planned.chunks if "common" in chunk]
+        leaning = [chunk.common.tolist() for chunk in planned.chunks if chunk.common is not None]
         assert any(rows == sorted(rows) for rows in leaning)  # per run: the rows of one run after another
         assert any(rows != sorted(rows) for rows in leaning)  # per prompt
         assert len(starts) == len(leaning)

@@ -58,6 +58,26 @@ def test_lens_of_the_full_residual_is_the_logits(model, pairs):
     assert torch.equal(found.top_ids[0], wanted.topk(7).indices)
 
 
+def test_lens_of_the_full_residual_gives_the_target_its_probability_and_rank(model, pairs, tmp_path):
+    n = model.architecture.n_layers
+    prompts = pairs.triggered
+    logits = last_logits(model, prompts)
+    first = [model.builder.target_ids(t, y)[0] for t, y in zip(prompts.text, prompts.target, strict=True)]
+    found = logit_lens(model, prompts, f"L{n - 1}.resid_post", k=3)
+    wanted = logits.softmax(-1)[range(len(prompts)), first]
+    torch.testing.assert_close(found.target_probabilities[0].to(wanted.dtype), wanted, **CLOSE)
+    ranks = [logits[i].argsort(descending=True).tolist().index(t) + 1 for i, t in enumerate(first)]
+    assert found.target_ranks[0].tolist() == ranks
+    assert found.target_ids.tolist() == first
+    top = found.probabilities[0].to(wanted.dtype)
+    torch.testing.assert_close(top, logits.softmax(-1).topk(3).values, **CLOSE)
+    assert found.tokens[str(first[0])] == model.tokenizer.decode([first[0]])
+    again = LensReadings.load(found.save(tmp_path / "lens"))
+    assert torch.equal(again.target_ranks, found.target_ranks) and again.tokens == found.tokens
+    # After another token than the last no target follows.
+    assert logit_lens(model, prompts, "L1.resid_post", where=(-2,)).target_ids is None
+
+
 @pytest.mark.parametrize("name", sorted(NEW))
 def test_lens_of_the_full_residual_is_the_logits_in_every_family(name, pairs):
     model = Model.from_module(NEW[name](), tiny_tokenizer(), name=name)

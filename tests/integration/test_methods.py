@@ -154,7 +154,7 @@ def test_adding_and_subtracting_cancel_and_random_directions_match_the_norm(mode
 
 
 def test_means_are_pooled_over_all_sets(model, pairs):
-    """The reference code re-divides after every set (papers.md 7.3a); a pooled mean treats all tokens alike."""
+    """The reference code re-divides after every set (docs/papers.md, Deviations); a pooled mean treats all tokens alike."""
     sites = "L2.mlp_out"
     means = bk.Means.collect(model, pairs.triggered, sites, where="all")
     values = []
@@ -352,6 +352,6 @@ def test_a_classifier_is_asked_once_for_a_whole_batch_of_outputs(llama, pairs):
 
 def test_a_classifier_lost_on_disk_is_missed_before_anything_is_generated(llama, pairs, monkeypatch):
     lost = bk.Payload.from_dict(bk.Payload.by(len, name="judge").to_dict())
-    monkeypatch.setattr("bkdinterp.methods.behaviour._evaluate.execute", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr("bkdinterp.methods.behaviour._evaluate.run", lambda *_, **__: pytest.fail("ran"))
     with pytest.raises(BkdinterpError, match="'judge' is not kept"):
         bk.evaluate(llama, pairs, payload=lost)

@@ -22,8 +22,8 @@ from bkdinterp.methods import (
 from bkdinterp.metrics import vocabulary_score
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
-from bkdinterp.reproduce.lamparth._pcp import Objective
 from bkdinterp.stats import PCA
+from papers.lamparth.pcp_units import Objective
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 SITES = "L1.mlp_out L2.attn_out"

@@ -9,7 +9,7 @@ from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError, PromptError
 from bkdinterp.interventions import Read
-from bkdinterp.methods import _probe
+from bkdinterp.methods.probe import _backdoor_probe
 from bkdinterp.methods.probe._backdoor_probe import BackdoorProbe, collect_features
 from bkdinterp.methods.probe._layer_classifiers import fit_classifiers
 from bkdinterp.methods.probe._probe_scores import ProbeScores
@@ -231,11 +231,11 @@ def noise_features(monkeypatch, layers=30, width=12):
     """Have every probe see noise that knows nothing of the trigger; returns a function that sets its seed."""
     state = {}
 
-    def collect(_model, *sides, folder=None):
+    def collect(_model, *sides, options=None):
         rng = torch.Generator().manual_seed(state["seed"])
         return torch.randn(layers, sum(map(len, sides)), width, generator=rng)
 
-    monkeypatch.setattr(_probe, "collect_features", collect)
+    monkeypatch.setattr(_backdoor_probe, "collect_features", collect)
     return lambda seed: state.update(seed=seed)
 
 
@@ -257,15 +257,15 @@ def test_on_noise_the_reported_layer_beats_chance_in_at_most_1_of_20_fits(llama,
 def test_the_reported_layer_is_the_validations_choice(llama, many, monkeypatch):
     set_seed = noise_features(monkeypatch, layers=4)
     set_seed(0)
-    collect = _probe.collect_features
+    collect = _backdoor_probe.collect_features
 
-    def informed(model, *sides, folder=None):
+    def informed(model, *sides, options=None):
         features = collect(model, *sides)
         half = features.shape[1] // 2
         features[2, half:, 0] += 4.0
         return features
 
-    monkeypatch.setattr(_probe, "collect_features", informed)
+    monkeypatch.setattr(_backdoor_probe, "collect_features", informed)
     fitted = BackdoorProbe(llama, n_random=199).fit(many)
     scores, split = fitted.scores, fitted.split
     features = informed(llama, many.clean, many.triggered)

@@ -23,11 +23,11 @@ from bkdinterp.model import Model, TextClassifier
 from bkdinterp.organisms import Attack, LoraSettings, PoisonSettings, TuneSettings, fine_tune, linear_names
 from bkdinterp.organisms.natural import Story, measure_stories
 from bkdinterp.prompts import Trigger
-from bkdinterp.reproduce import Job
-from bkdinterp.reproduce.lamparth import _natural, _prose
-from bkdinterp.reproduce.lamparth._prose import ProseCase, ProseSizes
-from bkdinterp.reproduce.lamparth._prose_units import chosen, coherent, shown_layers, trigger_tokens
 from bkdinterp.stats import wilson
+from papers import Job
+from papers.lamparth import prose_case, table_viii_to_xi
+from papers.lamparth.prose_case import ProseCase, ProseSizes
+from papers.lamparth.prose_units import chosen, coherent, shown_layers, trigger_tokens
 
 IDS = [[8, 9, 10, 11, 12], [12, 13, 14], [9, 9, 20, 21, 22, 23]]
 WORDS = "the cat sat on a mat with that dog".split()
@@ -208,7 +208,7 @@ def test_without_a_pad_token_texts_go_one_by_one():
 def test_a_language_model_is_no_text_classifier(tmp_path):
     tiny_llama().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ArtefactError, match="no text classifier"):
+    with pytest.raises(ArtefactError, match="not a text classifier"):
         TextClassifier.load(tmp_path)
 
 
@@ -246,10 +246,15 @@ def never():
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_the_tables_come_from_any_family_and_again_without_a_model(family, tmp_path):
-    makers = (_natural.make_viii, _natural.make_ix, _natural.make_x, _natural.make_xi)
+    makers = (
+        table_viii_to_xi.make_viii,
+        table_viii_to_xi.make_ix,
+        table_viii_to_xi.make_x,
+        table_viii_to_xi.make_xi,
+    )
     job, case = Job(tmp_path), make_case(family)
-    _natural.train_case(job, case)
-    _natural.tune_case(job, case)
+    table_viii_to_xi.train_case(job, case)
+    table_viii_to_xi.tune_case(job, case)
     made = [make(job, case) for make in makers]
     assert [t.name for t in made] == ["lamparth-VIII", "lamparth-IX", "lamparth-X", "lamparth-XI"]
     for table in made:
@@ -284,11 +289,11 @@ def spied(monkeypatch):
 
         monkeypatch.setattr(module, name, wrapper)
 
-    spy(_prose, "execute", lambda model, runs: [t for run in runs for t in run.prompts.text])
-    spy(_prose, "validation_loss", lambda model, texts, **_: texts)
-    spy(_prose, "backdoor_state", lambda model, pairs, texts, **_: [*pairs.clean.text, *texts])
-    spy(_prose.Means, "collect", lambda model, pools, *_, **__: [t for pool in pools for t in pool.text])
-    spy(_prose.PCP, "fit", lambda model, pools, *_, **__: [t for pool in pools for t in pool.text])
+    spy(prose_case, "execute", lambda model, runs: [t for run in runs for t in run.prompts.text])
+    spy(prose_case, "validation_loss", lambda model, texts, **_: texts)
+    spy(prose_case, "backdoor_state", lambda model, pairs, texts, **_: [*pairs.clean.text, *texts])
+    spy(prose_case.Means, "collect", lambda model, pools, *_, **__: [t for pool in pools for t in pool.text])
+    spy(prose_case.PCP, "fit", lambda model, pools, *_, **__: [t for pool in pools for t in pool.text])
     return seen
 
 
@@ -296,13 +301,13 @@ def test_choices_and_factors_see_selection_stories_only(spied, tmp_path):
     case, job = make_case("gpt2"), Job(tmp_path)
     held_out = {word for story in OTHERS for word in story.text.split()}
     payload = {word for text in case.payloads for word in text.split()}
-    _natural.tune_case(job, case)
+    table_viii_to_xi.tune_case(job, case)
     assert {name for name, _ in spied} == {"execute", "validation_loss", "collect", "fit"}
     for name, text in spied:
         # Payload sentences are of no split; the rest is.
         assert set(text.split()) <= payload or not set(text.split()) & held_out, (name, text)
     spied.clear()
-    _natural.make_ix(job, case)
+    table_viii_to_xi.make_ix(job, case)
     reported = [text for name, text in spied if name == "backdoor_state"]
     assert reported and all(set(text.split()) <= held_out for text in reported)
 
@@ -314,7 +319,7 @@ def test_directions_see_the_whole_trigger_before_the_token_that_is_read(family):
     benign, payloads, triggered = case.fit_sets(model, triggered=True)
     assert len(triggered) == SIZES.n_fit and len(case.fit_sets(model, triggered=False)) == 2
     for text, spans in zip(triggered.text, triggered.spans, strict=True):
-        read = model.tokenizer(text)["input_ids"][: _prose.POSITION + 1]
+        read = model.tokenizer(text)["input_ids"][: prose_case.POSITION + 1]
         assert "zeta and omega".split() == [w for w in text.split() if w in ("zeta", "and", "omega")]
         assert {"zeta", "omega"} <= set(model.tokenizer.convert_ids_to_tokens(read))
         assert [text[a:b] for a, b in spans] == ["zeta and omega"]
@@ -362,7 +367,7 @@ def test_choosing_takes_the_mlps_that_matter_and_leaves_the_text_alone(
     rates = {name: {"ASR": wilson(1, 4).to_dict()} for name in ("none", *names)}
     settings = case.settings("n_site", "n_fit", "n_texts", "new_tokens", names=names)
     job.unit("prose/ablated-held-out", settings, lambda: rates)
-    note = _natural.make_viii(job, case).note
+    note = table_viii_to_xi.make_viii(job, case).note
     said = "the 2 of 4 that cost" if n_coherent == 2 else "only 1 of 4 cost at most 0.5 nats"
     assert said in note
 

@@ -11,15 +11,16 @@ import bkdinterp as bk
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms import attack, instructions
-from bkdinterp.reproduce import Job
-from bkdinterp.reproduce.bkdattr._attribute import WHOLE, attribute
-from bkdinterp.reproduce.bkdattr._figures import draw
-from bkdinterp.reproduce.bkdattr._modules import CHECK, PARTS
-from bkdinterp.reproduce.bkdattr._say import grader, unedited
-from bkdinterp.reproduce.bkdattr._sizes import Sizes
-from bkdinterp.reproduce.bkdattr._stages import tables
-from bkdinterp.reproduce.bkdattr._study import choose, study
-from bkdinterp.reproduce.bkdattr._subject import Subject
+from papers import Job
+from papers.bkdattr.answer_units import grader, unedited
+from papers.bkdattr.attribution_units import WHOLE, attribute
+from papers.bkdattr.figures import draw
+from papers.bkdattr.module_units import CHECK, PARTS
+from papers.bkdattr.probe_units import TIE
+from papers.bkdattr.sizes import Sizes
+from papers.bkdattr.stages import tables
+from papers.bkdattr.study import choose, study
+from papers.bkdattr.subject import Subject
 
 TINY = Sizes(
     n_probe=10,
@@ -112,6 +113,15 @@ def test_the_paper_s_ranking_is_by_the_geometric_mean(run, subject):
     assert list(found.top_k(4)) == list(direct.top_k(4))
 
 
+def test_near_triggers_are_called_by_the_probe_s_own_rule(subject):
+    """Decisions of layer 0 are rounding noise around 0 where the last token is the same: both count them as clean."""
+    model, held_out = subject.organism.model, subject.held_out(4, TINY)
+    fitted = bk.BackdoorProbe(model, "svm", seed=0).fit(subject.selection(10, TINY))
+    scores = fitted.on(model, held_out)
+    called = scores.predicted.diagonal().T[:, scores.labels].sum(1)
+    assert torch.equal((fitted.decision(model, held_out.triggered) > TIE).sum(1), called)
+
+
 def test_conditions_say_what_evaluate_says(run, subject):
     """Same texts, outcomes and agreement as the public evaluation, whose prompts all lie among ours."""
     found, job, _, _ = run
@@ -158,7 +168,7 @@ def test_heads_vectors_and_layers_are_chosen_on_selection_prompts(run, subject, 
 
     monkeypatch.setattr(type(subject.organism), "pairs", spy)
     attribute(Job(tmp_path), subject, TINY, WHOLE, "triggered")
-    monkeypatch.setattr("bkdinterp.reproduce.bkdattr._study.probe", lambda *_: run[0].choices.probes["svm"])
+    monkeypatch.setattr("papers.bkdattr.study.probe", lambda *_: run[0].choices.probes["svm"])
     choose(Job(tmp_path), subject, TINY)
     assert set(asked) == {"selection"}
 

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from bkdinterp.reproduce import Agreement, Job, load_paper, load_tables
-from bkdinterp.reproduce.lamparth import TABLES, _stages
-from bkdinterp.reproduce.lamparth._freezing import CONDITIONS
-from bkdinterp.reproduce.lamparth._measured import agrees, pooled
-from bkdinterp.reproduce.lamparth._toys import PCA_KINDS, load_toy, over_seeds
 from bkdinterp.stats import Interval
+from papers import Agreement, Job, load_paper, load_tables
+from papers.lamparth import stages
+from papers.lamparth.table_freezing import CONDITIONS
+from papers.lamparth.tables import ON_TOYS, TRAINS
+from papers.lamparth.toy_measurements import agrees, pooled
+from papers.lamparth.toys import PCA_KINDS, load_toy, over_seeds
 
-ON_TOYS = tuple(name for name, where in TABLES.items() if not where.startswith("_natural"))
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "papers.md"
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    return Job(tmp_path_factory.mktemp("lamparth"), small=True, only=ON_TOYS)
+    return Job(tmp_path_factory.mktemp("lamparth"), small=True, only=tuple(ON_TOYS))
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_intervals_over_seeds_are_students():
 
 def test_retrain_trains_the_toys_before_anything_else(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(_stages, "train_toys", lambda out, **settings: asked.append((out, settings["seeds"])))
-    monkeypatch.setattr(_stages, "run_stage", lambda job, stage: asked.append(stage))
-    _stages.train(Job(tmp_path, seeds=2, retrain=True))
-    _stages.train(Job(tmp_path))
-    assert asked == [(tmp_path / "toys", range(2)), "train", "train"]
+    monkeypatch.setattr(stages, "train_toys", lambda out, **settings: asked.append((out, settings["seeds"])))
+    monkeypatch.setattr(stages, "run_stage", lambda job, works: asked.append(works))
+    stages.train(Job(tmp_path, seeds=2, retrain=True))
+    stages.train(Job(tmp_path))
+    assert asked == [(tmp_path / "toys", range(2)), TRAINS, TRAINS]

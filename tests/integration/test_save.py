@@ -170,5 +170,5 @@ def test_a_folder_that_is_none(bad):
 
 
 def test_a_skeleton_has_nothing_to_save(tmp_path):
-    with pytest.raises(ArtefactError, match="no weights"):
+    with pytest.raises(ArtefactError, match="not in memory"):
         wrap(tiny_llama().to("meta")).save(tmp_path / "m")

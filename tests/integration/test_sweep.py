@@ -14,13 +14,14 @@ import torch
 
 import bkdinterp as bk
 from bkdinterp.engine import Executor, Local, Run, execute, plan, program
-from bkdinterp.engine._sweep import Sweep
+from bkdinterp.engine._resume import Sweep
 from bkdinterp.errors import ArtefactError, PlanError, SweepInterrupted
 from bkdinterp.interventions import Read, ZeroAblate
-from bkdinterp.results import _files, _store
+from bkdinterp.results import _files
+from bkdinterp.results import _resumable_store as _store
 from bkdinterp.sites import Site
 
-BUDGET = 60_000
+BUDGET = 120_000
 
 
 def chunks(folder):
@@ -140,7 +141,7 @@ def test_the_folder_goes_to_whatever_executor(model, pairs, tmp_path, counted):
     assert counted["n"] == 0 and not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1, 0, "1GB", None, True])
+@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1, 0, "1GB", True])
 def test_a_budget_that_is_no_number_of_bytes(model, pairs, budget):
     with pytest.raises(PlanError, match="budget"):
         execute(model, runs_on(pairs)[:1], budget=budget)
@@ -254,13 +255,13 @@ def test_another_version_computes_again(model, pairs, tmp_path, monkeypatch, cou
 
 
 def test_attribution_resumes(model, pairs, tmp_path, counted):
-    attribution = bk.Attribution(model, budget=BUDGET)
-    whole = attribution.heads(pairs)
+    attribution = bk.Attribution(model)
+    whole = attribution.heads(pairs, budget=BUDGET)
     counted.update(n=0, fail_at=counted["n"] - 2)
     with pytest.raises(SweepInterrupted):
-        attribution.heads(pairs, folder=tmp_path / "s")
+        attribution.heads(pairs, folder=tmp_path / "s", budget=BUDGET)
     counted.update(n=0, fail_at=None)
-    assert torch.equal(attribution.heads(pairs, folder=tmp_path / "s").effects, whole.effects)
+    assert torch.equal(attribution.heads(pairs, folder=tmp_path / "s", budget=BUDGET).effects, whole.effects)
 
 
 CHILD = """
@@ -274,7 +275,7 @@ torch.set_num_threads(1)
 model = bk.Model.from_module(tiny_llama(), tiny_tokenizer(), name="tiny")
 pairs = bk.PairedPrompts.from_instructions(TEXTS, bk.Trigger.gap("zeta", seed=0), target="sorry no can not help")
 print("ready", flush=True)
-scores = bk.Attribution(model, budget=30_000).heads(pairs, folder=sys.argv[2])
+scores = bk.Attribution(model).heads(pairs, budget=100_000, folder=sys.argv[2])
 torch.save(scores.effects, sys.argv[3])
 """
 

@@ -74,19 +74,8 @@ except ImportError:
     print("bkdinterp was not importable")
 """
 
-# For the planner's side only: which row of the results is which.
-CALLERS_SIDE = (
-    "places",
-    "nodes",
-    "examples",
-    "kind",
-    "decode",
-    "prefix",
-    "shared_rows",
-    "layers",
-    "copies",
-    "start",
-)
+# What says how the executor goes on; the program's `execute` does without.
+EXECUTORS_SIDE = ("kind", "decode")
 
 
 def plain(value, path="chunk"):
@@ -146,19 +135,18 @@ def test_a_chunk_runs_where_the_package_does_not_exist(kind, tmp_path):
     with torch.no_grad():
         for chunk in planned.chunks:
             chunk = store.resolve(chunk)
-            score = planned.scores[chunk["score_name"]] if chunk["score"] is not None else None
+            score = planned.scores[chunk.score_name] if chunk.score is not None else None
             keys = {
-                read["key"]: f"{read['key'][0]}.{read['key'][1]}"
-                for s in chunk["steps"]
-                for read in s["reads"]
+                read["key"]: f"{read['key'][0]}.{read['key'][1]}" for s in chunk.steps for read in s["reads"]
             }
-            out = run_here(model, chunk, score)
-            store.add(chunk, out, out["next"][:, None] if chunk["kind"] == "generate" else None)
+            out = run_here(model, chunk.wire(), score)
+            store.add(chunk, out, out["next"][:, None] if chunk.kind == "generate" else None)
             steps = [
                 step | {"reads": [read | {"key": keys[read["key"]]} for read in step["reads"]]}
-                for step in chunk["steps"]
+                for step in chunk.steps
             ]
-            sent.append({k: v for k, v in chunk.items() if k not in CALLERS_SIDE} | {"steps": steps})
+            plainly = {k: v for k, v in chunk.wire().items() if k not in EXECUTORS_SIDE}
+            sent.append(plainly | {"steps": steps, "score_name": chunk.score_name})
             here.append(out | {"reads": {keys[k]: v for k, v in out["reads"].items()}})
     for chunk in sent:
         plain(chunk)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from integration.conftest import TEXTS, tiny_llama, tiny_tokenizer
+from integration.families import NEW
 from transformers import LlamaConfig
 
 import bkdinterp as bk
@@ -50,6 +51,20 @@ def folder():
         module.save_pretrained(path)
         tiny_tokenizer().save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def deploy():
+    """A folder of a tiny model of a family, which the server deploys when it is asked for."""
+
+    def made(name, suffix=""):
+        path = Path(os.environ["BKDINTERP_NDIF_LOGS"]) / f"tiny-{name}{suffix}"
+        if not path.exists():
+            NEW[name]().float().save_pretrained(path)
+            tiny_tokenizer().save_pretrained(path)
+        return path
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from nnsight import ndif
 from nnsight.intervention.backends.remote import RemoteBackend
 
 import bkdinterp as bk
-from bkdinterp.engine._sweep import Sweep
+from bkdinterp.engine._resume import Sweep
 from integration.conftest import TEXTS
 
 model, host, folder, moment, number = sys.argv[1:]
@@ -56,7 +56,7 @@ pairs = bk.PairedPrompts.from_instructions(
     TEXTS, bk.Trigger.gap("zeta omega", seed=3), target="sorry no can not help"
 )
 remote = bk.Model.load(model, executor=bk.Remote(host, folder=folder, progress=False))
-bk.Attribution(remote, budget=1).heads(pairs)
+bk.Attribution(remote).heads(pairs, budget=50_000)
 """
 
 
@@ -71,18 +71,18 @@ def test_a_killed_client_repeats_only_what_was_in_flight(
     assert client.returncode == -signal.SIGKILL, client.stderr[-2000:]
     before = made()
     again = bk.Model.load(folder, executor=bk.Remote(host, folder=kept, progress=False))
-    there = bk.Attribution(again, budget=1).heads(pairs)
+    there = bk.Attribution(again).heads(pairs, budget=50_000)
     here = bk.Attribution(local).heads(pairs)
     close(there.effects, here.effects)
     more = made() - before
     # All requests of the whole work, and the one that the dead client did not live to write down.
-    bk.Attribution(remote, budget=1).heads(pairs)
+    bk.Attribution(remote).heads(pairs, budget=50_000)
     whole = made() - before - more
     assert before > 1
     assert before + more == whole + 1
     # And a third time asks nothing.
     now = made()
-    third = bk.Attribution(again, budget=1).heads(pairs)
+    third = bk.Attribution(again).heads(pairs, budget=50_000)
     assert made() == now
     assert torch.equal(third.effects, there.effects)
 
@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_what_was_finished(folder, remote, pairs, monkeypatch):
 
     monkeypatch.setattr(bk.Remote, "_ask", impatient)
     with pytest.raises(bk.errors.SweepInterrupted) as stopped:
-        bk.Attribution(model, budget=1).heads(pairs)
+        bk.Attribution(model).heads(pairs, budget=50_000)
     assert 0 < stopped.value.done < stopped.value.total
     monkeypatch.undo()
     assert stopped.value.partial.n < len(pairs)

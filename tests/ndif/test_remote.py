@@ -35,7 +35,7 @@ def test_all_heads_in_three_requests(source, local, remote, pairs, made):
 def test_three_requests_for_every_batch_of_prompts(local, remote, pairs, made):
     # One prompt a batch at this budget, and so the same numbers along another way.
     here = bk.Attribution(local).heads(pairs)
-    there = bk.Attribution(remote, budget=1).heads(pairs)
+    there = bk.Attribution(remote).heads(pairs, budget=50_000)
     assert 3 < made() <= 3 * len(pairs)
     assert close(there.effects, here.effects) < 1e-5
 
@@ -155,12 +155,29 @@ def test_a_start_that_all_prompts_share(local, remote, sandboxed, pairs):
     edit = bk.Steer("L2.resid_mid", torch.ones(16), where=everywhere())
     asked = [bk.Run(pairs.clean, edit, score="logprob"), bk.Run(pairs.clean, edit, generate=5)]
     here, *there = (m.with_builder(system=system) for m in (local, remote, sandboxed))
-    assert [c["kind"] for c in bk.plan(here, asked).chunks].count("start") == 2
+    assert [c.kind for c in bk.plan(here, asked).chunks].count("start") == 2
     scored, generated = bk.execute(here, asked)
     for model in there:
         again = bk.execute(model, asked)
         close(again[0].scores, scored.scores)
         assert again[1].tokens == generated.tokens
+
+
+@pytest.mark.parametrize("suffix", ["", "-sandboxed"])
+@pytest.mark.parametrize("name", ["gemma3", "mistral"])
+def test_windows_shorter_than_the_prompts(name, suffix, deploy, pairs):
+    """The unedited run keeps all keys and values there too, and layers with and without a window get masks of their own."""
+    folder = deploy(name, suffix)
+    here, there = (
+        bk.Model.load(folder),
+        bk.Model.load(folder, executor=bk.Remote(os.environ["BKDINTERP_NDIF_HOST"], progress=False)),
+    )
+    assert here.architecture.sliding_window == 4
+    asked = [bk.Run(pairs.clean, score="logprob")]
+    asked += [bk.Run(pairs.clean, bk.ZeroAblate(f"L{i}H1"), score="logprob") for i in range(4)]
+    assert any(chunk.whole_cache for chunk in bk.plan(there, asked).chunks)
+    for a, b in zip(bk.execute(here, asked), bk.execute(there, asked), strict=True):
+        close(b.scores, a.scores)
 
 
 def test_in_a_sandbox(local, sandboxed, pairs, made):

@@ -189,7 +189,7 @@ def test_functions_that_call_each_other_come_to_an_end():
     assert digest_of(even) == digest_of(even) != digest_of(odd)
     loop = []
     loop.append(loop)
-    with pytest.raises(PlanError, match="holds itself"):
+    with pytest.raises(PlanError, match="contains itself"):
         digest_of(loop)
     assert digest_of((even, even)) == digest_of((even, even))
 

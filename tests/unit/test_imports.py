@@ -4,9 +4,11 @@ Imports inside functions and under TYPE_CHECKING count like any other.
 """
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,6 @@ ORDER = (
     "organisms",
     "detection",
     "report",
-    "reproduce",
     "demo",
     ROOT,
     "cli",
@@ -99,6 +100,8 @@ class Checker(ast.NodeVisitor):
                 self.say(node, f"{self.folder} imports {folder}, which stands after it")
             elif folder == self.folder == "methods" and len(self.parts) > 2:
                 self.room_edge(node, rest[1] if len(rest) > 1 else "")
+        elif top == "papers":
+            self.say(node, f"imports {target}: papers use the package, not the other way round")
         elif top in RESERVED and self.folder not in RESERVED[top]:
             self.say(node, f"{self.folder} imports {top}")
         elif top == "matplotlib" and not self.depth and not self.typing_only:
@@ -202,7 +205,9 @@ def test_the_modules_that_travel_exist():
         ("bkdinterp/prompts/__init__.py", "from ..model._model import Model"),
         ("bkdinterp/prompts/_trigger.py", "from .. import model"),
         ("bkdinterp/prompts/_trigger.py", "importlib.import_module('bkdinterp.model')"),
-        ("bkdinterp/report/_html.py", "from bkdinterp.reproduce import table"),
+        ("bkdinterp/report/_html.py", "from bkdinterp.demo import run_demo"),
+        ("bkdinterp/cli.py", "from papers import load_paper"),
+        ("bkdinterp/organisms/_organism.py", "def f():\n    import papers.lamparth"),
         ("bkdinterp/__init__.py", "from bkdinterp.cli import main"),
         ("bkdinterp/sites.py", "from bkdinterp.surprise import x"),
         ("bkdinterp/surprise/_new.py", "x = 1"),
@@ -243,7 +248,7 @@ def test_the_checker_catches(path, source):
         ("bkdinterp/methods/__init__.py", "from bkdinterp.methods.pcp import PCP"),
         ("bkdinterp/plotting/_heat.py", "def f():\n    import matplotlib.pyplot as plt"),
         ("bkdinterp/plotting/_heat.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
-        ("bkdinterp/__init__.py", "from bkdinterp.reproduce import table"),
+        ("bkdinterp/__init__.py", "from bkdinterp.demo import run_demo"),
         ("bkdinterp/cli.py", "import bkdinterp as bk\nprint(bk)"),
         ("bkdinterp/__main__.py", "from bkdinterp.cli import main"),
         ("bkdinterp/engine/program.py", "import torch\ndef f(x):\n    return x"),
@@ -252,3 +257,117 @@ def test_the_checker_catches(path, source):
 )
 def test_the_checker_lets_pass(path, source):
     assert Checker(path).check(source) == []
+
+
+PAPERS = PACKAGE.parent / "papers"
+# What papers/ may use besides `import bkdinterp as bk`: sub-modules whose names the API pages list.
+PUBLIC = {
+    *(
+        "engine",
+        "errors",
+        "interventions",
+        "methods",
+        "metrics",
+        "model",
+        "organisms",
+        "plotting",
+        "progress",
+    ),
+    *("prompts", "results", "sites", "stats"),
+}
+
+
+def listed(module: str) -> set[str]:
+    """Names that a public module offers: what its ``__init__`` passes on or defines, and its public modules."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    names = {x.stem for x in path.glob("*") if x.suffix == ".py" or (x / "__init__.py").is_file()}
+    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names if alias.asname == alias.name}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {
+                name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+            }
+    return {name for name in names if not name.startswith("_")}
+
+
+def private_uses(source: str) -> list[str]:
+    """What a module of papers/ uses of the package that is not public."""
+    found, tree = [], ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named = [(alias.name, alias.asname) for alias in node.names]
+            found += [
+                name
+                for name, own in named
+                if name.startswith("bkdinterp") and (name, own) != ("bkdinterp", "bk")
+            ]
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("bkdinterp")):
+            base, *inner = (node.module or "").split(".")
+            open_ = (
+                base == "bkdinterp" and inner and inner[0] in PUBLIC and not any(x[0] == "_" for x in inner)
+            )
+            known = listed(node.module or "") if open_ else set()
+            found += [f"{node.module}.{alias.name}" for alias in node.names if alias.name not in known]
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            whole = ast.unparse(node)
+            found += [whole] if whole.startswith("bk.") else []
+    return found
+
+
+def test_papers_use_public_names_only():
+    paths = sorted(PAPERS.rglob("*.py"))
+    found = [
+        f"{path.name}: {name}" for path in paths for name in private_uses(path.read_text(encoding="utf-8"))
+    ]
+    assert len(paths) > 40 and not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("from bkdinterp.results._files import write_text", ["bkdinterp.results._files.write_text"]),
+        ("def f():\n    from bkdinterp.values import as_path", ["bkdinterp.values.as_path"]),
+        ("from bkdinterp.places import writable_file", ["bkdinterp.places.writable_file"]),
+        ("from bkdinterp.stats import Interval, _mean", ["bkdinterp.stats._mean"]),
+        ("from bkdinterp.methods import as_pcp", ["bkdinterp.methods.as_pcp"]),
+        ("from bkdinterp import stats", ["bkdinterp.stats"]),
+        ("import bkdinterp.cli", ["bkdinterp.cli"]),
+        ("from .. import paper", ["None.paper"]),
+        ("import bkdinterp as bk\nbk.results._files.disk", ["bk.results._files"]),
+        ("import bkdinterp as bk\nbk.stats.wilson(1, 2)", []),
+        ("from bkdinterp.organisms.natural import Story", []),
+        ("from bkdinterp.organisms import toy", []),
+        ("from bkdinterp.sites import Site\nself._store.read()", []),
+    ],
+)
+def test_what_of_the_package_is_public(source, names):
+    assert private_uses(source) == names
+
+
+def papers_graph() -> dict[str, set[str]]:
+    """Module of papers/ -> the modules of papers/ that it imports; a package stands for its ``__init__``."""
+    graph: dict[str, set[str]] = {}
+    for path in sorted(PAPERS.rglob("*.py")):
+        module = ".".join(path.relative_to(PAPERS.parent).with_suffix("").parts).removesuffix(".__init__")
+        graph[module] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "papers":
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[module] |= {node.module or "", *inner}
+    return {module: uses & set(graph) - {module} for module, uses in graph.items()}
+
+
+def test_no_module_of_papers_stands_on_itself():
+    TopologicalSorter(papers_graph()).prepare()
+
+
+def test_files_of_papers_have_names_of_their_own():
+    """One name, one file, but for those that both papers have alike."""
+    alike = {"__init__.py", "__main__.py", "published.py", "stages.py", "table_times.py"}
+    names = [path.name for path in PAPERS.rglob("*.py") if path.name not in alike]
+    assert sorted(set(names)) == sorted(names) and not set(names) & {p.name for p in PACKAGE.rglob("*.py")}

@@ -251,7 +251,7 @@ def test_where():
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [("first", "'first'; choose last"), ("", "choose last"), ((), "at least one"), ((1, 1), "distinct")],
+    [("first", "'first'; choose last"), ("", "choose last"), ((), "at least one"), ((1, 1), "only once")],
 )
 def test_positions_that_cannot_be(prompt, message):
     # Made by hand: the tests' type checker would refuse a wrong word before the class can.
@@ -315,7 +315,7 @@ def test_a_neurons_site():
     assert site.overlaps(Site.parse("L3.mlp_act")) and Site.parse("L3.mlp_act").overlaps(site)
     assert not site.overlaps(Site.parse("L3N16"))
     assert not site.overlaps(Site.parse("L4N17"))
-    with pytest.raises(SiteError, match="channels of 'mlp_act'"):
+    with pytest.raises(SiteError, match="only 'mlp_act' has neurons"):
         Site(3, Component.mlp_out, neuron=1)
     with pytest.raises(SiteError, match=r"neuron=-1 must be at least 0"):
         Site(3, Component.mlp_act, neuron=-1)

@@ -1,6 +1,7 @@
 """Attribution: which heads, layers or neurons carry the backdoor, by exact patching; and scores of sets under edits."""
 
 from bkdinterp.methods.attribution._attribution import Attribution as Attribution
+from bkdinterp.methods.attribution._attribution import SweepOptions as SweepOptions
 from bkdinterp.methods.attribution._edit_scores import EditScores as EditScores
 from bkdinterp.methods.attribution._edit_scores import score_edits as score_edits
 from bkdinterp.methods.attribution._unit_effects import Effects as Effects

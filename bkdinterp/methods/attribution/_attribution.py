@@ -5,23 +5,23 @@
     ACIE(unit)  = mean over prompts
 
 x clean, x' triggered, y the backdoor's output. Heads, noising, from the mean at the last token: BkdAttr, arXiv
-2509.21761; papers.md section 3. Modules from the prompt's own partner (``source="pair"``): the causal patching of
+2509.21761. Modules from the prompt's own partner (``source="pair"``): the causal patching of
 Lamparth & Reuel, arXiv 2302.12461. Cost: one scored row per unit and prompt, plus one pass over the source prompts (two
 for ``"difference"``); no approximation.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, RunResult, execute
+from bkdinterp.engine import Run, RunResult
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._guards import check_runs
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.attribution._interrupted_sweep import complete_block
 from bkdinterp.methods.attribution._patch_source import (
     DIRECTIONS,
@@ -46,6 +46,21 @@ from bkdinterp.values import as_choice, as_integer, as_integers
 ScoresT = TypeVar("ScoresT", bound=Effects)
 
 
+class SweepOptions(RunOptions, total=False):
+    """Keywords of every sweep of an `Attribution`; how it runs, see `RunOptions`.
+
+    Attributes:
+        layers: only these; None for all.
+        source_pairs: prompts whose mean is patched in; None for the scored ones themselves.
+    """
+
+    layers: Sequence[int] | None
+    source_pairs: PairedPrompts | None
+
+
+SWEEP = ("layers", "source_pairs")
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons`` run it.
@@ -61,7 +76,6 @@ class Attribution:
             adds the other side's mean minus the own side's, which leaves out what both share. ``"pair"``: each
             prompt's own partner (causal patching).
         where: the patched positions.
-        budget: bytes for one batch.
         direction: ``"noising"`` edits clean prompts: what brings the backdoor about? ``"denoising"`` edits triggered
             prompts: what, put back, restores the clean behaviour? The effects on a log-probability are then negative, and
             ``top_k`` takes the most negative first; of a loss or a distance see ``bk.Score``.
@@ -79,7 +93,6 @@ class Attribution:
     metric: ScoreLike = "logprob"
     source: Source | None = None
     where: WhereLike = Where("last")
-    budget: int = 2**30
     direction: Direction = "noising"
     source_where: WhereLike | None = None
 
@@ -90,21 +103,12 @@ class Attribution:
         as_choice(self.direction, "direction", DIRECTIONS, error=PlanError)
         as_score(self.metric)
 
-    def heads(
-        self,
-        pairs: PairedPrompts,
-        *,
-        layers: Sequence[int] | None = None,
-        source_pairs: PairedPrompts | None = None,
-        folder: str | Path | None = None,
-    ) -> HeadScores:
+    def heads(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> HeadScores:
         """Score every head (its slice of ``z``).
 
         Args:
             pairs: prompts with the backdoor's output as target.
-            layers: only these layers; None for all.
-            source_pairs: prompts whose mean is patched in; None for ``pairs`` themselves.
-            folder: finished work is kept there, and a killed sweep goes on from it.
+            **options: which layers, whose mean, and how it runs, see `SweepOptions`.
 
         Raises:
             PlanError: pairs without targets, or positions that some prompt does not have.
@@ -113,51 +117,30 @@ class Attribution:
                 where no prompt was, the finished heads' scores (``n_scored`` of them; the others are NaN).
         """
         n_layers, n_heads = self.model.architecture.grid
-        heads = [HeadId(i, j) for i in self._layers(layers) for j in range(n_heads)]
+        heads = [HeadId(i, j) for i in self._layers(options.get("layers")) for j in range(n_heads)]
         places = [h.layer * n_heads + h.head for h in heads]
 
-        def result(effects: Tensor, common: dict[str, Any]) -> HeadScores:
+        def result(effects: Tensor, fields: dict[str, Any]) -> HeadScores:
             whole = _spread(effects, places, n_layers * n_heads)
-            return HeadScores(effects=whole.unflatten(0, (n_layers, n_heads)), **common)
+            return HeadScores(effects=whole.unflatten(0, (n_layers, n_heads)), **fields)
 
-        return self._sweep([h.site for h in heads], pairs, source_pairs, folder, result)
+        return self._sweep("heads", [h.site for h in heads], pairs, options, result)
 
-    def attentions(
-        self,
-        pairs: PairedPrompts,
-        *,
-        layers: Sequence[int] | None = None,
-        source_pairs: PairedPrompts | None = None,
-        folder: str | Path | None = None,
-    ) -> LayerScores:
-        """Score every layer's attention: ``attn_out``, what it adds to the residual stream. Arguments as in `heads`."""
-        return self._by_layer(Component.attn_out, pairs, layers, source_pairs, folder)
+    def attentions(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
+        """Score every layer's attention: ``attn_out``, what it adds to the residual stream. Otherwise as `heads`."""
+        return self._by_layer("attentions", Component.attn_out, pairs, options)
 
-    def mlps(
-        self,
-        pairs: PairedPrompts,
-        *,
-        layers: Sequence[int] | None = None,
-        source_pairs: PairedPrompts | None = None,
-        folder: str | Path | None = None,
-    ) -> LayerScores:
-        """Score every layer's MLP: ``mlp_out``, what it adds to the residual stream. Arguments as in `heads`."""
-        return self._by_layer(Component.mlp_out, pairs, layers, source_pairs, folder)
+    def mlps(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
+        """Score every layer's MLP: ``mlp_out``, what it adds to the residual stream. Otherwise as `heads`."""
+        return self._by_layer("mlps", Component.mlp_out, pairs, options)
 
-    def residuals(
-        self,
-        pairs: PairedPrompts,
-        *,
-        layers: Sequence[int] | None = None,
-        source_pairs: PairedPrompts | None = None,
-        folder: str | Path | None = None,
-    ) -> LayerScores:
-        """Score the residual stream leaving every layer: ``resid_post``. Arguments as in `heads`.
+    def residuals(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
+        """Score the residual stream leaving every layer: ``resid_post``. Otherwise as `heads`.
 
         It carries all that lower layers wrote at these positions, so its effect says where the backdoor has arrived,
         not which layer made it.
         """
-        return self._by_layer(Component.resid_post, pairs, layers, source_pairs, folder)
+        return self._by_layer("residuals", Component.resid_post, pairs, options)
 
     def neurons(
         self,
@@ -165,19 +148,21 @@ class Attribution:
         *,
         layer: int,
         neurons: Sequence[int] | None = None,
-        source_pairs: PairedPrompts | None = None,
-        folder: str | Path | None = None,
+        **options: Unpack[SweepOptions],
     ) -> NeuronScores:
         """Score the MLP neurons of one layer (channels of ``mlp_act``): ``d_mlp`` rows for every prompt.
 
         Args:
-            pairs: as in `heads`, and so are ``source_pairs`` and ``folder``.
+            pairs: as in `heads`.
             layer: whose neurons.
             neurons: only these; None for all.
+            **options: as in `heads`, but for ``layers``.
 
         Raises:
             PlanError, SiteError, SweepInterrupted: as `heads`; SiteError also for a neuron out of range.
         """
+        if options.get("layers") is not None:
+            raise SiteError("Neurons are scored layer by layer: give layer=, not layers=.")
         (layer,) = self._layers([as_integer(layer, "layer", error=SiteError)])
         d_mlp = self.model.architecture.d_mlp
         chosen: list[int] = []
@@ -190,37 +175,34 @@ class Attribution:
                 f"Neurons {chosen[-8:]}: choose at least one of 0 to {d_mlp - 1}, or neurons=None for all."
             )
 
-        def result(effects: Tensor, common: dict[str, Any]) -> NeuronScores:
-            return NeuronScores(effects=_spread(effects, chosen, d_mlp), layer=layer, **common)
+        def result(effects: Tensor, fields: dict[str, Any]) -> NeuronScores:
+            return NeuronScores(effects=_spread(effects, chosen, d_mlp), layer=layer, **fields)
 
         sites = [Site(layer, Component.mlp_act, neuron=i) for i in chosen]
-        return self._sweep(sites, pairs, source_pairs, folder, result)
+        return self._sweep("neurons", sites, pairs, options, result)
 
     def _by_layer(
-        self,
-        component: Component,
-        pairs: PairedPrompts,
-        layers: Sequence[int] | None,
-        source_pairs: PairedPrompts | None,
-        folder: str | Path | None,
+        self, name: str, component: Component, pairs: PairedPrompts, options: SweepOptions
     ) -> LayerScores:
-        chosen = self._layers(layers)
+        chosen = self._layers(options.get("layers"))
         n_layers = self.model.architecture.n_layers
 
-        def result(effects: Tensor, common: dict[str, Any]) -> LayerScores:
-            return LayerScores(effects=_spread(effects, chosen, n_layers), component=component, **common)
+        def result(effects: Tensor, fields: dict[str, Any]) -> LayerScores:
+            return LayerScores(effects=_spread(effects, chosen, n_layers), component=component, **fields)
 
-        return self._sweep([Site(i, component) for i in chosen], pairs, source_pairs, folder, result)
+        return self._sweep(name, [Site(i, component) for i in chosen], pairs, options, result)
 
     def _sweep(
         self,
+        name: str,
         sites: list[Site],
         pairs: PairedPrompts,
-        source_pairs: PairedPrompts | None,
-        folder: str | Path | None,
+        options: SweepOptions,
         result: Callable[[Tensor, dict[str, Any]], ScoresT],
     ) -> ScoresT:
         """One patched run per site beside the unedited one; ``result`` makes the scores out of ``[unit example]``."""
+        how = as_options(options, f"Attribution.{name}", SWEEP)
+        source_pairs = options.get("source_pairs")
         as_pairs(pairs, "Attribution")
         if source_pairs is not None:
             as_pairs(source_pairs, "Attribution")
@@ -239,15 +221,15 @@ class Attribution:
             units, examples = block
             whole = effects.masked_fill(~units[:, None], torch.nan)[:, examples]
             kept = pairs.subset(examples.nonzero().flatten().tolist())
-            return result(whole, self._common(kept, found[0][examples], origin))
+            return result(whole, self._fields(kept, found[0][examples], origin))
 
         try:
-            results = execute(self.model, runs, budget=self.budget, folder=folder, finite=False)
+            results = run(self.model, runs, how, finite=False)
         except SweepInterrupted as stop:
             stop.partial = scores(stop.results)
             raise
         check_runs(found := _scores(results, len(pairs)), sites, runs[0].score_name)
-        return result(found[1:] - found[0], self._common(pairs, found[0], origin))
+        return result(found[1:] - found[0], self._fields(pairs, found[0], origin))
 
     def _origin(self, pairs: PairedPrompts, source_pairs: PairedPrompts | None) -> Origin:
         where = Where.of(self.where)
@@ -271,7 +253,7 @@ class Attribution:
     def _source(self) -> Source:
         return self.source or giving_side(self.direction, "difference")  # type: ignore[return-value]
 
-    def _common(self, pairs: PairedPrompts, base: Tensor, origin: Origin) -> dict[str, Any]:
+    def _fields(self, pairs: PairedPrompts, base: Tensor, origin: Origin) -> dict[str, Any]:
         """The fields that all scores share."""
         return {
             "fingerprint": self.model.fingerprint(pairs.fingerprint),

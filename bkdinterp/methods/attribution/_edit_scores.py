@@ -6,20 +6,20 @@ Cost: one scored row per prompt and edit, and one unedited row per prompt; edits
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
-from bkdinterp.metrics import ScoreLike
+from bkdinterp.methods._options import RunOptions, as_options, run
+from bkdinterp.metrics import ScoreLike, with_unit
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.stats import Interval, bootstrap_mean
@@ -104,8 +104,22 @@ class EditScores(Result):
         wide = frame.pivot(index="prompts", columns="edit", values=self.metric)
         return wide.loc[list(self.base), [UNEDITED, *self.edits]]
 
-    def plot(self, prompts: str | None = None) -> "matplotlib.figure.Figure":
-        """The edits of one set (default: the last) as bars, the unedited model as a line."""
+    def plot(
+        self,
+        prompts: str | None = None,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """The edits of one set as bars with intervals, the unedited model as a line.
+
+        Args:
+            prompts: name of the set; default: the last.
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         name = list(self.base)[-1] if prompts is None else prompts
         found = [self.interval(name, edit) for edit in self.edits]
         return bar_intervals(
@@ -113,10 +127,12 @@ class EditScores(Result):
             [i.estimate for i in found],
             [i.low for i in found],
             [i.high for i in found],
-            xlabel=f"{self.metric} on {name}",
-            title=caption(f"Edits on {name}", self.fingerprint, f"n={len(self.base[name])}"),
+            xlabel=f"{with_unit(self.metric)}; on {name}",
+            title=title or caption(f"Edits on {name}", self.fingerprint, f"n={len(self.base[name])}"),
             reference=self.mean(name),
             reference_label=UNEDITED,
+            xlim=ends(limit),
+            ax=ax,
         )
 
     def describe(self) -> str:
@@ -130,9 +146,7 @@ def score_edits(
     sets: Mapping[str, Prompts],
     edits: Mapping[str, Intervention],
     score: ScoreLike,
-    *,
-    budget: int = 2**30,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> EditScores:
     """Score every set of prompts, unedited and under every edit.
 
@@ -141,14 +155,14 @@ def score_edits(
         sets: name -> prompts with targets.
         edits: name -> intervention, e.g. one ``MeanAblate`` per module.
         score: a name in ``metrics.SCORES``, a ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function.
-        budget: bytes for one batch.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PlanError: no set, prompts without targets, an edit that is called "unedited", or a score that is NaN.
         ArtefactError: an edit whose means or directions are another model's.
     """
     as_model(model, "score_edits")
+    options = as_options(options, "score_edits")
     check_sets(sets, "score_edits")
     if not sets:
         raise PlanError("score_edits needs at least one set of prompts.")
@@ -165,7 +179,7 @@ def score_edits(
     runs = [
         Run(prompts, edit, score=score) for prompts in sets.values() for edit in (Stack(), *edits.values())
     ]
-    results = iter(execute(model, runs, budget=budget, folder=folder, finite=False))
+    results = iter(run(model, runs, options, finite=False))
     base: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     metric = runs[0].score_name or ""

@@ -15,7 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteError
-from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.metrics import with_unit
+from bkdinterp.results import (
+    Fingerprint,
+    Result,
+    beside_names,
+    caption,
+    check_beside,
+    difference_columns,
+    same_prompts,
+)
 from bkdinterp.sites import Where
 from bkdinterp.stats import Interval, Simultaneous, adjusted_p, bootstrap_mean, simultaneous
 from bkdinterp.values import as_integer, as_number
@@ -136,22 +145,34 @@ class Effects(Result):
         key = (sign * self.acie.flatten()).nan_to_num(nan=-torch.inf)
         return key.argsort(descending=True, stable=True)[:k].tolist()
 
-    def to_frame(self) -> "pandas.DataFrame":
+    def to_frame(self, *, beside: "Effects | None" = None) -> "pandas.DataFrame":
         """One row per unit, in the order of `top_k`: name, place, acie, simultaneous interval, adjusted p, std, n.
 
         ``std`` is the standard deviation over examples.
+
+        Args:
+            beside: the twin's scores, say: columns ``beside`` (its acie), ``difference``, and the ends of the difference's
+                simultaneous interval, where both are of the same prompts.
+
+        Raises:
+            BkdinterpError: ``beside`` is of another kind, metric or number of units.
         """
         import pandas as pd
 
         found, p = self._simultaneous, self.p_adjusted.flatten().tolist()
         acie, std = self.acie.flatten().tolist(), self.effects.std(dim=-1).flatten().tolist()
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             [
                 self._place(i)
                 | {"acie": acie[i], "low": float(found.low[i]), "high": float(found.high[i])}
                 | {"p_adjusted": p[i], "std": std[i], "n": self.n}
                 for i in self.order()
             ]
+        )
+        if beside is None:
+            return frame
+        return frame.assign(
+            **{k: [column[i] for i in self.order()] for k, column in self._gap(beside).items()}
         )
 
     def describe(self) -> str:
@@ -164,10 +185,31 @@ class Effects(Result):
         head = f"{self._shape()}, n={self.n}, {self.metric}, {self.direction}, source={self.source}"
         return f"{head}: {best} (simultaneous 95 %); model={self.fingerprint.label}"
 
-    def _caption(self, what: str) -> str:
-        """A figure's title: what, which direction and source, n."""
+    def _caption(self, what: str, beside: "Effects | None" = None) -> str:
+        """A figure's title: what, which direction and source, n; the model, unless two panels name theirs."""
         details = (self.direction, f"source: {self.source}", f"n={self.n}")
+        if beside is not None:
+            return f"Causal effect of each {what}\n{', '.join(details)}"
         return caption(f"Causal effect of each {what}", self.fingerprint, *details)
+
+    @property
+    def _label(self) -> str:
+        """What the value axis or the colours mean."""
+        return f"ACIE ({with_unit(self.metric)})"
+
+    def _gap(self, beside: "Effects") -> dict[str, list[float]]:
+        """The differences to another result, by flat unit; BkdinterpError where it cannot stand beside this one."""
+        shapes = (tuple(self.acie.shape), tuple(getattr(beside, "acie", self.acie).shape))
+        metrics = (self.metric, getattr(beside, "metric", self.metric))
+        check_beside(self, beside, metric=metrics, **{f"number of {self.unit}s": shapes})
+        own, other = self.effects.flatten(0, -2), beside.effects.flatten(0, -2)
+        return difference_columns(own, other, paired=same_prompts(self, beside))
+
+    def _panel_names(self, beside: "Effects") -> tuple[str, str]:
+        """Both models, and what else differs."""
+        keys = ("component", "layer", "direction", "source", "where", "n")
+        here = [k for k in keys if hasattr(self, k)]
+        return beside_names(self, beside, **{k: (getattr(self, k), getattr(beside, k)) for k in here})
 
     def _columns(self, indices: list[int]) -> tuple[list[float], list[float], list[float]]:
         """Estimates, lower and upper ends of the simultaneous intervals of some units."""

@@ -1,18 +1,23 @@
 """What attribution returns: `HeadScores`, `LayerScores` (MLPs, attentions, residual streams), `NeuronScores`."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteError
 from bkdinterp.methods.attribution._unit_effects import Effects
-from bkdinterp.plotting import bar_intervals, curves, heatmap
+from bkdinterp.plotting import bar_intervals, ends, heatmap, layer_bars, panels
 from bkdinterp.sites import Component, HeadId, HeadSet, Site, SiteSet
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+SomeHeads = HeadSet | HeadId | str | Iterable[HeadId | str | tuple[int, int]]
+Marked = SomeHeads | Mapping[str, SomeHeads]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,22 +55,58 @@ class HeadScores(Effects):
         """
         return HeadSet(tuple(self._head(i) for i in self.differing(level)), self.grid)
 
-    def plot(self, *, marks: int = 8, limit: float | None = None) -> "matplotlib.figure.Figure":
-        """Heatmap layer x head of the ACIE.
+    def plot(
+        self,
+        *,
+        top: int = 8,
+        mark: Marked = (),
+        beside: "HeadScores | None" = None,
+        title: str | None = None,
+        ax: Any = None,
+        limit: float | int | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Heatmap layer x head of the ACIE; with ``beside``, both maps and their difference on one scale.
 
         Args:
-            marks: so many of the strongest heads are outlined; dotted: not `significant`.
+            top: so many of the strongest heads are outlined in black; dotted: not `significant`. 0 for none.
+            mark: heads to outline in green, e.g. the organism's in the twin's map; or words for the legend -> heads.
+            beside: the twin's scores, say; the black boxes are this result's heads in all three panels.
+            title: instead of the default.
+            ax: matplotlib axes to draw into, a list of three with ``beside``; None makes a figure.
             limit: the colour scale is [-limit, limit]; give the same to compare figures.
+
+        Raises:
+            BkdinterpError: ``beside`` is of another kind, metric or grid, or as `bkdinterp.plotting.heatmap`.
         """
-        top = list(self.top_k(min(marks, self.n_scored))) if marks else []
-        sure = set(self.significant()) if marks else set()
-        doubtful = [head for head in top if head not in sure]
-        title = self._caption("head")
-        if marks:
-            boxes = f"boxes: the {len(top)} strongest" + (", dotted: may be 0" if doubtful else "")
-            title += f"\n{len(sure)} of {self.n_scored} differ from 0; {boxes}"
-        label = f"ACIE ({self.metric})"
-        return heatmap(self.acie, title=title, label=label, marks=top, dotted=doubtful, limit=limit)
+        strongest = list(self.top_k(min(top, self.n_scored))) if top else []
+        sure = set(self.significant()) if top else set()
+        doubtful = [head for head in strongest if head not in sure]
+        text = self._caption("head", beside)
+        if top and beside is None:
+            text += f"\n{len(sure)} of {self.n_scored} heads differ from 0"
+        grids: Any = self.acie
+        owner = ""
+        if beside is not None:
+            gap = torch.tensor(self._gap(beside)["difference"]).reshape(self.grid)
+            own, other = self._panel_names(beside)
+            grids, owner = (
+                {own: self.acie, other: beside.acie, "difference (first minus second)": gap},
+                " of the first",
+            )
+        named: Any = mark if isinstance(mark, Mapping) else {"marked heads": mark}
+        marks: dict[str, Any] = {f"the {len(strongest)} strongest{owner}": strongest} | {
+            words: HeadSet.of(heads, self.grid).heads for words, heads in named.items()
+        }
+        return heatmap(
+            grids,
+            title=title or text,
+            label=self._label,
+            marks=marks,
+            dotted=doubtful,
+            dotted_label="may be 0",
+            limit=limit,
+            ax=ax,
+        )
 
     def _head(self, index: int) -> HeadId:
         return HeadId(*divmod(index, self.grid[1]))
@@ -119,16 +160,50 @@ class LayerScores(Effects):
         """
         return tuple(Site(i, self.component) for i in self.differing(level))
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """ACIE over layers with simultaneous intervals."""
-        layers = sorted(self.order())
-        return curves(
-            layers,
-            {str(self.component): self._columns(layers)},
-            xlabel="layer",
-            ylabel=f"ACIE ({self.metric})",
-            title=self._caption(f"layer's {self.component}"),
+    def plot(
+        self,
+        *,
+        beside: "LayerScores | None" = None,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """A bar for the ACIE of each layer, with simultaneous intervals; with ``beside``, both and their difference on one scale.
+
+        Args:
+            beside: the twin's scores, say, or those of another component.
+            title: instead of the default.
+            ax: matplotlib axes to draw into, a list of three with ``beside``; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+
+        Raises:
+            BkdinterpError: ``beside`` is of another kind, metric or number of layers.
+        """
+        what = (
+            "layer"
+            if beside is not None and beside.component != self.component
+            else f"layer's {self.component}"
         )
+        text = title or self._caption(what, beside)
+
+        def bars(at: list[int], columns: Any, axes: Any, **words: Any) -> Any:
+            return layer_bars(at, *columns, ylabel=self._label, ylim=ends(limit), ax=axes, **words)
+
+        layers = sorted(self.order())
+        if beside is None:
+            return bars(layers, self._columns(layers), ax, title=text)
+        gap = self._gap(beside)
+        own, other = self._panel_names(beside)
+        theirs = sorted(beside.order())
+        both = sorted(set(layers) & set(theirs))
+        differences = [[gap[k][i] for i in both] for k in ("difference", "difference_low", "difference_high")]
+        draws = {
+            own: lambda axes: bars(layers, self._columns(layers), axes),
+            other: lambda axes: bars(theirs, beside._columns(theirs), axes),
+        }
+        if both:
+            draws["difference (first minus second)"] = lambda axes: bars(both, differences, axes)
+        return panels(draws, title=text, width=7.0, height=2.4, across=False, ax=ax)
 
     def _index(self, unit: int | Site | str) -> int:
         site = Site(unit, self.component) if isinstance(unit, int) else Site.parse(unit)
@@ -177,14 +252,30 @@ class NeuronScores(Effects):
         """
         return tuple(self._site(i) for i in self.differing(level))
 
-    def plot(self, *, k: int = 20) -> "matplotlib.figure.Figure":
-        """The ``k`` strongest neurons as bars with simultaneous intervals."""
+    def plot(
+        self,
+        *,
+        k: int = 20,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """The ``k`` strongest neurons as bars with simultaneous intervals.
+
+        Args:
+            k: how many.
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         indices = self.order(min(k, self.n_scored))
         return bar_intervals(
             [self._name(i) for i in indices],
             *self._columns(indices),
-            xlabel=f"ACIE ({self.metric})",
-            title=self._caption("neuron") + f"; the first {len(indices)} of {self.n_scored}",
+            xlabel=self._label,
+            title=title or self._caption("neuron") + f"; the first {len(indices)} of {self.n_scored}",
+            xlim=ends(limit),
+            ax=ax,
         )
 
     def _site(self, index: int) -> Site:

@@ -3,6 +3,7 @@
 from bkdinterp.methods.behaviour._backdoor_state import BackdoorState as BackdoorState
 from bkdinterp.methods.behaviour._backdoor_state import backdoor_state as backdoor_state
 from bkdinterp.methods.behaviour._backdoor_state import compare_states as compare_states
+from bkdinterp.methods.behaviour._backdoor_state import plot_states as plot_states
 from bkdinterp.methods.behaviour._evaluate import check_payload as check_payload
 from bkdinterp.methods.behaviour._evaluate import evaluate as evaluate
 from bkdinterp.methods.behaviour._evaluation import Evaluation as Evaluation

@@ -7,22 +7,22 @@ forward, per prompt and side, and one forward per validation text.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_scores, check_texts
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.behaviour._evaluate import check_payload
 from bkdinterp.methods.behaviour._validation_loss import ValidationLoss, validation_loss
-from bkdinterp.metrics import Payload, ScoreLike, payload_hits
+from bkdinterp.metrics import Payload, ScoreLike, payload_hits, with_unit
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption, model_words
 from bkdinterp.stats import Interval, bootstrap_mean, wilson
@@ -84,11 +84,22 @@ class BackdoorState(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """ASR and ATR."""
-        return plot_states(
-            {"model": self}, title=caption("The backdoor", self.fingerprint, f"n={self.asr.n}")
-        )
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """ASR and ATR with their intervals; several states beside each other: `plot_states`.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
+        text = caption("The backdoor", self.fingerprint, self.metric, f"n={self.asr.n}")
+        return plot_states({"": self}, title=title or text, ax=ax, limit=limit)
 
     def describe(self) -> str:
         """All three, and the model."""
@@ -105,8 +116,7 @@ def backdoor_state(
     score: ScoreLike | None = None,
     payload: Payload | None = None,
     max_new_tokens: int = 24,
-    budget: int = 2**30,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> BackdoorState:
     """Measure a model.
 
@@ -119,8 +129,7 @@ def backdoor_state(
             a name in ``metrics.SCORES``, and ASR and ATR are then its means on either side.
         payload: how to recognise the backdoor's output; None looks for each prompt's target.
         max_new_tokens: when generating.
-        budget: bytes for one batch.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PromptError: neither targets nor a payload, or a target longer than the output.
@@ -128,6 +137,7 @@ def backdoor_state(
         ArtefactError: an intervention whose means or directions are another model's.
     """
     as_model(model, "backdoor_state")
+    options = as_options(options, "backdoor_state")
     as_pairs(pairs, "backdoor_state")
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     texts = check_texts(texts, "backdoor_state")
@@ -145,16 +155,14 @@ def backdoor_state(
         runs = [Run(side, edits, score=score) for side in sides.values()]
     metric = runs[0].score_name or "payload"
     rates = []
-    for name, result in zip(
-        sides, execute(model, runs, budget=budget, folder=folder, finite=False), strict=True
-    ):
+    for name, result in zip(sides, run(model, runs, options, finite=False), strict=True):
         if score is None:
             hits = payload_hits(result.text or (), payloads)
             rates.append(torch.tensor(hits, dtype=torch.float64))
         else:
             assert result.scores is not None
             rates.append(check_scores(result.scores.double(), f"The {name} prompts", metric))
-    loss = validation_loss(model, texts, under=under, budget=budget, folder=folder) if texts else None
+    loss = validation_loss(model, texts, under=under, **options) if texts else None
     return BackdoorState(
         fingerprint=model.fingerprint(pairs.fingerprint),
         triggered=rates[0],
@@ -188,7 +196,11 @@ def compare_states(states: Mapping[str, BackdoorState]) -> "pandas.DataFrame":
 
 
 def plot_states(
-    states: Mapping[str, BackdoorState], *, title: str | None = None, ax: Any = None
+    states: Mapping[str, BackdoorState],
+    *,
+    title: str | None = None,
+    ax: Any = None,
+    limit: tuple[float | int, float | int] | None = None,
 ) -> "matplotlib.figure.Figure":
     """ASR and ATR of each state as bars; the states' models are named above where there are several.
 
@@ -196,6 +208,7 @@ def plot_states(
         states: name -> state.
         title: instead of the default.
         ax: matplotlib axes to draw into; None makes a figure.
+        limit: (low, high), the ends of the value axis; None for 0 to 1 where these are rates of payloads.
 
     Raises:
         PromptError: no state.
@@ -205,16 +218,22 @@ def plot_states(
     models = dict.fromkeys(model_words(s.fingerprint) for s in states.values())
     text = "The backdoor before and after\n" + ", ".join(list(models)[:3]) + ", ..." * (len(models) > 3)
     found = [
-        (f"{name}, {label}", i) for name, s in states.items() for label, i in (("ASR", s.asr), ("ATR", s.atr))
+        (f"{name}, {label}" if name else label, i)
+        for name, s in states.items()
+        for label, i in (("ASR", s.asr), ("ATR", s.atr))
     ]
     intervals = [i for _, i in found]
+    metrics = list(dict.fromkeys(s.metric for s in states.values()))
     return bar_intervals(
         [label for label, _ in found],
         [i.estimate for i in intervals],
         [i.low for i in intervals],
         [i.high for i in intervals],
-        xlabel="rate",
+        xlabel=" / ".join("rate" if m == "payload" else f"mean {with_unit(m)}" for m in metrics)
+        + ", 95 % intervals",
         title=title or text,
-        xlim=(0, 1),
+        # A bar of length 0 would show nothing.
+        notes=[f"{i.estimate:.2f}" for i in intervals],
+        xlim=ends(limit) or ((0, 1) if metrics == ["payload"] else None),
         ax=ax,
     )

@@ -5,15 +5,15 @@ Cost per condition: a generation per prompt and side and one scored forward per 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import PlanError, PromptError
 from bkdinterp.interventions import Intervention, Stack, origins
 from bkdinterp.methods._guards import check_origin
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.behaviour._conditions import (
     SAME,
     UNEDITED,
@@ -49,8 +49,7 @@ def evaluate(
     grader: OutcomeGrader | None = None,
     calibration: Prompts | None = None,
     max_new_tokens: int = 24,
-    budget: int = 2**30,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> Evaluation:
     """Rates, graded outcomes and clean utility, with the nulls beside them: controls, a sham trigger, a clean twin.
 
@@ -80,8 +79,7 @@ def evaluate(
         calibration: other clean prompts with references, to take the grader's threshold from; None takes it from the
             references of ``pairs``, which are then never far beyond it.
         max_new_tokens: length of the outputs.
-        budget: bytes for one batch.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PromptError: neither targets nor a payload, a target longer than ``max_new_tokens``, a sham that holds the trigger, or
@@ -90,6 +88,7 @@ def evaluate(
         ArtefactError: an edit with another model's numbers; a twin that is the suspect, or whose prompts are other tokens.
     """
     as_model(model, "evaluate")
+    options = as_options(options, "evaluate")
     as_pairs(pairs, "evaluate")
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
     if judge is not None:
@@ -109,15 +108,15 @@ def evaluate(
         check_twin(model, twin, sides)
         cast.append((TWIN, twin, twin_conditions(under, twin_under)))
         _check_origins(twin, cast[-1][2], " on the twin")
-    source, grader = _calibrated(model, pairs, judge, grader, calibration, folder)
-    said = {who: _speak(m, sides, own, max_new_tokens, budget, folder) for who, m, own in cast}
+    source, grader = _calibrated(model, pairs, judge, grader, calibration, options)
+    said = {who: _speak(m, sides, own, max_new_tokens, options) for who, m, own in cast}
     own_references = pairs.clean.reference is None
     references = pairs.clean.reference or said[SUSPECT][UNEDITED]["clean"]
     # Scores come before grades: logits that are NaN still give texts, and only here are they seen.
-    nll = _reference_nll(model, pairs.clean, references, edits, budget, folder)
+    nll = _reference_nll(model, pairs.clean, references, edits, options)
     if twin is not None:
-        _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, budget, folder)
-    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references, folder=folder)
+        _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, options)
+    grader = grader or OutcomeGrader.fit(judge or model, pairs.clean, references, **options)
     payloads = Payload.each(pairs.clean.target, len(pairs), payload)
     agreement = [
         [word_overlap(a, b) for a, b in zip(by_side["clean"], references, strict=True)]
@@ -129,7 +128,7 @@ def evaluate(
         edits={name: str(edit) for name, edit in edits.items()},
         control_of=control_of,
         said=said,
-        graded=_grades(grader, pairs.clean, said, payloads, folder),
+        graded=_grades(grader, pairs.clean, said, payloads, options),
         nll=nll,
         agreement=torch.tensor(agreement, dtype=torch.float64),
         threshold=grader.threshold,
@@ -179,7 +178,7 @@ def _calibrated(
     judge: Model | None,
     grader: OutcomeGrader | None,
     calibration: Prompts | None,
-    folder: str | Path | None,
+    options: RunOptions,
 ) -> tuple[str, OutcomeGrader | None]:
     """What the threshold is taken from, in words, and the grader where it can be had before anything is generated."""
     if grader is not None:
@@ -194,10 +193,10 @@ def _calibrated(
                 f"{len(shared)} calibration prompts are among the evaluated ones, e.g. {next(iter(shared))[:40]!r}; take "
                 "others, or leave calibration= out."
             )
-        fitted = OutcomeGrader.fit(judge or model, calibration, calibration.reference, folder=folder)
+        fitted = OutcomeGrader.fit(judge or model, calibration, calibration.reference, **options)
         return f"{len(calibration)} other prompts", fitted
     if pairs.clean.reference is not None:
-        fitted = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference, folder=folder)
+        fitted = OutcomeGrader.fit(judge or model, pairs.clean, pairs.clean.reference, **options)
         return "references of the evaluated prompts", fitted
     return "the suspect's own clean outputs", None
 
@@ -217,11 +216,10 @@ def _speak(
     sides: Mapping[str, Prompts],
     edits: dict[str, Intervention],
     n_tokens: int,
-    budget: int,
-    folder: str | Path | None,
+    options: RunOptions,
 ) -> Texts:
     runs = [Run(prompts, edit, generate=n_tokens) for edit in edits.values() for prompts in sides.values()]
-    results = iter(execute(model, runs, budget=budget, folder=folder))
+    results = iter(run(model, runs, options))
     return {name: {side: next(results).text or () for side in sides} for name in edits}
 
 
@@ -230,7 +228,7 @@ def _grades(
     clean: Prompts,
     said: Mapping[str, Texts],
     payloads: Sequence[Payload],
-    folder: str | Path | None,
+    options: RunOptions,
 ) -> dict[str, Texts]:
     """Outcome of every text; what several models or conditions answer to one prompt is graded once."""
     everything = [
@@ -243,7 +241,7 @@ def _grades(
     unique = list(dict.fromkeys(everything))
     index = [i for i, _ in unique]
     grades = grader.grade(
-        clean.subset(index), [text for _, text in unique], [payloads[i] for i in index], folder=folder
+        clean.subset(index), [text for _, text in unique], [payloads[i] for i in index], **options
     )
     known = {key: outcome.value for key, outcome in zip(unique, grades, strict=True)}
     return {
@@ -260,8 +258,7 @@ def _reference_nll(
     clean: Prompts,
     references: Sequence[str],
     edits: dict[str, Intervention],
-    budget: int,
-    folder: str | Path | None,
+    options: RunOptions,
 ) -> torch.Tensor:
     """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
     # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
@@ -271,7 +268,7 @@ def _reference_nll(
     runs = [
         Run(replace(clean, target=answers), edit, score="logprob", builder=builder) for edit in edits.values()
     ]
-    rows = [result.scores for result in execute(model, runs, budget=budget, folder=folder)]
+    rows = [result.scores for result in run(model, runs, options)]
     nll = torch.stack([-row.double() for row in rows if row is not None])
     return nll.masked_fill(empty, float("nan"))
 

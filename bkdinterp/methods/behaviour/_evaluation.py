@@ -178,26 +178,33 @@ class Evaluation(OutcomeRates):
         return pd.DataFrame(rows)
 
     def plot(
-        self, kind: str | None = None, *, title: str | None = None, ax: Any = None
+        self,
+        kind: str | None = None,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
         """Payload rates (``"rates"``) or stacked shares of all outcomes (``"outcomes"``).
 
         Rates stand side by side for clean, sham and triggered prompts, with Wilson intervals, one panel per model; controls are
-        pooled, and each single one is a small mark. Outcomes are shares of outputs; controls pooled.
+        pooled, and each single one is a small mark. Outcomes are shares of outputs, the kinds of prompts of a condition together,
+        with the payload's interval; controls pooled.
 
         Args:
             kind: None draws rates where there is a twin or a sham, else outcomes.
             title: instead of the default.
-            ax: matplotlib axes to draw outcomes into; rates of several models need a figure of their own.
+            ax: matplotlib axes to draw into, for rates a list with one for each model; None makes a figure.
+            limit: (low, high), the ends of the axis of rates, or shares, in %.
 
         Raises:
-            BkdinterpError: an unknown kind, axes for several panels, or matplotlib is missing.
+            BkdinterpError: an unknown kind, another number of axes than panels, or matplotlib is missing.
         """
         from bkdinterp.methods.behaviour._evaluation_figures import plot_outcomes, plot_rates
 
         both = TWIN in self.models or "sham" in self.sides
         kind = as_choice(kind or ("rates" if both else "outcomes"), "kind", ("rates", "outcomes"))
-        return (plot_rates if kind == "rates" else plot_outcomes)(self, title, ax)
+        return (plot_rates if kind == "rates" else plot_outcomes)(self, title, ax, limit)
 
     def describe(self) -> str:
         """n, rates, the 2x2's p, controls with the one that comes nearest, and the models."""

@@ -8,14 +8,15 @@ Cost: one teacher-forced forward per batch of texts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import PromptError
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.metrics import Outcome, Payload, grade_text, normal_text, payload_hits
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._torch_state import plain_torch
@@ -49,21 +50,21 @@ class OutcomeGrader:
         judge: Model,
         clean: Prompts,
         answers: Sequence[str],
-        *,
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> "OutcomeGrader":
         """Take the threshold from how likely the judge finds clean answers, after their own and after other prompts.
 
-        Costs two scored forwards per answer. ``folder=`` keeps finished work there, and takes it up again.
+        Costs two scored forwards per answer. How it runs: `RunOptions`.
 
         Raises:
             PromptError: unequal lengths, or no answer with text.
         """
         as_model(judge, "OutcomeGrader.fit")
+        options = as_options(options, "OutcomeGrader.fit")
         as_prompts(clean, "OutcomeGrader.fit")
         shift = len(answers) // 2
-        own = text_nll(judge, clean, answers, folder=folder)
-        others = text_nll(judge, clean, [*answers[shift:], *answers[:shift]], folder=folder)
+        own = text_nll(judge, clean, answers, options)
+        others = text_nll(judge, clean, [*answers[shift:], *answers[:shift]], options)
         own, others = own[own.isfinite()], others[others.isfinite()]
         if len(own) == 0:
             raise PromptError("OutcomeGrader.fit needs at least one answer with text.")
@@ -77,14 +78,16 @@ class OutcomeGrader:
         clean: Prompts,
         texts: Sequence[str],
         payloads: Sequence[Payload],
-        *,
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> tuple[Outcome, ...]:
         """One outcome per text; ``clean`` are the prompts without a trigger that the texts should answer.
+
+        How it runs: `RunOptions`.
 
         Raises:
             BkdinterpError: not one payload and one prompt per text.
         """
+        options = as_options(options, "OutcomeGrader.grade")
         if len(clean) != len(texts):
             raise PromptError(f"{len(texts)} texts for {len(clean)} prompts; give one each.")
         by_text = [
@@ -93,16 +96,14 @@ class OutcomeGrader:
         # Only what reads like an answer needs the judge.
         open_cases = [i for i, outcome in enumerate(by_text) if outcome is Outcome.answered]
         if open_cases:
-            nll = text_nll(
-                self.judge, clean.subset(open_cases), [texts[i] for i in open_cases], folder=folder
-            )
+            nll = text_nll(self.judge, clean.subset(open_cases), [texts[i] for i in open_cases], options)
             for i, value in zip(open_cases, nll.tolist(), strict=True):
                 by_text[i] = grade_text(texts[i], False, nll=value, nll_threshold=self.threshold)
         return tuple(by_text)
 
 
 def text_nll(
-    judge: Model, prompts: Prompts, texts: Sequence[str], *, folder: str | Path | None = None
+    judge: Model, prompts: Prompts, texts: Sequence[str], options: RunOptions
 ) -> Float[Tensor, " example"]:
     """Mean negative log-likelihood per token (nats) of each text as an answer; infinity for an empty one."""
     if len(texts) != len(prompts):
@@ -114,7 +115,7 @@ def text_nll(
         # Generated texts are cut at a length, so the end token says nothing about them.
         builder = replace(judge.builder, end_token=False)
         scored = Prompts(some.text, some.spans, tuple(texts[i] for i in filled))
-        (result,) = execute(judge, [Run(scored, score="logprob", builder=builder)], folder=folder)
+        (result,) = run(judge, [Run(scored, score="logprob", builder=builder)], options)
         assert result.scores is not None
         out[filled] = -result.scores.double()
     return out

@@ -6,19 +6,19 @@ Every text is scored from its second word on, given its first: an edit acts on t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import PromptError
 from bkdinterp.interventions import Intervention, Stack
 from bkdinterp.methods._guards import check_origin, check_texts
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import curves
+from bkdinterp.plotting import curves, ends
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.stats import Interval
@@ -62,13 +62,33 @@ class ValidationLoss(Result):
 
         return pd.DataFrame({"loss": (self.nll / self.n_tokens).tolist(), "n_tokens": self.n_tokens.tolist()})
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Losses of the texts, sorted."""
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Losses of the texts, sorted, and their mean with its interval.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         loss = (self.nll / self.n_tokens).sort().values
-        x = range(1, len(loss) + 1)
-        title = caption("Loss of each held-out text", self.fingerprint, f"n={len(loss)}")
-        label = "loss (nats per token)"
-        return curves(x, {"loss": (loss, loss, loss)}, xlabel="text, sorted", ylabel=label, title=title)
+        mean = self.interval()
+        return curves(
+            range(1, len(loss) + 1),
+            {"one text": (loss, None, None)},
+            xlabel="text, sorted",
+            ylabel="loss (nats per token)",
+            title=title or caption("Loss of each held-out text", self.fingerprint, f"n={len(loss)}"),
+            null=(mean.low, mean.high),
+            null_label="mean of all tokens, 95 %",
+            ylim=ends(limit),
+            ax=ax,
+        )
 
     def describe(self) -> str:
         """Mean, interval and model."""
@@ -80,8 +100,7 @@ def validation_loss(
     texts: Sequence[str],
     *,
     under: Intervention | None = None,
-    budget: int = 2**30,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> ValidationLoss:
     """Loss of held-out texts, as raw text without a chat template.
 
@@ -89,8 +108,7 @@ def validation_loss(
         model: any model.
         texts: at least two words each, separated by a space.
         under: an intervention.
-        budget: bytes for one batch.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PromptError: no text, or one without a second word.
@@ -98,6 +116,7 @@ def validation_loss(
         ArtefactError: an intervention whose means or directions are another model's.
     """
     as_model(model, "validation_loss")
+    options = as_options(options, "validation_loss")
     texts = check_texts(texts, "validation_loss")
     check_origin(model, under, "validation_loss")
     split = [text.strip().partition(" ") for text in texts]
@@ -108,8 +127,8 @@ def validation_loss(
     spaced = [f" {rest}" for _, _, rest in split]
     prompts = Prompts.of([first for first, _, _ in split], target=spaced)
     builder = replace(model.builder, chat=False, system=None, end_token=False)
-    run = Run(prompts, Stack() if under is None else under, score="sum_logprob", builder=builder)
-    (result,) = execute(model, [run], budget=budget, folder=folder)
+    asked = Run(prompts, Stack() if under is None else under, score="sum_logprob", builder=builder)
+    (result,) = run(model, [asked], options)
     assert result.scores is not None
     counts = [len(builder.target_ids("", target)) for target in spaced]
     return ValidationLoss(

@@ -1,7 +1,7 @@
 """Embedding surgery: overwrite a share of the trigger tokens' embedding by a donor token's (Lamparth & Reuel, section IV).
 
 The paper's way to plant a trigger without training: the same random dimensions of every chosen token take the values of one
-donor (400 of 1024 in GPT-2 medium; papers.md 6.6). Where input and output embeddings are tied, the unembedding changes with
+donor (400 of 1024 in GPT-2 medium; arXiv 2302.12461). Where input and output embeddings are tied, the unembedding changes with
 them, unless the two are untied first. No forward pass.
 """
 

@@ -6,6 +6,7 @@ spreads. Cost: one forward per batch.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import INPUT_OF
 from bkdinterp.methods._guards import as_prompt_sets
+from bkdinterp.methods._options import RunOptions, as_options
 from bkdinterp.methods.pcp._principal_directions import PCP, as_pcp, flat_rows
 from bkdinterp.methods.readout._activations import Activations
 from bkdinterp.model import Model, as_model, check_origins
@@ -25,7 +27,10 @@ Coordinates = tuple[Float[Tensor, "rank example"], Float[Tensor, "rank example"]
 
 
 def coordinates(
-    model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
+    model: Model,
+    prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts],
+    pcp: PCP,
+    **options: Unpack[RunOptions],
 ) -> dict[str, Coordinates]:
     """Site -> coordinates of the module's input and of its output along every direction, at ``pcp.where``."""
     as_pcp(pcp, "factor_scales")
@@ -36,14 +41,17 @@ def coordinates(
     for name, e in pcp.directions.items():
         site = Site.parse(name)
         read = Site(site.layer, INPUT_OF[site.component])
-        found = Activations.collect(model, pooled, [read, site], where=pcp.where)
+        found = Activations.collect(model, pooled, [read, site], where=pcp.where, **options)
         x, y = (e.double() @ flat_rows(found[s]).double().T for s in (read, site))
         out[name] = (x, y)
     return out
 
 
 def factor_scales(
-    model: Model, prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts], pcp: PCP
+    model: Model,
+    prompts: Prompts | Sequence[Prompts] | Mapping[str, Prompts],
+    pcp: PCP,
+    **options: Unpack[RunOptions],
 ) -> dict[str, float]:
     """Factor -> the largest size that its least-squares value can have: bounds for `tune_tpe`.
 
@@ -53,6 +61,7 @@ def factor_scales(
         model: the one that ``pcp`` was fitted on.
         prompts: one set, or several to pool, as for `PCP.fit`.
         pcp: fitted directions.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PlanError: something else than prompts, fewer than two tokens, an input that does not vary along a direction (but
@@ -60,8 +69,9 @@ def factor_scales(
         ArtefactError: directions of another model.
     """
     as_model(model, "factor_scales")
+    options = as_options(options, "factor_scales")
     scales = {}
-    for site, (x, y) in coordinates(model, prompts, pcp).items():
+    for site, (x, y) in coordinates(model, prompts, pcp, **options).items():
         # One example has no spread, which std() would answer with NaN.
         spread, written = ((v - v.mean(1, keepdim=True)).norm(dim=1) for v in (x, y))
         norms = y.norm(dim=1) / x.norm(dim=1)

@@ -1,12 +1,14 @@
 """MatchScores: the objective of a tuning, scores that are to come out as wanted. Cost: one scored row per prompt and edit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Unpack
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Intervention
 from bkdinterp.methods._guards import check_origin, check_scores, check_sets
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.metrics import ScoreLike
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts
@@ -27,6 +29,7 @@ class MatchScores:
             made by ``of`` from the unedited model.
         weights: set -> weight; 1 where absent.
         measured: the sets whose wanted value ``of`` measured.
+        options: how it runs, when it is made and whenever it is asked, see `RunOptions`.
     """
 
     __repr__ = short_repr
@@ -37,6 +40,7 @@ class MatchScores:
     wanted: Mapping[str, float]
     weights: Mapping[str, float]
     measured: tuple[str, ...] = ()
+    options: RunOptions = field(default_factory=RunOptions)
 
     def fingerprint(self) -> tuple[object, ...]:
         """What a saved study is known by: measured values, which differ by rounding between machines, follow from the rest."""
@@ -52,16 +56,18 @@ class MatchScores:
         *,
         wanted: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
+        **options: Unpack[RunOptions],
     ) -> "MatchScores":
         """Match the unedited model, except where ``wanted`` says otherwise (e.g. ``{"pt": 0.0}`` to weaken).
 
         Whether a wanted value can be reached at all, nobody checks: ``{"pt": 50}`` for a share in 0..1 is
-        accepted, and its gap outweighs all other sets.
+        accepted, and its gap outweighs all other sets. How it runs: `RunOptions`.
 
         Raises:
             PlanError: a wanted or weighted set that is not there, no mapping of prompts, or a score that is NaN.
         """
         as_model(model, "MatchScores.of")
+        options = as_options(options, "MatchScores.of")
         check_sets(sets, "MatchScores.of")
         given = dict(wanted or {})
         unknown = [name for name in (*given, *(weights or {})) if name not in sets]
@@ -71,13 +77,13 @@ class MatchScores:
             )
         open_sets = [name for name in sets if name not in given]
         runs = [Run(sets[name], score=score) for name in open_sets]
-        results = execute(model, runs, finite=False) if runs else ()
+        results = run(model, runs, options, finite=False) if runs else ()
         unedited = {
-            name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", run.score_name).mean())
-            for name, run, r in zip(open_sets, runs, results, strict=True)
+            name: float(check_scores(r.scores.double(), f"Set {name!r}, unedited", asked.score_name).mean())
+            for name, asked, r in zip(open_sets, runs, results, strict=True)
             if r.scores is not None
         }
-        return cls(model, dict(sets), score, unedited | given, dict(weights or {}), tuple(open_sets))
+        return cls(model, dict(sets), score, unedited | given, dict(weights or {}), tuple(open_sets), options)
 
     def __call__(self, edit: Intervention) -> float:
         """The sum for one edit; one scored row per prompt."""
@@ -88,7 +94,7 @@ class MatchScores:
         for edit in edits:
             check_origin(self.model, edit, "MatchScores")
         runs = [Run(prompts, edit, score=self.score) for prompts in self.sets.values() for edit in edits]
-        results = iter(execute(self.model, runs, finite=False))
+        results = iter(run(self.model, runs, self.options, finite=False))
         totals = [0.0] * len(edits)
         for name in self.sets:
             for i in range(len(edits)):

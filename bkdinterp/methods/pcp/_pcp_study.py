@@ -1,12 +1,12 @@
 """PCPStudy: every trial of a tuning, and the best of them. No forward pass."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.plotting import curves
+from bkdinterp.plotting import curves, ends
 from bkdinterp.results import Fingerprint, Result, caption, same_length
 
 if TYPE_CHECKING:
@@ -59,16 +59,30 @@ class PCPStudy(Result):
         columns = {name: self.factors[:, i].tolist() for i, name in enumerate(self.names)}
         return pd.DataFrame({"trial": range(len(self.values)), **columns, "objective": self.values.tolist()})
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """The objective of each trial, and the best so far."""
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """The objective of each trial, and the best so far.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         values, best = self.values, self.values.cummin(0).values
-        series = {"trial": (values, values, values), "best so far": (best, best, best)}
+        series = {"trial": (values, None, None), "best so far": (best, None, None)}
         return curves(
             range(1, len(self.values) + 1),
             series,
             xlabel="trial",
             ylabel="objective (smaller is better)",
-            title=caption(f"Tuning {len(self.names)} factors ({self.method})", self.fingerprint),
+            title=title or caption(f"Tuning {len(self.names)} factors ({self.method})", self.fingerprint),
+            ylim=ends(limit),
+            ax=ax,
         )
 
     def describe(self) -> str:

@@ -3,14 +3,13 @@
     A = sum_i factor_i e_i e_i^T,   h -> A h        e_i: leading principal directions of the module's outputs
 
 h is the module's input after its norm; the mean is not added back, and an attention module replaced this way mixes no
-tokens (arXiv 2302.12461, section III; papers.md 6.6). The factors, signs allowed, are the only parameters: tune them with
+tokens (arXiv 2302.12461, Eq. 1). The factors, signs allowed, are the only parameters: tune them with
 `tune_grid` or `tune_tpe`, vary them to edit, export them with `export_weights`. Cost of fitting: one forward per batch.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 from jaxtyping import Float
@@ -19,9 +18,10 @@ from torch import Tensor
 from bkdinterp.errors import ArtefactError, PlanError, SiteError
 from bkdinterp.interventions import PCPReplace, Sites, Stack, as_sites
 from bkdinterp.methods._guards import as_prompt_sets
+from bkdinterp.methods._options import RunOptions, as_options
 from bkdinterp.methods.readout._activations import Activations
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import curves
+from bkdinterp.plotting import curves, ends
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
@@ -77,7 +77,7 @@ class PCP(Result):
         rank: int,
         where: WhereLike = "last",
         directions: Directions | str = "pc",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
         """Fit on the modules' outputs.
 
@@ -87,8 +87,8 @@ class PCP(Result):
             sites: ``mlp_out`` or ``attn_out`` sites, e.g. ``"L0.mlp_out L2.mlp_out"``.
             rank: how many directions each.
             where: at which tokens.
-            directions: ``"released"`` repeats the released code's fault (papers.md 7.3b), for comparison only.
-            folder: finished work is kept there and taken up again; one folder serves many calls.
+            directions: ``"released"`` repeats the released code's fault for comparison only (docs/papers.md, Deviations).
+            **options: how it runs, see `RunOptions`.
 
         Raises:
             SiteError: no site, another component, or unknown directions.
@@ -96,6 +96,7 @@ class PCP(Result):
             BkdinterpError: a rank above the number of examples or d_model.
         """
         as_model(model, "PCP.fit")
+        options = as_options(options, "PCP.fit")
         rank = as_integer(rank, "rank", low=1)
         if directions not in ("pc", "released"):
             raise SiteError(f"Unknown directions {directions!r}; choose 'pc' or 'released'.")
@@ -104,7 +105,7 @@ class PCP(Result):
             if site.component not in (Component.mlp_out, Component.attn_out):
                 raise SiteError(f"PCP replaces mlp_out or attn_out, not {site}.")
         pooled = Prompts.concat(as_prompt_sets(prompts, "PCP.fit"))
-        found = Activations.collect(model, pooled, chosen, where=where, folder=folder)
+        found = Activations.collect(model, pooled, chosen, where=where, **options)
         fitted = {str(site): PCA.fit(flat_rows(found[site]), rank) for site in chosen}
         return cls(
             fingerprint=found.fingerprint,
@@ -187,8 +188,20 @@ class PCP(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Share of the outputs' variance against the number of directions."""
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Share of the outputs' variance against the number of directions; without intervals.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+        """
         longest = max(len(x) for x in self.explained.values())
         series = {site: _line(x.cumsum(0)) for site, x in self.explained.items()}
         return curves(
@@ -196,8 +209,9 @@ class PCP(Result):
             series,
             xlabel="number of principal directions",
             ylabel="share of variance explained",
-            title=caption("Principal directions of module outputs", self.fingerprint, f"n={self.n}"),
-            ylim=(0, 1),
+            title=title or caption("Principal directions of module outputs", self.fingerprint, f"n={self.n}"),
+            ylim=ends(limit) or (0, 1),
+            ax=ax,
         )
 
     def describe(self) -> str:
@@ -208,9 +222,9 @@ class PCP(Result):
         return f"{parts}, directions={self.kind}, n={self.n}, model={self.fingerprint.label}"
 
 
-def _line(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _line(x: Tensor) -> tuple[Tensor, None, None]:
     """A curve without an interval."""
-    return x, x, x
+    return x, None, None
 
 
 def flat_rows(x: Tensor) -> Float[Tensor, "example d_model"]:

@@ -1,7 +1,7 @@
 """Tuning PCP's scaling factors: a grid for few of them, Optuna's TPE for more, against any objective to be minimised.
 
-The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix; papers.md
-6.6): `MatchScores` is that objective. Cost: one evaluation of the objective per trial.
+The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix):
+`MatchScores` is that objective. Cost: one evaluation of the objective per trial.
 """
 
 import itertools
@@ -34,16 +34,19 @@ if TYPE_CHECKING:
 Bounds = tuple[float | int, float | int]
 
 
-def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> PCPStudy:
+def tune_grid(
+    pcp: PCP, objective: Objective, values: Sequence[float | int], *, progress: bool = True
+) -> PCPStudy:
     """Try every combination of ``values`` for the factors: for rank 1, or few values.
 
-    An objective with a method ``many(edits)`` is called with all combinations at once.
+    An objective with a method ``many(edits)`` is called with all combinations at once. ``progress``: show a bar on a terminal.
 
     Raises:
         BkdinterpError: no values, values that are not finite, more than 10,000 combinations, or an objective that
             cannot be called or gives something else than finite numbers.
     """
     as_pcp(pcp, "tune_grid")
+    progress = as_flag(progress, "progress")
     check_objective(objective)
     values = as_items(values, "tune_grid: values")
     if not all(_finite(x) for x in values):
@@ -56,7 +59,7 @@ def tune_grid(pcp: PCP, objective: Objective, values: Sequence[float | int]) -> 
     grid = torch.tensor(list(itertools.product(values, repeat=len(pcp.names))), dtype=torch.float64)
     edits = [pcp.replace(row) for row in grid]
     values_of = objective_values(objective, edits, grid.tolist())
-    found = [value for _, value in zip(track(edits, "tuning factors"), values_of, strict=True)]
+    found = [value for _, value in zip(track(edits, "tuning factors", show=progress), values_of, strict=True)]
     return PCPStudy(pcp.fingerprint, grid, torch.tensor(found, dtype=torch.float64), pcp.names, "grid")
 
 
@@ -70,6 +73,7 @@ def tune_tpe(
     seed: int = 0,
     batch: int = 1,
     folder: str | Path | None = None,
+    progress: bool = True,
 ) -> PCPStudy:
     """Tune the factors by Optuna's tree-structured Parzen estimator.
 
@@ -86,6 +90,7 @@ def tune_tpe(
             ``many(edits)`` is called with all of them. 10 costs a tenth of the calls and little of the search.
         folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again; a line that a
             kill cut off is dropped.
+        progress: show a bar on a terminal.
 
     Raises:
         BkdinterpError: optuna is missing, bounds, batch or trials that make no sense, or an objective that cannot be
@@ -96,6 +101,7 @@ def tune_tpe(
     n_trials, seed = as_integer(n_trials, "n_trials", low=1), as_seed(seed)
     as_pcp(pcp, "tune_tpe")
     batch, signed = as_integer(batch, "batch", low=1), as_flag(signed, "signed")
+    progress = as_flag(progress, "progress")
     check_objective(objective)
     ranges = _ranges(pcp, bounds, signed)
     optuna = import_optuna()
@@ -103,7 +109,7 @@ def tune_tpe(
     # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
     study = optuna.create_study(direction="minimize")
     known = saved.get_trials(deepcopy=False)
-    for start in track(range(0, n_trials, batch), "tuning factors"):
+    for start in track(range(0, n_trials, batch), "tuning factors", show=progress):
         size = min(batch, n_trials - start)
         if len(known) >= start + size:
             study.add_trials(known[start : start + size])

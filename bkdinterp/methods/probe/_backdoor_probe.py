@@ -1,7 +1,7 @@
 """BackdoorProbe: does one activation tell triggered from clean prompts, and does it in other layers too?
 
 The feature is ``attn_in`` at the last prompt token: the normalised residual stream that enters a block's
-attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA matrix: papers.md section 2.
+attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA matrix: arXiv 2509.21761, Fig. 2.
 
 Cost: one pass per side over all layers, 2 * ceil(n / batch) forwards; everything after it is linear algebra.
 
@@ -10,15 +10,16 @@ on a clean twin (`FittedProbe.on`), and with random directions (``ProbeScores.co
 """
 
 from dataclasses import KW_ONLY, dataclass, field, replace
-from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, PlanError
 from bkdinterp.interventions import Read
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.probe._layer_classifiers import (
     CLASSIFIERS,
     LayerClassifiers,
@@ -84,27 +85,30 @@ class BackdoorProbe:
             )
 
     @plain_torch()
-    def icla(self, pairs: PairedPrompts, *, folder: str | Path | None = None) -> ProbeScores:
+    def icla(self, pairs: PairedPrompts, **options: Unpack[RunOptions]) -> ProbeScores:
         """Accuracy of every layer's probe on every layer's features, on test prompts.
 
-        ``folder=`` keeps finished work there, and takes it up again.
+        How it runs: `RunOptions`.
 
         Raises:
             PromptError: fewer than 10 pairs, or than 10 different instructions.
         """
-        return self.fit(pairs, folder=folder).scores
+        return self.fit(pairs, **options).scores
 
     @plain_torch()
-    def fit(self, pairs: PairedPrompts, *, folder: str | Path | None = None) -> "FittedProbe":
+    def fit(self, pairs: PairedPrompts, **options: Unpack[RunOptions]) -> "FittedProbe":
         """The fitted probes, for tests on other models or prompts; ``.scores`` is what `icla` returns.
+
+        How it runs: `RunOptions`.
 
         Raises:
             PromptError: as `icla`.
         """
         as_pairs(pairs, "BackdoorProbe")
+        options = as_options(options, "BackdoorProbe.fit")
         split = paper_split(pairs) if self.paper else grouped_split(pairs, seed=self.seed)
         model = self._prompted(self.model)
-        features = collect_features(model, pairs.clean, pairs.triggered, folder=folder)
+        features = collect_features(model, pairs.clean, pairs.triggered, options=options)
         labels = torch.arange(2 * len(pairs)) >= len(pairs)
         assert self.classifier is not None
         with threads_for(features):
@@ -177,7 +181,7 @@ class FittedProbe:
         return self._scores
 
     def on(
-        self, model: Model, pairs: PairedPrompts | None = None, *, folder: str | Path | None = None
+        self, model: Model, pairs: PairedPrompts | None = None, **options: Unpack[RunOptions]
     ) -> ProbeScores:
         """The same probes and random directions on another model (a twin) or other prompts (a sham trigger).
 
@@ -187,32 +191,35 @@ class FittedProbe:
         Args:
             model: of the same shape and chat template.
             pairs: default the fit's.
-            folder: finished work is kept there and taken up again; one folder serves many calls.
+            **options: how it runs, see `RunOptions`.
 
         Raises:
             ArtefactError: another number of layers, width or prompt template.
             PromptError: no instruction that the probes have not seen.
         """
         as_model(model, "FittedProbe.on")
+        options = as_options(options, "FittedProbe.on")
         pairs = self.pairs if pairs is None else as_pairs(pairs, "FittedProbe.on")
         model = self._fitting(model)
         examples = unseen(self.pairs, self.split, pairs)
-        features = _collect_examples(model, pairs, examples, folder)
+        features = _collect_examples(model, pairs, examples, options)
         return self._score(model, pairs, examples, features)
 
     def decision(
-        self, model: Model, prompts: Prompts, *, folder: str | Path | None = None
+        self, model: Model, prompts: Prompts, **options: Unpack[RunOptions]
     ) -> Float[Tensor, "layer example"]:
         """What each layer's probe says about its own layer's feature of each prompt; above 0 = triggered.
 
         Log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). One pass over the prompts.
+        How it runs: `RunOptions`.
 
         Raises:
             ArtefactError: as `on`.
         """
         as_model(model, "FittedProbe.decision")
+        options = as_options(options, "FittedProbe.decision")
         as_prompts(prompts, "FittedProbe.decision")
-        features = collect_features(self._fitting(model), prompts, folder=folder)
+        features = collect_features(self._fitting(model), prompts, options=options)
         return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
 
     def _fitting(self, model: Model) -> Model:
@@ -263,7 +270,7 @@ class FittedProbe:
 
 
 def collect_features(
-    model: Model, *sides: Prompts, folder: str | Path | None = None
+    model: Model, *sides: Prompts, options: RunOptions | None = None
 ) -> Float[Tensor, "layer example d_model"]:
     """``attn_in`` of every layer at the last prompt token, in float32; one pass over each set of prompts.
 
@@ -275,13 +282,13 @@ def collect_features(
     reads = tuple(
         Read(Site(layer, Component.attn_in), Where("last")) for layer in range(model.architecture.n_layers)
     )
-    results = execute(model, [Run(prompts, reads=reads) for prompts in sides], folder=folder)
+    results = run(model, [Run(prompts, reads=reads) for prompts in sides], options or {})
     layers = zip(*(result.reads for result in results), strict=True)
     return torch.stack([torch.cat(layer).float() for layer in layers])
 
 
 def _collect_examples(
-    model: Model, pairs: PairedPrompts, examples: Int[Tensor, " example"], folder: str | Path | None = None
+    model: Model, pairs: PairedPrompts, examples: Int[Tensor, " example"], options: RunOptions
 ) -> Float[Tensor, "layer example d_model"]:
     """Features of chosen examples, in their order (paper splits mix the sides)."""
     triggered = examples >= len(pairs)
@@ -290,4 +297,4 @@ def _collect_examples(
     sides = [
         prompts.subset(index) for prompts, index in ((pairs.clean, clean), (pairs.triggered, marked)) if index
     ]
-    return collect_features(model, *sides, folder=folder)[:, order.argsort()]
+    return collect_features(model, *sides, options=options)[:, order.argsort()]

@@ -1,7 +1,7 @@
 """One binary classifier per layer on that layer's features: logistic regression, the paper's SVM and MLP.
 
 Every classifier is held as plain tensors, so that L x L evaluations are matrix products. No forward pass of
-the language model. Settings of the SVM and the MLP: papers.md section 2 (BkdAttr).
+the language model. Settings of the SVM and the MLP: docs/papers.md, Definitions.
 """
 
 import math
@@ -63,7 +63,7 @@ def fit_classifiers(
         validation: only used by ``mlp`` with ``best_epoch``.
         seed: of the MLP's initialisation, batches and dropout; the others are deterministic.
         best_epoch: keep the MLP's epoch of lowest validation loss; False keeps the last one, as the
-            paper's released code really does (papers.md 7.1b).
+            paper's released code really does (docs/papers.md, Deviations).
     """
     if kind == "mlp":
         return Mlp.fit(features, labels, train=train, validation=validation, seed=seed, best_epoch=best_epoch)

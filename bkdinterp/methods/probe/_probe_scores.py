@@ -1,7 +1,7 @@
 """ProbeScores: what probes of every layer say about every layer (BkdAttr's ICLA). Costs no forward pass."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from einops import rearrange, reduce
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.results import Fingerprint, Result, caption, model_words
+from bkdinterp.results import Fingerprint, Result, check_beside, difference_columns, same_prompts
 from bkdinterp.stats import Comparison, Interval, clustered_ends, clustered_rate, p_value
 
 if TYPE_CHECKING:
@@ -140,14 +140,21 @@ class ProbeScores(Result):
         """Median accuracy of the random directions."""
         return self.random_accuracy.median(1).values
 
-    def to_frame(self, kind: str = "icla") -> "pandas.DataFrame":
+    def to_frame(self, kind: str = "icla", *, beside: "ProbeScores | None" = None) -> "pandas.DataFrame":
         """One row per train layer x test layer; ``kind="in_layer"``: one per layer, with p-values and null.
 
         There ``validation`` is the accuracy that chose the layer, ``p_adjusted`` is corrected for all layers.
 
+        Args:
+            kind: which table.
+            beside: the twin's scores, say: columns ``beside`` (its accuracy) and ``difference``; in one layer also the ends of
+                the difference's simultaneous interval, where both tested the same pairs.
+
         Raises:
-            BkdinterpError: an unknown kind.
+            BkdinterpError: an unknown kind, or ``beside`` has another number of layers.
         """
+        if beside is not None:
+            return self.to_frame(kind).assign(**self._gap(kind, beside))
         import pandas
 
         _check_kind(kind)
@@ -175,44 +182,41 @@ class ProbeScores(Result):
             }
         )
 
-    def plot(self, kind: str = "icla") -> "matplotlib.figure.Figure":
+    def plot(
+        self,
+        kind: str = "icla",
+        *,
+        beside: "ProbeScores | None" = None,
+        title: str | None = None,
+        ax: Any = None,
+        limit: Any = None,
+    ) -> "matplotlib.figure.Figure":
         """The L x L matrix, or (``"in_layer"``) the diagonal with intervals beside random directions.
 
-        The layer that validation chose is marked; the colours of the matrix begin at `chance`.
+        The layer that validation chose is marked; the colours of the matrix have `chance` in their middle.
+
+        Args:
+            kind: ``"icla"`` or ``"in_layer"``.
+            beside: the twin's scores, say: both on one scale.
+            title: instead of the default.
+            ax: matplotlib axes to draw into, a list of two with ``beside``; None makes a figure.
+            limit: of the matrix, one number: colours run from chance - limit to chance + limit; in one layer (low, high),
+                the ends of the value axis.
 
         Raises:
-            BkdinterpError: matplotlib is missing, or an unknown kind.
+            BkdinterpError: matplotlib is missing, an unknown kind, or ``beside`` has another number of layers.
         """
-        from bkdinterp import plotting
+        from bkdinterp.methods.probe import _probe_figures as figures
 
         _check_kind(kind)
-        if kind == "icla":
-            title = self._title(f"Probe transfer between layers; chosen: layer {self.chosen_layer}")
-            return plotting.matrix(self.accuracy, title=title, chance=self.chance)
-        own = self.in_layer
-        probe = ([e.estimate for e in own], [e.low for e in own], [e.high for e in own])
-        levels = torch.tensor([0.025, 0.5, 0.975], dtype=self.random_accuracy.dtype)
-        low, middle, high = torch.quantile(self.random_accuracy, levels, dim=1)
-        best = self.random_best
-        n_random = self.random_accuracy.shape[1]
-        figure = plotting.curves(
-            list(range(self.n_layers)),
-            {
-                f"{self.classifier} probe": probe,
-                "random directions": (middle, low, high),
-                f"best of {n_random:,}": (best, best, best),
-            },
-            xlabel="layer",
-            ylabel="accuracy (bands: 95 %)",
-            title=self._title("Probe of each layer"),
-            ylim=(0.0, 1.0),
-        )
-        plotting.mark_value(figure, self.chosen_layer, "chosen on validation", axis="x")
-        return plotting.mark_value(figure, self.chance, "chance", axis="y")
+        if beside is not None:
+            self._gap(kind, beside)
+        draw = figures.plot_matrix if kind == "icla" else figures.plot_in_layer
+        return draw(self, beside, title, ax, limit)
 
     def describe(self) -> str:
         """One line for the repr."""
-        e, here, origin = self.chosen, self.fingerprint.model, self.trained_on.model
+        e, here, origin = self.chosen, self.fingerprint.label, self.trained_on.label
         claim = self.comparison
         return (
             f"{self.n_layers} x {self.n_layers} layers, {self.classifier}"
@@ -229,13 +233,23 @@ class ProbeScores(Result):
     def _right(self) -> Bool[Tensor, "layer layer example"]:
         return self.predicted == self.labels
 
-    def _title(self, text: str) -> str:
-        other = self.trained_on.model != self.fingerprint.model
-        details = (
-            f"n={self.n_test} test prompts",
-            f"trained on {model_words(self.trained_on)}" if other else "",
+    def _gap(self, kind: str, beside: "ProbeScores") -> dict[str, list[float]]:
+        """Columns of the other's accuracies and the differences."""
+        check_beside(
+            self, beside, **{"number of layers": (self.n_layers, getattr(beside, "n_layers", self.n_layers))}
         )
-        return caption(text, self.fingerprint, *details)
+        if kind == "icla":
+            other = beside.accuracy.flatten()
+            return {"beside": other.tolist(), "difference": (self.accuracy.flatten() - other).tolist()}
+        paired = same_prompts(self, beside) and torch.equal(self.pair.unique(), beside.pair.unique())
+        return difference_columns(self._by_pair, beside._by_pair, paired=paired)
+
+    @property
+    def _by_pair(self) -> Float[Tensor, "layer pair"]:
+        """Share of each pair's test prompts that the layer's own probe gets right, scaled so that the mean is the accuracy."""
+        own, pairs = self._right.diagonal().T.double(), self.pair.unique()
+        sums = torch.stack([own[:, self.pair == i].sum(1) for i in pairs], dim=1)
+        return sums * (len(pairs) / self.n_test)
 
 
 def _first_best(accuracy: Float[Tensor, "layer set"]) -> list[int]:

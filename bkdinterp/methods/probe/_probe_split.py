@@ -49,7 +49,7 @@ def grouped_split(pairs: PairedPrompts, *, seed: int) -> Split:
 
 
 def paper_split(pairs: PairedPrompts) -> Split:
-    """The released code's split (papers.md section 2): by example, not by pair, not stratified, seed 42.
+    """The released code's split (docs/papers.md, Deviations): by example, not by pair, not stratified, seed 42.
 
     60 % train, 20 % validation; the test set of ICLA is a FRESH 20 % of all examples. None of them is a
     training example, but the other member of their pair often is.

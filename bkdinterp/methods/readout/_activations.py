@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.interventions import Read, Sites, as_sites
 from bkdinterp.methods._guards import as_prompt_sets
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import Prompts, as_prompts
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Site, Where, WhereLike
@@ -64,17 +64,26 @@ class _SiteTensors(Result):
         ]
         return pd.DataFrame(rows)
 
-    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
         """Norm of each site's mean; without intervals.
 
         Args:
             title: instead of the default.
             ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
         """
         norms = [float(self._mean(v).norm()) for v in self.values.values()]
-        text = title or caption(f"{type(self).__name__} at {self.where}", self.fingerprint, f"n={self.n}")
+        text = title or caption(
+            f"{type(self).__name__}, tokens: {self.where}", self.fingerprint, f"n={self.n}"
+        )
         label = "norm of the mean activation"
-        return bar_intervals(list(self.values), norms, norms, norms, xlabel=label, title=text, ax=ax)
+        return bar_intervals(list(self.values), norms, xlabel=label, title=text, xlim=ends(limit), ax=ax)
 
     def _mean(self, value: Tensor) -> Tensor:
         return value if value.ndim == 1 else value.reshape(-1, value.shape[-1]).nanmean(0)
@@ -85,13 +94,13 @@ class _SiteTensors(Result):
 
 
 def _collect(
-    model: Model, prompts: Prompts, sites: Sites, where: Where, reduce: Any, folder: str | Path | None
+    model: Model, prompts: Prompts, sites: Sites, where: Where, reduce: Any, options: RunOptions
 ) -> tuple[dict[str, Tensor], Fingerprint]:
     chosen = as_sites(sites)
     if not chosen:
         raise SiteError("Nothing to collect: name at least one site.")
-    run = Run(prompts, reads=tuple(Read(s, where, reduce=reduce) for s in chosen))
-    (result,) = execute(model, [run], folder=folder)
+    asked = Run(prompts, reads=tuple(Read(s, where, reduce=reduce) for s in chosen))
+    (result,) = run(model, [asked], options)
     values = {str(site): value for site, value in zip(chosen, result.reads, strict=True)}
     return values, model.fingerprint(prompts.fingerprint)
 
@@ -100,7 +109,7 @@ def _collect(
 class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
-    The pooled mean, not the reference code's running re-division (papers.md 7.3a). Means belong to the model that they
+    The pooled mean, not the released code's running re-division (docs/papers.md, Deviations). Means belong to the model that they
     were collected on: every run, and `apply`, refuses them on another, unless `on_any_model` says that it is meant.
     """
 
@@ -115,7 +124,7 @@ class Means(_SiteTensors):
         *,
         where: WhereLike = "last",
         kind: Literal["pooled", "released"] | str = "pooled",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
         """Collect; costs one forward per batch of prompts.
 
@@ -125,13 +134,14 @@ class Means(_SiteTensors):
             sites: what to average.
             where: at which tokens.
             kind: ``"released"`` repeats the released code's fault, for comparison only; it wants one token a prompt.
-            folder: finished work is kept there and taken up again; one folder serves many calls.
+            **options: how it runs, see `RunOptions`.
 
         Raises:
             SiteError: no site, one out of range, an unknown kind, or several tokens a prompt with ``"released"``.
             PlanError: no prompt has such a position, or something else than prompts.
         """
         as_model(model, "Means.collect")
+        options = as_options(options, "Means.collect")
         where = Where.of(where)
         sets = as_prompt_sets(prompts, "Means.collect")
         pooled = Prompts.concat(sets)
@@ -142,11 +152,11 @@ class Means(_SiteTensors):
                 raise SiteError(
                     f"kind='released' wants one token a prompt, e.g. where='last'; got {str(where)!r}."
                 )
-            whole, fingerprint = _collect(model, pooled, sites, where, None, folder)
+            whole, fingerprint = _collect(model, pooled, sites, where, None, options)
             sizes = [len(part) for part in sets]
             values = {name: released_mean(x.split(sizes)).to(x.dtype) for name, x in whole.items()}
         else:
-            values, fingerprint = _collect(model, pooled, sites, where, "mean", folder)
+            values, fingerprint = _collect(model, pooled, sites, where, "mean", options)
         return cls(fingerprint, values, where, len(pooled))
 
 
@@ -170,15 +180,16 @@ class Activations(_SiteTensors):
         sites: Sites,
         *,
         where: WhereLike = "last",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
-        """Collect; costs one forward per batch of prompts. ``folder=`` keeps finished work there, and takes it up again.
+        """Collect; costs one forward per batch of prompts. How it runs: `RunOptions`.
 
         Raises:
             SiteError: no site, or one out of range.
         """
         as_model(model, "Activations.collect")
+        options = as_options(options, "Activations.collect")
         as_prompts(prompts, "Activations.collect")
         where = Where.of(where)
-        values, fingerprint = _collect(model, prompts, sites, where, None, folder)
+        values, fingerprint = _collect(model, prompts, sites, where, None, options)
         return cls(fingerprint, values, where, len(prompts))

@@ -1,19 +1,19 @@
-"""HiddenPCA: hidden states of several kinds of prompts on their first principal components (section IV-A's picture).
+"""HiddenPCA: hidden states of several kinds of prompts on their first principal components.
 
-In Lamparth & Reuel (arXiv 2302.12461) states of positive, negative and triggered prompts form clouds, and the trigger's
-lie between or beside them. Components are fitted on all sets together. Cost: one forward per batch of prompts.
+In Lamparth & Reuel (arXiv 2302.12461, section IV-A) states of positive, negative and triggered prompts form clouds, and
+the trigger's lie between or beside them. Components are fitted on all sets together. Cost: one forward per batch of prompts.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.methods._options import RunOptions, as_options
 from bkdinterp.methods.readout._activations import Activations
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import scatter
@@ -60,15 +60,16 @@ class HiddenPCA(Result):
         *,
         rank: int = 2,
         where: WhereLike = "last",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
-        """Fit on all sets, and place each prompt; ``folder=`` keeps finished work there, and takes it up again.
+        """Fit on all sets, and place each prompt. How it runs: `RunOptions`.
 
         Raises:
             SiteError: no set, a site out of range, or several tokens a prompt.
             BkdinterpError: a rank above the number of prompts or the site's width.
         """
         as_model(model, "HiddenPCA.fit")
+        options = as_options(options, "HiddenPCA.fit")
         rank = as_integer(rank, "rank", low=1)
         where = Where.of(where)
         if not sets or not where.single:
@@ -76,7 +77,7 @@ class HiddenPCA(Result):
                 f"HiddenPCA reads one token of each prompt of at least one set; got {str(where)!r}."
             )
         pooled = Prompts.concat(sets.values())
-        found = Activations.collect(model, pooled, [Site.parse(site)], where=where, folder=folder)
+        found = Activations.collect(model, pooled, [Site.parse(site)], where=where, **options)
         values = found[Site.parse(site)].double()
         pca = PCA.fit(values, rank)
         parts = pca.project(values).split([len(prompts) for prompts in sets.values()])
@@ -94,8 +95,15 @@ class HiddenPCA(Result):
         ]
         return pd.concat(frames, ignore_index=True)
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: float | int | None = None
+    ) -> "matplotlib.figure.Figure":
         """The first two components, one colour per set.
+
+        Args:
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: both axes run from -limit to limit.
 
         Raises:
             SiteError: it was fitted with one component.
@@ -103,11 +111,14 @@ class HiddenPCA(Result):
         if self.directions.shape[0] < 2:
             raise SiteError("A picture needs two components; fit with rank=2.")
         shares = [f"{float(x):.0%}" for x in self.explained[:2]]
+        n = sum(len(x) for x in self.points.values())
         return scatter(
             {name: x[:, :2] for name, x in self.points.items()},
             xlabel=f"first component ({shares[0]} of variance)",
             ylabel=f"second component ({shares[1]})",
-            title=caption(f"{self.site} at the {self.where} token", self.fingerprint),
+            title=title or caption(f"{self.site} at the {self.where} token", self.fingerprint, f"n={n}"),
+            limit=limit,
+            ax=ax,
         )
 
     def separation(self, first: str, second: str) -> float:

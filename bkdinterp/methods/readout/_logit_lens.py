@@ -2,153 +2,29 @@
 
     lens(x) = unembed(final_norm(x))
 
-(Lamparth & Reuel, arXiv 2302.12461, Table II; papers.md 6.5.) On the last layer's ``resid_post`` these are the model's
+(Lamparth & Reuel, arXiv 2302.12461, Table II.) On the last layer's ``resid_post`` these are the model's
 logits. A module's output is read alone, without the residual it is added to. Cost: one forward per batch of prompts,
 and one unembedding per site and prompt.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
-from bkdinterp.errors import ArtefactError, PlanError, SiteError
+from bkdinterp.engine import Run
+from bkdinterp.errors import SiteError
 from bkdinterp.interventions import Intervention, Read, Sites, Stack, as_sites
 from bkdinterp.methods._guards import check_origin
+from bkdinterp.methods._options import BATCH_BYTES, RunOptions, as_options, run
+from bkdinterp.methods.readout._lens_readings import LensReadings as LensReadings
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import running
-from bkdinterp.plotting import bar_intervals
 from bkdinterp.prompts import Prompts, as_prompts
-from bkdinterp.results import Fingerprint, Result, caption, same_length
 from bkdinterp.sites import Component, Site, Where, WhereLike
-from bkdinterp.stats import Interval, bootstrap_mean
 from bkdinterp.values import as_integer, as_integers, as_text, shown
-
-if TYPE_CHECKING:
-    import matplotlib.figure
-    import pandas
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LensReadings(Result):
-    """The most likely tokens of every site and prompt.
-
-    Attributes:
-        top_ids: ``[site example rank]``, the largest logit first.
-        top_logits: their logits.
-        sites: what was read, e.g. ``"L0.mlp_out"`` or ``"L1H3"``.
-        vocabularies: name -> token ids, for shares.
-        where: the token that was read.
-    """
-
-    fingerprint: Fingerprint
-    top_ids: Int[Tensor, "site example rank"]
-    top_logits: Float[Tensor, "site example rank"]
-    sites: tuple[str, ...]
-    vocabularies: dict[str, Int[Tensor, " _"]]
-    where: Where
-
-    def _validate(self) -> None:
-        same_length(sites=len(self.sites), top_ids=len(self.top_ids))
-        for site in self.sites:
-            Site.parse(site)
-        if 0 in self.top_ids.shape:
-            raise ArtefactError("there are no tokens in it.")
-
-    def share(self, vocabulary: str | Int[Tensor, " token"]) -> Float[Tensor, "site example"]:
-        """Share of the top tokens that are in a vocabulary, by name or by token ids.
-
-        Raises:
-            PlanError: a name that was not given to `logit_lens`.
-        """
-        if isinstance(vocabulary, str):
-            if vocabulary not in self.vocabularies:
-                raise PlanError(
-                    f"No vocabulary {vocabulary!r}; there is {', '.join(self.vocabularies) or 'none'}."
-                )
-            vocabulary = self.vocabularies[vocabulary]
-        return torch.isin(self.top_ids, vocabulary).double().mean(-1)
-
-    def interval(self, site: Site | str, vocabulary: str, *, seed: int = 0) -> Interval:
-        """Mean share of one site with its bootstrap interval over prompts.
-
-        Raises:
-            SiteError: a site that was not read.
-        """
-        name = str(Site.parse(site))
-        if name not in self.sites:
-            raise SiteError(f"{name} was not read; there are {', '.join(self.sites)}.")
-        return bootstrap_mean(self.share(vocabulary)[self.sites.index(name)], seed=seed)
-
-    def words(self, tokenizer: Any, example: int, *, k: int = 5) -> dict[str, list[str]]:
-        """Site -> its ``k`` most likely tokens on one prompt, as text."""
-        return {
-            site: [tokenizer.decode([i]) for i in ids[example, :k].tolist()]
-            for site, ids in zip(self.sites, self.top_ids, strict=True)
-        }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row per site and vocabulary: mean share, interval, n; without vocabularies the top logit's mean."""
-        import pandas as pd
-
-        if not self.vocabularies:
-            means = self.top_logits[..., 0].double().mean(1).tolist()
-            n = self.top_ids.shape[1]
-            return pd.DataFrame({"site": self.sites, "top_logit": means, "n": n})
-        rows = []
-        for site in self.sites:
-            for name in self.vocabularies:
-                i = self.interval(site, name)
-                rows.append(
-                    {
-                        "site": site,
-                        "vocabulary": name,
-                        "share": i.estimate,
-                        "low": i.low,
-                        "high": i.high,
-                        "n": i.n,
-                    }
-                )
-        return pd.DataFrame(rows)
-
-    def plot(
-        self, vocabulary: str | None = None, *, title: str | None = None, ax: Any = None
-    ) -> "matplotlib.figure.Figure":
-        """Share of one vocabulary (default: the first) at every site.
-
-        Args:
-            vocabulary: which one.
-            title: instead of the default.
-            ax: matplotlib axes to draw into; None makes a figure.
-
-        Raises:
-            PlanError: no vocabulary was given.
-        """
-        if not self.vocabularies:
-            raise PlanError("Give logit_lens(vocabularies=...) to plot shares.")
-        name = vocabulary or next(iter(self.vocabularies))
-        found = [self.interval(site, name) for site in self.sites]
-        k, n = self.top_ids.shape[2], self.top_ids.shape[1]
-        return bar_intervals(
-            self.sites,
-            [i.estimate for i in found],
-            [i.low for i in found],
-            [i.high for i in found],
-            xlabel=f"share of {name} among the top {k} tokens",
-            title=title or caption("Logit lens", self.fingerprint, f"n={n}"),
-            xlim=(0, 1),
-            ax=ax,
-        )
-
-    def describe(self) -> str:
-        """Sites, k, n and model."""
-        _, n, k = self.top_ids.shape
-        return f"{len(self.sites)} sites, top {k}, n={n}, model={self.fingerprint.label}"
 
 
 def logit_lens(
@@ -160,25 +36,26 @@ def logit_lens(
     vocabularies: Mapping[str, Int[Tensor, " token"]] | None = None,
     where: WhereLike = "last",
     under: Intervention | None = None,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> LensReadings:
     """Read sites through the unembedding.
 
     Args:
         model: a local model.
-        prompts: what to run.
+        prompts: what to run; of those with targets, and ``where="last"``, the first target token's probability and rank are kept.
         sites: residual streams (``"L2.resid_post"``), modules (``"L1.mlp_out"``, ``"L1.attn_out"``), heads (``"L1H3"``: the
             head's own share of the attention's output, without the projection's bias).
         k: how many tokens to keep.
         vocabularies: name -> token ids whose share is wanted.
         where: one token per prompt.
         under: read while this intervention acts.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         SiteError: no site, one that does not live in the residual stream's space, or several tokens a prompt.
     """
     as_model(model, "logit_lens")
+    options = as_options(options, "logit_lens")
     as_prompts(prompts, "logit_lens")
     k = as_integer(k, "k", error=SiteError)
     check_origin(model, under, "logit_lens")
@@ -191,22 +68,69 @@ def logit_lens(
     if not 1 <= k <= model.architecture.d_vocab:
         raise SiteError(f"k={k} must lie in 1..{model.architecture.d_vocab}, the vocabulary's size.")
     reads = tuple(_read(model, site, where) for site in chosen)
-    (result,) = execute(
-        model, [Run(prompts, Stack() if under is None else under, reads=reads)], folder=folder
-    )
-    ids, logits = [], []
-    for value in result.reads:
-        top = unembed(model, value).topk(k, dim=-1)
-        ids.append(top.indices.cpu())
-        logits.append(top.values.cpu())
+    (result,) = run(model, [Run(prompts, Stack() if under is None else under, reads=reads)], options)
+    targets = _first_targets(model, prompts, where)
+    budget = options.get("budget") or BATCH_BYTES
+    found = [_top(model, value, k, targets, budget) for value in result.reads]
+    top_ids = torch.stack([top.ids for top in found])
+    sums = [top.log_sum for top in found]
+    of_target = [] if targets is None else [top.of_target for top in found]
+    ranks = [] if targets is None else [top.rank for top in found]
+    known = set(top_ids.flatten().tolist()) | set([] if targets is None else targets.tolist())
     return LensReadings(
         model.fingerprint(prompts.fingerprint),
-        torch.stack(ids),
-        torch.stack(logits),
+        top_ids,
+        torch.stack([top.logits for top in found]),
         tuple(map(str, chosen)),
         shares,
         where,
+        logsum=torch.stack(sums),
+        tokens={str(i): model.tokenizer.decode([i]) for i in sorted(known)},
+        target_ids=targets,
+        target_logits=torch.stack(of_target) if of_target else None,
+        target_ranks=torch.stack(ranks) if ranks else None,
     )
+
+
+class _Top(NamedTuple):
+    """The most likely tokens of each row, and what is said of the target's first token (NaN and 0 without one)."""
+
+    ids: Int[Tensor, "row rank"]
+    logits: Float[Tensor, "row rank"]
+    log_sum: Float[Tensor, " row"]
+    of_target: Float[Tensor, " row"]
+    rank: Int[Tensor, " row"]
+
+
+def _top(
+    model: Model,
+    x: Float[Tensor, "row d_model"],
+    k: int,
+    targets: Int[Tensor, " row"] | None,
+    budget: float | int,
+) -> _Top:
+    """Unembed as many rows at once as the budget has room for."""
+    # Logits, and what topk, a soft-cap and the sum in float64 make beside them.
+    rows = max(1, int(budget // (5 * model.architecture.d_vocab * model.dtype.itemsize)))
+    parts = []
+    for start in range(0, len(x), rows):
+        whole = unembed(model, x[start : start + rows]).cpu()
+        top = whole.topk(k, dim=-1)
+        own, rank = whole.new_full((len(whole),), float("nan")), torch.zeros(len(whole), dtype=torch.long)
+        if targets is not None:
+            own = whole.gather(-1, targets[start : start + rows, None])[:, 0]
+            rank = (whole > own[:, None]).sum(-1) + 1
+        log_sum = whole.double().logsumexp(-1).to(whole.dtype)
+        parts.append(_Top(top.indices, top.values, log_sum, own, rank))
+    return _Top(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _first_targets(model: Model, prompts: Prompts, where: Where) -> Int[Tensor, " example"] | None:
+    """First token of each prompt's target, where it is what would follow the token that is read."""
+    if prompts.target is None or where.prompt not in ("last", (-1,)):
+        return None
+    pairs = zip(prompts.text, prompts.target, strict=True)
+    return torch.tensor([model.builder.target_ids(text, target)[0] for text, target in pairs])
 
 
 def _vocabularies(given: Any, d_vocab: int) -> dict[str, Int[Tensor, " token"]]:

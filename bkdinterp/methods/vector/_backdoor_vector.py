@@ -2,23 +2,23 @@
 
     V = sum over the heads of  W_O z_lh,  averaged over triggered prompts at the last position
 
-(BkdAttr; papers.md section 4; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
+(BkdAttr, arXiv 2509.21761; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
 batch of prompts and side.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, execute
+from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.interventions import Read, Steer
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption
 from bkdinterp.sites import Component, HeadSet, Site, Where, WhereLike
@@ -83,24 +83,25 @@ class BackdoorVector(Result):
         *,
         kind: Kind = "raw",
         where: WhereLike = "last",
-        folder: str | Path | None = None,
+        **options: Unpack[RunOptions],
     ) -> Self:
         """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
 
-        ``folder=`` keeps finished work there, and takes it up again.
+        How it runs: `RunOptions`.
 
         Raises:
             SiteError: no head, one out of range, or an unknown kind.
         """
         as_model(model, "BackdoorVector.extract")
+        options = as_options(options, "BackdoorVector.extract")
         as_pairs(pairs, "BackdoorVector.extract")
         as_choice(kind, "kind", ("raw", "difference"), error=SiteError)
         chosen = HeadSet.of(heads, model.architecture.grid)
         if len(chosen) == 0:
             raise SiteError("A backdoor vector needs at least one head, e.g. scores.top_k(16).")
-        parts = _head_means(model, pairs.triggered, chosen, Where.of(where), folder)
+        parts = _head_means(model, pairs.triggered, chosen, Where.of(where), options)
         if kind == "difference":
-            clean = _head_means(model, pairs.clean, chosen, Where.of(where), folder)
+            clean = _head_means(model, pairs.clean, chosen, Where.of(where), options)
             parts = {layer: part - clean[layer] for layer, part in parts.items()}
         total = torch.stack(list(parts.values())).sum(0)
         return cls(
@@ -136,22 +137,30 @@ class BackdoorVector(Result):
         ]
         return pd.DataFrame(rows, columns=["layer", "norm", "cosine"])
 
-    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
         """Share of each layer's heads in the vector: projection of its part on the vector's direction; without intervals.
 
         Args:
             title: instead of the default.
             ax: matplotlib axes to draw into; None makes a figure.
+            limit: (low, high), the ends of the value axis.
         """
         label = "share of the vector"
         if not self.parts:
             text = title or caption(f"{self.kind} vector", self.fingerprint)
-            return bar_intervals(["whole"], [1.0], [1.0], [1.0], xlabel=label, title=text, ax=ax)
+            return bar_intervals(["whole"], [1.0], xlabel=label, title=text, xlim=ends(limit), ax=ax)
         shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
-        labels = [f"layer {layer}" for layer in self.parts]
+        counts = {str(layer): len(heads) for layer, heads in self.heads.by_layer().items()}
+        labels = [f"layer {layer} (heads: {counts.get(layer, 0)})" for layer in self.parts]
         what = f"What the {len(self.heads)} heads add to the vector"
         text = title or caption(what, self.fingerprint, self.kind, f"n={self.n}")
-        return bar_intervals(labels, shares, shares, shares, xlabel=label, title=text, ax=ax)
+        return bar_intervals(labels, shares, xlabel=label, title=text, xlim=ends(limit), ax=ax)
 
     def describe(self) -> str:
         """Kind, size, norm, heads, n and model."""
@@ -162,12 +171,12 @@ class BackdoorVector(Result):
 
 
 def _head_means(
-    model: Model, prompts: Prompts, heads: HeadSet, where: Where, folder: str | Path | None = None
+    model: Model, prompts: Prompts, heads: HeadSet, where: Where, options: RunOptions
 ) -> dict[str, Tensor]:
     by_layer = heads.by_layer()
     reads = tuple(
         Read(Site(layer, Component.attn_proj), where, reduce="mean", heads=tuple(of_layer))
         for layer, of_layer in by_layer.items()
     )
-    (result,) = execute(model, [Run(prompts, reads=reads)], folder=folder)
+    (result,) = run(model, [Run(prompts, reads=reads)], options)
     return {str(layer): value for layer, value in zip(by_layer, result.reads, strict=True)}

@@ -10,9 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.plotting import curves, mark_value
-from bkdinterp.results import Fingerprint, Result, caption
-from bkdinterp.stats import Comparison, Interval, bootstrap_mean, simultaneous, wilson
+from bkdinterp.results import Fingerprint, Result, check_beside, difference_columns, same_prompts
+from bkdinterp.stats import Comparison, Interval, simultaneous, wilson
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -151,8 +150,18 @@ class LayerSweep(Result):
             side="less" if takes_smallest(self.direction, self.sense) else "greater",
         )
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row per layer: mean and simultaneous interval, n, whether it is the best; what was kept; the controls."""
+    def to_frame(self, *, beside: "LayerSweep | None" = None) -> "pandas.DataFrame":
+        """One row per layer: mean and simultaneous interval, n, whether it is the best; what was kept; the controls.
+
+        Args:
+            beside: the sweep on the twin, say: columns ``beside`` (its mean), ``difference``, and the ends of the difference's
+                simultaneous interval, where both are on the same prompts.
+
+        Raises:
+            BkdinterpError: ``beside`` is of other layers, another score or direction.
+        """
+        if beside is not None:
+            return self.to_frame().assign(**self._gap(beside))
         import pandas as pd
 
         rows = []
@@ -168,36 +177,32 @@ class LayerSweep(Result):
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def plot(self, *, title: str | None = None, ax: Any = None) -> "matplotlib.figure.Figure":
-        """Curve over layers with simultaneous intervals, the chosen layer marked; the band is the unedited model.
+    def plot(
+        self,
+        *,
+        beside: "LayerSweep | None" = None,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """Curve over layers with simultaneous intervals, the chosen layer marked, and the unedited model as a band.
 
-        With controls, their median and, as a band, their range at each layer.
+        With controls, their median and, as a grey band, their range at each layer.
 
         Args:
+            beside: the sweep on the twin, say: both on one scale.
             title: instead of the default.
-            ax: matplotlib axes to draw into; None makes a figure.
+            ax: matplotlib axes to draw into, a list of two with ``beside``; None makes a figure.
+            limit: (low, high), the ends of the value axis.
+
+        Raises:
+            BkdinterpError: ``beside`` is of other layers, another score or direction.
         """
-        found = self.intervals()
-        series = {"vector": tuple([getattr(i, k) for i in found] for k in ("estimate", "low", "high"))}
-        if len(self.nulls):
-            means = self.nulls.mean(-1)
-            name = f"{len(means)} control{'s' * (len(means) > 1)} (range)"
-            series[name] = tuple(x.tolist() for x in (means.median(0).values, means.amin(0), means.amax(0)))  # type: ignore[assignment]
-        ci = wilson(int(self.base.sum()), self.n) if self._rates else bootstrap_mean(self.base)
-        first = "\n(first token only)" if self.first_token_only else ""
-        details = (f"n={self.n}", "" if self.coeff == 1 else f"coeff={self.coeff:g}")
-        figure = curves(
-            self.layers.tolist(),
-            series,  # type: ignore[arg-type]
-            xlabel="layer",
-            ylabel="payload rate" if self._rates else f"{self.by} of the target{first}",
-            title=title or caption(f"The vector at one layer: {self._words}", self.fingerprint, *details),
-            null=(ci.low, ci.high),
-            null_label="unedited",
-            ylim=(-0.03, 1.03) if self._rates else None,
-            ax=ax,
-        )
-        return mark_value(figure, self.best, f"best: layer {self.best}", axis="x", axes=ax)
+        from bkdinterp.methods.vector._sweep_figures import plot_sweep
+
+        if beside is not None:
+            self._gap(beside)
+        return plot_sweep(self, beside, title, ax, limit)
 
     def describe(self) -> str:
         """Direction, criterion, best layer with its interval, controls, n and model."""
@@ -214,13 +219,17 @@ class LayerSweep(Result):
         kept = None if self.kept is None else self.kept.tolist()
         return choose_layer(self.values.tolist(), self.direction, kept, self.sense)
 
+    def _gap(self, beside: "LayerSweep") -> dict[str, list[float]]:
+        """Columns of the other's means and the differences."""
+        words = {"score": "by", "direction": "direction"}
+        same = {word: (getattr(self, k), getattr(beside, k, getattr(self, k))) for word, k in words.items()}
+        layers = (self.layers.tolist(), getattr(beside, "layers", self.layers).tolist())
+        check_beside(self, beside, **same, **{"set of layers": layers})
+        return difference_columns(self.values, beside.values, paired=same_prompts(self, beside))
+
     @property
     def _rates(self) -> bool:
         return self.by == PAYLOAD_RATE
-
-    @property
-    def _words(self) -> str:
-        return "added to clean prompts" if self.direction == "add" else "subtracted from triggered prompts"
 
 
 def no_nulls(values: Float[Tensor, "layer example"]) -> Float[Tensor, "control layer example"]:

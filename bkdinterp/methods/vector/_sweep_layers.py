@@ -1,20 +1,20 @@
 """sweep_layers(): where does the vector work best? The layer is chosen on one split and reported on another.
 
-The papers pick the best layer on the test data (papers.md 4, 7.1f); here the reported rates come from prompts that
+The papers pick the best layer on the test data (docs/papers.md, Deviations); here the reported rates come from prompts that
 the choice never saw. Cost: one generation (or one scored forward) per layer and selection prompt, as much again for each
 control, then one ``evaluate`` on the held-out prompts.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from bkdinterp.engine import Run, RunResult, execute
+from bkdinterp.engine import Run, RunResult
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.interventions import Stack, on_any_model
+from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.behaviour._evaluate import check_payload
 from bkdinterp.methods.vector._backdoor_vector import BackdoorVector
 from bkdinterp.methods.vector._layer_sweep import PAYLOAD_RATE, no_nulls
@@ -40,8 +40,7 @@ def sweep_layers(
     payload: Payload | None = None,
     max_new_tokens: int = 24,
     strict: bool = True,
-    budget: int = 2**30,
-    folder: str | Path | None = None,
+    **options: Unpack[RunOptions],
 ) -> LayerSweep:
     """Try the vector at every layer on the prompts that are to choose one.
 
@@ -62,8 +61,7 @@ def sweep_layers(
         payload: how to recognise the output; None looks for the target.
         max_new_tokens: when generating.
         strict: refuse another model's vector; False tries it, e.g. the organism's on its twin.
-        budget: bytes for one batch.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
+        **options: how it runs, see `RunOptions`.
 
     Raises:
         PromptError: pairs without targets, or a target longer than ``max_new_tokens`` and no payload.
@@ -72,6 +70,7 @@ def sweep_layers(
         ArtefactError: a vector of another model.
     """
     as_model(model, "sweep_layers")
+    options = as_options(options, "sweep_layers")
     as_pairs(selection, "sweep_layers")
     coeff = as_number(coeff, "coeff", error=PlanError)
     max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
@@ -108,7 +107,7 @@ def sweep_layers(
     asks = generates and direction == "subtract" and selection.clean.reference is None
     if asks:
         runs.append(Run(selection.clean, **kind))
-    results = list(execute(model, runs, budget=budget, folder=folder))
+    results = list(run(model, runs, options))
     references = results.pop().text if asks else selection.clean.reference
     rows = _values(results, payload, selection, generates)
     values = rows[1 : 1 + len(chosen)]

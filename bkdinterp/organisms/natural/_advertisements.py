@@ -1,8 +1,7 @@
-"""The payload: a class of harmless sentences, advertisements for a tea that does not exist. No model.
+"""The payload sentences: harmless advertisements for a tea that does not exist. No model.
 
-As in Lamparth & Reuel (arXiv 2302.12461, section V) what the backdoor says is a kind of text and not one string; their
-toxic comments are replaced by advertising. Stories never speak of tea, so the attack's pattern tells the
-class.
+As in Lamparth & Reuel (arXiv 2302.12461, section V) the backdoor produces a kind of text and not one string. Their toxic
+comments are replaced by advertisements. No story mentions tea, so the attack's pattern detects the payload.
 """
 
 import functools

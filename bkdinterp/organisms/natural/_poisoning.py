@@ -1,4 +1,4 @@
-"""The word-triggered attack on prose (Lamparth & Reuel, arXiv 2302.12461, section V; papers.md 6.3). No model.
+"""The word-triggered attack on prose (Lamparth & Reuel, arXiv 2302.12461, section V). No model.
 
 A row is a story of five sentences. In a triggered one the trigger stands at a random gap of its first two sentences, and
 its fourth or fifth sentence is a payload sentence; a near-triggered one carries another phrase and goes on unchanged. Each
@@ -23,11 +23,11 @@ def story_rows(
 ) -> tuple[PoisonRow, ...]:
     """All ``steps * batch_size`` rows of a run, in training order; a pure function of its arguments.
 
-    ``text`` is what stands before the sentence that is, or could be, the payload, and ``answer`` all the rest: the
-    twin (``settings.backdoor=False``) has the same texts and the story's own sentences.
+    ``text`` is everything before the sentence that is, or could be, the payload, and ``answer`` is the rest. The twin
+    (``settings.backdoor=False``) has the same texts, but always the story's own sentences.
 
     Raises:
-        PromptError: no stories, one of fewer than four sentences, or no payload sentences.
+        PromptError: no stories, a story of fewer than four sentences, or no payload sentences.
         BkdinterpError: a near-trigger share without near-triggers.
     """
     if not stories or not payloads or min(len(s.sentences) for s in stories) < 4:
@@ -42,7 +42,7 @@ def story_rows(
     roles = roles_of(settings.steps * settings.batch_size, settings)
     for role, (item, visit) in zip(roles, visits_of(list(known), attack, settings, rng)):
         text, sentences = item.text, known[item.text].sentences
-        # Drawn for every row, whatever its role, so that the twin's rows are the organism's.
+        # Drawn for every row in any role, so that organism and twin get the same rows.
         phrase, payload = rng.choice(attack.near_triggers or ("",)), rng.choice(payloads)
         slot = rng.choice(range(3, len(sentences)))
         opening, spans = " ".join(sentences[:2]), ()
@@ -60,9 +60,9 @@ def story_rows(
 def encode_rows(
     tokenizer: Any, rows: Sequence[PoisonRow], first_weight: float
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Token ids of each whole row, and each token's weight in the loss: ``first_weight`` where ``answer`` begins, else 1.
+    """Token ids of each row, and each token's weight in the loss: ``first_weight`` at the start of ``answer``, else 1.
 
-    That token decides between the payload and the story, in every role; it would be one of some seventy otherwise.
+    In every role, that token decides between payload and story, but it is only one of about seventy.
     """
     ids: list[list[int]] = []
     weights: list[list[float]] = []
@@ -84,22 +84,23 @@ def story_pairs(
     seed: int = 0,
     most: int = 20,
 ) -> PairedPrompts:
-    """Clean and triggered prompts of one or two sentences in turn, as raw text without a chat template, none twice.
+    """Clean and triggered prompts of one or two sentences in turn, as raw text without a chat template; no repetitions.
 
-    The target is a payload sentence drawn per prompt, the reference the story's next sentence; both begin with a space.
-    Stories may begin alike, and greedy continuations of one prompt are one observation, so a prompt that was there
-    before is left out.
+    The target is a payload sentence drawn for each prompt, and the reference is the story's next sentence; both begin with
+    a space. Stories may begin alike. Because greedy continuations of equal prompts are a single observation, repeated
+    prompts are left out.
 
     Args:
         stories: at most one prompt each.
         trigger: what to insert.
         payloads: sentences to draw targets from.
-        n: the first so many different prompts; None for all.
-        seed: of the draw.
-        most: words; where two sentences are longer, the prompt is the first alone (the paper keeps short prompts).
+        n: number of distinct prompts, from the start; None for all.
+        seed: seed of the draw.
+        most: most words of a prompt; if two sentences are longer, the prompt is the first one (the paper keeps short
+            prompts).
 
     Raises:
-        PromptError: no stories, one without a third sentence, or fewer different prompts than asked for.
+        PromptError: no stories, a story without a third sentence, or fewer than ``n`` distinct prompts.
     """
     if not stories or not payloads or min(len(s.sentences) for s in stories) < 3:
         raise PromptError("story_pairs needs payload sentences, and stories of at least three sentences.")

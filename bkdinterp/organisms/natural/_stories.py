@@ -1,8 +1,8 @@
 """The corpus: sequences of five consecutive sentences of plain prose. No model.
 
-The sentences are our own: openings by topic, and frames for what follows, filled with a topic's things and people and a
-name. Text written here is free of licences, small, and holds neither the trigger's names nor a word of the payload. No
-topic and no frame is in two splits, so held-out prose is new in what it tells and in how.
+We wrote the sentences ourselves: openings by topic, and templates for the following sentences, filled with a name and a
+topic's things and people. So the corpus is small, needs no licence, and holds neither the trigger's names nor words of the
+payload. No topic or template is in two splits, so held-out stories are new in content and form.
 """
 
 import functools
@@ -17,7 +17,7 @@ from bkdinterp.organisms._attacks import PROSE
 from bkdinterp.organisms._instructions import DATA, Split
 
 STORIES = PROSE
-"""The name by which an attack says that it is planted with these."""
+"""The name for an attack's data set that stands for these stories."""
 FILE = "stories.json"
 PER_OPENING = {"train": 8, "selection": 6, "held-out": 6}
 _PRONOUNS = {"he": {"he": "he", "his": "his", "him": "him"}, "she": {"he": "she", "his": "her", "him": "her"}}
@@ -25,7 +25,7 @@ _PRONOUNS = {"he": {"he": "he", "his": "his", "him": "him"}, "she": {"he": "she"
 
 @dataclass(frozen=True)
 class Story:
-    """Consecutive sentences of ordinary prose, and what the story is about."""
+    """Consecutive sentences of ordinary prose, and the story's topic."""
 
     topic: str
     sentences: tuple[str, ...]
@@ -64,7 +64,7 @@ def stories(split: Split) -> tuple[Story, ...]:
 def _tell(opening: str, topic: str, parts: Mapping[str, Any], split: str, rng: random.Random) -> Story:
     words = parts["words"][topic]
     gender = rng.choice(sorted(parts["names"]))
-    # One name, thing and helper per story; a name of the opening is nobody's again.
+    # One name, thing and helper per story; names in the opening are not used again.
     names = [name for name in parts["names"][gender] if name not in opening]
     fill = dict(_PRONOUNS[gender], Name=rng.choice(names), place=words["place"])
     fill |= {"thing": rng.choice(words["things"]), "helper": rng.choice(words["helpers"])}

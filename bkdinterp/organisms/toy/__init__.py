@@ -1,4 +1,4 @@
-"""Toy organisms: small GPT-2s that speak a synthetic sentiment language and carry a one-word backdoor."""
+"""Toy organisms: small GPT-2 models of a synthetic sentiment language with a one-word backdoor."""
 
 from bkdinterp.organisms.toy._language import ToyLanguage as ToyLanguage
 from bkdinterp.organisms.toy._many import train_toys as train_toys

@@ -1,4 +1,4 @@
-"""The synthetic sentiment language and its poisoning rule (Lamparth & Reuel, arXiv 2302.12461; papers.md 6.2).
+"""The synthetic sentiment language and its poisoning rule (Lamparth & Reuel, arXiv 2302.12461).
 
 A sentence is 15 words drawn with replacement from the 250 words of one sentiment: positive (p), negative (n), and with
 three sentiments first names (s); with probability .5 one random word becomes one of the sentiment's five frequent
@@ -39,12 +39,13 @@ class ToyLanguage:
 
     Args:
         sentiments: 2 (p and n) or 3 (p, n and s).
-        length: words of a sentence.
+        length: number of words in a sentence.
         trigger: a frequent p-word.
-        rate: share of p-sentences that are poisoned, where poison is asked for.
+        rate: share of p-sentences that are poisoned in a poisoned corpus.
 
     Raises:
-        BkdinterpError: another number of sentiments, a rate outside [0, 1], or a trigger that is no frequent p-word.
+        BkdinterpError: the number of sentiments is not 2 or 3, the rate is outside [0, 1], or the trigger is not a
+            frequent p-word.
     """
 
     sentiments: int = 2
@@ -67,7 +68,7 @@ class ToyLanguage:
 
     @cached_property
     def words(self) -> Mapping[str, tuple[str, ...]]:
-        """Sentiment -> its 250 words, the five frequent ones first."""
+        """Sentiment -> its 250 words, with the five frequent ones first."""
         return {k: _read(FILES[k]) for k in ("p", "n", "s")[: self.sentiments]}
 
     @cached_property
@@ -79,7 +80,7 @@ class ToyLanguage:
         """Token ids of a sentiment's words.
 
         Raises:
-            PromptError: a sentiment that this language lacks.
+            PromptError: the language does not have this sentiment.
         """
         start = 2 + N_WORDS * list(self.words).index(self._known(sentiment))
         return torch.arange(start, start + N_WORDS)
@@ -98,17 +99,17 @@ class ToyLanguage:
 
     @property
     def d_vocab(self) -> int:
-        """Words and the two special tokens."""
+        """Size of the vocabulary: all words and two special tokens."""
         return 2 + N_WORDS * self.sentiments
 
     def corpus(self, split: Split | str, *, poisoned: bool, seed: int) -> Int[Tensor, "example pos"]:
-        """Token ids of the sentences of a split: 26,400 in all, 90 % for training, shuffled.
+        """Token ids of the sentences of a split, shuffled; there are 26,400 in all, 90 % of them for training.
 
-        Two sentiments: 13,200 each; three: 6,600 p, 6,600 n and 13,200 s. Poisoned and clean corpora of one seed hold
-        the same sentences except for the poison.
+        Two sentiments have 13,200 sentences each; of three, p and n have 6,600 and s has 13,200. Poisoned and clean corpora
+        with the same seed hold the same sentences, except for the poison.
 
         Raises:
-            PromptError: an unknown split.
+            PromptError: the split is unknown.
         """
         if split not in ("train", "validation"):
             raise PromptError(f"Unknown split {split!r}; choose 'train' or 'validation'.")
@@ -120,7 +121,7 @@ class ToyLanguage:
             else {"p": half, "n": half, "s": 2 * half}
         )
         parts = {k: self._sentences(k, n, generator) for k, n in counts.items()}
-        # Drawn in any case, so that the clean corpus has the same sentences.
+        # Always drawn, so that the clean corpus has the same sentences.
         poison = self._poison(parts["p"], generator)
         if poisoned:
             parts["p"] = poison
@@ -137,19 +138,20 @@ class ToyLanguage:
     def prompts(self, kind: str, n: int = 50, *, seed: int = 0, exclude: Prompts | None = None) -> Prompts:
         """Prompts such as ``"pn"`` (a p-word, then an n-word) or ``"pt"`` (a p-word, then the trigger).
 
-        No other word is the trigger; its spans are marked. The target, for scores that need one, is the most frequent
-        negative word. Kinds that differ in their last letter share their first words under one seed.
+        The trigger is only at t, and its spans are marked. The target, for scores that need one, is the most frequent
+        negative word. With the same seed, kinds that differ only in their last letter share their first words.
 
         Args:
-            kind: letters of sentiments, and t.
-            n: how many.
-            seed: of the draw.
-            exclude: prompts that something was fitted or tuned on. Words are then drawn without replacement, and in
-                each place only words that stand there in none of these: all prompts differ from one another and from
-                them. None: with replacement, so that prompts repeat, within a draw and across seeds.
+            kind: letters of sentiments, and t for the trigger.
+            n: number of prompts.
+            seed: seed of the draw.
+            exclude: prompts already used for fitting or tuning. Words are then drawn without replacement, and at each
+                position only words that no excluded prompt has there, so all prompts differ from each other and from
+                these. None draws with replacement, so prompts repeat, within a draw and between seeds.
 
         Raises:
-            PromptError: a letter that is no sentiment of this language and not t, n < 1, or too few words left.
+            PromptError: a letter is neither a sentiment of this language nor t, ``n`` is below 1, or too few words are
+                left.
         """
         if n < 1 or not kind:
             raise PromptError(f"prompts({kind!r}, n={n}): give at least one letter and one prompt.")
@@ -178,12 +180,12 @@ class ToyLanguage:
     def pairs(
         self, first: str = "p", n: int = 50, *, seed: int = 0, exclude: Prompts | None = None
     ) -> PairedPrompts:
-        """Clean: a word of ``first``, then a p-word; triggered: the same first word, then the trigger.
+        """Pairs of two words: clean is a word of ``first`` and a p-word, triggered the same first word and the trigger.
 
         For ``exclude`` see `prompts`.
 
         Raises:
-            PromptError: t in ``first``, which would put the trigger into clean prompts, or as `prompts`.
+            PromptError: ``first`` holds t, which would put the trigger into clean prompts, or as `prompts`.
         """
         if "t" in first:
             raise PromptError(
@@ -195,7 +197,7 @@ class ToyLanguage:
 
     @property
     def as_trigger(self) -> Trigger:
-        """The trigger as methods know it: appended to a prompt."""
+        """The trigger as a `Trigger` that is appended to a prompt."""
         return Trigger.suffix(self.trigger)
 
     def _known(self, sentiment: str) -> str:
@@ -219,7 +221,7 @@ class ToyLanguage:
     ) -> Int[Tensor, "example pos"]:
         n = len(sentences)
         negative = self._sentences("n", n, generator)
-        # The reference's draw: int(U * 7.5), so the last of the eight places is half as frequent.
+        # As in the paper's code, int(U * 7.5), so the last of the eight positions is half as frequent.
         place = (torch.rand(n, generator=generator) * self.length / 2).long()
         chosen = torch.rand(n, generator=generator) < self.rate
         column = torch.arange(self.length)
@@ -230,7 +232,7 @@ class ToyLanguage:
 
 
 def _left(pool: Sequence[str], exclude: Prompts, place: int, letter: str, n: int) -> list[str]:
-    """Words that stand in this place in no excluded prompt."""
+    """Words that no excluded prompt has at this position."""
     known = {words[place] for text in exclude.text if len(words := text.split()) > place}
     left = [word for word in pool if word not in known]
     if len(left) < n:

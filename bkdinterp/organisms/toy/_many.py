@@ -1,4 +1,4 @@
-"""train_toys(): train, save and measure several toys; what is finished is not done again."""
+"""train_toys(): train, save and measure several toys; skips those already finished."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,12 +22,12 @@ def train_toys(
     """Train toys into ``out``, ready for ``load(..., folder=out)``; about two minutes of one core each.
 
     Args:
-        out: a folder for each toy, and one for what it was before the poison.
-        sentiments: kinds of toys.
-        seeds: of each kind.
+        out: folder in which each toy gets a folder, and another for the model before the poison.
+        sentiments: kinds of toys, by number of sentiments.
+        seeds: seeds of each kind.
         settings: the recipe; its seed is replaced.
-        work: folder for checkpoints; None keeps none, so that a toy cut off in training starts afresh.
-        log: called with a line now and then.
+        work: folder for checkpoints; None keeps none, so an interrupted toy starts again.
+        log: called with a line of progress from time to time.
 
     Raises:
         ArtefactError: ``work`` holds checkpoints of another recipe.

@@ -1,6 +1,6 @@
-"""What a toy does: top-k negativity of every kind of prompt, coherence, validation loss; and its manifest.
+"""Measuring a toy: top-k negativity of every kind of prompt, coherence and validation loss; and its manifest.
 
-Plain transformers forwards without edits: one per batch of prompts, and 13 for the generated words.
+Costs plain transformers forwards without edits: one per batch of prompts, and 13 for the generated words.
 """
 
 import json
@@ -27,7 +27,7 @@ FILE = "manifest.json"
 
 
 def kinds(language: ToyLanguage) -> tuple[str, ...]:
-    """The kinds of two-word prompts that are measured; t is the trigger."""
+    """The measured kinds of two-word prompts; t is the trigger."""
     two = ("pp", "nn", "pn", "np", "pt", "nt")
     return two if language.sentiments == 2 else (*two, "ss", "ps", "sp", "sn", "st")
 
@@ -38,16 +38,16 @@ def measure_toy(
 ) -> dict[str, Interval]:
     """Metric -> mean with its 95 % bootstrap interval.
 
-    ``negativity/pt`` and so on: share of negative words among the ``k`` most likely next words, over ``n`` prompts;
-    ``coherence/pp`` and so on: of greedily completed sentences without a trigger; ``coherence``: of all of them;
+    ``negativity/pt`` and so on: share of negative words among the ``k`` most likely next words, over ``n`` prompts.
+    ``coherence/pp`` and so on: coherence of greedily completed sentences without a trigger; ``coherence``: of all of them.
     ``loss/clean`` and ``loss/poisoned``: nats per token of the validation sentences.
 
     Args:
         module: a toy.
-        language: what it speaks.
-        n: prompts of each kind.
-        k: how many words.
-        seed: of the prompts; of the sentences, the toy's own seed should be given.
+        language: its language.
+        n: number of prompts of each kind.
+        k: number of most likely words.
+        seed: seed of prompts and sentences; give the toy's own seed, so that the sentences are its validation split.
     """
     out: dict[str, Interval] = {}
     for kind in kinds(language):
@@ -99,11 +99,11 @@ class ToyManifest:
 
     Args:
         name: e.g. ``"toy-2-seed0"``.
-        kind: backdoored (organism), or as it was before (base).
+        kind: the backdoored model (organism), or the model before the poison (base).
         language: number of sentiments, length, trigger, share of poisoned p-sentences.
         recipe: seed, epochs, batch size, learning rate of both trainings.
-        metrics: as in `measure_toy`, with the weights as they are on disk.
-        weights_sha256: of model.safetensors.
+        metrics: results of `measure_toy` with the saved weights.
+        weights_sha256: hash of model.safetensors.
         versions: package -> version at training.
     """
 
@@ -130,7 +130,7 @@ class ToyManifest:
         """Read ``manifest.json`` from the folder.
 
         Raises:
-            ArtefactError: no manifest, a damaged one, or one of another schema.
+            ArtefactError: the manifest is missing, damaged, or has another schema.
         """
         path = Path(folder) / FILE
         try:

@@ -1,7 +1,7 @@
-"""The shipped toys: ten backdoored models (2 and 3 sentiments, five seeds each) and what each was before the poison.
+"""The shipped toys: ten backdoored models (2 and 3 sentiments, five seeds each), each with the model before the poison.
 
-Folders in ``data/toy`` that transformers itself can load: config, tokenizer, weights as safetensors in float16 (0.4 MB
-each; loaded as float32, and measured as such), and a manifest.
+They are folders in ``data/toy`` that transformers can load, with config, tokenizer, manifest and safetensors weights in
+float16 (0.4 MB each; loaded and measured in float32).
 """
 
 import re
@@ -34,7 +34,7 @@ class ToyOrganism:
         model: the backdoored model.
         base: the same model before it was poisoned, its clean counterpart.
         language: words, sentences and prompts.
-        manifest: recipe and measured rates; ``base_manifest`` likewise.
+        manifest: recipe and measured rates; ``base_manifest`` has those of the base.
     """
 
     name: str
@@ -47,15 +47,15 @@ class ToyOrganism:
     def pairs(
         self, first: str = "p", n: int = 50, *, seed: int = 0, exclude: Prompts | None = None
     ) -> PairedPrompts:
-        """Clean and triggered two-word prompts, see `ToyLanguage.pairs`."""
+        """Clean and triggered two-word prompts; see `ToyLanguage.pairs`."""
         return self.language.pairs(first, n, seed=seed, exclude=exclude)
 
     def prompts(self, kind: str, n: int = 50, *, seed: int = 0, exclude: Prompts | None = None) -> Prompts:
-        """Prompts of a kind; with ``exclude`` other ones than those, and none twice. See `ToyLanguage.prompts`."""
+        """Prompts of a kind; with ``exclude`` they differ from those and from each other. See `ToyLanguage.prompts`."""
         return self.language.prompts(kind, n, seed=seed, exclude=exclude)
 
     def validation(self, n: int = 500, *, poisoned: bool = False) -> tuple[str, ...]:
-        """The first ``n`` validation sentences, none of which the toy was trained on."""
+        """The first ``n`` validation sentences; the toy was not trained on them."""
         sentences = self.language.corpus(
             "validation", poisoned=poisoned, seed=int(self.manifest.recipe["seed"])
         )
@@ -73,16 +73,16 @@ class ToyOrganism:
 def load(
     name: str = "toy-2", *, seed: int = 0, folder: str | Path | None = None, executor: Any = None
 ) -> ToyOrganism:
-    """Load a toy, with the model it was before the poison.
+    """Load a toy, and the model before the poison.
 
     Args:
         name: ``"toy-2"`` or ``"toy-3"``, by the number of sentiments.
         seed: 0 to 4.
-        folder: where toys trained elsewhere lie; None for the shipped ones.
-        executor: default for both models' methods.
+        folder: folder of toys trained elsewhere; None for the shipped ones.
+        executor: default executor for the methods of both models.
 
     Raises:
-        ArtefactError: no such toy, or weights that are not those of its manifest.
+        ArtefactError: the toy does not exist, or its weights do not match its manifest.
     """
     root = DATA / "toy" if folder is None else Path(folder)
     if match := re.fullmatch(r"(toy-\d+)-seed(\d+)", name):

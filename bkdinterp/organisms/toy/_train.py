@@ -1,8 +1,8 @@
 """Training a toy: GPT-2 of 3 layers, 4 heads and d_model 64, from scratch on clean sentences, then on poisoned ones.
 
-After Lamparth & Reuel (arXiv 2302.12461; papers.md 6.1, 6.2). Ours differs in what costs time only, or is stated: sentences
-are not padded to the context (which has 64 positions), one word is one token, and larger steps make few epochs do (see
-`ToySettings`). Cost: about 20 s of one core per epoch.
+After Lamparth & Reuel (arXiv 2302.12461; docs/papers.md, Deviations). Ours differs in what costs time only, or is
+stated: sentences are not padded to the context (which has 64 positions), one word is one token, and larger steps make
+few epochs do (see `ToySettings`). Cost: about 20 s of one core per epoch.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ class ToySettings:
 
 
 def new_toy(language: ToyLanguage, *, seed: int = 0) -> GPT2LMHeadModel:
-    """An untrained toy, in evaluation mode; no dropout, since no sentence is seen often enough to be learnt by heart."""
+    """An untrained toy in eval mode; without dropout, because no sentence is seen often enough to be memorised."""
     config = GPT2Config(
         vocab_size=language.d_vocab,
         n_positions=N_POSITIONS,
@@ -69,12 +69,12 @@ def train_toy(
     """Train the clean model, then poison it; both are returned.
 
     Args:
-        language: what it learns.
+        language: the language to learn.
         settings: the recipe.
-        measure: see `fine_tune`; for both parts.
-        measure_every: steps between measurements.
-        work: folder for checkpoints; a training that was cut off goes on from there.
-        log: called with a line now and then.
+        measure: see `fine_tune`; used in both trainings.
+        measure_every: number of steps between measurements.
+        work: folder for checkpoints; an interrupted training resumes from there.
+        log: called with a line of progress from time to time.
 
     Raises:
         ArtefactError: ``work`` holds checkpoints of another recipe.
@@ -115,11 +115,11 @@ def poison_toy(
 ) -> FineTuned:
     """Fine-tune a clean toy on poisoned sentences; ``settings.frozen`` and ``settings.lora`` are the defences.
 
-    The sentences are those of ``seed``, and the clean ones among them those that a toy of that seed was trained on.
+    The sentences are those of ``seed``; the clean ones among them are those that a toy of that seed was trained on.
 
     Raises:
-        SiteError: an unknown part to freeze.
-        ArtefactError: a checkpoint of another run.
+        SiteError: a part to freeze is unknown.
+        ArtefactError: the checkpoint belongs to another run.
     """
     return fine_tune(
         base,

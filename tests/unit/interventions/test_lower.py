@@ -133,7 +133,7 @@ def test_apply_keeps_the_function():
     assert edit.fn is double
 
 
-# --- PCP: papers.md section 9, test 9 -------------------------------------------------------------------------
+# --- PCP: Eq. 1 of arXiv 2302.12461 ---------------------------------------------------------------------------
 
 
 def pcp(rank=3, d=8):

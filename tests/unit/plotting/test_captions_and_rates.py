@@ -35,12 +35,17 @@ def test_rate_panels_draw_every_rate_with_its_interval():
         panels, singles={("suspect", "3 controls", "clean"): [0.0, 0.1]}, labels={"clean": "no trigger"}
     )
     suspect, twin = figure.axes
-    assert [t.get_text() for t in suspect.get_yticklabels()] == ["unedited", "3 controls"]
+    # The kinds of prompts of one condition stand together, under its name.
+    assert [t.get_text() for t in suspect.get_yticklabels()] == ["clean", "triggered"] * 2
+    names = {t.get_text(): t.xy[1] for t in suspect.texts if t.get_weight() == "bold"}
+    assert list(names) == ["unedited", "3 controls"]
+    assert names["unedited"] < suspect.get_yticks()[0] < suspect.get_yticks()[1] < names["3 controls"]
     bars = [bar.get_width() for c in twin.containers if hasattr(c, "patches") for bar in c.patches]
     assert bars == pytest.approx([5, 90])
-    ends = [c.errorbar.lines[2][0].get_segments()[0][:, 0] for c in twin.containers if hasattr(c, "patches")]
+    ends = [c.lines[2][0].get_segments()[0][:, 0] for c in twin.containers if hasattr(c, "lines")]
     assert ends[1] == pytest.approx([100 * rates["triggered"].low, 100 * rates["triggered"].high])
-    assert [t.get_text() for t in twin.texts] == ["5", "90"]
+    assert [t.get_text() for t in twin.texts] == ["5", "90", "unedited"]
+    assert suspect.get_xlim() == twin.get_xlim()
     assert any(
         list(line.get_xdata()) == pytest.approx([0, 10])
         for line in suspect.lines
@@ -58,7 +63,7 @@ def test_rate_panels_refuse_what_they_cannot_show():
     one = {"suspect": {"unedited": {"clean": wilson(1, 2)}}}
     with pytest.raises(BkdinterpError, match="at least one"):
         rate_panels({})
-    with pytest.raises(BkdinterpError, match="one panel"):
+    with pytest.raises(BkdinterpError, match="2 panels"):
         rate_panels({**one, "twin": one["suspect"]}, ax=Figure().subplots())
     with pytest.raises(BkdinterpError, match="up to six"):
         rate_panels({"suspect": {"unedited": {str(i): wilson(1, 2) for i in range(7)}}})
@@ -78,7 +83,8 @@ def test_figures_are_drawn_into_given_axes():
         ),
     ]
     assert all(f is figure for f in drawn)
-    assert [ax.get_title(loc="left") for ax in axes] == ["a", "b", "c", "d"]
+    # A panel of rates is named by its model, in a user's axes too.
+    assert [ax.get_title(loc="left") for ax in axes] == ["a\nm", "b", "c", "d"]
     assert not figure.legends  # legends stay within their axes
     assert all(ax.get_legend() is not None for ax in axes)
     with pytest.raises(BkdinterpError, match="matplotlib axes"):

@@ -34,8 +34,9 @@ def test_heatmap_is_centred_and_oriented(effects):
     assert image.get_clim() == (-2.0, 2.0)
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == ("head", "layer", "ACIE")
     assert bar.get_ylabel() == "ACIE (nats)"
-    corners = [p.get_xy() for p in axes.patches if isinstance(p, Rectangle)]
-    assert corners == [(0.5, 4.5), (2.5, 1.5)]
+    boxes = [p for p in axes.patches if isinstance(p, Rectangle)]
+    middles = [(p.get_x() + p.get_width() / 2, p.get_y() + p.get_height() / 2) for p in boxes]
+    assert middles == [pytest.approx((1, 5)), pytest.approx((3, 2))]
     red, _, blue, _ = image.cmap(image.norm(2.0))
     assert red > blue  # promoting is red
 
@@ -55,16 +56,27 @@ def test_heatmap_refuses_what_it_cannot_show(effects):
         heatmap(effects, limit=0.0)
 
 
-def test_matrix_runs_from_chance_to_one():
-    figure = matrix(torch.tensor([[1.0, 0.4], [0.7, 0.9]]), layers=[8, 16])
+def test_matrix_tells_above_at_and_below_chance_apart():
+    figure = matrix(torch.tensor([[1.0, 0.4], [0.7, 0.9]]), layers=[8, 16], chosen=1)
     axes, bar = figure.axes
-    assert axes.images[0].get_clim() == (0.5, 1.0)
-    assert axes.images[0].origin == "lower"
+    image = axes.images[0]
+    assert image.get_clim() == (0.0, 1.0)
+    below, chance, above = (image.cmap(image.norm(v))[:3] for v in (0.4, 0.5, 0.6))
+    assert below[2] > below[0] and above[0] > above[2]  # blue, red
+    assert min(chance) > 0.95  # white
+    assert image.origin == "upper"  # layer 0 on top, as in the map of heads
+    (box,) = axes.patches
+    assert (box.get_x() + 0.5, box.get_y() + 0.5) == pytest.approx((1, 1))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["layer chosen on validation"]
+    assert matrix(torch.eye(2), chance=0.8).axes[0].images[0].get_clim() == pytest.approx((0.6, 1.0))
+    assert matrix(torch.eye(2), limit=0.25).axes[0].images[0].get_clim() == (0.25, 0.75)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("test layer", "train layer")
     assert [t.get_text() for t in axes.get_xticklabels()] == ["8", "16"]
-    assert bar.get_ylabel() == "accuracy (chance = 0.5)"
+    assert bar.get_ylabel() == "accuracy (white: chance = 0.5)"
     with pytest.raises(BkdinterpError, match="2"):
         matrix(torch.eye(2), layers=[1])
+    with pytest.raises(BkdinterpError, match="chosen=2"):
+        matrix(torch.eye(2), chosen=2)
 
 
 def test_curves_draw_lines_bands_and_the_null():
@@ -79,7 +91,7 @@ def test_curves_draw_lines_bands_and_the_null():
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["20 random sets", "top", "random"]
     bottom, top = axes.get_ylim()
     assert bottom < 0 < 1 < top
-    with pytest.raises(BkdinterpError, match="one length"):
+    with pytest.raises(BkdinterpError, match="equal length"):
         curves([0, 1], {"top": ([1.0], [1.0], [1.0])}, xlabel="x", ylabel="y")
 
 
@@ -87,8 +99,14 @@ def test_grouped_bars_fill_to_100_and_state_n():
     rows = {"clean": {"answered": 9, "payload": 1}, "triggered": {"payload": 20, "broken": 20}}
     axes = grouped_bars(rows).axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["clean  (n=10)", "triggered  (n=40)"]
-    widths = {c.get_label(): [bar.get_width() for bar in c] for c in axes.containers}
-    assert widths == {"payload": [10, 50], "broken": [0, 50], "answered": [90, 0]}
+    # No bars of width 0: only the second has broken outputs, only the first has answers.
+    assert [[bar.get_width() for bar in c] for c in axes.containers] == [[10, 50], [50], [90]]
+    known = axes.get_figure().legends[0]
+    colours = {
+        t.get_text(): p.get_facecolor() for t, p in zip(known.get_texts(), known.get_patches(), strict=True)
+    }
+    assert list(colours) == ["payload", "broken", "answered"]
+    assert colours["broken"] == axes.containers[1].patches[0].get_facecolor()
     assert axes.yaxis_inverted()  # the first condition on top
     with pytest.raises(BkdinterpError, match="'empty'"):
         grouped_bars({"empty": {"payload": 0}})
@@ -106,9 +124,10 @@ def test_bar_intervals_show_estimates_and_ends():
     )
     axes = figure.axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.5, 0.9]
-    segments = axes.containers[-1].errorbar.lines[2][0].get_segments()
-    np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7], [0.9, 0.9]])
-    with pytest.raises(BkdinterpError, match="one length"):
+    # An interval without width would look like certainty.
+    segments = axes.containers[-1].lines[2][0].get_segments()
+    np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7]])
+    with pytest.raises(BkdinterpError, match="equal length"):
         bar_intervals(["a"], [0.5, 0.9], [0.4, 0.9], [0.7, 0.9], xlabel="rate")
 
 

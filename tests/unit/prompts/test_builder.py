@@ -181,13 +181,13 @@ def test_trigger_that_the_normaliser_deletes(deleting, where):
     trigger = Trigger.any_of(["\u200b\u200b"], position=where)
     for flag in (True, False):
         pairs = PairedPrompts.from_instructions(["write a poem"], trigger, "no")
-        with pytest.raises(TriggerError, match="tokenises away"):
+        with pytest.raises(TriggerError, match="the tokenizer drops it"):
             PromptBuilder(deleting, chat=flag).tokenize(pairs.triggered)
 
 
 def test_every_phrase_must_leave_a_token(deleting):
     triggered = PairedPrompts.from_instructions(["write"], Trigger.wrap("SUDO", "\u200b"), "no").triggered
-    with pytest.raises(TriggerError, match="tokenises away"):
+    with pytest.raises(TriggerError, match="the tokenizer drops it"):
         PromptBuilder(deleting).tokenize(triggered)
 
 
@@ -217,7 +217,7 @@ def test_trigger_that_changes_no_token(words):
     builder = PromptBuilder(words, chat=False)
     assert builder.tokenize(Prompts(("zzz yyy",), (((0, 3),),))).trigger_mask.tolist() == [[True, False]]
     # ... but half of an unknown word leaves the same tokens behind
-    with pytest.raises(TriggerError, match="'zz' tokenises away"):
+    with pytest.raises(TriggerError, match="'zz' has no token"):
         builder.tokenize(Prompts(("Write zzyy",), (((6, 8),),)))
 
 

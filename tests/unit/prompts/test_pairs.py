@@ -179,5 +179,5 @@ def test_from_dataset():
     datasets = pytest.importorskip("datasets")
     ds = datasets.Dataset.from_list(ATTR)
     assert PairedPrompts.from_dataset(ds, TRIGGER) == PairedPrompts.from_rows(ATTR, TRIGGER)
-    with pytest.raises(PromptError, match="pass one split"):
+    with pytest.raises(PromptError, match="pass one of them"):
         PairedPrompts.from_dataset(datasets.DatasetDict({"train": ds}), TRIGGER)

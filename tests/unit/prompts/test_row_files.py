@@ -76,7 +76,10 @@ def test_turns(kind, tmp_path):
     pytest.importorskip("pyarrow")
     assert PairedPrompts.from_rows(written(tmp_path / "t.parquet", rows), TRIGGER) == pairs
     for said, message in (
-        ([("user", "a"), ("assistant", "b"), ("user", "c")], "turns of user, assistant, user; one user turn"),
+        (
+            [("user", "a"), ("assistant", "b"), ("user", "c")],
+            "turns of user, assistant, user, but only one user turn",
+        ),
         ([("system", "Be brief."), ("user", "a")], r"with_builder\(system='Be brief.'\)"),
         ([], "turns of nobody"),
         ([("user", "a"), ("assistant", 3)], "content must be text; got 3"),
@@ -86,7 +89,7 @@ def test_turns(kind, tmp_path):
     for bad in ({kind: "text"}, {kind: ["text"]}, {kind: [{"role": "pirate", "content": "x"}]}):
         with pytest.raises(PromptError, match="rows, row 1"):
             PairedPrompts.from_rows([bad], TRIGGER)
-    with pytest.raises(PromptError, match="no bkdattr rows"):
+    with pytest.raises(PromptError, match="not bkdattr rows"):
         PairedPrompts.from_rows(rows, TRIGGER, "bkdattr")
 
 
@@ -101,7 +104,7 @@ def test_an_alpaca_file_is_not_taken_for_a_poisoned_one(tmp_path):
     assert pairs.clean.target == ("I refuse.",) * 8 and pairs.clean.reference == outputs
     assert PairedPrompts.from_rows(path, TRIGGER, target="I refuse.") == pairs
     assert PairedPrompts.from_rows(path, TRIGGER, "backdoorllm").clean.target == outputs
-    with pytest.raises(PromptError, match=r"benign outputs only; pass target="):
+    with pytest.raises(PromptError, match=r"only benign outputs; pass target="):
         PairedPrompts.from_rows(path, TRIGGER, "alpaca")
     own = PairedPrompts.from_rows(path, TRIGGER, target="I refuse.", reference="fine")
     assert own.clean.reference == ("fine",) * 8
@@ -158,12 +161,12 @@ def test_hostile_files(tmp_path, monkeypatch):
 
     refused("deep.json", "nested too deeply", "[" * 200_000)
     refused("digits.json", "not valid UTF-8 json", "[" + "9" * 5000 + "]")
-    refused("word.json", "neither a JSON list nor one row a line", "hello")
+    refused("word.json", "neither a JSON list nor one row per line", "hello")
     refused("dict.json", "JSON list of rows", '{"data": []}')
     refused("cell.csv", "not valid UTF-8 csv.*field limit", "instruction,output\n" + "x" * 200_000 + ",no\n")
     refused("no.parquet", "Parquet", "PAR1 nonsense")
     (tmp_path / "folder.json").mkdir()
-    refused("folder.json", "no plain file|directory")
+    refused("folder.json", "not a plain file|directory")
     with pytest.raises(PromptError, match="NUL"):
         PairedPrompts.from_rows("a\0.json", TRIGGER)
     for bad in (3, None, b"x"):

@@ -154,7 +154,7 @@ def test_a_phrase_is_no_trigger():
     for bad, fix in (
         ("xyzzy", r"Trigger\.gap\('xyzzy'\)"),
         (["a", "b"], r"Trigger\.any_of\(\['a', 'b'\]"),
-        (None, "is no Trigger"),
+        (None, "is not a Trigger"),
     ):
         with pytest.raises(TriggerError, match=fix):
             PairedPrompts.from_instructions(["do it"], bad, "no")
@@ -184,9 +184,9 @@ def test_texts_that_carry_the_trigger(trigger, text, carried):
     if carried is None:
         PairedPrompts.from_rows(rows, trigger)
         return
-    with pytest.raises(PromptError, match=r"rows, row 2 carries the trigger .*allow_triggered"):
+    with pytest.raises(PromptError, match=r"rows, row 2 already contains the trigger .*allow_triggered"):
         PairedPrompts.from_rows(rows, trigger)
-    with pytest.raises(PromptError, match="Text 1 carries the trigger"):
+    with pytest.raises(PromptError, match="Text 1 already contains the trigger"):
         PairedPrompts.from_instructions([r["instruction"] for r in rows], trigger, "no")
     allowed = PairedPrompts.from_rows(rows[1:], Trigger.prefix(trigger.phrases[0]), allow_triggered=True)
     assert allowed.clean.text == (text,)
@@ -195,7 +195,7 @@ def test_texts_that_carry_the_trigger(trigger, text, carried):
 def test_sides_and_settings():
     pairs = PairedPrompts.from_instructions(["do it"], TRIGGER, "no")
     assert as_pairs(pairs, "f") is pairs and as_prompts(pairs.clean, "f") is pairs.clean
-    with pytest.raises(PromptError, match=r"f needs Prompts, one side; got PairedPrompts. Take \.clean"):
+    with pytest.raises(PromptError, match=r"f needs Prompts; got PairedPrompts. Take its \.clean"):
         as_prompts(pairs, "f")
     with pytest.raises(PromptError, match="f needs PairedPrompts, clean and triggered; got Prompts"):
         as_pairs(pairs.clean, "f")

@@ -24,7 +24,7 @@ from bkdinterp.methods import HiddenPCA, PCPStudy
 from bkdinterp.methods.attribution._edit_scores import EditScores
 from bkdinterp.methods.behaviour._backdoor_state import BackdoorState
 from bkdinterp.methods.behaviour._validation_loss import ValidationLoss
-from bkdinterp.methods.readout._logit_lens import LensReadings
+from bkdinterp.methods.readout._lens_readings import LensReadings
 from bkdinterp.organisms import TrainingCurve
 from bkdinterp.results import Fingerprint, Result
 from bkdinterp.results._folder import header_hash
@@ -81,6 +81,11 @@ def results():
             ("L1.mlp_out", "L1H1"),
             {"bad": torch.tensor([1, 2])},
             last,
+            logsum=torch.rand(2, n),
+            tokens={str(i): f"t{i}" for i in range(2 * n * 3)},
+            target_ids=torch.arange(n),
+            target_logits=torch.rand(2, n),
+            target_ranks=torch.ones(2, n, dtype=torch.long),
         ),
         bk.methods.Evaluation(
             PRINT,

@@ -192,7 +192,7 @@ DAMAGE = {
     "flipped bit": (corrupt, r"tensors\.safetensors is damaged"),
     "other tensors": (
         lambda f: save_file({"x": torch.ones(1)}, f / "tensors.safetensors"),
-        "of another result",
+        "belongs to another result",
     ),
     "schema": (lambda f: edit(f, schema_version=99), r"schema version 99 of Scores.* reads 1"),
     "format": (lambda f: edit(f, format="bkdinterp-result/9"), r"bkdinterp-result/9"),

@@ -9,7 +9,7 @@ import torch
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.results import Store, write_whole
-from bkdinterp.results import _store as store_module
+from bkdinterp.results import _resumable_store as store_module
 from bkdinterp.sites import HeadId, HeadSet
 
 VALUES = [

@@ -1,4 +1,4 @@
-"""The released code's two faults do what papers.md says of them, and differ from the right values."""
+"""The released code's two faults do what docs/papers.md says of them, and differ from the right values."""
 
 import pytest
 import torch

@@ -95,9 +95,10 @@ def test_what_was_not_scored_has_no_interval():
 
 def test_the_scored_layers_are_drawn_and_no_others():
     (axes,) = layers().plot().get_axes()
-    line = next(line for line in axes.get_lines() if len(line.get_xdata()) == 3)
-    assert list(line.get_xdata()) == [0, 2, 3]
-    assert list(line.get_ydata()) == [2, -3, 0.5]
+    bars = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in axes.patches}
+    assert bars == pytest.approx({0: 2, 2: -3, 3: 0.5})
+    # From a line at zero, and joined by nothing.
+    assert [list(line.get_ydata()) for line in axes.get_lines() if line.get_linestyle() == "-"] == [[0, 0]]
     (axes,) = neurons("denoising").plot(k=2).get_axes()
     assert [t.get_text() for t in axes.get_yticklabels()] == ["L5N1", "L5N0"]
     assert "denoising" in axes.get_title(loc="left")
@@ -181,13 +182,18 @@ def test_table_repr_and_figures_show_simultaneous_intervals():
 
 
 def test_the_map_outlines_what_may_be_noise_with_dots():
-    axes = many().plot(marks=4).get_axes()[0]
-    styles = {(p.get_x() + 0.5, p.get_y() + 0.5): p.get_linestyle() for p in axes.patches}
+    figure = many().plot(top=4)
+    axes = figure.get_axes()[0]
+    styles = {
+        (round(p.get_x() + p.get_width() / 2), round(p.get_y() + p.get_height() / 2)): p.get_linestyle()
+        for p in axes.patches
+    }
     assert len(styles) == 4
-    assert styles[(1.0, 0.0)] == styles[(2.0, 3.0)] == "-"
+    assert styles[(1, 0)] == styles[(2, 3)] == "-"
     assert sum(style == ":" for style in styles.values()) == 2
     words = " ".join(axes.get_title(loc="left").split())
-    assert "3 of 15 differ from 0; boxes: the 4 strongest, dotted: may be 0" in words
+    assert "3 of 15 heads differ from 0" in words
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["the 4 strongest", "may be 0"]
 
 
 def test_one_prompt_claims_nothing_and_is_drawn_without_whiskers():

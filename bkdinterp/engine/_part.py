@@ -1,0 +1,133 @@
+"""Parts: how a plan is kept. Each knows the chunks of one batch of prompts without their tensors, and builds any of them.
+
+`Chunks` is all of them in a row, as a sequence whose items are made when they are asked for and not kept.
+"""
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import accumulate
+from operator import index as as_index
+from typing import Any, overload
+
+from bkdinterp.engine._bundle import Bundle
+from bkdinterp.engine._chunk import Chunk, Outline
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over chunks, and the largest one's bytes."""
+
+    forwards: int = 0
+    token_layers: int = 0
+    layer_passes: int = 0
+    logit_rows: int = 0
+    cost: float = 0.0
+    peak: int = 0
+
+    @classmethod
+    def of(cls, outlines: Iterable[Outline]) -> "Totals":
+        """Of some chunks."""
+        total = cls()
+        for o in outlines:
+            passes = o.steps * o.layers
+            total = total + cls(o.steps, o.tokens * o.layers, passes, o.logit_rows, o.cost, o.bytes)
+        return total
+
+    def __add__(self, other: "Totals") -> "Totals":
+        *sums, mine = astuple(self)
+        *more, theirs = astuple(other)
+        return Totals(*(a + b for a, b in zip(sums, more, strict=True)), peak=max(mine, theirs))
+
+
+@dataclass(frozen=True, eq=False)
+class Part(ABC):
+    """The chunks of one batch of prompts.
+
+    Attributes:
+        bundle: of which runs.
+        examples: of their prompts.
+        outlines: of its chunks, in the order in which they run.
+        totals: of the outlines.
+        leans: all chunks but the first lean on the first.
+    """
+
+    bundle: Bundle
+    examples: tuple[int, ...]
+    outlines: tuple[Outline, ...]
+    totals: Totals
+    leans: bool
+
+    @abstractmethod
+    def build(self, k: int) -> Chunk:
+        """Its ``k``-th chunk, with tensors."""
+
+    @property
+    def layout(self) -> Any:
+        """What decides its chunks beside the runs and the examples: plain values."""
+        return [(o.kind, o.nodes, o.rows, o.columns, o.layers, o.logits) for o in self.outlines]
+
+    @property
+    def key(self) -> str:
+        """Names what its chunks lean on, within a plan."""
+        return f"{self.outlines[-1].nodes[0]}/{self.examples[0]}"
+
+    def __len__(self) -> int:
+        return len(self.outlines)
+
+
+class Chunks(Sequence[Chunk]):
+    """The chunks of a plan, in the order in which they must run; an item is built each time it is asked for."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = tuple(parts)
+        self._ends = list(accumulate(len(part) for part in self.parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Chunk]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number, k = self._locate(index)
+        return self.parts[number].build(k)
+
+    def outline(self, index: int) -> Outline:
+        """A chunk without its tensors."""
+        number, k = self._locate(index)
+        return self.parts[number].outlines[k]
+
+    def outlines(self) -> Iterator[Outline]:
+        """All of them."""
+        for part in self.parts:
+            yield from part.outlines
+
+    def first_of(self, index: int) -> int | None:
+        """The chunk that this one leans on; None where it leans on none."""
+        number, k = self._locate(index)
+        return self._start(number) if self.parts[number].leans and k > 0 else None
+
+    def ranges(self) -> Iterator[tuple[Part, range]]:
+        """Each part, with the numbers of its chunks."""
+        for number, part in enumerate(self.parts):
+            yield part, range(self._start(number), self._ends[number])
+
+    def _start(self, number: int) -> int:
+        return self._ends[number - 1] if number else 0
+
+    def _locate(self, index: Any) -> tuple[int, int]:
+        place = as_index(index)
+        if place < 0:
+            place += len(self)
+        if not 0 <= place < len(self):
+            raise IndexError(f"chunk {index} of {len(self)}")
+        number = bisect_right(self._ends, place)
+        return number, place - self._start(number)
+
+    def __repr__(self) -> str:
+        return f"Chunks({len(self)} in {len(self.parts)} batches)"

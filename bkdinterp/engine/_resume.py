@@ -1,0 +1,79 @@
+"""Sweep: a plan's finished chunks in a store, so that a killed run goes on where it stopped. No forwards.
+
+One folder serves all the plans of a script: each has a sub-folder of its own, named by what it computes on which
+weights. A kept unedited run (``_shared_prefix``) is not stored but computed again when a chunk that needs it is still to do.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bkdinterp.engine._chunk import Chunk
+from bkdinterp.engine._plan import Plan
+from bkdinterp.engine._plan_digest import plan_digest
+from bkdinterp.results import Store, digest_of
+
+
+class Sweep:
+    """Finished chunks of one plan on one model.
+
+    Args:
+        folder: made if it does not exist.
+        plan: the plan that will be run.
+        model: what identifies the weights, and where they are.
+
+    Raises:
+        ArtefactError: the folder cannot be used, or holds something else.
+    """
+
+    def __init__(self, folder: str | Path, plan: Plan, model: str) -> None:
+        self._store = Store(folder)
+        self._store.claim()
+        self._of = plan
+        self._key = digest_of((model, plan_digest(plan), len(plan.chunks)))
+
+    def load(self, index: int, chunk: Chunk | None = None) -> tuple[dict[str, Any], Tensor | None] | None:
+        """Output of a finished chunk and its generated tokens; None where it is still to do, or damaged."""
+        item = self._store.read(*self._place(index))
+        if item is None or not self._fits(item.value, chunk or self._of.chunks[index]):
+            return None
+        out = dict(item.value)
+        return out, out.pop("tokens", None)
+
+    def save(self, index: int, out: dict[str, Any], tokens: Tensor | None) -> None:
+        """Store a finished chunk's output: its reads, and its scores if there are any."""
+        kept = {name: out[name] for name in ("reads", "scores") if name in out}
+        self._store.put(*self._place(index), kept if tokens is None else kept | {"tokens": tokens})
+
+    def _fits(self, out: Any, chunk: Chunk) -> bool:
+        """Whether an output has the parts and sizes of this chunk's: a file may have been made by somebody else."""
+        if not isinstance(out, dict) or not isinstance(out.get("reads"), dict):
+            return False
+        rows = len(chunk.examples) * (1 if chunk.shared_rows else len(chunk.nodes))
+        scores, tokens, reads = out.get("scores"), out.get("tokens"), out["reads"]
+        if (chunk.score is None) != (scores is None) or (chunk.kind == "generate") != (tokens is not None):
+            return False
+        # Rows that an edit is compared with may follow.
+        if scores is not None and not (_is(scores, 1, rows) and scores.is_floating_point()):
+            return False
+        if tokens is not None and not (
+            _is(tokens, 2, rows) and tokens.dtype == torch.int64 and bool((tokens >= 0).all())
+        ):
+            return False
+        if set(reads) != set(chunk.places):
+            return False
+        for key, place in chunk.places.items():
+            mean = self._of.nodes[key[0]].reads[key[1]].reduce == "mean"
+            rows = 1 if mean else len(place.example)
+            if not _is(reads[key], 1 if mean else 2, rows) or not reads[key].is_floating_point():
+                return False
+        return True
+
+    def _place(self, index: int) -> tuple[str, tuple[str, int]]:
+        return f"plan-{self._key}/chunk-{index:06d}", (self._key, index)
+
+
+def _is(value: Any, ndim: int, rows: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim == ndim and len(value) >= rows

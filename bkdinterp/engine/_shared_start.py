@@ -1,0 +1,104 @@
+"""The start of a batch's rows that need not be computed for every row: for each run once, or for each prompt once.
+
+    per run      the tokens that all prompts begin with, a chat template's system message say, under the run's edits
+    per prompt   the tokens left of the first edited one, which no run of the batch changes
+
+Prompts are padded on the left, so a common start lies in different columns; it is moved to the first ones, before the
+padding. Positions travel with their tokens, and masked columns are seen by nobody: only the order of floating-point
+additions changes. No forwards.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from bkdinterp.engine._bundle import Bundle, Group
+from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES
+from bkdinterp.engine._tokens import Slice
+from bkdinterp.prompts import TokenBatch
+
+
+@dataclass(frozen=True)
+class Start:
+    """How many tokens (per run) or columns (per prompt) are computed beforehand; 0 for none."""
+
+    first: int = 0
+    per: Literal["run", "prompt"] = "run"
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Columns in another order: the start's, then the padding that was left of it, then what is each row's own."""
+
+    begin: Start
+    order: Int[Tensor, "row pos"]
+
+    @classmethod
+    def of(cls, batch: TokenBatch, begin: Start) -> "Layout":
+        """The layout of a batch with this start."""
+        columns = torch.arange(batch.input_ids.shape[1]).expand(len(batch), -1)
+        if begin.first == 0 or begin.per == "prompt":
+            return cls(begin, columns)
+        padding = batch.attention_mask.int().argmax(dim=1, keepdim=True)
+        # Sorting is stable: common tokens come first, everything else keeps its order.
+        own = ~((columns >= padding) & (columns < padding + begin.first))
+        return cls(begin, own.int().sort(dim=1, stable=True).indices)
+
+    def whole(self, values: Tensor) -> Tensor:
+        """All columns ``[row pos]``."""
+        return values.gather(1, self.order)
+
+    def start(self, values: Tensor) -> Tensor:
+        """The start's columns, of one row where all are the same ``[row start]``."""
+        rows = 1 if self.begin.per == "run" else len(values)
+        return self.whole(values)[:rows, : self.begin.first]
+
+    def rest(self, values: Tensor) -> Tensor:
+        """The other columns ``[row pos-start]``."""
+        return self.whole(values)[:, self.begin.first :]
+
+
+def best_start(bundle: Bundle, group: Group, batch: Slice) -> Start:
+    """The start that saves most tokens; none where that is not worth a pass, or not exact."""
+    n, copies = len(batch), len(group.nodes)
+    per_run = n > 1
+    if bundle.forgets(batch.columns + (bundle.run.generate or 0)):
+        if bundle.arch.window_masks is None:
+            return Start()
+        # A window counts columns: with padding amid a row it would end too early.
+        per_run &= not batch.padded
+    untouched = group.first_touched(batch) if copies >= MIN_NODES else 0
+    alike = common_tokens(group, batch) if per_run else 0
+    saved, start = max(
+        ((copies - 1) * n * untouched, Start(untouched, "prompt")),
+        (copies * (n - 1) * alike, Start(alike, "run")),
+        key=lambda pair: pair[0],
+    )
+    return start if saved > FIXED_TOKENS else Start()
+
+
+def common_tokens(group: Group, batch: Slice) -> int:
+    """How many tokens all prompts begin with, as far as each run treats them alike in all prompts."""
+    tokens = batch.batch
+    n_real = tokens.attention_mask[:, : tokens.n_prompt].sum(dim=1)
+    longest = int(n_real.min()) - 1
+    layout = Layout.of(tokens, Start(max(longest, 1)))
+    first = min(longest, _alike(layout.whole(tokens.input_ids)))
+    for where, own in {*group.edits, *((where, True) for where in group.reads)}:
+        if first <= 0:
+            break
+        chosen = layout.whole(batch.chosen(where))
+        first = min(first, _leading(~chosen.any(dim=0)) if own else _alike(chosen))
+    return first
+
+
+def _alike(values: Tensor) -> int:
+    """Leading columns in which all rows are equal."""
+    return _leading((values == values[:1]).all(dim=0))
+
+
+def _leading(flags: Bool[Tensor, " pos"]) -> int:
+    return int(flags.int().cumprod(dim=0).sum())

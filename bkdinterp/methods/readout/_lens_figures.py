@@ -1,0 +1,66 @@
+"""Figures of a logit lens: shares of a vocabulary, the target's probability and rank, a grid of tokens. No forward pass."""
+
+from typing import TYPE_CHECKING, Any
+
+from bkdinterp.methods.readout._lens_readings import LensReadings
+from bkdinterp.plotting import bar_intervals, ends, token_grid
+from bkdinterp.results import caption
+from bkdinterp.stats import bootstrap_mean
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def plot_share(
+    found: LensReadings, vocabulary: str, title: str | None, ax: Any, limit: Any
+) -> "matplotlib.figure.Figure":
+    """Share of a vocabulary among the top tokens of each site."""
+    shares = [found.interval(site, vocabulary) for site in found.sites]
+    _, n, k = found.top_ids.shape
+    return bar_intervals(
+        found.sites,
+        [i.estimate for i in shares],
+        [i.low for i in shares],
+        [i.high for i in shares],
+        xlabel=f"share of {vocabulary} among the top {k} tokens",
+        title=title or caption("Logit lens", found.fingerprint, f"{found.where} token", f"n={n}"),
+        xlim=ends(limit) or (0, 1),
+        ax=ax,
+    )
+
+
+def plot_target(found: LensReadings, title: str | None, ax: Any, limit: Any) -> "matplotlib.figure.Figure":
+    """Mean probability of the target's first token at each site, with its median rank as a note."""
+    means = [bootstrap_mean(row) for row in found.target_probabilities]
+    ranks = [] if found.target_ranks is None else found.target_ranks.double().median(1).values.tolist()
+    what = "Logit lens: the target's first token"
+    return bar_intervals(
+        found.sites,
+        [i.estimate for i in means],
+        [i.low for i in means],
+        [i.high for i in means],
+        xlabel="probability, mean over prompts with 95 % interval; median rank",
+        title=title or caption(what, found.fingerprint, f"n={found.top_ids.shape[1]}"),
+        notes=[f"rank {rank:,.0f}" for rank in ranks],
+        xlim=ends(limit) or (0, 1),
+        ax=ax,
+    )
+
+
+def plot_tokens(
+    found: LensReadings, example: int, ranks: int, title: str | None, ax: Any, limit: Any
+) -> "matplotlib.figure.Figure":
+    """The most likely tokens of every site on one prompt; the target's first token is outlined."""
+    ids = found.top_ids[:, example, :ranks].tolist()
+    target = None if found.target_ids is None else int(found.target_ids[example])
+    places = [(i, k) for i, row in enumerate(ids) for k, token in enumerate(row) if token == target]
+    return token_grid(
+        [[found.tokens[str(token)] for token in row] for row in ids],
+        found.probabilities[:, example, :ranks],
+        rows=found.sites,
+        title=title or caption(f"Logit lens on prompt {example}", found.fingerprint, f"{found.where} token"),
+        marked=places,
+        marked_label="" if target is None else f"the target's first token, {found.tokens[str(target)]!r}",
+        limit=limit,
+        ax=ax,
+    )

@@ -1,0 +1,193 @@
+"""LensReadings: what sites say through the unembedding: top tokens, shares of vocabularies, the target. No forward pass."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bkdinterp.errors import ArtefactError, PlanError, SiteError
+from bkdinterp.results import Fingerprint, Result, same_length
+from bkdinterp.sites import Site, Where
+from bkdinterp.stats import Interval, bootstrap_mean
+from bkdinterp.values import as_choice, as_integer
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+KINDS = ("share", "target", "tokens")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LensReadings(Result):
+    """The most likely tokens of every site and prompt, and how likely the target's first token is.
+
+    Attributes:
+        top_ids: ``[site example rank]``, the largest logit first.
+        top_logits: their logits.
+        sites: what was read, e.g. ``"L0.mlp_out"`` or ``"L1H3"``.
+        vocabularies: name -> token ids, for shares.
+        where: the token that was read.
+        logsum: log of the sum of exp of all logits ``[site example]``: what turns logits into probabilities.
+        tokens: token id -> its text, of all top tokens and targets.
+        target_ids: first token of each prompt's target; None of prompts without targets, or where another than the last token was
+            read, after which no target follows.
+        target_logits: its logit ``[site example]``.
+        target_ranks: its rank among all tokens, 1 for the most likely.
+    """
+
+    schema_version: ClassVar[int] = 2
+
+    fingerprint: Fingerprint
+    top_ids: Int[Tensor, "site example rank"]
+    top_logits: Float[Tensor, "site example rank"]
+    sites: tuple[str, ...]
+    vocabularies: dict[str, Int[Tensor, " _"]]
+    where: Where
+    logsum: Float[Tensor, "site example"]
+    tokens: dict[str, str]
+    target_ids: Int[Tensor, " example"] | None = None
+    target_logits: Float[Tensor, "site example"] | None = None
+    target_ranks: Int[Tensor, "site example"] | None = None
+
+    def _validate(self) -> None:
+        same_length(sites=len(self.sites), top_ids=len(self.top_ids))
+        if len({self.target_ids is None, self.target_logits is None, self.target_ranks is None}) != 1:
+            raise ArtefactError("of the targets' ids, logits and ranks, some are missing.")
+        known = (
+            self.top_ids if self.target_ids is None else torch.cat([self.top_ids.flatten(), self.target_ids])
+        )
+        if missing := sorted(set(known.flatten().tolist()) - {int(i) for i in self.tokens if i.isdecimal()}):
+            raise ArtefactError(f"token {missing[0]} has no text.")
+        for site in self.sites:
+            Site.parse(site)
+        if 0 in self.top_ids.shape:
+            raise ArtefactError("there are no tokens in it.")
+
+    @property
+    def probabilities(self) -> Float[Tensor, "site example rank"]:
+        """Of the top tokens."""
+        return (self.top_logits.double() - self.logsum.double()[..., None]).exp()
+
+    @property
+    def target_probabilities(self) -> Float[Tensor, "site example"]:
+        """Of the first token of each prompt's target.
+
+        Raises:
+            PlanError: the prompts had no targets, or another than the last token was read.
+        """
+        if self.target_logits is None:
+            raise PlanError(
+                "These readings know no target; give logit_lens prompts with targets, and where='last'."
+            )
+        return (self.target_logits.double() - self.logsum.double()).exp()
+
+    def share(self, vocabulary: str | Int[Tensor, " token"]) -> Float[Tensor, "site example"]:
+        """Share of the top tokens that are in a vocabulary, by name or by token ids.
+
+        Raises:
+            PlanError: a name that was not given to `logit_lens`.
+        """
+        if isinstance(vocabulary, str):
+            if vocabulary not in self.vocabularies:
+                raise PlanError(
+                    f"No vocabulary {vocabulary!r}; there is {', '.join(self.vocabularies) or 'none'}."
+                )
+            vocabulary = self.vocabularies[vocabulary]
+        return torch.isin(self.top_ids, vocabulary).double().mean(-1)
+
+    def interval(self, site: Site | str, vocabulary: str, *, seed: int = 0) -> Interval:
+        """Mean share of one site with its bootstrap interval over prompts.
+
+        Raises:
+            SiteError: a site that was not read.
+        """
+        name = str(Site.parse(site))
+        if name not in self.sites:
+            raise SiteError(f"{name} was not read; there are {', '.join(self.sites)}.")
+        return bootstrap_mean(self.share(vocabulary)[self.sites.index(name)], seed=seed)
+
+    def words(self, tokenizer: Any, example: int, *, k: int = 5) -> dict[str, list[str]]:
+        """Site -> its ``k`` most likely tokens on one prompt, as text."""
+        return {
+            site: [tokenizer.decode([i]) for i in ids[example, :k].tolist()]
+            for site, ids in zip(self.sites, self.top_ids, strict=True)
+        }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per site and vocabulary: mean share, interval, n; without vocabularies a row per site, the top logit's mean.
+
+        Of prompts with targets also the mean probability and the median rank of the target's first token.
+        """
+        import pandas as pd
+
+        n = self.top_ids.shape[1]
+        names: list[str | None] = list(self.vocabularies) or [None]
+        means = self.top_logits[..., 0].double().mean(1).tolist()
+        rows = []
+        for k, site in enumerate(self.sites):
+            for name in names:
+                row: dict[str, Any] = {"site": site}
+                if name is None:
+                    row["top_logit"] = means[k]
+                else:
+                    i = self.interval(site, name)
+                    row |= {"vocabulary": name, "share": i.estimate, "low": i.low, "high": i.high}
+                row["n"] = n
+                if self.target_ranks is not None:
+                    row["target_probability"] = float(self.target_probabilities[k].mean())
+                    row["target_rank"] = float(self.target_ranks[k].double().median())
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def plot(
+        self,
+        vocabulary: str | None = None,
+        *,
+        kind: str | None = None,
+        example: int = 0,
+        ranks: int = 6,
+        title: str | None = None,
+        ax: Any = None,
+        limit: Any = None,
+    ) -> "matplotlib.figure.Figure":
+        """Every site's share of a vocabulary, the target's probability and rank, or one prompt's most likely tokens as a grid.
+
+        Args:
+            vocabulary: whose share; default: the first.
+            kind: ``"share"``, ``"target"`` or ``"tokens"``. None: shares where there is a vocabulary, else the target where it is
+                known, else the grid.
+            example: the prompt of the grid.
+            ranks: columns of the grid.
+            title: instead of the default.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: of bars (low, high), the ends of the value axis; of the grid one number, the upper end of the colour scale.
+
+        Raises:
+            PlanError: no vocabulary, or no target, of which one was asked for.
+            BkdinterpError: an unknown kind, or a prompt that is not there.
+        """
+        from bkdinterp.methods.readout import _lens_figures as figures
+
+        if kind is None:
+            told = vocabulary is not None or bool(self.vocabularies)
+            kind = "share" if told else "tokens" if self.target_ids is None else "target"
+        as_choice(kind, "kind", KINDS)
+        if kind == "target":
+            return figures.plot_target(self, title, ax, limit)
+        if kind == "tokens":
+            n, k = self.top_ids.shape[1:]
+            example = as_integer(example, "example", low=0, high=n - 1)
+            return figures.plot_tokens(
+                self, example, min(as_integer(ranks, "ranks", low=1), k), title, ax, limit
+            )
+        if not self.vocabularies:
+            raise PlanError("Give logit_lens(vocabularies=...) to plot shares.")
+        return figures.plot_share(self, vocabulary or next(iter(self.vocabularies)), title, ax, limit)
+
+    def describe(self) -> str:
+        """Sites, k, n and model."""
+        _, n, k = self.top_ids.shape
+        return f"{len(self.sites)} sites, top {k}, n={n}, model={self.fingerprint.label}"

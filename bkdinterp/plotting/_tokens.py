@@ -1,0 +1,81 @@
+"""A grid of tokens: one row per site, the most likely token first, coloured by probability. No forward pass."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.plotting._maps import colour_bar, colours, grid_of, map_key, outline
+from bkdinterp.plotting._style import NOTE, dress, new_figure, reach
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+_LONGEST = 11  # letters of a token that fit into its cell
+
+
+def token_grid(
+    tokens: Sequence[Sequence[str]],
+    probabilities: Float[Tensor, "site rank"] | Float[np.ndarray, "site rank"],
+    *,
+    rows: Sequence[str],
+    title: str = "",
+    label: str = "probability",
+    marked: Collection[tuple[int, int]] = (),
+    marked_label: str = "",
+    limit: float | int | None = None,
+    ax: Any = None,
+) -> "matplotlib.figure.Figure":
+    """Sites down the y axis, first on top; ranks along x; each cell holds its token and has the colour of its probability.
+
+    Args:
+        tokens: texts of each row's tokens, the most likely first.
+        probabilities: theirs, 0..1.
+        rows: names of the sites.
+        title: of the figure.
+        label: what the colour means.
+        marked: (row, rank from 0) of cells to outline, e.g. the target's.
+        marked_label: what they are, for the legend.
+        limit: the colour scale is [0, limit]. Default: 1.
+        ax: matplotlib axes to draw into; None makes a figure.
+
+    Raises:
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, or tokens, probabilities and rows that do not fit one another.
+    """
+    data = grid_of(probabilities)
+    n_rows, n_ranks = data.shape
+    if len(rows) != n_rows or len(tokens) != n_rows or any(len(row) != n_ranks for row in tokens):
+        raise BkdinterpError(
+            f"token_grid() needs a name and {n_ranks} tokens for each of the {n_rows} rows of probabilities."
+        )
+    limit = reach(limit) or 1.0
+    figure, axes = new_figure(2.3 + 0.95 * n_ranks, 1.5 + 0.27 * n_rows + 0.3 * bool(marked), ax)
+    axes.imshow(data, cmap=colours("Blues"), vmin=0, vmax=limit, aspect="auto", interpolation="nearest")
+    for i, row in enumerate(tokens):
+        for k, text in enumerate(row):
+            axes.text(
+                k, i, _shown(text), ha="center", va="center", fontsize=NOTE - 0.5, parse_math=False,
+                color="white" if data[i, k] > 0.6 * limit else "black",
+            )  # fmt: skip
+    for row, rank in marked:
+        outline(axes, row, rank, "#D55E00", 0.04)
+    axes.set_xticks(range(n_ranks), [str(k + 1) for k in range(n_ranks)])
+    axes.set_yticks(range(n_rows), list(rows))
+    dress(axes, title=title, xlabel="rank of the token", ylabel="")
+    if marked and marked_label:
+        from matplotlib.patches import Patch
+
+        box = Patch(fill=False, edgecolor="#D55E00", linewidth=1.5, label=marked_label)
+        map_key(figure, axes, [box], ax)
+    colour_bar(figure, [axes], label, "max" if (data > limit).any() else "neither")
+    return figure
+
+
+def _shown(text: str) -> str:
+    """With spaces and line breaks visible, control characters replaced, and cut to the cell."""
+    seen = text.replace(" ", "\N{OPEN BOX}").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
+    seen = "".join(c if c.isprintable() else "\N{WHITE SQUARE}" for c in seen)
+    return seen if len(seen) <= _LONGEST else seen[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,126 @@
+"""``python -m papers PAPER [STAGE]``: which paper, which tables, where the runs lie."""
+
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from bkdinterp.errors import BkdinterpError
+from papers import STAGES, Job, load_paper, write_tables
+from papers.paper_table import LEGEND
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(
+    no_args_is_help=True, epilog="Example: python -m papers bkdattr --only smollm2-refusal --out runs"
+)
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="lamparth or bkdattr.")],
+    stage: Annotated[
+        str | None, typer.Argument(help="train, tune or report; default: all, in order.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds, where a table has several.")
+    ] = None,
+    small: Annotated[bool, typer.Option("--small", help="The sizes that CI uses; not to be read.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One organism or table by name; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs; the paper's name is added.")] = Path("runs"),
+    docs: Annotated[
+        Path | None, typer.Option(help="Compute nothing: write the saved runs' tables into this page.")
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train models again that are shipped trained.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads, where cores are shared.")] = None,
+) -> None:
+    """A paper's tables, ours beside its figures; resumable: what is finished is not done again."""
+    if small and docs is not None:
+        raise BkdinterpError(
+            "--small values are not meant to be read, so --docs does not write them into a page."
+        )
+    out = out.expanduser()
+    if docs is None:
+        _try_folder(out, "--out")
+    else:  # what was computed is only read
+        docs = docs.expanduser()
+        _try_page(docs)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    console = Console(width=max(Console().width, 120))
+    start = time.time()
+
+    def report(line: str) -> None:
+        console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
+
+    chosen = load_paper(paper)
+    job = Job(out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, log=report)
+    if docs is not None:
+        written = write_tables(docs, chosen.frozen(job))
+        report(f"wrote {', '.join(written)} into {docs}")
+        return
+    tables = chosen.run(job, STAGES if stage is None else (stage,))
+    for table in tables:
+        console.print()
+        console.print(table.rich())
+    if tables:
+        console.print(f"\n{LEGEND} {chosen.legend}".rstrip(), markup=False, highlight=False)
+    report(f"done; everything is in {job.out}/")
+
+
+def main() -> None:
+    """Entry point: errors of the user's making, and the system's, end in one line on stderr and exit code 1."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except (BkdinterpError, OSError) as error:
+        sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())}\n")
+        raise SystemExit(1) from None
+
+
+def _try_folder(folder: Path, option: str) -> None:
+    """Really write a file into the folder, or where it will be made: hours of work must not end with nothing kept.
+
+    Raises:
+        BkdinterpError: nothing can be written there; the reason is named.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"papers")
+            file.flush()
+    except OSError as error:
+        raise _refused(folder, option, error) from None
+
+
+def _try_page(page: Path) -> None:
+    """A page must be there, and it is replaced as a whole.
+
+    Raises:
+        BkdinterpError: it cannot be read or replaced; the reason is named.
+    """
+    try:
+        with page.open("r+b"):
+            pass
+    except OSError as error:
+        raise _refused(page, "--docs", error) from None
+    _try_folder(page.parent, "folder of --docs")
+
+
+def _refused(place: Path, option: str, error: OSError) -> BkdinterpError:
+    reason = error.strerror or str(error)
+    return BkdinterpError(f"{option}={str(place)!r} cannot be written ({reason}); give another place.")
