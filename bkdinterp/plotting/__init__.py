@@ -9,5 +9,6 @@ from bkdinterp.plotting._curves import curves as curves
 from bkdinterp.plotting._maps import heatmap as heatmap
 from bkdinterp.plotting._maps import matrix as matrix
 from bkdinterp.plotting._marks import mark_value as mark_value
+from bkdinterp.plotting._pictures import picture_rows as picture_rows
 from bkdinterp.plotting._rates import rate_panels as rate_panels
 from bkdinterp.plotting._scatter import scatter as scatter
