@@ -63,7 +63,7 @@ def poisoned_rows(
 
     Raises:
         PromptError: rows without answers.
-        SiteError: a site that the model does not have, or a head or neuron.
+        SiteError: a site that the model does not have.
         RemoteError: gradients of a model without weights here.
         BkdinterpError: fewer than eight rows, or marks of another length or too few trusted rows.
     """

@@ -60,7 +60,7 @@ def test_parts_are_disjoint_and_drawn_by_seed(splits):
     assert len(torch.unique(rows, dim=0)) == len(torch.unique(torch.cat([rows, rows]), dim=0)) == len(rows)
     assert torch.equal(digits(0).test.pixels, splits.test.pixels)
     assert not torch.equal(digits(1).test.labels, splits.test.labels)
-    assert 0 == float(rows.min()) and float(rows.max()) == 1
+    assert float(rows.min()) == 0 and float(rows.max()) == 1
 
 
 def test_a_trigger_covers_its_mask_and_nothing_else(splits):
@@ -195,7 +195,7 @@ def test_clean_models_are_named_at_the_level():
 
 def test_a_null_says_what_it_cannot_do():
     null = TriggerNull.fit([found([1.0, 2, 3]), found([1.5, 2, 3]), found([1.0, 2, 4])])
-    with pytest.raises(BkdinterpError, match="3 null models give no p below 0.25"):
+    with pytest.raises(BkdinterpError, match="3 null models give no p"):
         null.judge(found([1.0, 2, 3]))
     with pytest.raises(BkdinterpError, match="4 classes"):
         null.judge(found([1.0, 2, 3, 4]), level=0.5)

@@ -26,7 +26,12 @@ from bkdinterp.results import Fingerprint, Result
 from bkdinterp.stats import auroc
 
 # A distance in the rows' own spread is half blind: the poison is part of that spread.
-AREAS = {"activation_clusters": 0.95, "spectral_signatures": 0.93, "quantum_entropy": 0.95, "mahalanobis": 0.7}
+AREAS = {
+    "activation_clusters": 0.95,
+    "spectral_signatures": 0.93,
+    "quantum_entropy": 0.95,
+    "mahalanobis": 0.7,
+}
 METHODS = {
     "activation_clusters": lambda x, groups=None: activation_clusters(x, groups).scores,
     "spectral_signatures": spectral_signatures,
