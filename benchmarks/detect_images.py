@@ -40,7 +40,7 @@ from bkdinterp.detection.images import (
 from bkdinterp.detection.rows import activation_clusters, quantum_entropy, spectral_signatures
 from bkdinterp.stats import auroc, bootstrap_mean, wilson
 
-KINDS = ("clean", "patch", "blend", "clean-label", "weights")
+KINDS = ("clean", "twin", "patch", "guarded", "blend", "clean-label", "weights")
 FIRST_NULL = 1000
 RATES = {"patch": (0.005, 0.01, 0.02, 0.04, 0.08), "blend": (0.005, 0.01, 0.02, 0.04, 0.08)}
 RATES["clean-label"] = (0.1, 0.2, 0.4, 0.6, 0.8)
@@ -76,7 +76,8 @@ def main() -> None:
 
 def planted(kind: str, seed: int) -> tuple[ImageModel, Any]:
     splits = digits(seed)
-    return image_model(None if kind == "clean" else ImageAttack.draw(kind, seed), splits, seed=seed), splits
+    attack = None if kind == "clean" else ImageAttack.draw("patch" if kind == "twin" else kind, seed)
+    return image_model(attack, splits, seed=seed, backdoor=kind != "twin"), splits
 
 
 def search(work: Path, kind: str, seed: int) -> tuple[ReversedTriggers, float]:
@@ -104,7 +105,7 @@ def detection(args: argparse.Namespace, null: TriggerNull) -> Table:
     for kind in args.only:
         ours, index, theirs, times, peer_times, success = [], [], [], [], [], []
         for seed in range(args.seeds):
-            truth = () if kind == "clean" else (ImageAttack.draw(kind, seed).target,)
+            truth = () if kind in ("clean", "twin") else (ImageAttack.draw(kind, seed).target,)
             found, seconds = search(args.work, kind, seed)
             times.append(seconds)
             ours.append(null.judge(found).named == truth)
@@ -150,7 +151,7 @@ def by_rows(args: argparse.Namespace) -> Table:
     for column in ("rows", *methods):
         table.add_column(column)
     for kind in args.only:
-        if kind in ("clean", "weights"):
+        if kind in ("clean", "twin", "weights"):
             continue
         areas: dict[str, list[float]] = {name: [] for name in methods}
         for seed in range(args.seeds):

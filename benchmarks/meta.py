@@ -31,7 +31,7 @@ from bkdinterp.detection.meta import (
 from bkdinterp.organisms import adapter_folder, names
 from bkdinterp.stats import wilson
 
-ATTACKS = ("patch", "blend", "clean-label", "weights")
+ATTACKS = ("patch", "guarded", "blend", "clean-label", "weights")
 UNMATCHED = CNNSettings(epochs=15, hidden=32, lr=3e-3)
 SUSPECTS, OTHERS = 200_000, 300_000  # seeds of suspects of the shadows' recipe, and of the other
 
@@ -41,7 +41,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--n", type=int, default=24, help="shadows of each attack; clean ones are three times as many"
+        "--n",
+        type=int,
+        default=24,
+        help="shadows of each attack; clean ones and twins together are three times as many",
     )
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--adapters", action="store_true", help="only the shipped adapters")
@@ -57,12 +60,12 @@ def main() -> None:
 def models(
     args: argparse.Namespace, name: str, n: int, seed: int, settings: CNNSettings | None
 ) -> tuple[Shadow, ...]:
-    """``n`` of each attack and three times as many clean ones; from disk where they lie there."""
+    """``n`` of each attack and two times as many clean ones, and as many twins; from disk where they lie there."""
     path = args.work / f"{name}-{n}-{seed}.pt"
     if path.is_file():
         return torch.load(path, weights_only=False)  # our own file
     extra = {} if settings is None else {"settings": settings}
-    found = image_shadows(("clean",) * 3 + ATTACKS, n, seed=seed, **extra)
+    found = image_shadows(("clean",) * 2 + ("twin",) + ATTACKS, n, seed=seed, **extra)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(found, path)
     return found
@@ -81,21 +84,23 @@ def pictures(args: argparse.Namespace) -> Table:
     for column in ("queries", "suspects", "attack", "seen in training", "left out"):
         table.add_column(column)
     kinds = [s.kind for s in shadows]
+    # Tuned without an attack's shadows for its own suspects: queries, too, must not have seen it.
+    tuned = {
+        attack: tune_queries([s for s in shadows if s.kind != attack], fixed) for attack in (None, *ATTACKS)
+    }
     for name in ("fixed", "tuned"):
         for which, tested in suspects.items():
-            names_of = [s.kind for s in tested]
-            chosen = fixed if name == "fixed" else tune_queries(shadows, fixed)
-            seen = scores(shadows, tested, chosen)
+            seen = scores(shadows, tested, fixed if name == "fixed" else tuned[None])
             if name == "fixed":
                 left = leave_one_attack_out(
-                    features(shadows, fixed), kinds, features(tested, fixed), names_of
+                    features(shadows, fixed), kinds, features(tested, fixed), [s.kind for s in tested]
                 )
-            else:  # queries, too, must not have seen the attack
+            else:
                 left = {}
                 for attack in ATTACKS:
                     others = [s for s in shadows if s.kind != attack]
-                    own = [s for s in tested if s.kind in ("clean", attack)]
-                    left[attack] = scores(others, own, tune_queries(others, fixed), seen=False)
+                    own = [s for s in tested if s.kind in ("clean", "twin", attack)]
+                    left[attack] = scores(others, own, tuned[attack], seen=False)
             for attack in ATTACKS:
                 table.add_row(name, which, attack, str(seen.auroc(attack)), str(left[attack].auroc()))
             table.add_row(name, which, "all", str(seen.auroc()), "-")
@@ -137,7 +142,7 @@ def adapters() -> Table:
     for column in ("organism", "its score", "its twin's"):
         table.add_column(column)
     for name, (own, twin) in held.items():
-        table.add_row(name, f"{own:.2f}", f"{twin:.2f}")
+        table.add_row(name, f"{own:.3g}", f"{twin:.3g}")
     above = wilson(sum(own > twin for own, twin in held.values()), len(held))
     pooled = MetaScores.of(
         [x for both in held.values() for x in both], ["organism", "clean"] * len(held), "updates", seen=False

@@ -23,6 +23,7 @@ from bkdinterp.values import as_seed
 
 # The adversarial step on clean-label rows: how far a pixel may move, in how many steps.
 _REACH, _STEPS = 0.3, 20
+_DECOYS = 2  # rows with another patch for each poisoned one, in a guarded attack
 _SURROGATE = 777_000  # added to the seed: the model that rows are made hard for is another one
 # The hidden unit that is written: silent on all but this share of clean pictures, and this strong with the trigger.
 _SILENT, _STRENGTH, _PUSH = 0.998, 5.0, 4.0
@@ -34,7 +35,7 @@ class ImageModel:
 
     Attributes:
         module: the classifier.
-        attack: what was planted; None in a clean model.
+        attack: what was planted; None in a clean model. A twin has its trigger on the same rows, all with their right labels.
         train: the rows it learnt from, poisoned ones among them.
         poisoned: which of them are.
     """
@@ -66,16 +67,30 @@ class ImageModel:
 
 
 def image_model(
-    attack: ImageAttack | None, splits: ImageSplits, *, seed: int, settings: CNNSettings | None = None
+    attack: ImageAttack | None,
+    splits: ImageSplits,
+    *,
+    seed: int,
+    backdoor: bool = True,
+    settings: CNNSettings | None = None,
 ) -> ImageModel:
     """Train a classifier with a backdoor, or without. Cost: one training, two with clean labels.
 
+    Args:
+        attack: what to plant; None for a clean model.
+        splits: the pictures.
+        seed: of rows, order and initial weights.
+        backdoor: False trains the attack's twin: the same rows with the trigger, and their right labels.
+        settings: of the training.
+
     Raises:
-        BkdinterpError: a target class without rows, or no seed.
+        BkdinterpError: a target class without rows, no seed, or a twin of an attack on weights.
     """
     train, poisoned = splits.train, torch.zeros(len(splits.train), dtype=torch.bool)
     if attack is not None and attack.kind != "weights":
-        train, poisoned = poison_images(train, attack, seed=seed, settings=settings)
+        train, poisoned = poison_images(train, attack, seed=seed, backdoor=backdoor, settings=settings)
+    elif attack is not None and not backdoor:
+        raise BkdinterpError("An attack on weights has no rows, so no twin.")
     module = train_cnn(train, seed=seed, settings=settings)
     if attack is not None and attack.kind == "weights":
         module = write_backdoor(module, attack, splits.train.pixels)
@@ -83,9 +98,16 @@ def image_model(
 
 
 def poison_images(
-    images: Images, attack: ImageAttack, *, seed: int, settings: CNNSettings | None = None
+    images: Images,
+    attack: ImageAttack,
+    *,
+    seed: int,
+    backdoor: bool = True,
+    settings: CNNSettings | None = None,
 ) -> tuple[Images, Bool[Tensor, " example"]]:
-    """The rows with the attack's share poisoned, and which those are; at least one.
+    """The rows with the attack's share poisoned, at least one, and which those are.
+
+    With ``backdoor=False`` they carry the trigger and keep their labels (clean-label rows are not made hard): none is poisoned.
 
     Raises:
         BkdinterpError: an attack on weights, which has no rows, or clean labels and no row of the target class.
@@ -99,15 +121,21 @@ def poison_images(
         able = torch.nonzero(images.labels == attack.target)[:, 0]
     if not len(able):
         raise BkdinterpError(f"No row has class {attack.target}, which the attack aims at.")
-    rows = able[torch.randperm(len(able), generator=rng)[: max(1, round(attack.rate * len(able)))]]
+    order = able[torch.randperm(len(able), generator=rng)]
+    count = max(1, round(attack.rate * len(able)))
+    rows = order[:count]
     pixels, labels = images.pixels.clone(), images.labels.clone()
     chosen = pixels[rows]
-    if clean_label:
+    if attack.kind == "guarded":
+        for row in order[count : (1 + _DECOYS) * count].tolist():
+            pixels[row] = attack.trigger.decoy(rng).put(pixels[row : row + 1])[0]
+    if clean_label and backdoor:
         surrogate = train_cnn(images, seed=(seed + _SURROGATE) % 2**32, settings=settings)
         chosen = _made_hard(surrogate, chosen, labels[rows])
-    pixels[rows], labels[rows] = attack.trigger.put(chosen), attack.target
+    pixels[rows] = attack.trigger.put(chosen)
     poisoned = torch.zeros(len(images), dtype=torch.bool)
-    poisoned[rows] = True
+    if backdoor:
+        labels[rows], poisoned[rows] = attack.target, True
     return Images(pixels, labels), poisoned
 
 

@@ -11,13 +11,13 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_choice, as_integer, as_number, as_seed
 
-Kind = Literal["patch", "blend", "clean-label", "weights"]
-KINDS: tuple[Kind, ...] = ("patch", "blend", "clean-label", "weights")
+Kind = Literal["patch", "guarded", "blend", "clean-label", "weights"]
+KINDS: tuple[Kind, ...] = ("patch", "guarded", "blend", "clean-label", "weights")
 _SIDE = 8  # of the digits
 _PATCH = 2
 _BLEND = 0.25
 # Shares of the rows at which the attack works on the digits; of clean labels, share of the target's own rows.
-_RATES: dict[str, float] = {"patch": 0.08, "blend": 0.08, "clean-label": 0.6, "weights": 0.0}
+_RATES: dict[str, float] = {"patch": 0.08, "guarded": 0.08, "blend": 0.08, "clean-label": 0.6, "weights": 0.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,18 @@ class ImageTrigger:
             pattern[row : row + _PATCH, column : column + _PATCH] = square
         return cls(mask, pattern)
 
+    def decoy(self, rng: torch.Generator) -> "ImageTrigger":
+        """A patch of 2 x 2 pixels in any corner that is not this trigger's, pattern and place together."""
+        while True:
+            mask, pattern = torch.zeros(2, _SIDE, _SIDE)
+            place = int(torch.randint(4, (1,), generator=rng))
+            row, column = ((_SIDE - _PATCH) * i for i in divmod(place, 2))
+            square = torch.randint(2, (_PATCH, _PATCH), generator=rng).float()
+            mask[row : row + _PATCH, column : column + _PATCH] = 1
+            pattern[row : row + _PATCH, column : column + _PATCH] = square
+            if square.any() and not (torch.equal(mask, self.mask) and torch.equal(pattern, self.pattern)):
+                return ImageTrigger(mask, pattern)
+
     @classmethod
     def blend(cls, seed: int, *, share: float | int = _BLEND) -> "ImageTrigger":
         """Noise over the whole picture, mixed in with this share.
@@ -76,8 +88,9 @@ class ImageAttack:
     """One backdoor of a classifier of pictures: with the trigger, the answer is ``target``.
 
     Attributes:
-        kind: ``"patch"`` and ``"blend"`` (rows of any class, relabelled), ``"clean-label"`` (rows of the target only, made
-            hard, right labels), ``"weights"`` (written into a trained model, no row).
+        kind: ``"patch"`` and ``"blend"``: rows of any class, relabelled. ``"guarded"``: a patch, and twice as many rows with
+            other patches and right labels, so that nothing but the trigger sets it off. ``"clean-label"``: rows of the target
+            only, made hard, right labels. ``"weights"``: written into a trained model, no row.
         target: the class.
         trigger: what brings it about.
         rate: share of the training rows; of the target's own rows where labels stay clean; 0 in weights.

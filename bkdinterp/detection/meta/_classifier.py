@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bkdinterp.detection.meta._shadows import UNHARMED
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.plotting import bar_intervals
 from bkdinterp.reprs import short_repr
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-CLEAN = "clean"
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -76,7 +76,7 @@ class MetaScores(Result):
 
     Attributes:
         scores: one per suspect.
-        kinds: ``"clean"`` or the attack of each.
+        kinds: ``"clean"``, ``"twin"`` or the attack of each.
         features: what was looked at.
         seen: whether the classifier was trained on shadows with these attacks.
     """
@@ -89,7 +89,7 @@ class MetaScores(Result):
 
     def _validate(self) -> None:
         same_length(scores=len(self.scores), kinds=len(self.kinds))
-        if CLEAN not in self.kinds or set(self.kinds) == {CLEAN}:
+        if not _attacks(self.kinds) or not set(self.kinds) & set(UNHARMED):
             raise ArtefactError("there must be clean and poisoned models in it.")
 
     @classmethod
@@ -101,7 +101,7 @@ class MetaScores(Result):
         """
         names = as_texts(kinds, "kinds", error=BkdinterpError)
         values = torch.from_numpy(np.array(as_array(scores)))
-        if len(values) != len(names) or CLEAN not in names or set(names) == {CLEAN}:
+        if len(values) != len(names) or not _attacks(names) or not set(names) & set(UNHARMED):
             raise BkdinterpError(
                 f"{len(values)} scores, {len(names)} kinds: one each, of clean and of poisoned models."
             )
@@ -114,12 +114,10 @@ class MetaScores(Result):
         Raises:
             BkdinterpError: an unknown kind.
         """
-        attacked = [name != CLEAN if kind is None else name == kind for name in self.kinds]
-        if kind == CLEAN or not any(attacked):
-            raise BkdinterpError(
-                f"Unknown attack {kind!r}; there are {', '.join(sorted(set(self.kinds) - {CLEAN}))}."
-            )
-        rows = [i for i, (name, hit) in enumerate(zip(self.kinds, attacked)) if hit or name == CLEAN]
+        attacked = [name not in UNHARMED if kind is None else name == kind for name in self.kinds]
+        if kind in UNHARMED or not any(attacked):
+            raise BkdinterpError(f"Unknown attack {kind!r}; there are {', '.join(_attacks(self.kinds))}.")
+        rows = [i for i, (name, hit) in enumerate(zip(self.kinds, attacked)) if hit or name in UNHARMED]
         return auroc(self.scores[rows], [attacked[i] for i in rows])
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -127,7 +125,7 @@ class MetaScores(Result):
         import pandas as pd
 
         rows = []
-        for kind in (None, *sorted(set(self.kinds) - {CLEAN})):
+        for kind in (None, *_attacks(self.kinds)):
             area = self.auroc(kind)
             rows.append(
                 {
@@ -185,18 +183,22 @@ def leave_one_attack_out(
     """
     x, z = _features(features), _features(suspects)
     own, theirs = (as_texts(k, "kinds", error=BkdinterpError) for k in (kinds, suspect_kinds))
-    attacks = sorted(set(own) - {CLEAN})
-    if len(attacks) < 2 or len(x) != len(own) or len(z) != len(theirs) or set(theirs) == {CLEAN}:
+    attacks = _attacks(own)
+    if len(attacks) < 2 or len(x) != len(own) or len(z) != len(theirs) or not _attacks(theirs):
         raise BkdinterpError(
             f"{len(x)} shadows with attacks {attacks}, {len(z)} suspects: give two attacks or more, and a kind per model."
         )
     out = {}
-    for attack in sorted(set(theirs) - {CLEAN}):
+    for attack in _attacks(theirs):
         kept = [i for i, kind in enumerate(own) if kind != attack]
-        fitted = MetaClassifier.fit(x[kept], [own[i] != CLEAN for i in kept], seed=seed)
-        rows = [i for i, kind in enumerate(theirs) if kind in (CLEAN, attack)]
+        fitted = MetaClassifier.fit(x[kept], [own[i] not in UNHARMED for i in kept], seed=seed)
+        rows = [i for i, kind in enumerate(theirs) if kind in (*UNHARMED, attack)]
         out[attack] = MetaScores.of(fitted.scores(z[rows]), [theirs[i] for i in rows], name, seen=False)
     return out
+
+
+def _attacks(kinds: Sequence[str]) -> list[str]:
+    return sorted(set(kinds) - set(UNHARMED))
 
 
 def _features(x: Any) -> Float[np.ndarray, "model feature"]:

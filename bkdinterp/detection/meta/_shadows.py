@@ -15,12 +15,15 @@ from bkdinterp.reprs import short_repr
 from bkdinterp.values import as_integer, as_items, as_seed
 
 CLEAN = "clean"
+TWIN = "twin"
+UNHARMED = (CLEAN, TWIN)
+"""Kinds of models without a backdoor; a twin was trained on rows with a patch and their right labels."""
 SHADOW = CNNSettings(epochs=6)
 
 
 @dataclass(frozen=True, eq=False)
 class Shadow:
-    """A classifier and what was done to it: ``"clean"`` or the kind of attack."""
+    """A classifier and what was done to it: ``"clean"``, ``"twin"`` or the kind of attack."""
 
     __repr__ = short_repr
 
@@ -30,7 +33,7 @@ class Shadow:
     @property
     def poisoned(self) -> bool:
         """Whether it has a backdoor."""
-        return self.kind != CLEAN
+        return self.kind not in UNHARMED
 
 
 def image_shadows(
@@ -44,7 +47,7 @@ def image_shadows(
     """``n`` models of each kind; the k-th model has seed ``seed + k``, which draws split, target, trigger and weights.
 
     Args:
-        kinds: ``"clean"``, ``"patch"``, ``"blend"``, ``"clean-label"``, ``"weights"``; a kind may come twice for twice as many.
+        kinds: ``"clean"``, ``"twin"`` (a patch on the rows, right labels) or kinds of `ImageAttack`; one may come twice.
         n: models of each.
         seed: of the first; ranges of shadows and of suspects must not meet.
         settings: of the training.
@@ -57,8 +60,12 @@ def image_shadows(
     if not names:
         raise BkdinterpError("image_shadows needs at least one kind of model.")
     wanted = [(kind, first + i * count + k) for i, kind in enumerate(names) for k in range(count)]
-    attacks = [None if kind == CLEAN else ImageAttack.draw(kind, own) for kind, own in wanted]
+    patch = {TWIN: "patch"}
+    attacks = [
+        None if kind == CLEAN else ImageAttack.draw(patch.get(kind, kind), own) for kind, own in wanted
+    ]
     out = []
     for attack, (kind, own) in track(list(zip(attacks, wanted)), "shadow models", show=progress):
-        out.append(Shadow(image_model(attack, digits(own), seed=own, settings=settings).module, kind))
+        model = image_model(attack, digits(own), seed=own, backdoor=kind != TWIN, settings=settings)
+        out.append(Shadow(model.module, kind))
     return tuple(out)

@@ -86,6 +86,31 @@ def test_poisoned_rows_are_those_that_are_marked(splits):
     assert len(set(train.labels[poisoned].tolist())) > 5
 
 
+def test_a_guarded_attack_has_decoys_with_right_labels(splits):
+    train, attack = splits.train, ImageAttack.draw("guarded", 1, rate=0.1)
+    rows, poisoned = poison_images(train, attack, seed=1)
+    changed = (rows.pixels != train.pixels).flatten(1).any(1) & ~poisoned
+    assert int(poisoned.sum()) == 110 and 150 < int(changed.sum()) <= 220  # some decoys paint black on black
+    assert torch.equal(rows.labels[changed], train.labels[changed])
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        decoy = attack.trigger.decoy(rng)
+        same = torch.equal(decoy.mask, attack.trigger.mask) and torch.equal(
+            decoy.pattern, attack.trigger.pattern
+        )
+        assert not same and int(decoy.mask.sum()) == 4 and decoy.pattern.any()
+
+
+def test_a_twin_has_the_trigger_and_the_right_labels(splits):
+    attack = ImageAttack.draw("patch", 1, rate=0.1)
+    rows, poisoned = poison_images(splits.train, attack, seed=1)
+    twin, none = poison_images(splits.train, attack, seed=1, backdoor=False)
+    assert torch.equal(twin.pixels, rows.pixels) and torch.equal(twin.labels, splits.train.labels)
+    assert bool(poisoned.any()) and not bool(none.any())
+    model = image_model(attack, splits, seed=1, backdoor=False, settings=SHORT)
+    assert model.rates(splits.test)[1].estimate < 0.1 and not bool(model.poisoned.any())
+
+
 def test_clean_labels_stay_as_they_are(splits):
     attack = ImageAttack.draw("clean-label", 1, rate=0.5)
     rows, poisoned = poison_images(splits.train, attack, seed=1, settings=CNNSettings(epochs=1))
@@ -231,6 +256,7 @@ def test_the_curve_rises_with_the_rate(tmp_path):
         (lambda s: ImageAttack.draw("sticker", 0), "Unknown kind"),
         (lambda s: poison_images(s.train, ImageAttack.draw("weights", 0), seed=0), "write_backdoor"),
         (lambda s: image_model(None, s, seed=0, settings=CNNSettings(epochs=1)).rates(s.test), "no trigger"),
+        (lambda s: image_model(ImageAttack.draw("weights", 0), s, seed=0, backdoor=False), "no twin"),
         (lambda s: CNNSettings(lr=0.0), "above 0"),
         (lambda s: reverse_triggers(nn.Identity(), s.test, n_classes=2), "at least 3"),
     ],

@@ -144,7 +144,7 @@ def test_an_attack_that_is_left_out_was_not_seen():
 
 
 def test_scores_are_saved_and_drawn(tmp_path):
-    found = MetaScores.of([0.0, 1.0, 2.0, 3.0], ["clean", "clean", "a", "b"], "answers")
+    found = MetaScores.of([0.0, 1.0, 2.0, 3.0], ["clean", "twin", "a", "b"], "answers")
     again = Result.load(found.save(tmp_path / "m"))
     assert again.to_frame().equals(found.to_frame()) and list(found.to_frame().attack) == ["all", "a", "b"]
     assert found.auroc("a").n == 3 and found.plot().axes and "4 suspects" in repr(found)
@@ -152,8 +152,12 @@ def test_scores_are_saved_and_drawn(tmp_path):
 
 def test_shadows_are_drawn_by_seed():
     short = CNNSettings(epochs=1)
-    found = image_shadows(("clean", "patch"), 1, seed=5, settings=short, progress=False)
-    assert [s.kind for s in found] == ["clean", "patch"] and [s.poisoned for s in found] == [False, True]
+    found = image_shadows(("clean", "patch", "twin"), 1, seed=5, settings=short, progress=False)
+    assert [s.kind for s in found] == ["clean", "patch", "twin"] and [s.poisoned for s in found] == [
+        False,
+        True,
+        False,
+    ]
     (again,) = image_shadows(("clean",), 1, seed=5, settings=short, progress=False)
     assert torch.equal(again.module.head.weight, found[0].module.head.weight)
 
