@@ -68,6 +68,6 @@ def digits(seed: int) -> ImageSplits:
 def _all_digits() -> tuple[Float[Tensor, "example 1 8 8"], Int[Tensor, " example"]]:
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = torch.tensor(found["images"], dtype=torch.float32)[:, None] / 16  # 16 is full black
-    return pixels, torch.tensor(found["target"], dtype=torch.int64)
+    flat, target = load_digits(return_X_y=True)
+    pixels = torch.tensor(flat, dtype=torch.float32).view(-1, 1, 8, 8) / 16  # 16 is full black
+    return pixels, torch.tensor(target, dtype=torch.int64)

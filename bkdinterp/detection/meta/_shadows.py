@@ -12,7 +12,7 @@ from bkdinterp.detection.images import CNNSettings, ImageAttack, digits, image_m
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.progress import track
 from bkdinterp.reprs import short_repr
-from bkdinterp.values import as_integer, as_items, as_seed
+from bkdinterp.values import as_integer, as_seed, as_texts
 
 CLEAN = "clean"
 TWIN = "twin"
@@ -56,7 +56,11 @@ def image_shadows(
     Raises:
         BkdinterpError: no kind, an unknown one, or ``n`` below 1.
     """
-    names, count, first = as_items(kinds, "kinds"), as_integer(n, "n", low=1), as_seed(seed)
+    names, count, first = (
+        as_texts(kinds, "kinds", error=BkdinterpError),
+        as_integer(n, "n", low=1),
+        as_seed(seed),
+    )
     if not names:
         raise BkdinterpError("image_shadows needs at least one kind of model.")
     wanted = [(kind, first + i * count + k) for i, kind in enumerate(names) for k in range(count)]

@@ -23,6 +23,7 @@ Rows = Float[np.ndarray, " row"]
 Features = Float[np.ndarray, "row d"]
 # Groups smaller than this have no inside to speak of; their rows score 0.
 LEAST = 8
+_STARTS: Any = 10  # of k-means; its annotation knows only "auto"
 # Share of rows that the robust covariance takes as clean; a larger poison would show in it.
 _CLEAN = 0.6
 
@@ -70,16 +71,17 @@ def activation_clusters(features: Any, groups: Any = None, *, rank: int = 10, se
         reduced = _components(data[rows], rank)
         if len(rows) < LEAST or not reduced.any():
             continue
-        fitted = KMeans(2, n_init=10, random_state=seed).fit(reduced)
-        if len(np.unique(fitted.labels_)) < 2:
+        fitted = KMeans(2, n_init=_STARTS, random_state=seed).fit(reduced)
+        cluster, centres = np.asarray(fitted.labels_), np.asarray(fitted.cluster_centers_)
+        if len(np.unique(cluster)) < 2:
             continue
-        minor = int(np.argmin(np.bincount(fitted.labels_, minlength=2)))
-        near, far = (np.linalg.norm(reduced - fitted.cluster_centers_[c], axis=1) for c in (minor, 1 - minor))
-        apart = float(silhouette_score(reduced, fitted.labels_, sample_size=2000, random_state=seed))
+        minor = int(np.argmin(np.bincount(cluster, minlength=2)))
+        near, far = (np.linalg.norm(reduced - centres[c], axis=1) for c in (minor, 1 - minor))
+        apart = float(silhouette_score(reduced, cluster, sample_size=2000, random_state=seed))
         scores[rows] = max(apart, 0.0) * (far - near) / np.maximum(far + near, 1e-12)
-        small[rows] = fitted.labels_ == minor
+        small[rows] = cluster == minor
         silhouette[str(label)] = apart
-        share[str(label)] = float(np.mean(fitted.labels_ == minor))
+        share[str(label)] = float(np.mean(cluster == minor))
     return Clusters(scores, small, silhouette, share)
 
 
