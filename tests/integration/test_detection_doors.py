@@ -6,9 +6,11 @@ from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
 
 from bkdinterp.detection.inputs import Onion, Strip, screen_inputs
 from bkdinterp.detection.rows import RowScores, poisoned_rows
+from bkdinterp.detection.rows._collect import collect_rows, comparable
 from bkdinterp.errors import BkdinterpError, PromptError, SiteError
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
+from bkdinterp.sites import Site
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,36 @@ def test_likelihoods_and_gradients_are_those_of_plain_passes(llama, reference, r
         shares = shares / shares.sum()
         entropy = -(shares * shares.clamp_min(1e-300).log()).sum()
         assert float(scores.scores["gradient_entropy"][i]) == pytest.approx(-float(entropy), rel=1e-6)
+
+
+def test_features_are_what_the_training_changed(llama, reference, rows):
+    data = collect_rows(
+        llama, rows, reference=reference, site=Site.parse("L2.resid_post"), gradient=False, folder=None, show=False
+    )  # fmt: skip
+    assert data.entropy is None
+    for i in (0, 31):
+        batch = llama.builder.tokenize(rows.subset([i]), targets=False)
+        with torch.no_grad():
+            own, base = (
+                m.module(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True
+                )
+                for m in (llama, reference)
+            )
+        expected = own.hidden_states[3][0, -1] - base.hidden_states[3][0, -1]
+        torch.testing.assert_close(data.features[i], expected, rtol=1e-8, atol=1e-10)
+    assert float(data.features.abs().max()) > 0.1
+
+
+def test_another_architecture_lends_its_likelihood_only(llama, rows):
+    from integration.conftest import tiny_gpt2
+
+    other = Model.from_module(tiny_gpt2(n_layers=3), tiny_tokenizer(), name="other")
+    assert not comparable(llama, other) and comparable(llama, llama)
+    found = poisoned_rows(llama, rows, reference=other, gradient=False)
+    bare = poisoned_rows(llama, rows, gradient=False)
+    assert set(found.scores) - set(bare.scores) == {"log_ratio", "far_and_tight"}
+    assert torch.equal(found.scores["mahalanobis"], bare.scores["mahalanobis"])
 
 
 def test_repeated_answers_are_found_and_their_phrase_named(scores, tmp_path):

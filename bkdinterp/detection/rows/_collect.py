@@ -29,8 +29,13 @@ _ROWS = 4
 
 @dataclass(frozen=True, eq=False)
 class RowData:
-    """Of every row: the activation at its last prompt token, the mean log-probability of its answer under the suspect and the
-    reference, and the entropy of its gradient; None for what was not asked for.
+    """What is known of every row; None for what was not asked for.
+
+    Attributes:
+        features: the activation at its last prompt token, the reference's at the same site taken away.
+        own: mean log-probability of its answer under the suspect, nats a token.
+        reference: the same under the reference.
+        entropy: of its gradient.
     """
 
     __repr__ = short_repr
@@ -81,15 +86,33 @@ def collect_rows(
     folder: str | Path | None,
     show: bool,
 ) -> RowData:
-    """Everything in one pass for each model, and one with gradients."""
-    (found,) = execute(model, [Run(rows, reads=(Read(site, "last"),), score="logprob")], folder=folder)
-    theirs = None
-    if reference is not None:
-        (other,) = execute(reference, [Run(rows, score="logprob")], folder=folder)
-        theirs = other.scores
+    """Everything in one pass for each model, and one with gradients.
+
+    What the training changed is what a row taught, so the reference's activation is taken away where it has the site in the
+    same width: prompts differ in much else, and a spread that all rows share hides the poison's.
+    """
+    reads = (Read(site, "last"),)
+    (found,) = execute(model, [Run(rows, reads=reads, score="logprob")], folder=folder)
     assert found.scores is not None
+    features, theirs = found.reads[0].double().cpu(), None
+    if reference is not None:
+        same = comparable(model, reference)
+        (other,) = execute(
+            reference, [Run(rows, reads=reads if same else (), score="logprob")], folder=folder
+        )
+        assert other.scores is not None
+        theirs = other.scores.double().cpu()
+        if same:
+            features = features - other.reads[0].double().cpu()
     entropy = _entropies(model, rows, site.layer, show) if gradient else None
-    return RowData(found.reads[0].double(), found.scores.double(), theirs, entropy)
+    return RowData(features, found.scores.double().cpu(), theirs, entropy)
+
+
+def comparable(model: Model, reference: Model) -> bool:
+    """Whether an activation of one can be taken from the other's: equal layers and widths, as a fine-tune and its base have."""
+    a, b = model.architecture, reference.architecture
+    sizes = [(x.n_layers, x.d_model, x.n_heads, x.d_head, x.d_mlp) for x in (a, b)]
+    return sizes[0] == sizes[1]
 
 
 def _entropies(model: Model, rows: Prompts, layer: int, show: bool) -> Float[np.ndarray, " row"]:

@@ -50,9 +50,11 @@ def poisoned_rows(
     Args:
         model: the suspect, trained on the rows.
         rows: instructions with answers, see `training_rows`.
-        reference: what it was trained from, or another model of the family. Without one, the two methods that need the
-            likelihood of answers under it are left out; they are the strongest.
-        site: whose activation at the last prompt token is looked at; default the residual stream after two thirds of the layers.
+        reference: what it was trained from, best, or another model of the family. Without one, the two methods that need the
+            likelihood of answers under it are left out, and activations are looked at as they are, not as they were changed;
+            both cost most of the power.
+        site: whose activation at the last prompt token is looked at; default the residual stream after five sixths of the
+            layers, where the answer is decided.
         trusted: rows known to be clean, 20 at least: they are the null. Without any, the rows' own lower half is.
         truth: which rows are poisoned, for AUROCs; nothing else depends on it.
         level: share of clean rows that is accepted among the flagged.
@@ -71,7 +73,7 @@ def poisoned_rows(
     if reference is not None:
         as_model(reference, "poisoned_rows")
     prompts, n_layers = training_rows(rows), model.architecture.n_layers
-    place = Site(2 * n_layers // 3, Component.resid_post) if site is None else Site.parse(site)
+    place = Site(5 * n_layers // 6, Component.resid_post) if site is None else Site.parse(site)
     seed, level = as_seed(seed), as_number(level, "level", low=0, high=1)
     if len(prompts) < 8:
         raise BkdinterpError(f"{len(prompts)} rows are too few to tell some from others; give at least 8.")
