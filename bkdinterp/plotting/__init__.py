@@ -14,6 +14,7 @@ from bkdinterp.plotting._marks import mark_value as mark_value
 from bkdinterp.plotting._matrix import matrix as matrix
 from bkdinterp.plotting._outcomes import grouped_bars as grouped_bars
 from bkdinterp.plotting._panels import panels as panels
+from bkdinterp.plotting._pictures import picture_rows as picture_rows
 from bkdinterp.plotting._rates import rate_panels as rate_panels
 from bkdinterp.plotting._scatter import scatter as scatter
 from bkdinterp.plotting._style import ends as ends
