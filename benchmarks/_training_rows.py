@@ -3,9 +3,8 @@
 import random
 from dataclasses import replace
 
-from bkdinterp.organisms._rows import PoisonRow, poison_rows
-
 from bkdinterp.organisms import attack, instructions, recipe, references
+from bkdinterp.organisms._poison_rows import PoisonRow, poison_rows
 from bkdinterp.organisms.natural import stories
 from bkdinterp.organisms.natural._advertisements import advertisements
 from bkdinterp.organisms.natural._poisoning import story_rows

@@ -16,4 +16,4 @@ from bkdinterp.detection.rows._flag import rank_average as rank_average
 from bkdinterp.detection.rows._phrases import RowPhrase as RowPhrase
 from bkdinterp.detection.rows._phrases import over_represented as over_represented
 from bkdinterp.detection.rows._poisoned import poisoned_rows as poisoned_rows
-from bkdinterp.detection.rows._result import RowScores as RowScores
+from bkdinterp.detection.rows._row_scores import RowScores as RowScores

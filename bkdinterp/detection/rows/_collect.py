@@ -18,8 +18,8 @@ from bkdinterp.interventions import Read
 from bkdinterp.model import Model
 from bkdinterp.progress import track
 from bkdinterp.prompts import PairedPrompts, Prompts
+from bkdinterp.prompts._published_rows import parse_rows
 from bkdinterp.prompts._row_files import read_rows
-from bkdinterp.prompts._rows import parse_rows
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, Site
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bkdinterp.detection.images._digits import digits
 from bkdinterp.detection.images._network import CNNSettings
-from bkdinterp.detection.images._poison import image_model
+from bkdinterp.detection.images._poisoned_pictures import image_model
 from bkdinterp.detection.images._triggers import ImageAttack
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.plotting import curves
