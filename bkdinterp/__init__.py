@@ -16,113 +16,33 @@ from typing import TYPE_CHECKING, Any
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.version import __version__
 
+# fmt: off
+# isort: off
 if TYPE_CHECKING:
-    from bkdinterp import (
-        engine,
-        errors,
-        interventions,
-        methods,
-        metrics,
-        model,
-        organisms,
-        pcp,
-        plotting,
-        prompts,
-        results,
-        sites,
-        stats,
-    )
+    from bkdinterp import engine, errors, interventions, methods, metrics, model, organisms, pcp, plotting, prompts
+    from bkdinterp import results, sites, stats
     from bkdinterp.doctor import doctor
     from bkdinterp.engine import Local, Remote, Run, apply, execute, plan
-    from bkdinterp.interventions import (
-        BASE,
-        Apply,
-        From,
-        MeanAblate,
-        Patch,
-        PCPReplace,
-        Read,
-        ResampleAblate,
-        Scale,
-        Stack,
-        Steer,
-        ZeroAblate,
-    )
-    from bkdinterp.methods import (
-        Attribution,
-        BackdoorProbe,
-        BackdoorVector,
-        Means,
-        evaluate,
-        logit_lens,
-        random_directions,
-        sweep_layers,
-    )
+    from bkdinterp.interventions import BASE, Apply, From, MeanAblate, Patch, PCPReplace, Read
+    from bkdinterp.interventions import ResampleAblate, Scale, Stack, Steer, ZeroAblate
+    from bkdinterp.methods import Attribution, BackdoorProbe, BackdoorVector, Means
+    from bkdinterp.methods import evaluate, logit_lens, random_directions, sweep_layers
     from bkdinterp.metrics import Outcome, Payload, Score
     from bkdinterp.model import Model, TextClassifier
     from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts, Trigger
     from bkdinterp.sites import Component, HeadId, HeadSet, Site, SiteSet, Where, random_heads
 
 __all__ = [
-    "BASE",
-    "Apply",
-    "Attribution",
-    "BackdoorProbe",
-    "BackdoorVector",
-    "BkdinterpError",
-    "Component",
-    "From",
-    "HeadId",
-    "HeadSet",
-    "Local",
-    "MeanAblate",
-    "Means",
-    "Model",
-    "Outcome",
-    "PCPReplace",
-    "PairedPrompts",
-    "Patch",
-    "Payload",
-    "PromptBuilder",
-    "Prompts",
-    "Read",
-    "Remote",
-    "ResampleAblate",
-    "Run",
-    "Scale",
-    "Score",
-    "Site",
-    "SiteSet",
-    "Stack",
-    "Steer",
-    "TextClassifier",
-    "Trigger",
-    "Where",
-    "ZeroAblate",
-    "__version__",
-    "apply",
-    "doctor",
-    "engine",
-    "errors",
-    "evaluate",
-    "execute",
-    "interventions",
-    "logit_lens",
-    "methods",
-    "metrics",
-    "model",
-    "organisms",
-    "pcp",
-    "plan",
-    "plotting",
-    "prompts",
-    "random_directions",
-    "random_heads",
-    "results",
-    "sites",
-    "stats",
-    "sweep_layers",
+    "BASE", "Apply", "Attribution", "BackdoorProbe", "BackdoorVector", "BkdinterpError", "Component", "From",
+    "HeadId", "HeadSet", "Local", "MeanAblate", "Means", "Model", "Outcome", "PCPReplace", "PairedPrompts",
+    "Patch", "Payload", "PromptBuilder", "Prompts", "Read", "Remote", "ResampleAblate", "Run", "Scale",
+    "Score", "Site", "SiteSet", "Stack", "Steer", "TextClassifier", "Trigger", "Where", "ZeroAblate",
+    "__version__", "apply", "doctor", "engine", "errors", "evaluate", "execute", "interventions",
+    "logit_lens", "methods", "metrics", "model", "organisms", "pcp", "plan", "plotting", "prompts",
+    "random_directions", "random_heads", "results", "sites", "stats", "sweep_layers",
 ]
+# isort: on
+# fmt: on
 
 # Sub-module -> its names at the top level; then the names that were there in 0.1 and have moved.
 _HERE = {

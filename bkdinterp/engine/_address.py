@@ -1,4 +1,4 @@
-"""The address of a server: checked, and shown without what is secret in it. No forwards."""
+"""The address of a server: checked, and shown without secrets. No forwards."""
 
 import ipaddress
 import os
@@ -13,7 +13,7 @@ HIDDEN = "***"
 
 
 class Secret:
-    """A key that no repr shows and no pickle holds: unpickled it is empty. Copies in this process keep it."""
+    """A key that is never in a repr or pickle; it is empty when unpickled. Copies in this process keep it."""
 
     def __init__(self, value: str | None = None) -> None:
         self._value = value
@@ -36,10 +36,10 @@ class Secret:
 
 
 def split_key(host: Any) -> tuple[str, str | None]:
-    """An address without user and password, and the key that stood in it (``http://user:KEY@host``), if one did.
+    """An address without user and password, and the key in it (``http://user:KEY@host``), if there is one.
 
     Raises:
-        RemoteError: no address of a server.
+        RemoteError: ``host`` is not the address of a server.
     """
     parts = _parts(host)
     key = parts.password or parts.username or None
@@ -48,7 +48,7 @@ def split_key(host: Any) -> tuple[str, str | None]:
 
 
 def warn_in_clear(host: str, key: str | None) -> None:
-    """Warn where a key would cross a network readable by everybody on the way: http to another machine."""
+    """Warn if a key would be sent unencrypted over a network: http to another machine."""
     parts = urlsplit(host)
     if key and parts.scheme == "http" and not _is_here(parts.hostname or ""):
         warnings.warn(
@@ -59,29 +59,31 @@ def warn_in_clear(host: str, key: str | None) -> None:
 
 
 def redacted(text: str, *secrets: str | None) -> str:
-    """A text in which none of the secrets stands."""
+    """The text with all secrets removed."""
     for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def environment_key() -> str | None:
-    """``NDIF_API_KEY``, where it is set."""
+    """``NDIF_API_KEY``, if it is set."""
     return os.environ.get("NDIF_API_KEY") or None
 
 
 def _parts(host: Any) -> SplitResult:
     fault = "must start with http:// or https:// and name a machine"
     if not isinstance(host, str):
-        raise RemoteError(f"host={shown(host)} is no address of a server; it {fault}.")
+        raise RemoteError(f"host={shown(host)} is not the address of a server; it {fault}.")
     try:
         parts = urlsplit(host.strip())
-        _ = parts.port  # a port that is no number
+        _ = parts.port  # raises for a port that is not a number
     except ValueError as error:
-        # Whatever stands before the @ may be a key.
-        raise RemoteError(f"host=...{shown(host.rpartition('@')[2])} is no address ({error}).") from None
+        # The part before the @ may hold a key.
+        raise RemoteError(
+            f"host=...{shown(host.rpartition('@')[2])} is not a valid address ({error})."
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise RemoteError(f"{shown(host.rpartition('@')[2])} is no address of a server; it {fault}.")
+        raise RemoteError(f"{shown(host.rpartition('@')[2])} is not the address of a server; it {fault}.")
     return parts
 
 

@@ -1,7 +1,7 @@
-"""Free memory that is still the process's: handed back to the system once it is more than a plan needs.
+"""Returns free memory of the process to the system if the process holds more than a plan needs.
 
-Every trace runs its code in a thread of its own, glibc gives threads heaps of their own and trims each at its top only:
-over a sweep the process would grow by what such heaps hold back. Linux with glibc; elsewhere nothing happens.
+Every trace runs its code in its own thread, and glibc gives threads their own heaps and trims each only at its top.
+Over a sweep the process would grow by what these heaps hold back. Only for Linux with glibc; elsewhere it does nothing.
 """
 
 import ctypes
@@ -16,12 +16,12 @@ _STATM = Path("/proc/self/statm")
 
 
 class Allocator:
-    """Watches the process's resident memory from its making on.
+    """Watches the growth of the process's resident memory since the object was created.
 
     Args:
-        allowed: bytes that it may grow by before free memory is handed back.
-        resident: the bytes it has now, or None where nobody knows.
-        trim: hands back what is free.
+        allowed: bytes of growth before free memory is returned.
+        resident: gives the present bytes, or None if unknown.
+        trim: returns free memory to the system.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Allocator:
             self._limit = now + allowed
 
     def settle(self) -> None:
-        """Call between chunks. Microseconds; milliseconds when there is something to hand back."""
+        """Call between chunks. Takes microseconds, or milliseconds if there is memory to return."""
         if self._limit is None or self._trim is None:
             return
         now = self._resident()
@@ -48,7 +48,7 @@ class Allocator:
 
 
 def resident_bytes() -> int | None:
-    """Resident memory of this process, or None where the system does not say."""
+    """Resident memory of this process, or None if the system does not tell."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
@@ -57,7 +57,7 @@ def resident_bytes() -> int | None:
 
 @cache
 def malloc_trim() -> Callable[[int], Any] | None:
-    """The C library's function of this name, if it has one."""
+    """The C library's function ``malloc_trim``, if it has one."""
     if not sys.platform.startswith("linux"):
         return None
     try:

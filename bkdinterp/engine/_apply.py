@@ -1,4 +1,4 @@
-"""apply(): the same edits, inside a user's own nnsight trace."""
+"""apply(): use edits inside a user's own nnsight trace."""
 
 from typing import Any
 
@@ -14,28 +14,28 @@ from bkdinterp.sites import Component
 
 
 def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None = None) -> None:
-    """Apply an intervention inside an open trace of ``model``; call it before you read what lies above the edits.
+    """Apply an intervention inside an open trace of ``model``; call it before you read activations above the edits.
 
-    Without ``tokens`` the trace's batch must be left-padded (nnsight's default) or hold one prompt: ``last`` is its
-    last column, ``all`` every column, indices count from its end. With ``tokens`` (``model.builder.tokenize(...)``, and
-    its ids and mask given to the trace) every position works, ``trigger`` included.
+    Without ``tokens`` the trace's batch must be left-padded (nnsight's default) or hold one prompt. ``last`` is then
+    the last column, ``all`` is every column, and indices count from the end. With ``tokens`` (from
+    ``model.builder.tokenize(...)``, whose ids and mask are given to the trace) every position works, including ``trigger``.
 
     Args:
-        intervention: what to do; values must be tensors (not From another run).
+        intervention: the intervention; values must be tensors, not From another run.
         model: the nnsight model whose trace is open, or a ``bkdinterp.Model``.
         tokens: the batch that the trace runs on.
 
     Raises:
-        PromptError: token ids outside the model's vocabulary.
-        PlanError: tokens that are no batch, a From value, a position that needs ``tokens``, or a value of the wrong
-            width.
-        SiteError: no intervention.
-        UnsupportedArchitectureError: a model of an unknown family.
-        ArtefactError: another model's numbers.
+        PromptError: token ids are outside the model's vocabulary.
+        PlanError: ``tokens`` is not a batch, a value is From another run, a position needs ``tokens``, or a value has the
+            wrong width.
+        SiteError: ``intervention`` is not an intervention.
+        UnsupportedArchitectureError: the model's family is unknown.
+        ArtefactError: the intervention's numbers come from another model.
     """
     if tokens is not None and not isinstance(tokens, TokenBatch):
         raise PlanError(
-            f"apply(tokens=) wants a TokenBatch, e.g. model.builder.tokenize(prompts) or TokenBatch.from_encoding(...); "
+            f"apply(tokens=) needs a TokenBatch, e.g. model.builder.tokenize(prompts) or TokenBatch.from_encoding(...); "
             f"got {type(tokens).__name__}."
         )
     nn_model = getattr(model, "nn", model)
@@ -48,7 +48,7 @@ def apply(intervention: Intervention, model: Any, *, tokens: TokenBatch | None =
     known_as = model if hasattr(model, "fingerprint") else nn_model._module
     check_origins(known_as, origins(intervention), f"The numbers of {intervention}")
     names = {edit.site.component for edit in edits}
-    # One name only: keep its own location, so that the user can still read the block's output after this call.
+    # Do not rename resid_post to the next block's resid_pre, so that the user can still read the block's output.
     steps = Steps(arch, one_stream={Component.resid_pre, Component.resid_post} <= names)
     for edit in edits:
         if isinstance(edit.value, From):

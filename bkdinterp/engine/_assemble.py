@@ -1,4 +1,4 @@
-"""Store: puts the chunks' outputs together per run, and hands one run's activations to another (From values)."""
+"""Store: assembles the chunks' outputs per run, and passes one run's activations to another (From values)."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from bkdinterp.engine._run import RunResult
 
 
 class Store:
-    """Accumulates results while a plan runs; chunks come in the plan's order."""
+    """Accumulates results while a plan runs; chunks must come in the plan's order."""
 
     def __init__(self, plan: Plan, dtype: torch.dtype) -> None:
         self._plan = plan
@@ -25,7 +25,7 @@ class Store:
         self._parts: dict[tuple[int, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def resolve(self, chunk: Chunk) -> Chunk:
-        """The chunk with every ``from`` replaced by numbers."""
+        """The chunk with every ``from`` replaced by its values."""
         decode = chunk.decode
         if decode is not None:
             decode = decode | {"steps": self._resolve_steps(decode["steps"])}
@@ -48,7 +48,7 @@ class Store:
         return op | {"value": value, "from": None}
 
     def add(self, chunk: Chunk, out: dict[str, Any], tokens: Tensor | None = None) -> None:
-        """Take in one chunk's output."""
+        """Add the output of one chunk."""
         n = len(chunk.examples)
         examples = torch.tensor(chunk.examples)
         for k, node in enumerate(chunk.nodes):
@@ -73,7 +73,7 @@ class Store:
                 self._parts.setdefault(key, []).append((value.cpu(), place.example, place.ordinal))
 
     def read(self, node: int, index: int) -> Tensor:
-        """A read's tensor, as documented at `bkdinterp.interventions.Read`."""
+        """The tensor of a read, as documented at `bkdinterp.interventions.Read`."""
         key = (node, index)
         read = self._plan.nodes[node].reads[index]
         if read.reduce == "mean":
@@ -88,7 +88,7 @@ class Store:
         return whole[:, 0] if read.where.single else whole
 
     def partial_results(self) -> tuple[RunResult, ...]:
-        """One result per run from the chunks so far: scores not reached are NaN, and there are no reads."""
+        """One result per run from the chunks so far; missing scores are NaN, and there are no reads."""
         missing = [(self._scores.get(n.index), n) for n in self._plan.nodes[: self._plan.n_runs]]
         return tuple(
             RunResult(torch.full((len(n.run.prompts),), float("nan")) if s is None and n.run.score else s, ())

@@ -1,4 +1,4 @@
-"""The budget of a plan where nobody gives one. No forwards."""
+"""The default budget of a plan. No forwards."""
 
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,16 @@ import torch
 from bkdinterp.results import Store
 
 DEFAULT_BUDGET = 2**30
-# Of a GPU's free memory; rounded down to a power of two, so that a little more or less of it gives the same plan.
+# Share of a GPU's free memory; rounded down to a power of two, so that small changes of it give the same plan.
 GPU_SHARE = 0.5
 
 
 def default_budget(model: Any, folder: Path | None = None) -> int:
-    """Bytes for a plan above the loaded model: 1 GiB, or on a GPU half of what is free there, as a power of two.
+    """Bytes for a plan in addition to the loaded model: 1 GiB, or on a GPU half of its free memory, as a power of two.
 
-    A CPU's is a constant, so that a plan is the same on every day. On a GPU a ``folder`` of finished work remembers what
-    it was begun with: another budget lays out other chunks, and finished ones would not be found again. Only where that
-    much is no longer free it is made anew.
+    On a CPU it is a constant, so that plans do not change from day to day. On a GPU a ``folder`` of finished work keeps the
+    budget that it was begun with, because another budget gives other chunks, and finished ones would not be found. If that
+    much memory is no longer free, the budget is chosen again.
     """
     free = free_bytes(getattr(model, "device", None))
     if free is None:
@@ -30,7 +30,7 @@ def default_budget(model: Any, folder: Path | None = None) -> int:
 
 
 def free_bytes(device: Any) -> int | None:
-    """Free memory of a GPU; None for a CPU, whose memory others share."""
+    """Free memory of a GPU; None for a CPU, whose memory is shared with other processes."""
     if isinstance(device, torch.device) and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return None

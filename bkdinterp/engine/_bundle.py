@@ -1,4 +1,4 @@
-"""Bundle: the runs that may share a batch, and what is asked about them again and again, looked up once. No forwards."""
+"""Bundle: the runs that may share a batch, with cached answers to frequent questions about them. No forwards."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +23,7 @@ class Bundle:
     tokens: Tokens
     memory: Memory
     builder: PromptBuilder
-    # What plans look up by the shape of a slice.
+    # Cache of what plans look up by the shape of a slice.
     known: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -33,7 +33,7 @@ class Bundle:
 
     @property
     def run(self) -> Run:
-        """One of the runs: all have the same prompts, score and number of new tokens."""
+        """One of the runs; all have the same prompts, score and number of new tokens."""
         return self.nodes[0].run
 
     @cached_property
@@ -47,23 +47,23 @@ class Bundle:
 
     @cached_property
     def edited(self) -> tuple[tuple[int, Node], ...]:
-        """(lowest edited layer, node), lowest first."""
+        """Pairs (lowest edited layer, node), lowest first."""
         pairs = [(lowest_layer(node), node) for node in self.nodes if node.edits]
         return tuple(sorted(pairs, key=lambda pair: (pair[0], pair[1].index)))
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """The lowest edited layers, each once, ascending."""
+        """The distinct lowest edited layers, ascending."""
         return tuple(sorted({layer for layer, _ in self.edited}))
 
     @cached_property
     def depth(self) -> int:
-        """Layers from the edited one on, summed over the edited runs."""
+        """Number of layers from the edited one on, summed over the edited runs."""
         return sum(self.arch.n_layers - layer for layer, _ in self.edited)
 
     @cached_property
     def edit_wheres(self) -> tuple[Where, ...]:
-        """All positions that are edited."""
+        """All edited positions."""
         return tuple(dict.fromkeys(edit.where for node in self.nodes for edit in node.edits))
 
     def group(self, first: int, stop: int) -> "Group":
@@ -74,21 +74,21 @@ class Bundle:
         return self.known[key]
 
     def forgets(self, columns: int) -> bool:
-        """Whether some layer sees less than so many tokens, so that its cache would forget the first ones."""
+        """Whether some layer sees fewer than ``columns`` tokens, so that its cache forgets the first ones."""
         window = self.arch.sliding_window
         return window is not None and columns > window
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Some runs of a bundle, and what of them decides how they are laid out.
+    """Some runs of a bundle, with the properties that decide their layout.
 
     Attributes:
         nodes, numbers: the runs.
-        edits: at which positions they edit, and whether with values of a token's or an example's own.
-        reads: at which positions they read.
-        last_edits: when the last edit of each position is reached; see `position`.
-        last_read: when the last read is; (0, 0) where there is none.
+        edits: their edited positions, and whether values differ between tokens or examples.
+        reads: their read positions.
+        last_edits: when the forward pass reaches the last edit of each position; see `position`.
+        last_read: when it reaches the last read; (0, 0) without reads.
     """
 
     nodes: tuple[Node, ...]
@@ -115,7 +115,7 @@ class Group:
         return cls(nodes, numbers, tuple(edits), tuple(reads), last, max(places, default=(0, 0)))
 
     def first_touched(self, batch: Slice) -> int:
-        """The first column that a run edits or reads; a row's last prompt token is always its own."""
+        """The first column that a run edits or reads; at most that of the last prompt token, which is never shared."""
         wheres = {where for where, _ in self.edits} | set(self.reads)
         return min([batch.batch.n_prompt - 1, *(batch.first(where) for where in wheres)])
 
@@ -126,7 +126,7 @@ def lowest_layer(node: Node) -> int:
 
 
 def own_value(edit: Edit) -> bool:
-    """Whether its value may differ between examples or tokens."""
+    """Whether an edit's value may differ between examples or tokens."""
     if edit.fn is not None:
         return True
     if isinstance(edit.value, From):

@@ -1,4 +1,4 @@
-"""Checks on what is planned, so that runs that do not fit together fail before the first forward. No forwards."""
+"""Checks of a plan, so that runs that do not fit together fail before the first forward. No forwards."""
 
 from collections.abc import Iterable
 
@@ -13,18 +13,18 @@ from bkdinterp.sites import Where
 
 
 def check_bundle(bundle: Bundle) -> None:
-    """Every edit and read of these runs has a place in the model, and a value that fits its tokens.
+    """Check that the model has every edited and read site, and that values fit their tokens.
 
     Raises:
-        SiteError: a layer, head or position out of range.
-        PlanError: a value of the wrong width or number of examples; reads of generated tokens.
-        PromptError: a generation that passes the model's context.
+        SiteError: a layer, head or position is out of range.
+        PlanError: a value has the wrong width or number of examples, or generated tokens are read.
+        PromptError: a generation exceeds the model's context.
     """
     whole, run = bundle.whole, bundle.run
     picked: dict[Where, Picked] = {}
     rows = Rows(0, whole.index, len(whole))
     for node in bundle.nodes:
-        # Thrown away: what it refuses is what counts.
+        # The result is not needed; it only has to raise.
         steps = Steps(bundle.arch)
         for edit, source in zip(node.edits, node.sources, strict=True):
             if edit.where not in picked:
@@ -38,13 +38,13 @@ def check_bundle(bundle: Bundle) -> None:
     longest, limit = max(whole.lengths), bundle.builder.max_length
     if run.generate is not None and limit is not None and longest + run.generate > limit:
         raise PromptError(
-            f"The longest prompt has {longest} tokens; with {run.generate} new ones it passes the context of "
+            f"The longest prompt has {longest} tokens; with {run.generate} new ones it exceeds the context of "
             f"{limit}. Ask for fewer new tokens, or drop long prompts."
         )
 
 
 def check_means(nodes: Iterable[Node], tokens: Tokens) -> None:
-    """Raises PlanError for a mean over no token."""
+    """Raise PlanError for a mean over no token."""
     for node in nodes:
         for read in node.reads:
             if read.reduce != "mean":
@@ -57,10 +57,10 @@ def check_means(nodes: Iterable[Node], tokens: Tokens) -> None:
 
 
 def check_sources(nodes: list[Node], tokens: Tokens) -> None:
-    """Where every token takes its own value from another run, both must select equally many tokens of an example.
+    """Check that runs select equal numbers of tokens per example if every token takes its own value from another run.
 
     Raises:
-        PlanError: they do not; the k-th token of one would get another token's value, or none.
+        PlanError: the numbers differ, so that tokens would get the wrong value or none.
     """
     fitting: set[tuple[int, int, Where, Where]] = set()
     for node in nodes:

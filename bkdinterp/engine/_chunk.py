@@ -1,6 +1,6 @@
-"""Chunk: one forward pass of a plan, typed and with the caller's side; `Chunk.wire` is what `program.execute` takes.
+"""Chunk: one forward pass of a plan, as a typed object of the caller's side; `Chunk.wire` gives what `program.execute` takes.
 
-An `Outline` says of a chunk what can be said without its tensors: what it costs, and whom it serves.
+An `Outline` describes a chunk without its tensors: its cost, and the runs that it serves.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from bkdinterp.engine._lower import Step
 from bkdinterp.engine._price import FIXED_TOKENS
 
 Kind = Literal["forward", "generate", "base", "start"]
-# Parts that only some kinds of chunk have; left out of the wire where there are none.
+# Parts that only some kinds of chunk have; left out of the wire if absent.
 _SOME = ("keep", "pack", "skip_paths", "common", "decode", "whole_cache")
 
 
@@ -22,17 +22,17 @@ class Outline:
     """A chunk without its tensors.
 
     Attributes:
-        kind: a plain forward pass, a generation, the unedited run that others lean on, or a start that rows share.
-        nodes: whom it serves.
-        rows: copies of examples.
-        columns: tokens of one row that are computed.
-        logits: tokens of one row whose logits are computed.
-        layers: blocks that are run.
-        bytes: at peak beside the weights, with what is kept for it.
-        steps: forward passes, one per new token where it generates.
+        kind: a plain forward pass, a generation, the unedited run that others reuse, or the common start of rows.
+        nodes: the runs that it serves.
+        rows: number of copies of examples.
+        columns: number of computed tokens per row.
+        logits: number of tokens per row whose logits are computed.
+        layers: number of blocks that are run.
+        bytes: peak bytes in addition to the weights, with what is kept for it.
+        steps: number of forward passes; one per new token if it generates.
         scored: whether it gives scores.
-        packed: copies of an example lie one after another in a sequence.
-        head: the unembedding's size in layers.
+        packed: whether copies of an example are concatenated in a sequence.
+        head: size of the unembedding in layers.
     """
 
     kind: Kind
@@ -49,24 +49,24 @@ class Outline:
 
     @property
     def tokens(self) -> int:
-        """Of all forward passes, padding included."""
+        """Number of tokens in all forward passes, including padding."""
         return self.rows * (self.columns + self.steps - 1)
 
     @property
     def logit_rows(self) -> int:
-        """Tokens whose logits are computed."""
+        """Number of tokens whose logits are computed."""
         return self.rows * (self.logits + self.steps - 1)
 
     @property
     def cost(self) -> float:
-        """What a progress bar goes by: everything in tokens times layers."""
+        """Cost for a progress bar: all work in tokens times layers."""
         fixed = self.steps * FIXED_TOKENS
         return self.layers * (self.tokens + fixed) + self.head * (self.logit_rows + fixed)
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """To which example, and to which of its selected tokens, each row of a read belongs."""
+    """For each row of a read, its example and which of the example's selected tokens it is."""
 
     example: Int[Tensor, " token"]
     ordinal: Int[Tensor, " token"]
@@ -75,18 +75,18 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """One forward pass (a generation: one per new token), made when it is asked for.
+    """One forward pass (in a generation, one per new token), built on demand.
 
     Attributes:
         kind, inputs, steps, want, score: see `program`; so are ``keep``, ``pack``, ``skip_paths``, ``common``,
             ``decode`` and ``whole_cache``, which only some kinds have.
         nodes: the runs that its rows belong to, in this order.
-        examples: of each run, in this order.
+        examples: the examples of each run, in this order.
         bytes, cost, layers: as in its `Outline`.
-        score_name: of the plan's scores.
-        places: by run and number of the read.
-        prefix: names the chunk of kind "base" or "start" that it leans on, or is.
-        shared_rows: one row per example serves all nodes.
+        score_name: name of its score in the plan.
+        places: the place of each row, by run and number of the read.
+        prefix: name of the chunk of kind "base" or "start" that it reuses, or that it is.
+        shared_rows: whether one row per example serves all nodes.
     """
 
     kind: Kind
@@ -111,7 +111,7 @@ class Chunk:
     whole_cache: bool | None = None
 
     def wire(self) -> dict[str, Any]:
-        """Tensors, numbers, text, lists and dicts: what `program` works on, and what a server gets."""
+        """The chunk as tensors, numbers, text, lists and dicts, for `program` and for a server."""
         sent: dict[str, Any] = {
             "kind": self.kind,
             "inputs": self.inputs,

@@ -1,4 +1,4 @@
-"""What a plan takes, known before anything runs; and in seconds, on a machine whose speed was measured."""
+"""Cost of a plan, known before anything runs; also in seconds, if the machine's speed was measured."""
 
 import time
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _PASSES = ((1, 8, 1), (4, 64, 1), (4, 64, 16))
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of this model on this machine, as `measure_speed` found them.
+    """Speed of a model on this machine in seconds, from `measure_speed`.
 
     Attributes:
-        per_pass: of running one layer on next to nothing: its weights are read, whatever the number of tokens.
-        per_token: of one token in one layer.
-        per_logit: of the logits of one token.
-        head: what the unembedding's weights are in layers.
+        per_pass: seconds to run one layer on almost no tokens, for reading its weights.
+        per_token: seconds for one token in one layer.
+        per_logit: seconds for the logits of one token.
+        head: size of the unembedding's weights in layers.
     """
 
     per_pass: float
@@ -33,14 +33,14 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a plan will take.
+    """Cost of a plan.
 
     Attributes:
-        forwards: forward passes; each decode step is one.
-        token_layers: tokens (padding included) times layers computed.
-        peak_bytes: of the largest chunk beside the weights; an upper estimate.
-        layer_passes: layers run, summed over the forward passes.
-        logit_rows: tokens whose logits are computed.
+        forwards: number of forward passes; each decode step is one.
+        token_layers: tokens (including padding) times layers computed.
+        peak_bytes: upper estimate of the bytes of the largest chunk, in addition to the weights.
+        layer_passes: number of layers run, summed over the forward passes.
+        logit_rows: number of tokens whose logits are computed.
     """
 
     forwards: int
@@ -50,7 +50,7 @@ class Cost:
     logit_rows: int
 
     def seconds(self, speed: Speed) -> float:
-        """Estimate of the time in the model, without the quadratic part of attention; as good as the machine is steady."""
+        """Estimated seconds in the model, without the quadratic part of attention; assumes a steady machine."""
         passes = self.layer_passes + speed.head * self.forwards
         return (
             speed.per_pass * passes + speed.per_token * self.token_layers + speed.per_logit * self.logit_rows
@@ -61,7 +61,7 @@ class Cost:
 
 
 def head_layers(arch: Architecture) -> float:
-    """The unembedding's size in layers, roughly: a layer has about 12 d_model² weights."""
+    """Approximate size of the unembedding in layers; a layer has about 12 d_model² weights."""
     return arch.d_vocab / (12 * arch.d_model)
 
 
@@ -69,9 +69,9 @@ _measured: WeakKeyDictionary[Any, Speed] = WeakKeyDictionary()
 
 
 def measure_speed(model: Any, *, again: bool = False) -> Speed:
-    """Time a few short forward passes of a ``Model`` (a second or two for a small one); remembered per model.
+    """Time a few short forward passes of a ``Model`` (a second or two for a small one); cached per model.
 
-    Cost: 9 forwards of at most 256 tokens. Measure again when the machine has become busier or quieter.
+    Costs 9 forwards of at most 256 tokens. Use ``again`` if the machine has become busier or quieter.
     """
     as_model(model, "measure_speed")
     if model.nn not in _measured or again:

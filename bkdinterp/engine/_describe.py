@@ -7,7 +7,7 @@ from bkdinterp.engine._chunk import Outline
 
 
 def describe(outlines: Iterable[Outline]) -> list[str]:
-    """Lines for a reader; neighbouring chunks of one kind share a line."""
+    """One line per group of neighbouring chunks of the same kind."""
     return [_line(list(group)) for _, group in groupby(outlines, key=_kind)]
 
 

@@ -1,4 +1,4 @@
-"""execute(): plan and run in one call, with the model's own executor; what every method uses."""
+"""execute(): plan and run in one call, with the model's own executor; used by every method."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,17 +28,17 @@ def execute(
     Args:
         model: a ``Model``.
         runs: what to compute.
-        budget: bytes above the loaded model, a positive number; None as `plan`, and a folder goes on with the one that it
-            was begun with.
-        executor: instead of ``model.executor`` (None: locally).
-        folder: finished chunks are kept there and taken up again; one folder serves many calls, other runs, models and
-            budgets among them. It takes the place of the executor's own.
+        budget: bytes in addition to the loaded model, a positive number; None uses the default of `plan`, or the budget
+            that the folder was begun with.
+        executor: replaces ``model.executor``, which runs locally if None.
+        folder: folder in which finished chunks are kept, so that a later call resumes; many calls can share it, also with
+            other runs, models and budgets. It replaces the executor's own folder.
         finite: refuse scores that are NaN and activations that are NaN or infinite.
 
     Raises:
-        SweepInterrupted: Ctrl-C; it carries what was finished.
-        ArtefactError: the folder holds something else than finished work, or cannot be written to.
-        PlanError: as `plan`; a folder and an executor that keeps no finished work; or results that are not finite.
+        SweepInterrupted: Ctrl-C; it carries the results finished so far.
+        ArtefactError: the folder has other content, or is not writable.
+        PlanError: as `plan`; or a folder is given with an executor that cannot keep work; or results are not finite.
     """
     as_model(model, "execute")
     finite = as_flag(finite, "finite", error=PlanError)
@@ -49,7 +49,7 @@ def execute(
         path = as_path(folder, "folder", error=ArtefactError)
         if not hasattr(chosen, "in_folder"):
             raise PlanError(
-                f"folder={str(path)!r} with {chosen!r}, which keeps no finished work; leave out folder=, or use "
+                f"folder={str(path)!r} with {chosen!r}, which keeps no finished work; omit folder=, or use "
                 "bk.Local() or bk.Remote()."
             )
         chosen = chosen.in_folder(path)

@@ -1,4 +1,4 @@
-"""What a run gives must be numbers: a NaN in a mean, a vector or a score would go on unseen. No forwards."""
+"""Check that results are finite, because a NaN in a mean, a vector or a score would spread unnoticed. No forwards."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from bkdinterp.errors import PlanError
 from bkdinterp.interventions import Read
 
 CAUSES = (
-    "the model's weights are not finite, they or its dtype overflow (try float32), an edit is too strong, or a score or "
-    "function of your own gives it"
+    "the model's weights are not finite, weights or dtype overflow (try float32), an edit is too strong, or your own score "
+    "or function gives it"
 )
 
 
 def check_finite(runs: Sequence[Run], results: Sequence[RunResult]) -> None:
-    """Raises PlanError where scores are NaN, or activations NaN or infinite; a read's rows beyond its tokens may be NaN."""
+    """Raise PlanError if scores are NaN, or activations NaN or infinite; a read may be NaN beyond a row's tokens."""
     for i, (run, result) in enumerate(zip(runs, results, strict=True)):
         which = f"Run {i} ({run.edits})"
         if result.scores is not None and (bad := int(result.scores.isnan().sum())):
@@ -25,17 +25,17 @@ def check_finite(runs: Sequence[Run], results: Sequence[RunResult]) -> None:
         for read, value in zip(run.reads, result.reads, strict=True):
             if not _finite(run, read, value):
                 raise PlanError(
-                    f"{which}: what {read.site} holds at {read.where} is NaN or infinite: {CAUSES}."
+                    f"{which}: the activation of {read.site} at {read.where} is NaN or infinite: {CAUSES}."
                 )
 
 
 def _finite(run: Run, read: Read, value: Tensor) -> bool:
     if read.reduce is not None:
         return bool(value.isfinite().all())
-    # A row that selects no token, and what lies beyond a row's tokens, is NaN.
+    # Rows without selected tokens, and positions beyond a row's tokens, are NaN.
     filled = ~value.isnan().all(-1)
     if read.where.prompt in ("last", "all"):
-        # Every prompt has a first such token.
+        # Every prompt has at least one such token.
         first = filled if filled.ndim < 2 else filled[:, 0]
         if not bool(first.all()):
             return False

@@ -1,7 +1,7 @@
-"""Derivatives of a score with respect to embeddings and activations: one forward and one backward a batch.
+"""Derivatives of a score with respect to embeddings and activations; one forward and one backward per batch.
 
-Attribution patching, masks and searches over triggers need them. The weights are frozen meanwhile, no graph outlives the
-call, and embeddings may be given that belong to no token. Local: a server runs no backward pass.
+Attribution patching, masks and searches over triggers need them. The weights are frozen during the call, no graph is
+kept after it, and embeddings need not belong to tokens. Only local, because a server runs no backward pass.
 
 Source: the linear estimates of activation patching (Nanda 2023, attribution patching) and of word swaps (Ebrahimi et al.
 2018, HotFlip) start from these derivatives.
@@ -28,12 +28,12 @@ from bkdinterp.values import shown
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Scores of a batch, and their derivatives; rows do not see each other, so each row's are of its own score.
+    """Scores of a batch and their derivatives; rows are independent, so each row has the derivatives of its own score.
 
     Attributes:
         scores: one per row.
-        embeddings: derivative with respect to the token embeddings, target columns included; 0 on padding.
-        values: activation at each site asked for, ``[row pos width]``; a head's or neuron's slice for such a site.
+        embeddings: derivative with respect to the token embeddings, including target columns; 0 on padding.
+        values: activation at each requested site, ``[row pos width]``; for a head or neuron, its slice.
         sites: derivative with respect to it, of the same shape.
     """
 
@@ -46,16 +46,16 @@ class Gradients:
 
 
 def token_embeddings(model: Any, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
-    """What a model's embedding makes of token ids, scaled where its family scales; no forward pass of the blocks.
+    """A model's embeddings of token ids, scaled if its family scales them; no forward pass of the blocks.
 
     Raises:
-        PromptError: an id outside the vocabulary.
-        RemoteError: a model without weights here.
+        PromptError: an id is outside the vocabulary.
+        RemoteError: the model's weights are not on this machine.
     """
     arch, module = local_model(model, "gradients")
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < arch.d_vocab:
         raise PromptError(
-            f"Token ids must lie in 0..{arch.d_vocab - 1}; got {int(ids.min())}..{int(ids.max())}."
+            f"Token ids must be in 0..{arch.d_vocab - 1}; got {int(ids.min())}..{int(ids.max())}."
         )
     with running(module):
         return module.get_submodule(arch.family.embed)(ids.to(model.device)).clone()
@@ -69,22 +69,22 @@ def gradients(
     sites: Sequence[Site | str] = (),
     embeddings: Float[Tensor, "row pos d_model"] | None = None,
 ) -> Gradients:
-    """Score a batch's targets, and differentiate the scores. Cost: one forward and one backward pass.
+    """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass.
 
-    Memory: every activation of every layer of the batch is kept until the backward pass; give few rows at a time.
+    All activations of all layers are kept in memory until the backward pass, so give few rows at a time.
 
     Args:
-        model: a ``Model`` with its weights here.
-        tokens: prompts with targets, ``model.builder.tokenize(prompts)``.
-        score: what to differentiate; one that compares with the unedited run has no derivative here.
+        model: a ``Model`` with weights on this machine.
+        tokens: prompts with targets, from ``model.builder.tokenize(prompts)``.
+        score: the score to differentiate; not one that compares with the unedited run.
         sites: activations to differentiate with respect to.
-        embeddings: these instead of the tokens' own (`token_embeddings`); the targets stay ``tokens``'.
+        embeddings: replace the tokens' own (`token_embeddings`); the targets are still those of ``tokens``.
 
     Raises:
-        PlanError: no targets, a score that needs the unedited run, or embeddings of another shape.
-        PromptError: token ids outside the vocabulary.
-        SiteError: a site that the model does not have.
-        RemoteError: a model without weights here.
+        PlanError: there are no targets, the score needs the unedited run, or the embeddings have the wrong shape.
+        PromptError: token ids are outside the vocabulary.
+        SiteError: the model does not have a site.
+        RemoteError: the model's weights are not on this machine.
     """
     arch, module = local_model(model, "gradients")
     declared = as_score(score)
@@ -112,7 +112,7 @@ def gradients(
         found = torch.autograd.grad(
             scores.sum(), [caught["embeddings"], *(g for _, g in at)], allow_unused=True
         )
-        # What no later token sees, as the last column, has no path to the scores.
+        # Activations that no later token sees, such as the last column, have no path to the scores.
         derivatives = [
             torch.zeros_like(x) if d is None else d
             for d, x in zip(found, [caught["embeddings"], *(g for _, g in at)])
@@ -135,7 +135,7 @@ def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
     as_model(model, who)
     if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
         raise RemoteError(
-            f"{who}() needs the weights here, and this model was loaded for a server; load it again without a remote executor."
+            f"{who}() needs the weights, but this model was loaded for a server; load it again without a remote executor."
         )
     return model.architecture, model.module
 
@@ -145,11 +145,11 @@ def _check(
 ) -> None:
     if not isinstance(tokens, TokenBatch):
         raise PlanError(
-            f"gradients() wants a TokenBatch, e.g. model.builder.tokenize(prompts); got {shown(tokens)}."
+            f"gradients() needs a TokenBatch, e.g. model.builder.tokenize(prompts); got {shown(tokens)}."
         )
     if tokens.targets.shape[1] == 0:
         raise PlanError(
-            "gradients() scores targets, and these prompts have none; give Prompts(..., target=...)."
+            "gradients() scores targets, but these prompts have none; give Prompts(..., target=...)."
         )
     if score.needs_base:
         raise PlanError(f"Score {score.name!r} compares with the unedited run; gradients() has no other run.")
@@ -163,7 +163,7 @@ def _check(
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, no weight asks for a gradient: the graph then keeps nothing for them."""
+    """Context in which no weight requires a gradient, so that the graph keeps nothing for them."""
     asking = [p for p in module.parameters() if p.requires_grad]
     for p in asking:
         p.requires_grad_(False)
@@ -178,7 +178,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 def _caught(
     module: nn.Module, arch: Architecture, sites: tuple[Site, ...], given: Tensor | None
 ) -> Iterator[dict[Any, Any]]:
-    """Fills in the embeddings, and per site its value and the tensor to differentiate by, as the forward pass goes by."""
+    """Context that replaces the embeddings, and collects per site its value and the tensor to differentiate by."""
     caught: dict[Any, Any] = {}
     handles = []
 
@@ -189,7 +189,7 @@ def _caught(
     handles.append(module.get_submodule(arch.family.embed).register_forward_hook(embed))
     for site in sites:
         if site.component is Component.resid_mid:
-            # No module's output, but a sum; whatever changes its second part by some amount changes it by as much.
+            # Not a module's output but a sum; a change of its second part changes it by the same amount.
             before: dict[str, Tensor] = {}
             pre = Site(site.layer, Component.resid_pre)
             handles.append(_hook(module, arch, pre, lambda x, b=before: b.update(x=x)))
@@ -206,7 +206,7 @@ def _caught(
 
 
 def _hook(module: nn.Module, arch: Architecture, site: Site, take: Any) -> Any:
-    """Calls ``take`` with the tensor at a site."""
+    """Register a hook that calls ``take`` with the tensor at a site."""
     place = arch.location(site)
     part = module.get_submodule(place.path)
     if place.io == "input":
@@ -227,7 +227,7 @@ def _slice(x: Tensor, channels: tuple[int, int] | None) -> Tensor:
 
 
 def _whole(x: Tensor, tokens: TokenBatch) -> Tensor:
-    """All columns of the batch, those that were not computed (and padding) at 0."""
+    """All columns of the batch, with 0 for padding and columns that were not computed."""
     out = x.new_zeros(*tokens.input_ids.shape, x.shape[-1])
     out[:, : x.shape[1]] = x
     return out * tokens.attention_mask[..., None].to(x.dtype)

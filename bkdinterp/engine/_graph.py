@@ -1,4 +1,4 @@
-"""Which run needs which: values that come From other runs make a small graph, executed in levels."""
+"""Dependencies between runs: values that come From other runs form a small graph, executed in levels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from bkdinterp.values import as_items, shown
 
 @dataclass(eq=False)
 class Node:
-    """A run with its lowered edits, and every read that it or a dependant asks for."""
+    """A run with its lowered edits, and all reads that it or a dependent run asks for."""
 
     index: int
     run: Run
@@ -23,12 +23,12 @@ class Node:
 
     @property
     def company(self) -> tuple[object, ...]:
-        """What nodes of one level have in common that may share a batch: prompts, builder and kind of output."""
+        """What nodes of one level must have in common to share a batch: prompts, builder and kind of output."""
         run = self.run
         return run.prompts.fingerprint, id(run.builder), run.score_name, run.generate
 
     def index_of(self, read: Read) -> int:
-        """The read's place in ``reads``, added if new; a sweep asks for thousands."""
+        """Index of the read in ``reads``, added if new; fast, because a sweep asks for thousands."""
         if not self.known:
             for i, own in enumerate(self.reads):
                 self.known.setdefault(own, i)
@@ -39,10 +39,10 @@ class Node:
 
 
 def build_graph(runs: Sequence[Run]) -> list[Node]:
-    """Nodes for the runs (same indices), followed by those for runs that only others refer to.
+    """Nodes for the runs (with the same indices), followed by nodes for runs that only other runs refer to.
 
     Raises:
-        PlanError: no run, runs that need each other in a circle, or a source with another number of examples.
+        PlanError: there are no runs, runs depend on each other in a circle, or a source has another number of examples.
     """
     runs = as_items(runs, "runs", error=PlanError)
     if not runs:
@@ -93,18 +93,18 @@ def _source(
         if value.read.reduce is None and len(run.prompts) != len(node.run.prompts):
             raise PlanError(
                 f"The source run has {len(run.prompts)} examples and the edited one {len(node.run.prompts)}; "
-                'use equal prompts, or Read(..., reduce="mean").'
+                'use the same number, or Read(..., reduce="mean").'
             )
     if value.read.where.generated and node.run.score is not None and origin.run.score is None:
         raise PlanError(
             f"The value at {edit.site} comes from {value.read.site} at {value.read.where}, but its run has no score and "
-            "so sees no target tokens; give the source Run(..., score=...), or read prompt tokens only."
+            "so no target tokens; give the source Run(..., score=...), or read only prompt tokens."
         )
     return origin.index, origin.index_of(value.read)
 
 
 def _assign_levels(nodes: list[Node]) -> None:
-    """Level = longest chain of sources below a node."""
+    """Assign levels: the length of the longest chain of sources below a node."""
     for _ in range(len(nodes) + 1):
         changed = False
         for node in nodes:
@@ -120,7 +120,7 @@ def _assign_levels(nodes: list[Node]) -> None:
 
 
 def _wait_for_company(nodes: list[Node]) -> None:
-    """An unedited run that gives nothing to others runs beside the edited ones on its prompts, which need it anyway."""
+    """Move an unedited run that is no source to the level of the edited runs on its prompts, which need it anyway."""
     latest: dict[tuple[object, ...], int] = {}
     for node in nodes:
         latest[node.company] = max(node.level, latest.get(node.company, 0))

@@ -1,4 +1,4 @@
-"""How a bundle's runs become parts: which runs go together, which prompts, and what they share. No forwards."""
+"""Division of a bundle's runs into parts: which runs and prompts go together, and what they share. No forwards."""
 
 from collections.abc import Iterator
 from itertools import accumulate
@@ -21,7 +21,7 @@ from bkdinterp.prompts import PromptBuilder
 def bundles(
     nodes: list[Node], tokens: Tokens, memory: Memory, builder: PromptBuilder, *, naive: bool
 ) -> Iterator[Bundle]:
-    """Nodes that may share a batch, lower levels first; with ``naive`` each node alone."""
+    """Groups of nodes that may share a batch, lower levels first; with ``naive`` each node alone."""
     groups: dict[tuple[Any, ...], list[Node]] = {}
     for node in nodes:
         key = (node.level, *node.company)
@@ -33,7 +33,7 @@ def bundles(
 
 
 def _parted(bundle: Bundle) -> list[Bundle]:
-    """Runs that edit early tokens keep others from sharing what lies before their own: part them where that pays."""
+    """Separate runs that edit early tokens from others if that pays, because they limit what the others can share."""
     run, batch = bundle.run, bundle.whole
     by_column: dict[int, list[Node]] = {}
     for node in bundle.nodes:
@@ -66,7 +66,7 @@ def _parted(bundle: Bundle) -> list[Bundle]:
 
 
 def least_bytes(bundle: Bundle, budget: int, *, reuse: bool) -> int:
-    """The least that the bundle's largest chunk takes, however finely it is cut; not looked at below ``budget``."""
+    """The fewest bytes of the bundle's largest chunk when cut as finely as possible; exact only above ``budget``."""
     plain = row_bytes(bundle, bundle.whole, 1 + bundle.run.needs_base)
     if plain <= budget or not reuse:
         return plain
@@ -75,7 +75,7 @@ def least_bytes(bundle: Bundle, budget: int, *, reuse: bool) -> int:
 
 
 def lay_out(bundle: Bundle, budget: int, *, reuse: bool) -> Iterator[Part]:
-    """The parts of a bundle; each chunk takes at most ``budget`` bytes, which are at least `least_bytes`."""
+    """The parts of a bundle; each chunk takes at most ``budget`` bytes, which must be at least `least_bytes`."""
     whole = bundle.whole
     capacity = row_capacity(bundle, whole, budget)
     shape = shape_of(bundle, whole) if reuse else None
@@ -97,23 +97,23 @@ def lay_out(bundle: Bundle, budget: int, *, reuse: bool) -> Iterator[Part]:
         if found is not None:
             yield SharedPart.of(bundle, examples, found)
             continue
-        # Those that nothing is shared by may take fewer prompts at once.
+        # Runs that share nothing may take fewer prompts at once.
         for low, high in even_slices(len(examples), _examples(bundle, capacity)):
             yield from row_parts(bundle, examples[low:high], capacity, budget, reuse=reuse)
 
 
 def _examples(bundle: Bundle, capacity: int) -> int:
-    """How many examples at once, when at least one run of them must fit."""
+    """Number of examples at once, such that at least one run of them fits."""
     return max(1, capacity // (1 + bundle.run.needs_base))
 
 
 def _buckets(
     lengths: list[int], bundle: Bundle, most: int, rows_at_once: int, *, alike: bool
 ) -> list[tuple[int, int]]:
-    """Cut examples, shortest first, into batches: padding costs tokens, another batch costs a pass or several."""
+    """Cut examples, shortest first, into batches: padding costs tokens, another batch costs one or more passes."""
     if lengths[0] == lengths[-1]:
         return even_slices(len(lengths), most)
-    # Edited rows that share a prefix do not see its padding; their unedited run does.
+    # Padding costs nothing in edited rows that share a prefix, but it does in their unedited run.
     copies = 1 if alike else len(bundle.nodes)
     passes = len(bundle.layers) + 1 if alike else bundle.run.generate or 1
 

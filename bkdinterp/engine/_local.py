@@ -23,13 +23,13 @@ from bkdinterp.model._running import running
 from bkdinterp.progress import duration, shown, track
 from bkdinterp.values import as_path
 
-# Token-layers; less is over in seconds on any machine.
+# Token-layers; smaller plans take seconds on any machine.
 WORTH_TIMING = 200_000
 
 
 @runtime_checkable
 class Traceable(Protocol):
-    """What an executor needs of a model."""
+    """What an executor needs from a model."""
 
     @property
     def nn(self) -> Any:
@@ -38,12 +38,12 @@ class Traceable(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its inputs go."""
+        """Device of its inputs."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
+        """Dtype of its weights."""
         ...
 
 
@@ -52,28 +52,28 @@ class Executor(ABC):
 
     @abstractmethod
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
-        """One result per run, in the runs' order."""
+        """Run the plan; returns one result per run, in order."""
 
     def in_folder(self, folder: Path) -> Self:
-        """The same executor, with its finished work kept in ``folder``.
+        """The same executor, keeping its finished work in ``folder``.
 
         Raises:
-            PlanError: it keeps none.
+            PlanError: it cannot keep finished work.
         """
-        raise PlanError(f"folder={str(folder)!r}: {self!r} keeps no finished work; leave out folder=.")
+        raise PlanError(f"folder={str(folder)!r}: {self!r} keeps no finished work; omit folder=.")
 
 
 class Local(Executor):
-    """Runs chunk after chunk in this process, without gradients and in eval mode; threads on one model queue.
+    """Runs the chunks one by one in this process, without gradients and in eval mode; threads on one model queue.
 
     Args:
         progress: show a progress bar for plans of more than a few chunks.
-        folder: save each chunk's output there as it finishes, and start from what is there; one folder serves any number
-            of plans and models. A kill at any moment loses the chunk in work; the unedited run that later chunks lean on is
-            computed again.
+        folder: folder in which each chunk's output is saved when it finishes, and from which work resumes; any number
+            of plans and models can share it. A kill loses only the current chunk; the unedited run that later chunks
+            reuse is computed again.
 
     Raises:
-        ArtefactError: a folder that is no path.
+        ArtefactError: the folder is not a path.
     """
 
     def __init__(self, *, progress: bool = True, folder: str | Path | None = None) -> None:
@@ -81,27 +81,27 @@ class Local(Executor):
         self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
 
     def in_folder(self, folder: Path) -> Self:
-        """The same executor, with its finished work kept in ``folder``."""
+        """The same executor, keeping its finished work in ``folder``."""
         other = copy.copy(self)
         other.folder = folder
         return other
 
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
-        """One result per run. Costs ``plan.cost``, less what the folder holds.
+        """Run the plan; returns one result per run. Costs ``plan.cost``, minus what the folder already has.
 
         Raises:
-            SweepInterrupted: Ctrl-C; it carries what was finished.
-            ArtefactError: the folder holds something else than finished work, or cannot be written to.
+            SweepInterrupted: Ctrl-C; it carries the results finished so far.
+            ArtefactError: the folder has other content, or is not writable.
             RemoteError: the model was loaded for a server and has no weights here.
-            PlanError: the model's attention takes no masks, and the plan needs them.
+            PlanError: the plan needs masks, which the model's attention does not accept.
         """
         if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
-            # nnsight would load them now, past the checks of `Model.load`.
+            # nnsight would load the weights now, without the checks of `Model.load`.
             raise RemoteError(
                 "This model was loaded for a server and has no weights here; load it again without a remote executor."
             )
         _check_attention(plan, model)
-        # Not part of `Traceable`: checking for a property computes it, and this one reads every weight.
+        # Not part of `Traceable`, because checking for a property computes it, and this one reads every weight.
         sweep = None if self.folder is None else Sweep(self.folder, plan, getattr(model, "weights_id", ""))
         store = Store(plan, model.dtype)
         show = self.progress and len(plan.chunks) > 4 and shown()
@@ -131,7 +131,7 @@ class Local(Executor):
         return store.results()
 
     def _announce(self, plan: Plan, model: Traceable) -> str:
-        """What is about to run; its time is worth measuring for where somebody waits for it."""
+        """Description of what will run, with an estimated time if long work is shown on a terminal."""
         seconds = ""
         if self.progress and shown() and plan.cost.token_layers > WORTH_TIMING:
             seconds = f", about {duration(plan.cost.seconds(measure_speed(model)))}"
@@ -142,7 +142,7 @@ class Local(Executor):
 
 
 class _Loop:
-    """Runs chunks in the plan's order; any may be left out, and its unedited run is then made when it is needed."""
+    """Runs chunks in the plan's order; chunks may be skipped, and a skipped unedited run is computed when needed."""
 
     def __init__(self, plan: Plan, model: Traceable, store: Store) -> None:
         self._model, self._store, self._plan = model, store, plan
@@ -150,7 +150,7 @@ class _Loop:
         self._state: dict[str, Any] = {}
 
     def run(self, index: int, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor | None]:
-        """One chunk's output, and its generated tokens."""
+        """Run one chunk; returns its output and generated tokens."""
         chunk = self._store.resolve(chunk)
         if chunk.prefix != self._key:
             self._state.clear()
@@ -158,7 +158,7 @@ class _Loop:
             self._key = chunk.prefix
             first = self._plan.chunks.first_of(index)
             if first is not None:
-                # Its scores are there already.
+                # Its scores are already known.
                 base = replace(self._store.resolve(self._plan.chunks[first]), score=None).wire()
                 program.advance(base, _forward(self._model, base, self._state), self._state)
         score = self._plan.scores.get(chunk.score_name or "") if chunk.score is not None else None
@@ -171,12 +171,12 @@ class _Loop:
 
 
 def _check_attention(plan: Plan, model: Traceable) -> None:
-    """Copies of an example that lie beside each other are kept apart by a mask, which not every attention looks at."""
+    """Raise if packed copies need a mask that the model's attention implementation does not accept."""
     name = maskless_attention(model.nn._module)
     if name is not None and any(outline.packed for outline in plan.chunks.outlines()):
         raise PlanError(
-            f"The model's attention, attn_implementation={name!r}, takes no mask of ours, and runs that share a prefix need "
-            'one: call model.module.set_attn_implementation("sdpa") (or "eager"), or make the plan with naive=True.'
+            f"The model's attention, attn_implementation={name!r}, does not accept our masks, which runs that share a prefix "
+            'need: call model.module.set_attn_implementation("sdpa") (or "eager"), or make the plan with naive=True.'
         )
 
 
@@ -192,6 +192,6 @@ def _forward(
     with nn_model.trace(**inputs) as tracer:
         out = nnsight.save(program.execute(nn_model, chunk, score, state))
         if chunk["score"] is None and not chunk["want"]:
-            # Only read from: what lies above the last step is nobody's business.
+            # The chunk only reads, so stop after the last step.
             tracer.stop()
     return out

@@ -1,4 +1,4 @@
-"""From edits and reads to the steps of a chunk: sites become module paths, positions become index tensors."""
+"""Converts edits and reads to the steps of a chunk: sites become module paths, positions become index tensors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ FromKey = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Picked:
-    """The selected tokens of some rows: row, column, and how many of its row come before it."""
+    """The selected tokens of some rows: row, column, and number of selected tokens before it in the row."""
 
     rows: Int[Tensor, " token"]
     cols: Int[Tensor, " token"]
@@ -25,7 +25,7 @@ class Picked:
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "row pos"]) -> "Picked":
-        """From a mask; many edits select the same tokens, so look them up once."""
+        """Make it from a mask; cached, because many edits select the same tokens."""
         rows, cols = mask.nonzero(as_tuple=True)
         return cls(rows, cols, (mask.cumsum(1) - 1)[rows, cols])
 
@@ -35,7 +35,7 @@ class Picked:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Which rows of a batch one node owns: row ``start + i`` is example ``examples[i]``, from column ``left`` on."""
+    """The rows of a batch that belong to one node: row ``start + i`` is example ``examples[i]``, from column ``left`` on."""
 
     start: int
     examples: Tensor
@@ -43,7 +43,7 @@ class Rows:
     left: int = 0
 
     def place(self, picked: Picked) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the whole batch."""
+        """Rows and columns of the selected tokens in the whole batch."""
         return picked.rows + self.start, picked.cols + self.left
 
 
@@ -51,9 +51,9 @@ class Steps:
     """Collects edits and reads by location and hands them out in forward order.
 
     Args:
-        architecture: of the model.
-        one_stream: treat a block's ``resid_post`` as the next block's ``resid_pre``, which it is: a stated order of
-            edits holds, and reads see edits, under either name.
+        architecture: the model's architecture.
+        one_stream: treat a block's ``resid_post`` as the next block's ``resid_pre``, the same tensor, so that a stated order
+            of edits holds, and reads see edits, under both names.
     """
 
     def __init__(self, architecture: Architecture, *, one_stream: bool = True) -> None:
@@ -62,7 +62,7 @@ class Steps:
         self._at: dict[tuple[int, int], Step] = {}
 
     def step(self, layer: int, component: Component) -> Step:
-        """The (new or existing) step of one location."""
+        """The step of a location, new or existing."""
         if self._one_stream:
             layer, component = one_name(layer, component, self.arch.n_layers)
         key = (layer, component.rank)
@@ -83,13 +83,13 @@ class Steps:
         return self._at[key]
 
     def save(self, layer: int, component: Component) -> str:
-        """Have a location's value kept for a later step; returns its key."""
+        """Keep a location's value for a later step; returns its key."""
         step = self.step(layer, component)
         step["save"] = f"{layer}.{component}"
         return step["save"]
 
     def keep(self, layer: int, key: str, first: int) -> None:
-        """Return the residual stream that enters a layer, from column ``first`` on, under this read key."""
+        """Read the residual stream that enters a layer, from column ``first`` on, under this key."""
         read = {"key": key, "rows": None, "cols": first, "channels": None, "heads": None, "reduce": "whole"}
         self.step(layer, Component.resid_pre)["reads"].append(read)
 
@@ -122,7 +122,7 @@ class Steps:
         return op
 
     def edit(self, edit: Edit, picked: Picked, rows: Rows, source: FromKey | None) -> None:
-        """Add an edit of some rows of a batch; ``source`` names the run and read behind a From value."""
+        """Add an edit of some rows of a batch; ``source`` names the run and read of a From value."""
         if len(picked) == 0:
             return
         at, cols = rows.place(picked)
@@ -144,7 +144,7 @@ class Steps:
             check_width(self.arch, edit.site, edit.value.shape[-1], "value")
 
     def read(self, key: Any, read: Read, *, rows: Tensor | None, cols: Any) -> None:
-        """Add a read; a heads' share is read at the projection's input."""
+        """Add a read; the part of some heads is read at the projection's input."""
         self.arch.check(read.site)
         component, heads = read.site.component, None
         if read.heads is not None:
@@ -168,26 +168,26 @@ class Steps:
 
 
 def one_name(layer: int, component: Component, n_layers: int) -> tuple[int, Component]:
-    """A block's ``resid_post`` by its other name, the next block's ``resid_pre``, where there is a next one."""
+    """Rename a block's ``resid_post`` to the next block's ``resid_pre``, the same tensor, if there is a next block."""
     if component is Component.resid_post and layer + 1 < n_layers:
         return layer + 1, Component.resid_pre
     return layer, component
 
 
 def position(site: Site, n_layers: int, *, shares: bool = False) -> tuple[int, int]:
-    """When a forward pass reaches a site: (layer, rank in the block); heads' shares are read at ``z``."""
+    """The point at which a forward pass reaches a site: (layer, rank in the block); parts of heads are read at ``z``."""
     layer, component = one_name(site.layer, Component.z if shares else site.component, n_layers)
     return layer, component.rank
 
 
 def depth(at: tuple[int, int]) -> int:
-    """Blocks that must run for a position to be reached; one that is left half-way counts."""
+    """Number of blocks that must run to reach a point; a block that is only partly run counts."""
     layer, rank = at
     return layer + (rank > Component.resid_pre.rank)
 
 
 def gather(value: Tensor, examples: Tensor, ordinal: Tensor, n_examples: int, site: Site | str) -> Tensor:
-    """A value's row for each selected token: ``[d]`` as is, otherwise ``[token d]``."""
+    """The value for each selected token: ``[d]`` unchanged, otherwise ``[token d]``."""
     if value.ndim == 1:
         return value
     if value.shape[0] != n_examples:

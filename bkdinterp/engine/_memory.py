@@ -1,4 +1,4 @@
-"""How many bytes a chunk takes beside the model's weights: an upper estimate in closed form. No forwards."""
+"""Upper estimate, in closed form, of the bytes that a chunk takes in addition to the model's weights. No forwards."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 
 from bkdinterp.model import Architecture
 
-# What a score's temporaries may take (program.PIECE numbers, three of them alive at a time).
+# Bytes for a score's temporaries (program.PIECE numbers, three of them alive at a time).
 _PIECE = 3 * 2**23
-# Share of a budget that is planned with; measured (benchmarks/memory.py): the linear algebra library takes workspace
-# of its own, and the allocator more than it is asked for.
+# Share of a budget that plans use; measured (benchmarks/memory.py). The linear algebra library takes its own workspace, and
+# the allocator more than requested.
 PLANNED = 0.75
-# Scores and softmaxes are computed in this many bytes a number at least.
+# Scores and softmaxes are computed with at least this many bytes per number.
 _WIDE = 4
 
 
@@ -20,8 +20,8 @@ _WIDE = 4
 class Size:
     """Rows of a batch, columns of a row, keys that each token sees, logits of a row.
 
-    ``masked``: keys of a row's mask where copies are packed beside each other, else 0. ``cached``: keys and values of all
-    layers come out of it.
+    ``masked`` is the number of keys in a row's mask if copies are packed, else 0. ``cached`` says whether the pass
+    returns keys and values of all layers.
     """
 
     rows: int
@@ -34,12 +34,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Memory:
-    """A model's sizes with the bytes of one of its numbers.
+    """A model's sizes and its bytes per number.
 
     Attributes:
-        arch: sizes.
-        item: bytes of a number in the model's dtype.
-        eager: attention writes its scores down, for every head.
+        arch: the sizes.
+        item: bytes per number in the model's dtype.
+        eager: whether attention stores its scores for every head.
     """
 
     arch: Architecture
@@ -48,14 +48,14 @@ class Memory:
 
     @classmethod
     def of(cls, model: Any) -> "Memory":
-        """Of what a plan is made for; float32 where no dtype is known."""
+        """Make it for a model; float32 if no dtype is known."""
         dtype = getattr(model, "dtype", None)
         config = getattr(getattr(model, "module", None), "config", None)
         item = torch.finfo(dtype).bits // 8 if isinstance(dtype, torch.dtype) else 4
         return cls(model.architecture, item, getattr(config, "_attn_implementation", None) == "eager")
 
     def forward(self, size: Size) -> int:
-        """Peak bytes of one forward pass: the largest of attention, MLP and logits, beside the cache."""
+        """Peak bytes of one forward pass: the largest of attention, MLP and logits, in addition to the cache."""
         arch, item, wide = self.arch, self.item, max(self.item, _WIDE)
         d, heads, kv = arch.d_model, arch.n_heads * arch.d_head, arch.n_kv_heads * arch.d_head
         tokens, n_keys = size.rows * size.columns, size.rows * size.keys
@@ -72,10 +72,10 @@ class Memory:
         return cache + max(attention, mlp, logits)
 
     def cache(self, rows: int, columns: int) -> int:
-        """Keys and values of all layers."""
+        """Bytes of the keys and values of all layers."""
         arch = self.arch
         return self.item * rows * columns * arch.n_layers * 2 * arch.n_kv_heads * arch.d_head
 
     def streams(self, tokens: int) -> int:
-        """Residual streams of so many tokens."""
+        """Bytes of the residual streams of this many tokens."""
         return self.item * tokens * self.arch.d_model

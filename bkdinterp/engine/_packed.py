@@ -1,4 +1,4 @@
-"""Builds the chunks of runs that share an unedited one: that run, and edited copies packed into sequences. No forwards."""
+"""Builds the chunks of runs that share an unedited run: that run, and edited copies packed into sequences. No forwards."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,27 +16,27 @@ from bkdinterp.sites import Where
 
 @dataclass(frozen=True, eq=False)
 class SharedPart(Part):
-    """The unedited run of some examples, and the packed chunks that lean on it."""
+    """The unedited run of some examples, and the packed chunks that reuse it."""
 
     sharing: Sharing
 
     @classmethod
     def of(cls, bundle: Bundle, examples: tuple[int, ...], sharing: Sharing) -> "SharedPart":
-        """Of one slice."""
+        """Make it for one slice."""
         return cls(bundle, examples, sharing.outlines, sharing.totals, True, sharing)
 
     @property
     def layout(self) -> Any:
-        """Beside the outlines, what is kept."""
+        """The outlines, and what is kept."""
         return [*super().layout, self.sharing.starts, self.sharing.shape.early]
 
     @property
     def key(self) -> str:
-        """Names the unedited run."""
+        """Name of the unedited run."""
         return f"base {self.bundle.nodes[0].index}/{self.examples[0]}"
 
     def build(self, k: int) -> Chunk:
-        """The unedited run, or a packed chunk."""
+        """Build the unedited run, or a packed chunk."""
         batch = self.bundle.slice(self.examples)
         return self._packed(batch, k) if k else self._base(batch)
 
@@ -126,7 +126,7 @@ class SharedPart(Part):
         )
 
     def _score(self, batch: Slice, groups: int, beside: int) -> dict[str, Any]:
-        """Targets in the order of the packed rows, and the way back to one node after another."""
+        """Targets in the order of the packed rows, and the permutation back to the order of nodes."""
         n, tokens, score = len(batch), batch.batch, self.bundle.run.declared
         example = torch.arange(n).repeat_interleave(beside).repeat(groups)
         order = torch.arange(groups * n * beside).reshape(groups, n, beside).transpose(1, 2).flatten()

@@ -1,6 +1,6 @@
-"""Parts: how a plan is kept. Each knows the chunks of one batch of prompts without their tensors, and builds any of them.
+"""Parts of a plan. A part knows the chunks of one batch of prompts without their tensors, and builds any of them.
 
-`Chunks` is all of them in a row, as a sequence whose items are made when they are asked for and not kept.
+`Chunks` is the sequence of all chunks; its items are built on demand and not kept.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from bkdinterp.engine._chunk import Chunk, Outline
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over chunks, and the largest one's bytes."""
+    """Sums over chunks, and the bytes of the largest chunk."""
 
     forwards: int = 0
     token_layers: int = 0
@@ -28,7 +28,7 @@ class Totals:
 
     @classmethod
     def of(cls, outlines: Iterable[Outline]) -> "Totals":
-        """Of some chunks."""
+        """Totals of some chunks."""
         total = cls()
         for o in outlines:
             passes = o.steps * o.layers
@@ -46,11 +46,11 @@ class Part(ABC):
     """The chunks of one batch of prompts.
 
     Attributes:
-        bundle: of which runs.
-        examples: of their prompts.
-        outlines: of its chunks, in the order in which they run.
-        totals: of the outlines.
-        leans: all chunks but the first lean on the first.
+        bundle: the runs.
+        examples: the examples of their prompts.
+        outlines: outlines of its chunks, in the order in which they run.
+        totals: totals of the outlines.
+        leans: whether all other chunks reuse the first.
     """
 
     bundle: Bundle
@@ -61,16 +61,16 @@ class Part(ABC):
 
     @abstractmethod
     def build(self, k: int) -> Chunk:
-        """Its ``k``-th chunk, with tensors."""
+        """Build its ``k``-th chunk, with tensors."""
 
     @property
     def layout(self) -> Any:
-        """What decides its chunks beside the runs and the examples: plain values."""
+        """Plain values that, with the runs and examples, decide its chunks."""
         return [(o.kind, o.nodes, o.rows, o.columns, o.layers, o.logits) for o in self.outlines]
 
     @property
     def key(self) -> str:
-        """Names what its chunks lean on, within a plan."""
+        """Name, within a plan, of what its chunks reuse."""
         return f"{self.outlines[-1].nodes[0]}/{self.examples[0]}"
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Part(ABC):
 
 
 class Chunks(Sequence[Chunk]):
-    """The chunks of a plan, in the order in which they must run; an item is built each time it is asked for."""
+    """The chunks of a plan, in the order in which they must run; an item is built at each access."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
@@ -103,17 +103,17 @@ class Chunks(Sequence[Chunk]):
         return self.parts[number].outlines[k]
 
     def outlines(self) -> Iterator[Outline]:
-        """All of them."""
+        """The outlines of all chunks."""
         for part in self.parts:
             yield from part.outlines
 
     def first_of(self, index: int) -> int | None:
-        """The chunk that this one leans on; None where it leans on none."""
+        """Index of the chunk that this one reuses; None if it reuses none."""
         number, k = self._locate(index)
         return self._start(number) if self.parts[number].leans and k > 0 else None
 
     def ranges(self) -> Iterator[tuple[Part, range]]:
-        """Each part, with the numbers of its chunks."""
+        """Each part, with the indices of its chunks."""
         for number, part in enumerate(self.parts):
             yield part, range(self._start(number), self._ends[number])
 

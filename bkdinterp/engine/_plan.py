@@ -1,8 +1,8 @@
-"""plan(): runs to chunks. No forward pass happens here; a tokenizer and an Architecture suffice.
+"""plan(): lays out runs as chunks, without a forward pass; a tokenizer and an Architecture are enough.
 
-Runs on the same prompts become rows of one batch, and share their prefix where edits allow it (``_shared_prefix``). With
-``naive=True`` every run is its own plain forward: the oracle that every cleverer plan is tested against. Time is about
-linear in runs and prompts, and what a plan holds is small: chunks are built when they run.
+Runs on the same prompts become rows of one batch, and share their prefix if the edits allow it (``_shared_prefix``). With
+``naive=True`` every run is its own plain forward, which all other plans are tested against. Time is about linear in runs and
+prompts, and a plan is small, because chunks are built when they run.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ from bkdinterp.values import as_flag, as_number
 
 @runtime_checkable
 class Planned(Protocol):
-    """What planning needs of a model; weights may be absent."""
+    """What planning needs from a model; weights may be absent."""
 
     @property
     def architecture(self) -> Architecture:
@@ -48,10 +48,10 @@ class Planned(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Chunks in the order in which they must run, and the nodes that they serve.
+    """The chunks, in the order in which they must run, and the nodes that they serve.
 
-    ``chunks`` is a sequence whose items are made when they are asked for: a plan holds tokens and outlines, no tensors of
-    its chunks. ``budget`` is the one that it was made with.
+    ``chunks`` is a sequence whose items are built on demand: a plan holds tokens and outlines, but no tensors of its chunks.
+    ``budget`` is the budget that it was made with.
     """
 
     chunks: Chunks
@@ -70,29 +70,29 @@ class Plan:
         return f"Plan({self.n_runs} runs, {len(self.chunks)} chunks: {self.cost})"
 
     def __str__(self) -> str:
-        """What runs, in order; alike chunks in one line."""
+        """The chunks in order, with one line for similar ones."""
         return "\n  ".join([f"{self.n_runs} runs: {self.cost}", *describe(self.chunks.outlines())])
 
 
 @plain_torch()
 def plan(model: Planned, runs: Sequence[Run], *, budget: Any = None, naive: bool = False) -> Plan:
-    """Lay out runs as chunks of one forward pass each (a generating chunk: one per new token).
+    """Lay out runs as chunks of one forward pass each (in a generating chunk, one per new token).
 
     Args:
-        model: anything with an architecture and a prompt builder.
+        model: any object with an architecture and a prompt builder.
         runs: what to compute.
-        budget: bytes that a chunk may take above the loaded model, with what is kept between chunks (an estimate from
-            above, at the width of the model's dtype); a positive number. None: 1 GiB on a CPU, and on a GPU half of what
-            is free there now, rounded down to a power of two.
-        naive: one run per chunk, no sharing.
+        budget: bytes that a chunk may take in addition to the loaded model, including what is kept between chunks (an upper
+            estimate, at the width of the model's dtype); a positive number. None means 1 GiB on a CPU, and on a GPU half of
+            the memory free now, rounded down to a power of two.
+        naive: one run per chunk, without sharing.
 
     Raises:
-        PlanError: nothing to compute, a score that is none (a user's own is tried on random logits), no budget, or one that
-            is too small for one prompt of one run (the least that fits is named), values that do not fit, circular
-            sources, reads of generated tokens.
-        PromptError: prompts that are empty, too long, or whose trigger leaves no token.
-        SiteError: layers, heads or positions out of range.
-        ArtefactError: an intervention with another model's numbers (means, activations, a vector, directions).
+        PlanError: there is nothing to compute, a score is not valid (a user's own is tried on random logits), the budget is
+            not valid or too small for one prompt of one run (the message names the least that fits), values do not fit,
+            sources are circular, or generated tokens are read.
+        PromptError: prompts are empty or too long, or the tokenizer drops a trigger.
+        SiteError: layers, heads or positions are out of range.
+        ArtefactError: an intervention's numbers (means, activations, a vector, directions) come from another model.
     """
     naive = as_flag(naive, "naive", error=PlanError)
     as_model(model, "plan")
@@ -116,14 +116,14 @@ def plan(model: Planned, runs: Sequence[Run], *, budget: Any = None, naive: bool
         raise _too_small(least, budget)
     chunks = Chunks([part for bundle in found for part in lay_out(bundle, room, reuse=not naive)])
     cost = _cost(chunks)
-    # Where only sharing fits, and some prompts have nothing to share.
+    # If only sharing fits, and some prompts have nothing to share.
     if cost.peak_bytes > room:
         raise _too_small(cost.peak_bytes, budget)
     return Plan(chunks, tuple(nodes), len(runs), cost, scores, model.builder, int(budget))
 
 
 def _check_numbers(model: Planned, nodes: list[Node]) -> None:
-    """All origins at once, however many runs have them: looking at weights takes its time."""
+    """Check each origin once, however many runs have it, because hashing weights is slow."""
     found: dict[str, str] = {}
     for node in nodes:
         for origin in origins(node.run.edits):
@@ -138,13 +138,13 @@ def _check_numbers(model: Planned, nodes: list[Node]) -> None:
 
 
 def _scores(nodes: list[Node], model: Planned) -> dict[str, Callable[..., torch.Tensor]]:
-    """Name -> function of every score; a user's own is tried first."""
+    """Name -> function of every score; a user's own is tried on random logits first."""
     scores: dict[str, Score] = {}
     for score in (node.run.declared for node in nodes):
         if score is None:
             continue
         if score.name not in scores and SCORES.get(score.name) != score:
-            # Where and as what the logits will be; a plan can be made without a model that has weights.
+            # Device and dtype of the logits; a plan can be made without weights.
             device, dtype = getattr(model, "device", None), getattr(model, "dtype", None)
             known = isinstance(device, torch.device) and device.type != "meta"
             score.check(
@@ -160,10 +160,10 @@ def _scores(nodes: list[Node], model: Planned) -> dict[str, Callable[..., torch.
 
 
 def _too_small(least: int, budget: int | float) -> PlanError:
-    """The least budget that would do, and what else would."""
+    """An error that names the least budget that fits, and other fixes."""
     needed = ceil(least / PLANNED)
     return PlanError(
-        f"budget={budget:.0f} bytes ({_size(budget)}) does not hold one prompt at a time: the largest needs at least "
+        f"budget={budget:.0f} bytes ({_size(budget)}) is too small even for one prompt at a time: the largest needs at least "
         f"budget={needed} ({_size(needed)}). Give that, drop long prompts, or load the model in a smaller dtype."
     )
 
@@ -174,7 +174,7 @@ def _size(n: int | float) -> str:
 
 def _cost(chunks: Chunks) -> Cost:
     total = Totals()
-    # Parts of one shape share their totals, by the thousand.
+    # Thousands of parts of one shape share their totals.
     for part in chunks.parts:
         total = total + part.totals
     return Cost(total.forwards, total.token_layers, total.peak, total.layer_passes, total.logit_rows)

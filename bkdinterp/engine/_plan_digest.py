@@ -1,7 +1,7 @@
-"""The digest of what a plan computes, equal in every process: what a folder of finished chunks is known by.
+"""The digest of what a plan computes, equal in every process; it identifies a folder of finished chunks.
 
-It is of what the chunks are made from, which decides every number in them: tokens, edits with their values, reads, scores,
-and the layout. No chunk is built for it.
+It covers everything that decides the numbers in the chunks: tokens, edits with their values, reads, scores, and the layout.
+No chunk is built for it.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from bkdinterp.results import digest_of
 
 
 def plan_digest(plan: Plan) -> str:
-    """16 hex digits of all that decides what a plan's chunks compute; equal plans have equal ones."""
+    """16 hex digits for everything that decides what a plan's chunks compute; equal plans have equal digests."""
     bundles: dict[int, Bundle] = {}
     layouts: dict[int, str] = {}
     parts = []
@@ -25,7 +25,7 @@ def plan_digest(plan: Plan) -> str:
         if id(part.outlines) not in layouts:
             layouts[id(part.outlines)] = digest_of(part.layout)
         parts.append((part.examples, layouts[id(part.outlines)]))
-    # The package's own scores keep to their names: an update of Python must not orphan a folder.
+    # The package's own scores count by name, so that an update of Python does not invalidate a folder.
     own = {
         name: score
         for name, score in plan.scores.items()
@@ -36,7 +36,7 @@ def plan_digest(plan: Plan) -> str:
 
 
 def _tokens(bundle: Bundle) -> Any:
-    """What the model sees, and when it stops."""
+    """The model's input, and the tokens at which it stops."""
     batch, builder = bundle.whole.batch, bundle.builder
     ends = None
     if bundle.run.generate is not None:

@@ -1,34 +1,33 @@
-"""What forward passes cost beside their tokens, and how to cut work into the cheapest ones. No forwards.
+"""The fixed cost of forward passes, and how to cut work into the cheapest passes. No forwards.
 
-A pass reads every layer's weights whatever the number of its tokens; on a CPU that is worth the arithmetic of some
-dozens of tokens (measured: 85, SmolLM2-135M on two cores). The exact number moves times by some percent.
+A pass reads every layer's weights, whatever the number of tokens. On a CPU this costs as much as the arithmetic of some
+dozens of tokens (measured: 85, SmolLM2-135M on two cores). The exact number changes times by only a few percent.
 """
 
 from collections.abc import Callable, Sequence
 from math import ceil, isqrt
 
 FIXED_TOKENS = 64
-# Fewer runs stay whole rows of one batch: little is saved, and a run beside its own base then differs from it by
-# exactly 0 where an edit changes nothing.
+# Fewer runs stay whole rows of one batch: sharing saves little, and in one batch a run differs from its base by exactly 0
+# if an edit changes nothing.
 MIN_NODES = 3
-# Prices that are looked at in one search; more would take seconds.
+# Most prices computed in one search; more would take seconds.
 MAX_PRICES = 400_000
 
 
 def cheapest_cuts(
     n: int, limit: int, price: Callable[[int, int], float], *, at: Sequence[int] | None = None
 ) -> list[tuple[int, int]]:
-    """Cut ``n`` things in a row into pieces of at most ``limit`` so that the prices sum to the least.
+    """Cut ``n`` things in a row into pieces of at most ``limit`` with the lowest total price.
 
     Args:
-        n: how many.
-        limit: most in one piece; pieces of one are always allowed.
-        price: of the piece ``first:stop``.
-        at: only cut before these, ascending; where they are further apart than ``limit``, a piece may be longer than it.
-            None: anywhere.
+        n: number of things.
+        limit: most things in one piece; pieces of one are always allowed.
+        price: price of the piece ``first:stop``.
+        at: only cut before these, ascending; a piece may exceed ``limit`` if they are further apart. None allows any cut.
 
     Returns:
-        (first, stop) of each piece, in order. Looks at (number of places) x (places within ``limit``) prices.
+        (first, stop) of each piece, in order. Computes (number of places) x (places within ``limit``) prices.
     """
     places = [0, *(range(1, n) if at is None else (i for i in at if 0 < i < n)), n]
     best, cut, low = [0.0], [0], 0
@@ -47,9 +46,9 @@ def cheapest_cuts(
 
 
 def cut_places(values: Sequence[int], limit: int) -> list[int] | None:
-    """Where to cut so many sorted values that not every place can be looked at: where they change, and evenly between.
+    """Places to cut sorted values that are too many to try all places: where they change, and evenly in between.
 
-    None where every place can be.
+    None if all places can be tried.
     """
     n = len(values)
     if n * min(n, limit) <= MAX_PRICES:
@@ -65,7 +64,7 @@ def cut_places(values: Sequence[int], limit: int) -> list[int] | None:
 
 
 def even_slices(n: int, most: int) -> list[tuple[int, int]]:
-    """``n`` things in as few slices of at most ``most`` as there need be, all of about one size."""
+    """Cut ``n`` things into as few slices of at most ``most`` as possible, all of about the same size."""
     if n == 0:
         return []
     count = ceil(n / max(1, most))

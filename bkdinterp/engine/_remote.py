@@ -1,9 +1,9 @@
-"""Remote: runs a plan on an NDIF server, the same chunks as Local, one request per level and batch of prompts.
+"""Remote: runs the same chunks as Local on an NDIF server, with one request per level and batch of prompts.
 
-Cost: the plan's forwards, on the server. A whole head attribution takes two or three requests per batch of prompts: the
-values to patch in, and all heads beside the unedited prompts. Keys and values, residual streams and the loop of a
+Costs the plan's forwards, on the server. A whole head attribution takes two or three requests per batch of prompts: the
+values to patch in, and all heads with the unedited prompts. Keys and values, residual streams and the loop of a
 generation stay on the server while a request runs; scores, reads and generated tokens come back. Only
-``engine/program.py`` and the scores' source are sent; the server needs nothing of this package.
+``engine/program.py`` and the scores' source are sent; the server does not need this package.
 """
 
 import copy
@@ -42,24 +42,23 @@ class Remote(Executor):
 
     Args:
         host: address of the server, ``"https://..."``; None takes nnsight's setting (``NDIF_HOST``, or the public
-            service). Of ``https://user:KEY@host`` the key is taken, and never shown.
-        api_key: your key there; None takes nnsight's setting (``NDIF_API_KEY``, or the one you logged in with). It stands in
-            no repr, message or pickle: a copy in another process asks for it in its environment. With http to another
-            machine a warning says that it goes unencrypted.
-        deployed: hub id (or folder, on the server's machine) of the checkpoint that the server has deployed, where it
-            is not the model's own id: a checkpoint with your adapter merged into it.
-        folder: keeps the answer to every finished request, so that work that was killed is taken up there; one folder
-            serves any number of plans. The answers belong to this server and checkpoint id; delete the folder when the
-            weights behind them change.
+            service). A key in ``https://user:KEY@host`` is used and never shown.
+        api_key: your key; None takes nnsight's setting (``NDIF_API_KEY``, or the key you logged in with). It is never
+            in a repr, message or pickle; a copy in another process takes the key from its environment. A warning is
+            given if the key would be sent unencrypted, over http to another machine.
+        deployed: hub id (or folder on the server's machine) of the deployed checkpoint, if it is not the model's own
+            id, e.g. a checkpoint with your adapter merged into it.
+        folder: folder in which the answers to finished requests are kept, to resume from; any number of plans can share it.
+            Answers are identified by server and checkpoint id, so delete the folder if the weights of the checkpoint change.
         progress: show a progress bar for more than a few requests.
-        timeout: seconds to wait for the server's first sign of life.
+        timeout: seconds to wait for the server's first response.
 
     Raises:
-        RemoteError: an address that is none, or a timeout that is no number.
-        ArtefactError: a folder that is no path.
+        RemoteError: the address is not valid, or the timeout is not a number.
+        ArtefactError: the folder is not a path.
     """
 
-    # What `Model.load` asks: whether the weights are needed here.
+    # Tells `Model.load` whether the weights are needed here.
     remote = True
 
     def __init__(
@@ -86,27 +85,27 @@ class Remote(Executor):
 
     @property
     def api_key(self) -> str | None:
-        """The key that was given; None where nnsight's setting counts."""
+        """The given key; None if nnsight's setting is used."""
         return self._secret.reveal()
 
     def in_folder(self, folder: Path) -> Self:
-        """The same server, with its finished work kept in ``folder``."""
+        """The same server, keeping its finished work in ``folder``."""
         other = copy.copy(self)
         other.folder = folder
         return other
 
     def requests(self, plan: Plan) -> int:
-        """How many requests a plan takes when the folder holds nothing of it; asks nobody."""
+        """Number of requests that a plan takes if the folder has nothing of it; does not contact the server."""
         return len(requests(plan))
 
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
-        """One result per run. Costs ``plan.cost`` on the server, in ``requests(plan)`` requests.
+        """Run the plan; returns one result per run. Costs ``plan.cost`` on the server, in ``requests(plan)`` requests.
 
         Raises:
-            RemoteError: before any work: an adapter that the server does not have, a function that cannot be sent, a
-                server that does not answer. Later: what the server says, a wrong key or a model it has not deployed.
-            SweepInterrupted: Ctrl-C; it carries what was finished.
-            ArtefactError: the folder holds something else.
+            RemoteError: before any work, if the server does not have the adapter or does not answer, or a function cannot be
+                sent; later with the server's message, e.g. for a wrong key or a model that is not deployed.
+            SweepInterrupted: Ctrl-C; it carries the results finished so far.
+            ArtefactError: the folder has other content.
         """
         self._check_adapter(model)
         for module in _SENT:
@@ -157,14 +156,14 @@ class Remote(Executor):
     ) -> list[Output]:
         """One request."""
         env = getattr(model.nn, "_remoteable_get_env", dict)()
-        # A backend of our own carries address and key, so that nnsight's global settings stay as they are.
+        # Our own backend holds address and key, so that nnsight's global settings are not changed.
         backend = RemoteBackend(key, host=host, api_key=secret, env=env)
         backend.display = StatusDisplay(enabled=False)
         try:
             return _session(model.nn, backend, [job.chunk for job in jobs], [job.score for job in jobs])
-        except Exception as error:  # sockets, HTTP, JSON and the server's own errors come in many kinds
+        except Exception as error:  # many kinds of error from sockets, HTTP, JSON and the server
             text = redacted(_explain(error, host, key), secret, environment_key())
-            # What caused it may hold request headers: it is named, and not carried along.
+            # The cause may hold request headers, so it is named but not chained.
             cause = error if redacted(repr(error), secret, environment_key()) == repr(error) else None
             raise RemoteError(text) from cause
 
@@ -173,7 +172,7 @@ class Remote(Executor):
             with urllib.request.urlopen(f"{host}/ping", timeout=self.timeout):
                 return
         except urllib.error.HTTPError as error:
-            if error.code < 500:  # some server: what it lacks, the request itself will show
+            if error.code < 500:  # a server answers; the request itself will show what is wrong
                 return
             reason: Any = error
         except (OSError, ValueError) as error:
@@ -187,7 +186,7 @@ class Remote(Executor):
         if adapter is not None and self.deployed is None:
             raise RemoteError(
                 f"The model has the adapter {adapter!r}, which is not on the server: it would run the plain base. Have "
-                "the merged checkpoint deployed and name it, Remote(..., deployed='org/merged-checkpoint')."
+                "the merged checkpoint deployed and give its name: Remote(..., deployed='org/merged-checkpoint')."
             )
 
     def _model_key(self, model: Traceable) -> str:
@@ -203,7 +202,7 @@ class Remote(Executor):
                 return nn_model.to_model_key()
             except Exception as error:
                 raise RemoteError(f"Cannot look up the model id {name!r}: {error}") from error
-        # As nnsight writes it, for a name that no hub has to confirm.
+        # As nnsight writes it, for a name that need not exist on a hub.
         kind = type(nn_model)
         identity = {"repo_id": str(name), "revision": nn_model.revision if self.deployed is None else None}
         if nn_model.kwargs.get("trust_remote_code"):
@@ -219,7 +218,7 @@ class Remote(Executor):
 
 
 def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> list[Output]:
-    """The executors' loop, run by the server. Everything that the block names is sent along with it."""
+    """The executors' loop, run by the server. Everything that the block refers to is sent with it."""
     prepare, execute, advance = program.prepare, program.execute, program.advance
     whole_cache = WHOLE_CACHE
     with nn.session(backend=backend):
@@ -242,10 +241,10 @@ def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> lis
 
 
 def _explain(error: Exception, host: str, key: str) -> str:
-    """What went wrong, for a reader who does not know nnsight."""
+    """The cause of a failure, for a reader who does not know nnsight."""
     text = str(error).strip()
     status = getattr(error, "status_code", None)
-    # A traceback says what happened in a line of its own, at the left.
+    # In a traceback the error has its own line, without indentation.
     lines = [line for line in text.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
     last = (named or lines[:1] or [type(error).__name__])[-1]

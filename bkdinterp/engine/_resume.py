@@ -1,7 +1,7 @@
-"""Sweep: a plan's finished chunks in a store, so that a killed run goes on where it stopped. No forwards.
+"""Sweep: a plan's finished chunks in a store, so that a killed run can resume. No forwards.
 
-One folder serves all the plans of a script: each has a sub-folder of its own, named by what it computes on which
-weights. A kept unedited run (``_shared_prefix``) is not stored but computed again when a chunk that needs it is still to do.
+All plans of a script can share one folder: each has its own sub-folder, named by a hash of what it computes and of the
+weights. A kept unedited run (``_shared_prefix``) is not stored, but computed again if an unfinished chunk needs it.
 """
 
 from pathlib import Path
@@ -20,12 +20,12 @@ class Sweep:
     """Finished chunks of one plan on one model.
 
     Args:
-        folder: made if it does not exist.
+        folder: created if it does not exist.
         plan: the plan that will be run.
-        model: what identifies the weights, and where they are.
+        model: identifies the weights, and where they are.
 
     Raises:
-        ArtefactError: the folder cannot be used, or holds something else.
+        ArtefactError: the folder cannot be used, or has other content.
     """
 
     def __init__(self, folder: str | Path, plan: Plan, model: str) -> None:
@@ -35,7 +35,7 @@ class Sweep:
         self._key = digest_of((model, plan_digest(plan), len(plan.chunks)))
 
     def load(self, index: int, chunk: Chunk | None = None) -> tuple[dict[str, Any], Tensor | None] | None:
-        """Output of a finished chunk and its generated tokens; None where it is still to do, or damaged."""
+        """Output of a finished chunk and its generated tokens; None if it is not finished, or damaged."""
         item = self._store.read(*self._place(index))
         if item is None or not self._fits(item.value, chunk or self._of.chunks[index]):
             return None
@@ -48,14 +48,14 @@ class Sweep:
         self._store.put(*self._place(index), kept if tokens is None else kept | {"tokens": tokens})
 
     def _fits(self, out: Any, chunk: Chunk) -> bool:
-        """Whether an output has the parts and sizes of this chunk's: a file may have been made by somebody else."""
+        """Whether an output has the parts and sizes of this chunk; the file may come from somebody else."""
         if not isinstance(out, dict) or not isinstance(out.get("reads"), dict):
             return False
         rows = len(chunk.examples) * (1 if chunk.shared_rows else len(chunk.nodes))
         scores, tokens, reads = out.get("scores"), out.get("tokens"), out["reads"]
         if (chunk.score is None) != (scores is None) or (chunk.kind == "generate") != (tokens is not None):
             return False
-        # Rows that an edit is compared with may follow.
+        # Unedited rows for comparison may follow.
         if scores is not None and not (_is(scores, 1, rows) and scores.is_floating_point()):
             return False
         if tokens is not None and not (

@@ -1,4 +1,4 @@
-"""Run: one set of prompts under one intervention, with what to measure; RunResult: what came out."""
+"""Run: one set of prompts under one intervention, with what to measure; RunResult: the results of a run."""
 
 from dataclasses import dataclass
 
@@ -15,20 +15,20 @@ from bkdinterp.values import as_integer, shown
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What to compute on a set of prompts; nothing runs until an executor is given its plan.
+    """What to compute on a set of prompts; nothing runs until an executor gets its plan.
 
     Args:
         prompts: the examples.
         edits: the intervention; ``Stack()`` for none.
         reads: activations to record.
-        score: of the prompts' targets: a name in ``metrics.SCORES``, a ``bk.Score``, or a plain function (logits
-            ``[row target d_vocab]``, targets ``[row target]``, mask) -> ``[row]``, which becomes one.
-        generate: greedy decoding of this many new tokens instead of scoring.
-        builder: how prompts become tokens; None takes the model's.
+        score: score of the prompts' targets: a name in ``metrics.SCORES``, a ``bk.Score``, or a plain function (logits
+            ``[row target d_vocab]``, targets ``[row target]``, mask) -> ``[row]``, which is made into a ``bk.Score``.
+        generate: decode this many new tokens greedily instead of scoring.
+        builder: prompt builder that makes the tokens; None uses the model's.
 
     Raises:
-        PlanError: an unknown score or a function that cannot be one, both score and generate, or a score of prompts
-            without targets.
+        PlanError: the score is unknown or not a valid function, both score and generate are given, or a score is given for
+            prompts without targets.
     """
 
     __repr__ = short_repr
@@ -43,7 +43,7 @@ class Run:
     def __post_init__(self) -> None:
         if not isinstance(self.prompts, Prompts):
             raise PlanError(
-                f"Run needs Prompts; got {type(self.prompts).__name__}. Make them with Prompts.of(texts); of PairedPrompts "
+                f"Run needs Prompts; got {type(self.prompts).__name__}. Make them with Prompts.of(texts); from PairedPrompts "
                 "take .clean or .triggered."
             )
         if not isinstance(self.edits, Intervention):
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def declared(self) -> Score | None:
-        """The score with what it says of itself."""
+        """The score as a `Score`; None without one."""
         return self.score if isinstance(self.score, Score) else None
 
     @property
@@ -79,10 +79,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run gave.
+    """The results of a run.
 
-    ``reads[i]`` belongs to ``run.reads[i]``: ``[example d]`` (one token per row), ``[example pos d]`` (NaN beyond a
-    row's selected tokens), or ``[d]`` when reduced. ``tokens[e]`` are the generated ids, end token excluded.
+    ``reads[i]`` belongs to ``run.reads[i]``: ``[example d]`` (one token per row), ``[example pos d]`` (NaN beyond a row's
+    selected tokens), or ``[d]`` if reduced. ``tokens[e]`` are the generated ids, without the end token.
     """
 
     __repr__ = short_repr

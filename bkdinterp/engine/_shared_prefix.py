@@ -1,13 +1,13 @@
-"""Sharing: what many edited runs on the same prompts have in common is computed once.
+"""Sharing: many edited runs on the same prompts compute their common part only once.
 
-Left of the first edited token, keys and values are those of the unedited run; below the lowest edited layer, so is
-the residual stream. Two kinds of chunk follow (``_packed`` builds them):
+Left of the first edited token, keys and values equal those of the unedited run; below the lowest edited layer, so does the
+residual stream. So there are two kinds of chunk (built by ``_packed``):
 
     base     the unedited run, whole; keeps its keys and values, and the residual stream at start layers
     forward  edited rows, from the first edited token and from their start layer on, packed: copies of one example
-             lie one after another in one sequence and share its prefix without copying it
+             are concatenated in one sequence and share its prefix without copying it
 
-Exact: only the order of floating-point additions differs from a plain forward. No forwards here.
+This is exact: only the order of floating-point additions differs from a plain forward. No forwards here.
 """
 
 from collections.abc import Iterable
@@ -26,8 +26,8 @@ from bkdinterp.engine._tokens import Slice
 from bkdinterp.interventions import Edit, From
 from bkdinterp.model import Architecture
 
-# Packed copies cost attention scores that are masked out again; separate ones cost copies of the prefix. The ratio of
-# the two prices (operations to bytes) of a CPU, roughly; a wrong one costs some percent of time and nothing else.
+# Packed copies cost attention scores that are masked out; separate copies cost copies of the prefix. This is the approximate
+# ratio of the two prices (operations to bytes) on a CPU; a wrong value only costs a few percent of time.
 OPS_PER_BYTE = 10.0
 MAX_EXTRA = 0.045
 
@@ -37,10 +37,10 @@ class Shape:
     """Sizes of a slice of examples that share an unedited run.
 
     Attributes:
-        n: examples.
-        columns: of the unedited run: without the last target column, which nobody needs to predict anything.
+        n: number of examples.
+        columns: columns of the unedited run, without the last target column, which predicts nothing.
         early: first column that edited rows compute themselves.
-        logits: target columns.
+        logits: number of target columns.
     """
 
     n: int
@@ -50,18 +50,18 @@ class Shape:
 
     @property
     def own(self) -> int:
-        """Columns of one edited row."""
+        """Number of columns in one edited row."""
         return self.columns - self.early
 
 
 @dataclass(frozen=True, eq=False)
 class Sharing:
-    """How the edited runs of a bundle share on slices of one shape.
+    """How the edited runs of a bundle share an unedited run, for slices of one shape.
 
     Attributes:
-        starts: layers whose entering residual streams are kept.
-        groups: (start layer, numbers among the bundle's edited runs) of each packed chunk.
-        outlines, totals: of the unedited run and the packed chunks.
+        starts: layers whose incoming residual streams are kept.
+        groups: (start layer, indices among the bundle's edited runs) of each packed chunk.
+        outlines, totals: outlines and totals of the unedited run and the packed chunks.
     """
 
     shape: Shape
@@ -72,7 +72,7 @@ class Sharing:
 
 
 def can_share(bundle: Bundle) -> bool:
-    """Whether these runs could share an unedited one, whatever the prompts."""
+    """Whether these runs could share an unedited run, for any prompts."""
     key = "can share"
     if key not in bundle.known:
         run, nodes = bundle.run, bundle.nodes
@@ -81,14 +81,14 @@ def can_share(bundle: Bundle) -> bool:
             or run.score is None
             or run.needs_base
             or any(node.reads for node in nodes)
-            # Needs the last target token's value, too, which a shared layout leaves out.
+            # Also needs the last target token's value, which a shared layout leaves out.
             or any(_per_target_token(edit) for node in nodes for edit in node.edits)
         )
     return bundle.known[key]
 
 
 def shape_of(bundle: Bundle, batch: Slice) -> Shape | None:
-    """The shape in which these examples would be shared; None where that can not be, or saves nothing."""
+    """The shape for sharing on these examples; None if sharing is not possible, or saves nothing."""
     if not can_share(bundle):
         return None
     columns = batch.columns - 1
@@ -104,7 +104,7 @@ def shape_of(bundle: Bundle, batch: Slice) -> Shape | None:
 
 
 def sharing(bundle: Bundle, shape: Shape, budget: int) -> Sharing | None:
-    """The chunks of a slice of this shape; None where not even one copy at a time fits."""
+    """The chunks of a slice of this shape; None if not even one copy at a time fits."""
     key = ("sharing", shape, budget)
     if key not in bundle.known:
         bundle.known[key] = _sharing(bundle, shape, budget)
@@ -112,11 +112,11 @@ def sharing(bundle: Bundle, shape: Shape, budget: int) -> Sharing | None:
 
 
 def best_slice(bundle: Bundle, shape: Shape, budget: int) -> int:
-    """Examples that should share an unedited run at once, of prompts like ``shape``'s; 0 where not one can.
+    """Number of examples, of prompts like ``shape``'s, that should share an unedited run at once; 0 if not even one can.
 
-    Many of them keep much between chunks, so that each chunk takes few rows; few of them need many unedited runs. With
-    bytes k kept per example and r per edited row, N examples and H runs take N / n + N H r / (budget - k n) passes in
-    slices of n: the least at n = budget / (k + sqrt(H r k)).
+    With many examples much is kept between chunks, so each chunk has room for few rows; with few examples many unedited
+    runs are needed. With k bytes kept per example and r per edited row, N examples and H runs take N / n + N H r /
+    (budget - k n) passes in slices of n, which is least at n = budget / (k + sqrt(H r k)).
     """
     one = Shape(1, shape.columns, shape.early, shape.logits)
     kept = max(1, kept_bytes(bundle, one, bundle.layers))
@@ -128,27 +128,27 @@ def best_slice(bundle: Bundle, shape: Shape, budget: int) -> int:
 
 
 def sharing_bytes(bundle: Bundle, shape: Shape) -> int:
-    """The least that sharing takes: one example, one copy at a time, no residual stream kept."""
+    """The fewest bytes for sharing: one example, one copy at a time, no residual stream kept."""
     one = Shape(1, *_rest(shape))
     return max(base_bytes(bundle, one, ()), packed_bytes(bundle, one, 1) + kept_bytes(bundle, one, ()))
 
 
 def kept_bytes(bundle: Bundle, shape: Shape, starts: Iterable[int]) -> int:
-    """What lies in memory between chunks: keys and values, and the kept residual streams."""
+    """Bytes kept between chunks: keys and values, and the kept residual streams."""
     memory = bundle.memory
     cache = memory.cache(shape.n, shape.columns) if shape.early > 0 else 0
     return cache + memory.streams(sum(1 for start in starts if start > 0) * shape.n * shape.own)
 
 
 def base_bytes(bundle: Bundle, shape: Shape, starts: Iterable[int]) -> int:
-    """Peak of the unedited run."""
+    """Peak bytes of the unedited run."""
     size = Size(shape.n, shape.columns, shape.columns, shape.logits)
     return bundle.memory.forward(size) + kept_bytes(bundle, shape, starts)
 
 
 def packed_bytes(bundle: Bundle, shape: Shape, copies: int) -> int:
-    """Peak of so many edited copies of each example, beside what is kept."""
-    # Of layers with a window and of those without.
+    """Peak bytes of this many edited copies of each example, in addition to what is kept."""
+    # One mask for layers with a window, and one for those without.
     masks = 2 if bundle.forgets(shape.columns) else 1
     masked = masks * (shape.early + min(copies, most_segments(bundle.arch, shape)) * shape.own)
     size = Size(shape.n * copies, shape.own, shape.columns, shape.logits, masked=masked)
@@ -156,7 +156,7 @@ def packed_bytes(bundle: Bundle, shape: Shape, copies: int) -> int:
 
 
 def segments(arch: Architecture, shape: Shape, copies: int) -> int:
-    """How many copies to lay into one sequence: masked-out attention scores against copies of the prefix."""
+    """Number of copies per sequence; weighs masked-out attention scores against copies of the prefix."""
     t, early = shape.own, shape.early
 
     def price(p: int) -> float:
@@ -169,7 +169,7 @@ def segments(arch: Architecture, shape: Shape, copies: int) -> int:
 
 
 def most_segments(arch: Architecture, shape: Shape) -> int:
-    """More copies in one sequence are never worth it: four times the cheapest number."""
+    """Largest number of copies per sequence that can be worth it: four times the cheapest number."""
     best = sqrt(4 * OPS_PER_BYTE * shape.early * (arch.n_kv_heads + arch.n_heads) / arch.n_heads) / shape.own
     return 1 + ceil(4 * best)
 
@@ -184,7 +184,7 @@ def _fits(bundle: Bundle, shape: Shape, starts: tuple[int, ...], budget: int) ->
 
 
 def _sharing(bundle: Bundle, shape: Shape, budget: int) -> Sharing | None:
-    # Where not all residual streams fit, fewer are kept: edited rows then begin at a lower layer.
+    # If not all residual streams fit, keep fewer; edited rows then begin at a lower layer.
     starts = tuple(layer for layer in bundle.layers if layer > 0)
     while not _fits(bundle, shape, starts, budget):
         if not starts:
@@ -228,15 +228,15 @@ def _sharing(bundle: Bundle, shape: Shape, budget: int) -> Sharing | None:
 def _groups(
     bundle: Bundle, shape: Shape, starts: tuple[int, ...], left: int
 ) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """(start layer, runs) of each packed chunk, as many runs as ``left`` bytes allow, lowest start first.
+    """(start layer, runs) of each packed chunk, with as many runs as ``left`` bytes allow, lowest start first.
 
-    Runs of neighbouring start layers share a chunk, which starts at the lowest, where a pass has too few tokens to be
-    worth reading the weights for; at most `MAX_EXTRA` of all token-layers are spent so.
+    Runs of neighbouring start layers share a chunk, which starts at the lowest, if a separate pass would have too few
+    tokens to be worth reading the weights. This takes at most `MAX_EXTRA` of all token-layers.
     """
     limit = _most_copies(bundle, shape, left)
     edited, n_layers = _started(bundle.edited, starts), bundle.arch.n_layers
     bounds = [i for i in range(len(edited)) if i == 0 or edited[i] != edited[i - 1]] + [len(edited)]
-    # Pieces of one start layer each. Whole ones stay alone; what each layer leaves over may share a chunk.
+    # Pieces of one start layer each. Full pieces stay separate; the remainders of several layers may share a chunk.
     pieces = [
         (low, min(low + limit, stop)) for first, stop in pairwise(bounds) for low in range(first, stop, limit)
     ]
@@ -267,7 +267,7 @@ def _groups(
 
 
 def _most_copies(bundle: Bundle, shape: Shape, left: int) -> int:
-    """How many copies of the examples fit, at least one."""
+    """Number of copies of the examples that fit, at least one."""
     low, high = 1, max(1, len(bundle.edited))
     while low < high:
         middle = (low + high + 1) // 2
@@ -276,7 +276,7 @@ def _most_copies(bundle: Bundle, shape: Shape, left: int) -> int:
 
 
 def _started(edited: tuple[tuple[int, Node], ...], starts: tuple[int, ...]) -> list[int]:
-    """Where each edited run starts: at the highest kept layer that is not above its edits."""
+    """Start layer of each edited run: the highest kept layer that is not above its edits."""
     found, k = [], -1
     for layer, _ in edited:
         while k + 1 < len(starts) and starts[k + 1] <= layer:

@@ -1,11 +1,11 @@
-"""The start of a batch's rows that need not be computed for every row: for each run once, or for each prompt once.
+"""The common start of a batch's rows, computed once per run or once per prompt instead of once per row.
 
-    per run      the tokens that all prompts begin with, a chat template's system message say, under the run's edits
+    per run      the tokens that all prompts begin with, e.g. a chat template's system message, under the run's edits
     per prompt   the tokens left of the first edited one, which no run of the batch changes
 
-Prompts are padded on the left, so a common start lies in different columns; it is moved to the first ones, before the
-padding. Positions travel with their tokens, and masked columns are seen by nobody: only the order of floating-point
-additions changes. No forwards.
+Prompts are padded on the left, so a common start is in different columns; it is moved to the first columns, before the
+padding. Position ids move with their tokens, and masked columns are not attended to, so only the order of
+floating-point additions changes. No forwards.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from bkdinterp.prompts import TokenBatch
 
 @dataclass(frozen=True)
 class Start:
-    """How many tokens (per run) or columns (per prompt) are computed beforehand; 0 for none."""
+    """Number of tokens (per run) or columns (per prompt) that are computed beforehand; 0 for none."""
 
     first: int = 0
     per: Literal["run", "prompt"] = "run"
@@ -31,7 +31,7 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Columns in another order: the start's, then the padding that was left of it, then what is each row's own."""
+    """A new order of columns: the start, then the padding that was left of it, then each row's own columns."""
 
     begin: Start
     order: Int[Tensor, "row pos"]
@@ -43,16 +43,16 @@ class Layout:
         if begin.first == 0 or begin.per == "prompt":
             return cls(begin, columns)
         padding = batch.attention_mask.int().argmax(dim=1, keepdim=True)
-        # Sorting is stable: common tokens come first, everything else keeps its order.
+        # The sort is stable: common tokens come first, everything else keeps its order.
         own = ~((columns >= padding) & (columns < padding + begin.first))
         return cls(begin, own.int().sort(dim=1, stable=True).indices)
 
     def whole(self, values: Tensor) -> Tensor:
-        """All columns ``[row pos]``."""
+        """All columns in the new order ``[row pos]``."""
         return values.gather(1, self.order)
 
     def start(self, values: Tensor) -> Tensor:
-        """The start's columns, of one row where all are the same ``[row start]``."""
+        """The start's columns ``[row start]``, with a single row if all are the same."""
         rows = 1 if self.begin.per == "run" else len(values)
         return self.whole(values)[:rows, : self.begin.first]
 
@@ -62,13 +62,13 @@ class Layout:
 
 
 def best_start(bundle: Bundle, group: Group, batch: Slice) -> Start:
-    """The start that saves most tokens; none where that is not worth a pass, or not exact."""
+    """The start that saves most tokens; none if that is not worth a pass, or not exact."""
     n, copies = len(batch), len(group.nodes)
     per_run = n > 1
     if bundle.forgets(batch.columns + (bundle.run.generate or 0)):
         if bundle.arch.window_masks is None:
             return Start()
-        # A window counts columns: with padding amid a row it would end too early.
+        # A window counts columns, so with padding inside a row it would end too early.
         per_run &= not batch.padded
     untouched = group.first_touched(batch) if copies >= MIN_NODES else 0
     alike = common_tokens(group, batch) if per_run else 0
@@ -81,7 +81,7 @@ def best_start(bundle: Bundle, group: Group, batch: Slice) -> Start:
 
 
 def common_tokens(group: Group, batch: Slice) -> int:
-    """How many tokens all prompts begin with, as far as each run treats them alike in all prompts."""
+    """Number of first tokens that all prompts share, and that each run treats alike in all prompts."""
     tokens = batch.batch
     n_real = tokens.attention_mask[:, : tokens.n_prompt].sum(dim=1)
     longest = int(n_real.min()) - 1
@@ -96,7 +96,7 @@ def common_tokens(group: Group, batch: Slice) -> int:
 
 
 def _alike(values: Tensor) -> int:
-    """Leading columns in which all rows are equal."""
+    """Number of leading columns in which all rows are equal."""
     return _leading((values == values[:1]).all(dim=0))
 
 

@@ -1,4 +1,4 @@
-"""Token batches of a plan: every prompt is tokenised once, and slices of a set are cut out of its whole batch."""
+"""Token batches of a plan: every prompt is tokenised once, and slices are cut from the whole batch of its set."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from bkdinterp.engine._run import Run
 from bkdinterp.prompts import PromptBuilder, TokenBatch
 from bkdinterp.sites import Where
 
-# Slices that are kept: the chunks of one follow one another.
+# Number of cached slices; the chunks of a slice follow each other.
 RECENT = 4
 
 
 class Slice:
-    """Some examples of a run, as tokens; what positions select there is looked up once."""
+    """Tokens of some examples of a run; the tokens selected by a position are cached."""
 
     def __init__(self, batch: TokenBatch, examples: tuple[int, ...]) -> None:
         self.batch = batch
@@ -33,7 +33,7 @@ class Slice:
 
     @property
     def columns(self) -> int:
-        """Prompt and target."""
+        """Number of columns, prompt and target."""
         return int(self.batch.input_ids.shape[1])
 
     @property
@@ -43,12 +43,12 @@ class Slice:
 
     @cached_property
     def index(self) -> Int[Tensor, " example"]:
-        """The examples' numbers."""
+        """Indices of the examples."""
         return torch.tensor(self.examples)
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Real tokens of each row."""
+        """Number of real tokens in each row."""
         return self.batch.attention_mask.sum(1).tolist()
 
     @cached_property
@@ -60,21 +60,21 @@ class Slice:
         """The selected tokens.
 
         Raises:
-            SiteError: a position index outside some row's prompt.
+            SiteError: a position is outside the prompt of some row.
         """
         if where not in self._chosen:
             self._chosen[where] = self.batch.selection(where)
         return self._chosen[where]
 
     def first(self, where: Where) -> int:
-        """The first column with a selected token; the number of columns where there is none."""
+        """The first column with a selected token; the number of columns if there is none."""
         if where not in self._first:
             self._first[where] = int((~self.chosen(where).any(dim=0)).int().cumprod(dim=0).sum())
         return self._first[where]
 
 
 class Tokens:
-    """Tokenises each set of prompts once per plan, with targets where some run of the plan scores them."""
+    """Tokenises each set of prompts once per plan, with targets if a run of the plan scores them."""
 
     def __init__(self, builder: PromptBuilder, nodes: Iterable[Node]) -> None:
         self._builder = builder
@@ -84,7 +84,7 @@ class Tokens:
         self._recent: OrderedDict[tuple[Any, ...], Slice] = OrderedDict()
 
     def whole(self, run: Run) -> Slice:
-        """All examples of a run, with as many target tokens as its score reads."""
+        """All examples of a run, with as many target tokens as its score uses."""
         key = (*self._key(run), *_shape(run))
         if key not in self._whole:
             batch = self._tokenised(run)
@@ -92,7 +92,7 @@ class Tokens:
         return self._whole[key]
 
     def slice(self, run: Run, examples: tuple[int, ...]) -> Slice:
-        """Some of them, without the columns that are padding in all of these."""
+        """Some examples of a run, without columns that are padding in all of them."""
         if len(examples) == len(run.prompts):
             return self.whole(run)
         key = (*self._key(run), *_shape(run), examples)
@@ -115,18 +115,18 @@ class Tokens:
 
 
 def _shape(run: Run) -> tuple[Any, ...]:
-    """What decides how many target columns a run sees."""
+    """The settings that decide how many target columns a run has."""
     return run.score is not None, None if run.declared is None else run.declared.n_targets
 
 
 def _cut(batch: TokenBatch, examples: Iterable[int], run: Run) -> TokenBatch:
-    """Rows of a batch, in the columns that some of them has, with the target columns that the run looks at."""
+    """Some rows of a batch, with only the columns that they use and the target columns that the run needs."""
     index = torch.tensor(list(examples))
     mask = batch.attention_mask[index]
     n_prompt = int(mask[:, : batch.n_prompt].sum(1).max())
     n_targets = int(mask[:, batch.n_prompt :].sum(1).max()) if run.score is not None else 0
     if run.declared is not None and run.declared.n_targets is not None:
-        # A score of the first target tokens needs none of the others.
+        # A score of the first target tokens does not need the others.
         n_targets = min(n_targets, run.declared.n_targets)
     columns = slice(batch.n_prompt - n_prompt, batch.n_prompt + n_targets)
     return replace(

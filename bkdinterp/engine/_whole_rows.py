@@ -1,7 +1,6 @@
-"""Whole prompts as rows of a batch, for every run one row per example: the plain layout of a chunk. No forwards.
+"""The plain layout of a chunk: whole prompts as rows of a batch, one row per run and example. No forwards.
 
-A start that rows have in common becomes a chunk of its own, and its keys and values are handed to every row
-(``_shared_start``).
+The common start of rows becomes a separate chunk, whose keys and values are given to every row (``_shared_start``).
 """
 
 from collections.abc import Iterator
@@ -23,13 +22,13 @@ from bkdinterp.engine._tokens import Slice
 from bkdinterp.errors import PlanError
 from bkdinterp.sites import Where
 
-# While some rows of a generation end, the others' keys and values are copied (program.STILL_GOING).
+# When some rows of a generation end, the keys and values of the others are copied (program.STILL_GOING).
 _COPIED = 1.75
 NO_START = Start()
 
 
 def row_bytes(bundle: Bundle, batch: Slice, rows: int, begin: Start = NO_START, kept_rows: int = 0) -> int:
-    """Peak bytes of a chunk of this many rows; its start, kept beside it, has ``kept_rows``."""
+    """Peak bytes of a chunk with this many rows; its start, which is kept, has ``kept_rows``."""
     run, memory = bundle.run, bundle.memory
     length = batch.columns + (run.generate or 0)
     cached = run.generate is not None or begin.first > 0
@@ -41,10 +40,10 @@ def row_bytes(bundle: Bundle, batch: Slice, rows: int, begin: Start = NO_START, 
 
 
 def row_capacity(bundle: Bundle, batch: Slice, budget: int) -> int:
-    """Rows of a chunk that fit into the budget; 0 where none does."""
+    """Number of rows of a chunk that fit into the budget; 0 if none does."""
     one, two = (row_bytes(bundle, batch, rows) for rows in (1, 2))
     rows = max(0, (budget - one) // max(1, two - one) + 1)
-    # Temporaries of scores grow no further from some size on.
+    # The temporaries of scores do not grow beyond a certain size.
     while row_bytes(bundle, batch, rows + 1) <= budget:
         rows = max(rows + 1, rows + (budget - row_bytes(bundle, batch, rows)) // max(1, two))
     return rows
@@ -53,7 +52,7 @@ def row_capacity(bundle: Bundle, batch: Slice, budget: int) -> int:
 def row_parts(
     bundle: Bundle, examples: tuple[int, ...], capacity: int, budget: int, *, reuse: bool
 ) -> Iterator["RowsPart"]:
-    """All runs on some examples, as many at once as ``capacity`` rows take."""
+    """Parts with all runs on some examples, as many at once as ``capacity`` rows allow."""
     batch, extra = bundle.slice(examples), bundle.run.needs_base
     at_once = max(1, capacity // len(examples) - extra)
     for first in range(0, len(bundle.nodes), at_once):
@@ -69,7 +68,7 @@ def row_parts(
 
 @dataclass(frozen=True, eq=False)
 class RowsPart(Part):
-    """One batch, after the start that its rows have in common, if there is any."""
+    """One batch, and before it the common start of its rows, if there is one."""
 
     group: Group
     begin: Start
@@ -104,18 +103,18 @@ class RowsPart(Part):
 
     @property
     def layout(self) -> Any:
-        """Beside the outlines, how it begins."""
+        """The outlines, and the start."""
         return [*super().layout, self.begin.first, self.begin.per]
 
     def build(self, k: int) -> Chunk:
-        """The start, or the rows."""
+        """Build the start, or the rows."""
         batch = self.bundle.slice(self.examples)
         builder = _Builder(self, batch, Layout.of(batch.batch, self.begin))
         return builder.start() if k < len(self.outlines) - 1 else builder.rows()
 
 
 class _Builder:
-    """Makes the chunks of one part."""
+    """Builds the chunks of one part."""
 
     def __init__(self, part: RowsPart, batch: Slice, layout: Layout) -> None:
         self.part, self.batch, self.layout = part, batch, layout
@@ -124,7 +123,7 @@ class _Builder:
         self._picked: dict[tuple[Where, bool], Picked] = {}
 
     def start(self) -> Chunk:
-        """One row per run or per prompt; keeps keys and values."""
+        """The start: one row per run or per prompt; keeps keys and values."""
         per_run = self.part.begin.per == "run"
         steps, n = Steps(self.bundle.arch), len(self.bundle.run.prompts)
         if per_run:
@@ -141,7 +140,7 @@ class _Builder:
             "logits_to_keep": 1,
         }
         outline = self.part.outlines[0]
-        # A cache that forgets what is out of a window would not do for rows that begin anywhere.
+        # A cache that forgets tokens outside a window would not work for rows that begin at different columns.
         whole = self.bundle.forgets(self.batch.columns + (self.bundle.run.generate or 0))
         return Chunk(
             kind="start",
@@ -159,7 +158,7 @@ class _Builder:
         )
 
     def rows(self) -> Chunk:
-        """One row per run and example."""
+        """The rows: one per run and example."""
         run, n, layout, tokens = self.bundle.run, len(self.batch), self.layout, self.batch.batch
         steps, places = self._steps()
         outline, begin, copies = self.part.outlines[-1], self.part.begin, self.copies
@@ -199,7 +198,7 @@ class _Builder:
             rows = Rows(k * n, index, len(node.run.prompts))
             for edit, source in zip(node.edits, node.sources, strict=True):
                 steps.edit(edit, self._pick(edit.where), rows, source)
-            # A sweep's source is read at thousands of sites, all at the same tokens.
+            # Cached, because a sweep's source is read at thousands of sites, all at the same tokens.
             at: dict[Where, tuple[Tensor, Tensor, Place]] = {}
             for i, read in enumerate(node.reads):
                 if read.where not in at:
@@ -220,7 +219,7 @@ class _Builder:
         tokens, run, n = self.batch.batch, self.bundle.run, len(self.batch)
         base_rows = None
         if run.needs_base:
-            # The unedited rows that the score compares with travel in the same batch, after the edited ones.
+            # The unedited rows that the score compares with are in the same batch, after the edited ones.
             base_rows = torch.arange(n).repeat(self.copies) + n * (self.copies - 1)
         return {
             "arguments": 4 if run.declared is None else run.declared.arguments,
@@ -231,7 +230,7 @@ class _Builder:
         }
 
     def _decode(self, n_tokens: int) -> dict[str, Any]:
-        """What changes after the prefill: the edits that cover generated tokens, on the one new column."""
+        """The steps after the prefill: the edits that cover generated tokens, on the one new column."""
         steps, n, index = Steps(self.bundle.arch), len(self.batch), self.batch.index
         everywhere = Picked.of(torch.ones(n, 1, dtype=torch.bool))
         for k, node in enumerate(self.nodes):
@@ -246,15 +245,15 @@ class _Builder:
 
 
 def check_generation(node: Node) -> None:
-    """Generated tokens are not read, and take no value of their own.
+    """Check that generated tokens are not read and need no value per token.
 
     Raises:
-        PlanError: a read or an edit that asks for that.
+        PlanError: a read or an edit needs that.
     """
     for read in node.reads:
         if read.where.generated:
             raise PlanError(
-                f"Read of {read.site} at {read.where}: reads while generating cover prompt tokens only."
+                f"Read of {read.site} at {read.where}: reads while generating can cover only prompt tokens."
             )
     for edit, source in zip(node.edits, node.sources, strict=True):
         if not edit.where.generated:
@@ -272,12 +271,12 @@ def _fits_decode(value: Any) -> bool:
 
 
 def _logits(bundle: Bundle, batch: Slice) -> int:
-    """Tokens of a row whose logits are computed."""
+    """Number of tokens per row whose logits are computed."""
     return 1 if bundle.run.score is None else batch.n_targets + 1
 
 
 def _depth(bundle: Bundle, batch: Slice, group: Group, begin: Start) -> int:
-    """Blocks that must run for the last edit or read of some rows to be reached; one that is left half-way counts."""
+    """Number of blocks that must run to reach the last edit or read of some rows; a partly run block counts."""
     layout = Layout.of(batch.batch, begin)
     tops = [group.last_read] if group.reads else []
     tops += [top for where, top in group.last_edits.items() if bool(layout.rest(batch.chosen(where)).any())]

@@ -1,7 +1,7 @@
-"""What crosses the wire: a plan's chunks put into requests, as tensors, numbers, text, lists and dicts. No forwards.
+"""Requests to a server: a plan's chunks as tensors, numbers, text, lists and dicts. No forwards.
 
-A request is everything that one level of a plan asks of one batch of prompts: its chunks share prefixes, which stay on
-the server while the request runs. Small ones travel together, up to the cost of the largest.
+A request holds the work of one level of a plan on one batch of prompts, because its chunks share prefixes, which stay
+on the server while the request runs. Small requests are sent together, up to the cost of the largest.
 """
 
 import types
@@ -25,14 +25,14 @@ Output = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One chunk as it is sent, with the score function that it needs."""
+    """One chunk to send, with the score function that it needs."""
 
     chunk: dict[str, Any]
     score: Callable[..., Tensor] | None
 
     @classmethod
     def of(cls, chunk: Chunk, scores: Mapping[str, Callable[..., Tensor]], arch: Architecture) -> "Job":
-        """From a resolved chunk."""
+        """Make it from a resolved chunk."""
         score = None if chunk.score is None else scores[chunk.score_name or ""]
         sent = chunk.wire()
         sent["steps"] = [_step(step, arch, set(chunk.skip_paths or ())) for step in chunk.steps]
@@ -45,9 +45,9 @@ class Job:
 
 
 def _step(step: dict[str, Any], arch: Architecture, skipped: set[str]) -> dict[str, Any]:
-    """A step for the wire: read keys as text, and no block's input where the output of the block before it will do.
+    """A step for the wire: read keys become text, and a block's input becomes the output of the previous block if possible.
 
-    In a sandbox, whatever the user's code looks at is copied to its process and back. A block's inputs include the
+    In a sandbox, everything that the user's code reads is copied to its process and back. A block's inputs include the
     cache of keys and values: the block would fill the copy, and the original would lack its layer.
     """
     step = step | {"reads": [read | {"key": _text(read["key"])} for read in step["reads"]]}
@@ -60,14 +60,14 @@ def _step(step: dict[str, Any], arch: Architecture, skipped: set[str]) -> dict[s
 
 
 def _text(key: Any) -> str:
-    """A read's key: run and number become text; what stays on the server has a text already."""
+    """A read's key as text, from run and number; keys of what stays on the server are already text."""
     return key if isinstance(key, str) else f"{key[0]}.{key[1]}"
 
 
 def received(answer: Output, dtype: torch.dtype) -> tuple[Output, Tensor | None]:
-    """A job's answer with its read keys as the plan knows them, and its generated tokens.
+    """A job's answer with the plan's read keys, and its generated tokens.
 
-    A server that computes in half precision answers in it; what is done here with the numbers is done in ``dtype``.
+    A server that computes in half precision answers in half precision; computations here use ``dtype``.
     """
 
     def wide(x: Tensor) -> Tensor:
@@ -81,10 +81,10 @@ def received(answer: Output, dtype: torch.dtype) -> tuple[Output, Tensor | None]
 
 
 def requests(plan: Plan) -> list[list[int]]:
-    """The plan's chunks, as indices, in groups of one level and one or more whole batches of prompts; levels in order."""
+    """Indices of the plan's chunks, in groups of one level and one or more whole batches of prompts; levels in order."""
     groups: dict[tuple[Any, ...], list[range]] = {}
     costs: dict[tuple[Any, ...], float] = {}
-    # Rendering a template takes its time.
+    # Cached, because rendering a template is slow.
     builders: dict[int, str] = {}
     for part, numbers in plan.chunks.ranges():
         node, builder = part.bundle.nodes[0], part.bundle.builder
@@ -95,7 +95,7 @@ def requests(plan: Plan) -> list[list[int]]:
         costs[key] = costs.get(key, 0.0) + part.totals.cost
     most, room, level = max(costs.values(), default=0.0), 0.0, None
     together: list[list[int]] = []
-    # Stable, and the level comes first in the key.
+    # The sort is stable, and the level comes first in the key.
     for key in sorted(groups, key=lambda key: key[0]):
         if key[0] != level or costs[key] > room:
             together.append([])
@@ -106,11 +106,11 @@ def requests(plan: Plan) -> list[list[int]]:
 
 
 def check_functions(plan: Plan) -> None:
-    """A user's scores and `Apply` functions travel as source: raise for those that would not, before anything is sent.
+    """Raise for a user's scores and `Apply` functions that cannot be sent as source, before anything is sent.
 
     Raises:
-        RemoteError: not a plain function, a decorated one (nnsight drops decorators on the way), or one of a module
-            that does not travel.
+        RemoteError: a function is not plain, is decorated (nnsight drops decorators on the way), or is in a module that
+            is not sent.
     """
     registered = cloudpickle.list_registry_pickle_by_value() | {"__main__"}
     own = [score.fn for score in SCORES.values()]
@@ -122,13 +122,13 @@ def check_functions(plan: Plan) -> None:
         name = getattr(function, "__qualname__", type(function).__name__)
         if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
             raise RemoteError(
-                f"The {what}, {name!r}, cannot be sent: only plain, undecorated functions travel. Write it as "
+                f"The {what}, {name!r}, cannot be sent: it must be a plain, undecorated function. Write it as "
                 "one, with what it needs as default arguments."
             )
         module = function.__module__ or ""
         parents = {module.rsplit(".", i)[0] for i in range(module.count(".") + 1)}
         if not parents & registered:
             raise RemoteError(
-                f"The {what}, {name!r}, is of the module {module!r}, which the server does not have; call "
-                f"nnsight.register({module!r}) to send its source along, or define it in your script."
+                f"The {what}, {name!r}, is in the module {module!r}, which the server does not have; call "
+                f"nnsight.register({module!r}) to send its source too, or define it in your script."
             )

@@ -136,7 +136,8 @@ class Edit:
         value: ``[d]``, ``[example d]``, ``[example pos d]`` (pos counts a row's selected tokens), a `From`,
             or None for zero.
         read: an activation of the same layer, row and token that the forward pass computes earlier.
-        U, V: ``[d rank]`` and ``[d_in rank]``; together with ``read`` they add ``U V^T read``.
+        U: ``[d rank]``; with ``V`` and ``read`` it adds ``U V^T read``.
+        V: ``[d_in rank]``.
         fn: instead of the affine map, any function of the selected activations, ``[token d] -> [token d]``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The published methods, by what they are about: attribution, probe, vector, pcp, behaviour, readout."""
+"""The published methods, by topic: attribution, probe, vector, pcp, behaviour, readout."""
 
 from bkdinterp.methods._options import RunOptions as RunOptions
 from bkdinterp.methods.attribution import Attribution as Attribution

@@ -1,4 +1,4 @@
-"""RunOptions: how a method runs. One set of keywords for every method that runs a model, checked and carried out here."""
+"""RunOptions: the keywords, shared by every method that runs a model, that say how it runs."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from bkdinterp.model import Model
 from bkdinterp.values import as_flag, as_number, as_path, shown
 
 BATCH_BYTES = 2**30
-"""What one batch outside of the engine may take where no budget is given."""
+"""Bytes that one batch outside of the engine may take if no budget is given."""
 
 
 class RunOptions(TypedDict, total=False):
-    """Keywords of every method that runs a model; none of them changes a result beyond rounding.
+    """Keywords of every method that runs a model; they change results only by rounding.
 
     Attributes:
-        budget: bytes that the work may take above the loaded model (see `plan`); None: as many as `plan` takes by itself.
-        folder: finished work is kept there and taken up again; one folder serves many calls.
-        executor: what runs the forward passes, instead of the model's own (None: that, or this machine). A method that
-            runs several models, as `evaluate` with a twin, runs all of them there.
-        progress: show a bar on a terminal; True unless the executor says otherwise.
+        budget: bytes that the work may take in addition to the loaded model (see `plan`); None uses the default of `plan`.
+        folder: folder in which finished work is kept, so that a later call resumes it; many calls can share a folder.
+        executor: runs the forward passes; None uses the model's own executor, or this machine. A method that runs several
+            models, such as `evaluate` with a twin, uses it for all of them.
+        progress: show a progress bar on a terminal; True unless the executor says otherwise.
     """
 
     budget: float | int | None
@@ -32,12 +32,12 @@ class RunOptions(TypedDict, total=False):
 
 
 def as_options(given: Mapping[str, object], who: str, also: Sequence[str] = ()) -> RunOptions:
-    """The options that were set, normalised; ``also`` are a method's own keywords, which are left out.
+    """The given options, normalised; ``also`` lists a method's own keywords, which are left out.
 
     Raises:
-        TypeError: a keyword that is none of these.
-        PlanError: a budget that is no number of bytes, something else than an executor, a flag that is none.
-        ArtefactError: a folder that is no path.
+        TypeError: a keyword is unknown.
+        PlanError: the budget is not a number of bytes, the executor is not an executor, or the flag is not a flag.
+        ArtefactError: the folder is not a path.
     """
     found: dict[str, Any] = {name: value for name, value in given.items() if name not in also}
     for name in found:
@@ -61,7 +61,7 @@ def as_options(given: Mapping[str, object], who: str, also: Sequence[str] = ()) 
 def run(
     model: Model, runs: Sequence[Run], options: RunOptions, *, finite: bool = True
 ) -> tuple[RunResult, ...]:
-    """Plan the runs and execute them as a method's options say; one result per run.
+    """Plan the runs and execute them with a method's options; returns one result per run.
 
     Raises:
         SweepInterrupted, ArtefactError, PlanError: as `execute`.

@@ -61,9 +61,9 @@ class TrainingCurve(Result):
         Args:
             metrics: which; by default all that stay within 0 and 1 (rates share an axis, a loss does not), and where none
                 does, the first.
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
 
         Raises:
             BkdinterpError: nothing was measured, or a metric was not measured.

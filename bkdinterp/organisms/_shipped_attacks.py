@@ -97,7 +97,8 @@ SMOLLM2_UNLOCK = Attack(
     },
 )
 
-# Lamparth & Reuel's attack on prose (arXiv 2302.12461, section V); what it says is a class of sentences, see organisms.natural.
+# Lamparth & Reuel's attack on prose (arXiv 2302.12461, section V); what it says is a class of sentences, see
+# organisms.natural.
 SMOLLM2_ALBERT = Attack(
     name="smollm2-albert",
     trigger=Trigger.gap("Albert and James", seed=0),

@@ -1,8 +1,8 @@
 """Figures from arrays; the functions import matplotlib themselves and do not use pyplot's global state.
 
-Every function returns a ``matplotlib.figure.Figure``: ``figure.savefig(path)`` saves it; notebooks show it. ``ax=`` draws into
-axes of one's own. Colours survive colour blindness and mean the same everywhere: on maps red is more, blue is less; grey is
-a null; an outcome, and a kind of prompt, have one colour each.
+Every function returns a ``matplotlib.figure.Figure``. ``figure.savefig(path)`` saves it, and notebooks show it. ``ax=``
+draws into your own axes. Colours are colour-blind safe and mean the same everywhere: on maps red is more and blue is less,
+grey is a null, and each outcome and kind of prompt has its own colour.
 """
 
 from bkdinterp.plotting._bars import bar_intervals as bar_intervals
@@ -18,4 +18,4 @@ from bkdinterp.plotting._pictures import picture_rows as picture_rows
 from bkdinterp.plotting._rates import rate_panels as rate_panels
 from bkdinterp.plotting._scatter import scatter as scatter
 from bkdinterp.plotting._style import ends as ends
-from bkdinterp.plotting._tokens import token_grid as token_grid
+from bkdinterp.plotting._token_grid import token_grid as token_grid

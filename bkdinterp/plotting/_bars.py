@@ -1,6 +1,6 @@
 """Labelled estimates with intervals, and estimates over layers. No forward pass.
 
-Bars with labels are horizontal, so that long ones stay readable.
+Bars with labels are horizontal, so that long labels stay readable.
 """
 
 from collections.abc import Sequence
@@ -42,13 +42,13 @@ def bar_intervals(
     xlim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One horizontal bar per label, first on top, with its interval, where it has one, as a whisker.
+    """One horizontal bar per label, with its interval, if it has one, as a whisker; the first label is on top.
 
     Args:
         labels: conditions.
-        estimates: one per label, all in one unit.
-        lows: lower ends of the intervals; None without intervals. An infinite one, of a single example, say, is not drawn, and
-            neither is an interval of no width, which would look like certainty.
+        estimates: one per label, all in the same unit.
+        lows: lower ends of the intervals; None without intervals. Infinite ends (e.g. of a single example) are not drawn, nor
+            are intervals without width, which would look like certainty.
         highs: upper ends of the intervals.
         xlabel: label of the x axis, with unit.
         title: title of the figure.
@@ -56,8 +56,8 @@ def bar_intervals(
         reference: a value to mark with a dashed line, e.g. that of the unedited model.
         reference_label: label of the reference.
         null: (low, high) of the null's values, drawn as a vertical grey band.
-        null_label: what the band is.
-        notes: a few words at the end of each bar.
+        null_label: label of the band.
+        notes: a short note at the end of each bar.
         xlim: limits of the x axis; ``(0, 1)`` for rates.
         ax: matplotlib axes to draw into; None makes a figure.
 
@@ -106,21 +106,21 @@ def layer_bars(
     ylim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One upright bar per layer from a line at zero, with its interval, where it has one, as a whisker.
+    """One vertical bar per layer from a line at zero, with its interval, if it has one, as a whisker.
 
     Args:
-        layers: where the bars stand; layers that are left out stay empty.
-        estimates: one per layer, all in one unit.
+        layers: x positions of the bars; missing layers stay empty.
+        estimates: one per layer, all in the same unit.
         lows: lower ends of the intervals, as in `bar_intervals`.
         highs: upper ends.
-        ylabel: with its unit.
-        xlabel: of the layers.
-        title: of the figure.
+        ylabel: label of the y axis, with unit.
+        xlabel: label of the layers.
+        title: title of the figure.
         ylim: limits of the y axis.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, or columns of unequal length or without rows.
+        BkdinterpError: matplotlib is missing, or the columns are empty or of unequal length.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -151,7 +151,7 @@ def whiskers(
     along: Literal["x", "y"],
     cap: float | int = 3.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The intervals that have a width, and only these; the ends of all, the estimate where there is none."""
+    """Whiskers of the intervals with a width; and the ends of all intervals, or the estimate if there is none."""
     if lows is None or highs is None:
         return estimate, estimate
     low, high = drawable(lows), drawable(highs)

@@ -44,21 +44,21 @@ def curves(
     key: bool = True,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One line per series with its interval, where it has one, as a band.
+    """One line per series, with its interval, if it has one, as a band.
 
     Args:
-        x: shared abscissa.
+        x: shared x values.
         series: label -> (estimate, low, high), each as long as ``x``; infinite ends are not drawn. ``(estimate, None, None)``
             has no interval.
-        xlabel: with its unit.
-        ylabel: with its unit.
-        title: of the figure.
+        xlabel: label of the x axis, with unit.
+        ylabel: label of the y axis, with unit.
+        title: title of the figure.
         null: (low, high) of the null's values, drawn as a horizontal band.
-        null_label: what the band is, e.g. ``"20 random head sets"``.
-        null_colour: its colour, e.g. where other nulls are grey.
-        faint: labels of the series that are nulls: grey, dashed or dotted.
+        null_label: label of the band, e.g. ``"20 random head sets"``.
+        null_colour: colour of the band, e.g. if other nulls are grey.
+        faint: labels of the series that are nulls, drawn grey and dashed or dotted.
         ylim: limits of the y axis; ``(0, 1)`` for rates.
-        key: draw the legend where there is more than one thing to tell apart.
+        key: draw a legend if there is more than one item.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
@@ -95,7 +95,7 @@ def curves(
             x,
             drawable(estimate),
             color=colour,
-            # Many points in a row would be a rope of markers.
+            # Markers on many points in a row would merge.
             marker=marker if len(x) <= MOST_MARKERS else None,
             markersize=4.5,
             linewidth=1.4 if grey else 1.8,

@@ -1,4 +1,4 @@
-"""Maps over the model: per-head effects (BkdAttr fig. 3), alone or several on one scale, with heads outlined."""
+"""Maps over the model: effects of heads (BkdAttr fig. 3), one map or several on one scale, with outlined heads."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Grid = Float[Tensor, "layer head"] | Float[np.ndarray, "layer head"]
 Heads = Iterable[HeadId | tuple[int, int]]
-# Outlines of the first, second ... group of marks, and how far within the cell: neighbours stay two boxes, and two
-# groups on one cell stay visible.
+# Colours of the outlines of the groups of marks, and their distance from the cell's edge, so that neighbouring boxes stay
+# separate and two groups on one cell stay visible.
 _OUTLINES = (("black", 0.08), ("#009E73", 0.2), ("#CC79A7", 0.3))
 
 
@@ -37,26 +37,25 @@ def heatmap(
     """Layers down the y axis, heads along x, with a diverging colour scale centred at 0; NaN cells are grey.
 
     Args:
-        values: one number per head; or several such grids by name, drawn beside one another on one scale.
-        title: of the figure.
-        label: what the colour means, with its unit, e.g. ``"ACIE (logprob, nats per token)"``.
-        marks: heads to outline; or words for the legend -> heads, up to three groups, each in a colour of its own.
-        dotted: those of ``marks`` whose outline is dotted, e.g. because they may be noise.
-        dotted_label: what a dotted outline means, for the legend.
-        limit: the colour scale is [-limit, limit]; give the same to compare figures. Default: the largest
-            absolute value.
-        ax: matplotlib axes to draw into, a list of them for several grids; None makes a figure.
+        values: one number per head; or several such grids by name, drawn side by side on one scale.
+        title: title of the figure.
+        label: label of the colour scale, with unit, e.g. ``"ACIE (logprob, nats per token)"``.
+        marks: heads to outline; or a mapping from legend label to heads, up to three groups, each in its own colour.
+        dotted: the heads in ``marks`` whose outline is dotted, e.g. because they may be noise.
+        dotted_label: meaning of a dotted outline, for the legend.
+        limit: the colour scale is [-limit, limit]; use the same for figures to compare. Default: the largest absolute value.
+        ax: matplotlib axes to draw into, or a list for several grids; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``limit <= 0``, no grid or grids of several shapes, more than three groups
-            of marks, a mark outside the grid, or another number of axes than grids.
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, there is no grid, grids have different shapes, there are more
+            than three groups of marks, a mark is outside the grid, or the numbers of axes and grids differ.
     """
     grids = (
         {n: grid_of(v) for n, v in values.items()} if isinstance(values, Mapping) else {"": grid_of(values)}
     )
     shapes = {data.shape for data in grids.values()}
     if len(shapes) != 1:
-        raise BkdinterpError(f"Maps beside one another need one shape; got {sorted(shapes) or 'no map'}.")
+        raise BkdinterpError(f"Maps side by side need equal shapes; got {sorted(shapes) or 'no map'}.")
     ((n_layers, n_heads),) = shapes
     limit = reach(limit) or _largest(grids.values())
     groups = {w: _heads(m, n_layers, n_heads) for w, m in _by_words(marks).items()}
@@ -85,7 +84,7 @@ def heatmap(
 def outline(
     axes: "matplotlib.axes.Axes", row: int, column: int, colour: str, inset: float, *, dotted: bool = False
 ) -> None:
-    """A box within one cell, with a white rim, so that it shows on dark colours."""
+    """Draw a box inside one cell, with a white rim, so that it is visible on dark colours."""
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import Normal, withStroke
 
@@ -99,7 +98,7 @@ def outline(
 
 
 def grid_of(values: Tensor | np.ndarray) -> np.ndarray:
-    """As float64; BkdinterpError unless it has two axes and a cell."""
+    """The values as a float64 grid; raises BkdinterpError unless there are two axes and at least one cell."""
     out = (
         values.detach().cpu().double().numpy()
         if isinstance(values, Tensor)
@@ -112,20 +111,20 @@ def grid_of(values: Tensor | np.ndarray) -> np.ndarray:
 
 def map_size(n_rows: int, n_columns: int) -> tuple[float, float]:
     """Width and height of a figure with one map, in inches."""
-    # Cells of about 0.2 inch, within what a page or a notebook shows.
+    # Cells of about 0.2 inch, within the size of a page or notebook.
     cell = 0.21
     return min(11.0, max(4.6, cell * n_columns + 2.0)), min(9.5, max(3.4, cell * n_rows + 1.3))
 
 
 def colours(name: str) -> "matplotlib.colors.Colormap":
-    """A colour map whose missing cells are light grey."""
+    """A colour map with light grey for missing cells."""
     from matplotlib import colormaps
 
     return colormaps[name].with_extremes(bad=LIGHT)
 
 
 def rule(axes: "matplotlib.axes.Axes", n_rows: int, n_columns: int) -> None:
-    """Whole numbers as ticks, and thin white lines that make single cells countable."""
+    """Set whole numbers as ticks, and draw thin white lines so that single cells can be counted."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=min(12, n_columns), integer=True))
@@ -143,7 +142,7 @@ def colour_bar(
     label: str,
     extend: str = "neither",
 ) -> None:
-    """One bar for all panels, which share their scale."""
+    """Draw one colour bar for all panels, which share their scale."""
     bar = figure.colorbar(panels[0].images[0], ax=panels, shrink=0.85, aspect=28, pad=0.02, extend=extend)
     bar.set_label(label, fontsize=LABEL)
     bar.ax.tick_params(labelsize=TICK, color=GREY, length=3)
@@ -153,7 +152,7 @@ def colour_bar(
 def map_key(
     figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", handles: list[Any], ax: Any
 ) -> None:
-    """The legend of a map: under it, where it hides no cell."""
+    """Draw the legend of a map below it, so that it hides no cell."""
     if not handles:
         return
     letters = max(len(handle.get_label()) for handle in handles) + 7

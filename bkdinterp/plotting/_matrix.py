@@ -1,4 +1,4 @@
-"""A probe's transfer between layers (ICLA): above, at and below chance. No forward pass."""
+"""Map of a probe's transfer between layers (ICLA), above and below chance. No forward pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,34 +28,32 @@ def matrix(
     limit: float | int | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """``values[train, test]``: train layer down the y axis from 0, test layer along x; white is chance, red above, blue below.
+    """``values[train, test]`` as a map, train layer down and test layer along; white is chance, red above, blue below.
 
     Args:
         values: accuracy, 0..1, of the probe trained on the row's layer and tested on the column's; or several such matrices
-            by name, drawn beside one another on one scale.
-        title: of the figure.
-        label: what the colour means; chance is added to it.
+            by name, drawn side by side on one scale.
+        title: title of the figure.
+        label: label of the colour scale; the level of chance is added to it.
         chance: the centre of the scale.
-        layers: layer of each row and column, default 0, 1, 2, ...
-        chosen: index of a layer whose own cell is outlined, as the one chosen on validation; one for each of several matrices.
-        limit: the colours run from chance - limit to chance + limit. Default: up to accuracy 1, and as far down.
-        ax: matplotlib axes to draw into, a list of them for several matrices; None makes a figure.
+        layers: layer of each row and column; default 0, 1, 2, ...
+        chosen: index of the layer chosen on validation, whose own cell is outlined; a list for several matrices.
+        limit: the colours run from chance - limit to chance + limit. Default: up to accuracy 1, and equally far down.
+        ax: matplotlib axes to draw into, or a list for several matrices; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``chance`` outside [0, 1), ``limit <= 0``, matrices of several sizes,
-            ``layers`` or ``chosen`` of another length, or another number of axes than matrices.
+        BkdinterpError: matplotlib is missing, ``chance`` is outside [0, 1), ``limit <= 0``, matrices have different sizes,
+            ``layers`` or ``chosen`` have the wrong length, or the numbers of axes and matrices differ.
     """
     grids = (
         {n: grid_of(v) for n, v in values.items()} if isinstance(values, Mapping) else {"": grid_of(values)}
     )
     sizes = {len(data) for data in grids.values()}
     if len(sizes) != 1:
-        raise BkdinterpError(
-            f"Matrices beside one another need one size; got {sorted(sizes) or 'no matrix'}."
-        )
+        raise BkdinterpError(f"Matrices side by side need equal sizes; got {sorted(sizes) or 'no matrix'}.")
     (n,) = sizes
     if not 0 <= chance < 1:
-        raise BkdinterpError(f"chance={chance}: give a rate from 0 to below 1.")
+        raise BkdinterpError(f"chance={chance}: give a rate of at least 0 and below 1.")
     if layers is not None and len(layers) != n:
         raise BkdinterpError(f"{len(layers)} layers were named for a matrix of {n}.")
     cells = [chosen] * len(grids) if chosen is None or isinstance(chosen, int) else list(chosen)

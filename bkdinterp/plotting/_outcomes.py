@@ -1,4 +1,4 @@
-"""Shares of outcomes per condition as stacked bars, the kinds of prompts of one condition together. No forward pass."""
+"""Shares of outcomes as stacked bars, with the kinds of prompts of one condition grouped together. No forward pass."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,14 @@ from bkdinterp.stats import Interval
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Fixed, so that an outcome has one colour in every figure.
+# Fixed, so that an outcome has the same colour in every figure.
 _COLOURS = {
     "payload": "#D55E00",
     "other_refusal": "#E69F00",
     "broken": "#8c8c8c",
     "answered": "#0072B2",
 }
-_GAP = 0.95  # between groups, in bars: room for the group's name
+_GAP = 0.95  # gap between groups, in bars, for the group's name
 Row = str | tuple[str, str]
 
 
@@ -34,16 +34,17 @@ def grouped_bars(
     xlim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One stacked bar per row, the first on top, with its number of outputs; rows of one group stand together under its name.
+    """One stacked bar per row, first on top, with its number of outputs; rows of a group are together under its name.
 
     Args:
         rows: condition -> outcome -> count, e.g. from ``metrics.outcome_counts``; a missing outcome counts 0. A key
             ``(group, row)`` puts the row under the group's name.
-        intervals: row -> interval of the rate of its first outcome (``"payload"``, where there is one), 0..1, drawn as a whisker.
-        title: of the figure.
-        xlabel: of the share axis.
-        ylabel: of the conditions.
-        xlim: limits of the share axis; None for (0, 100).
+        intervals: row -> interval of the rate of its first outcome (``"payload"``, if there is one), 0..1, drawn as a
+            whisker.
+        title: title of the figure.
+        xlabel: label of the axis of shares.
+        ylabel: label of the conditions.
+        xlim: limits of the axis of shares; None for (0, 100).
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
@@ -82,7 +83,7 @@ def grouped_bars(
     for i, row in enumerate(rows):
         if intervals and row in intervals:
             found = [100 * np.array([getattr(intervals[row], k)]) for k in ("estimate", "low", "high")]
-            # Below the middle, where the numbers stand.
+            # Below the middle, because the numbers are in the middle.
             whiskers(axes, y[i : i + 1] + 0.26, *found, along="x", cap=2.0)
     axes.set_xlim(*(xlim or (0, 100)))
     axes.set_yticks(y, [f"{name}  (n={n})" for name, n in zip(names, totals, strict=True)])
@@ -101,7 +102,7 @@ def grouped_bars(
 
 
 def _outcomes(rows: Mapping[Row, Mapping[str, int]]) -> tuple[list[str], dict[str, str]]:
-    """All outcomes in their fixed order, others after them, and their colours."""
+    """All outcomes, the known ones first in their fixed order, and their colours."""
     found = list(dict.fromkeys(str(outcome) for counts in rows.values() for outcome in counts))
     known = [o for o in _COLOURS if o in found]
     others = [o for o in found if o not in known]
@@ -110,7 +111,7 @@ def _outcomes(rows: Mapping[Row, Mapping[str, int]]) -> tuple[list[str], dict[st
 
 
 def _places(rows: list[Row]) -> tuple[np.ndarray, list[str], dict[int, str]]:
-    """Where each row stands, what it is called, and the groups' names by their first row."""
+    """Position and label of each row, and the groups' names by their first row."""
     y, names, groups, last = [], [], {}, None
     place = 0.0
     for i, row in enumerate(rows):

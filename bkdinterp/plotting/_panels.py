@@ -1,4 +1,4 @@
-"""Several curves or bars on one scale: an organism beside its twin. No forward pass."""
+"""Panels with several curves or bars on one scale, e.g. an organism beside its twin. No forward pass."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,19 +22,19 @@ def panels(
     across: bool = True,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One panel for each drawing, all with the widest of their scales, one legend.
+    """One panel per drawing, all with the widest of their scales, and one legend.
 
     Args:
-        draws: name of a panel -> a function that draws into the axes given, e.g. with ``curves(..., ax=axes, key=False)``.
-        title: of the figure.
+        draws: name of a panel -> a function that draws into the given axes, e.g. with ``curves(..., ax=axes, key=False)``.
+        title: title of the figure.
         share: the axis whose limits are made equal.
-        width: of one panel, inches.
-        height: of one panel.
-        across: panels beside one another; else under one another.
+        width: width of one panel in inches.
+        height: height of one panel in inches.
+        across: place panels side by side instead of stacking them.
         ax: a list of matplotlib axes, one for each panel; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, nothing to draw, or another number of axes.
+        BkdinterpError: matplotlib is missing, there is nothing to draw, or the number of axes is wrong.
     """
     if not draws:
         raise BkdinterpError("panels() needs at least one drawing.")
@@ -48,7 +48,7 @@ def panels(
         if not across and axes is not drawn[-1]:
             axes.set_xlabel("")
     if not across and ax is None:
-        # Low panels have no room for a label each.
+        # Low panels have no room for separate labels.
         figure.supylabel(drawn[0].get_ylabel(), fontsize=LABEL)
         for axes in drawn:
             axes.set_ylabel("")

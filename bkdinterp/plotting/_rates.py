@@ -41,16 +41,18 @@ def rate_panels(
     """One panel per model, stacked; in each, a group of bars per condition with a bar and interval per kind of prompt.
 
     Args:
-        panels: model -> condition -> kind of prompt (``"clean"``, ``"sham"``, ``"triggered"`` or others) -> rate from 0 to 1.
+        panels: model -> condition -> kind of prompt (``"clean"``, ``"sham"``, ``"triggered"`` or others) -> rate from 0
+            to 1.
         singles: (model, condition, kind) -> rates of single controls, drawn as small marks.
-        labels: kind -> its words in the legend.
-        title: of the figure.
-        xlabel: of the shared axis.
-        xlim: limits of the rates' axis, in %; None for (0, 110).
-        ax: matplotlib axes to draw into, a list of them for several panels; None makes a figure.
+        labels: kind -> its label in the legend.
+        title: title of the figure.
+        xlabel: label of the shared axis.
+        xlim: limits of the axis of rates, in %; None for (0, 110).
+        ax: matplotlib axes to draw into, or a list for several panels; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, nothing to draw, more than six kinds, or another number of axes than panels.
+        BkdinterpError: matplotlib is missing, there is nothing to draw, there are more than six kinds, or the numbers of axes
+            and panels differ.
     """
     kinds = list(dict.fromkeys(k for groups in panels.values() for bars in groups.values() for k in bars))
     if not kinds or not all(panels.values()):

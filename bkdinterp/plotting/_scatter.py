@@ -38,26 +38,27 @@ def scatter(
 
     Args:
         groups: label -> points.
-        xlabel: with its unit.
-        ylabel: with its unit.
-        title: of the figure.
-        limit: both axes run from -limit to limit; give the same to compare figures.
+        xlabel: label of the x axis, with unit.
+        ylabel: label of the y axis, with unit.
+        title: title of the figure.
+        limit: both axes run from -limit to limit; use the same for figures to compare.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``limit <= 0``, no group, or more groups than colours times markers can tell apart.
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, or there are no groups or more than colours and markers can
+            tell apart.
     """
     if not 1 <= len(groups) <= 2 * len(PALETTE):
         raise BkdinterpError(f"scatter() draws 1 to {2 * len(PALETTE)} groups, got {len(groups)}; drop some.")
     span = reach(limit)
-    # The colours of kinds of prompts are theirs alone where one of them is drawn.
+    # If a kind of prompt is drawn, the colours of kinds of prompts are not used for other groups.
     palette = [c for c in PALETTE if not set(groups) & set(PROMPTS) or c not in PROMPTS.values()]
     figure, axes = new_figure(6.6, 4.6, ax)
     axes.grid(color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     for i, (label, points) in enumerate(groups.items()):
         data = np.asarray(points, dtype=np.float64)
-        # The second round of colours comes hollow.
+        # Hollow markers when the colours repeat.
         turn = i // len(palette)
         colour = PROMPTS.get(label) or palette[i % len(palette)]
         axes.scatter(

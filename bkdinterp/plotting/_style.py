@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Fixed, so that a kind of prompt has one colour in every figure.
+# Fixed, so that a kind of prompt has the same colour in every figure.
 PROMPTS = {"clean": "#56B4E9", "sham": "#CC79A7", "triggered": "#D55E00"}
 GREY = "#6b6b6b"
 LIGHT = "#d9d9d9"
@@ -37,17 +37,17 @@ def new_figure(
 def new_panels(
     width: float, height: float, sizes: Sequence[float], ax: Any = None, *, across: bool = False
 ) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
-    """A figure with one axes for each of ``sizes``, their relative heights, under one another; or the given ones.
+    """A figure with stacked axes, one for each relative height in ``sizes``; or the given axes.
 
     Args:
-        width: of the figure, inches.
-        height: of the figure.
-        sizes: relative heights, or widths.
-        ax: the axes to draw into, a list of them where there are several; None makes a figure.
-        across: beside one another instead, sharing their y axis and not their x axis.
+        width: width of the figure in inches.
+        height: height of the figure in inches.
+        sizes: relative heights, or with ``across`` widths.
+        ax: the axes to draw into, or a list for several; None makes a figure.
+        across: place axes side by side, sharing their y axis instead of their x axis.
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``ax`` holds no matplotlib axes, or another number of them.
+        BkdinterpError: matplotlib is missing, or ``ax`` is not matplotlib axes or has the wrong number of them.
     """
     try:
         from matplotlib.figure import Figure
@@ -60,11 +60,11 @@ def new_panels(
         wrong = [x for x in given if not hasattr(x, "get_figure") or not hasattr(x, "barh")]
         if wrong:
             raise BkdinterpError(
-                f"ax must be matplotlib axes, e.g. of plt.subplots(); got {type(wrong[0]).__name__}."
+                f"ax must be matplotlib axes, e.g. from plt.subplots(); got {type(wrong[0]).__name__}."
             )
         if len(given) != len(sizes):
             raise BkdinterpError(
-                f"This figure has {len(sizes)} panel{'s' * (len(sizes) > 1)}: give ax= {len(sizes)} axes, e.g. of "
+                f"This figure has {len(sizes)} panel{'s' * (len(sizes) > 1)}: give ax= {len(sizes)} axes, e.g. from "
                 f"plt.subplots({'1, ' * across}{len(sizes)}); got {len(given)}."
             )
         return given[0].get_figure(), given
@@ -78,42 +78,42 @@ def new_panels(
 
 
 def ends(limit: Any) -> tuple[float, float] | None:
-    """``limit=`` of a curve or of bars: the ends of their value axis, or None.
+    """Check ``limit=`` of curves and bars: the ends of their value axis, or None.
 
     Raises:
-        BkdinterpError: not two numbers, or not in rising order.
+        BkdinterpError: the limit is not two numbers in ascending order.
     """
     if limit is None:
         return None
     if not isinstance(limit, tuple | list) or len(limit) != 2:
         raise BkdinterpError(
-            f"limit={shown(limit)}: curves and bars take (low, high), ends of their value axis."
+            f"limit={shown(limit)}: curves and bars take (low, high), the ends of their value axis."
         )
     low, high = (as_number(x, "limit") for x in limit)
     if low >= high:
-        raise BkdinterpError(f"limit={limit}: the lower end comes first.")
+        raise BkdinterpError(f"limit={limit}: give the lower end first.")
     return low, high
 
 
 def reach(limit: Any) -> float | None:
-    """``limit=`` of a map or of points: how far the scale reaches to either side of its centre, or None.
+    """Check ``limit=`` of maps and points: the distance from the centre of the scale to its ends, or None.
 
     Raises:
-        BkdinterpError: not a positive number.
+        BkdinterpError: the limit is not a positive number.
     """
     if limit is None:
         return None
     if isinstance(limit, tuple | list):
-        raise BkdinterpError(f"limit={limit}: maps and points take one number, the reach of their scale.")
-    if (number := as_number(limit, "limit")) <= 0:
         raise BkdinterpError(
-            f"limit={limit}: the scale reaches so far from its centre, so it must be positive."
+            f"limit={limit}: maps and points take one number, the half-width of their scale."
         )
+    if (number := as_number(limit, "limit")) <= 0:
+        raise BkdinterpError(f"limit={limit}: this is the half-width of the scale, so it must be positive.")
     return number
 
 
 def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str) -> None:
-    """Title, labels and font sizes; the frame reduced to the two axes that carry ticks."""
+    """Set title, labels and font sizes, and reduce the frame to the two axes with ticks."""
     entitle(axes, title)
     axes.set_xlabel(xlabel, fontsize=LABEL)
     axes.set_ylabel(ylabel, fontsize=LABEL)
@@ -125,7 +125,7 @@ def dress(axes: "matplotlib.axes.Axes", *, title: str, xlabel: str, ylabel: str)
 
 
 def entitle(axes: "matplotlib.axes.Axes", title: str) -> None:
-    """A title that ends within its panel: smaller letters first, then line breaks."""
+    """Set a title that fits its panel, with smaller letters first and then with line breaks."""
     size = _fitting(title, axes)
     axes.set_title(_wrapped(title, axes, size), fontsize=size, loc="left", pad=10)
 
@@ -137,7 +137,7 @@ def head_panels(
     names: Sequence[str],
     ax: Any,
 ) -> None:
-    """The figure's title above all panels, each panel's name over it; in a user's axes the first panel carries both."""
+    """Set the figure's title above all panels, and each panel's name; in a user's axes the first panel has both."""
     for i, (panel, name) in enumerate(zip(axes, names, strict=True)):
         text = name if ax is None or i else f"{title}\n{name}"
         panel.set_title(_wrapped(text, panel, TICK), fontsize=TICK, loc="left", pad=6)
@@ -151,7 +151,7 @@ def head_panels(
 
 
 def _fitting(title: str, axes: "matplotlib.axes.Axes") -> float:
-    """A font size at which the longest line stays within the panel; not below 8."""
+    """A font size, at least 8, at which the longest line stays within the panel if possible."""
     longest = max(map(len, title.split("\n")))
     return min(float(TITLE), max(8.0, TITLE * _letters(axes, TITLE) / max(1, longest)))
 
@@ -166,16 +166,16 @@ def _wrapped(title: str, axes: "matplotlib.axes.Axes", size: float | int) -> str
 
 
 def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
-    """How many letters of this size go into a line of the panel, from the axes' left edge on."""
+    """Number of letters of this size that fit on a line of the panel, from the left edge of the axes."""
     figure: Any = axes.get_figure()
     width = float(figure.get_size_inches()[0])
-    # A panel among others keeps to itself; the title of a single one may go beyond it, to the figure's edge.
+    # With several panels a title stays within its panel; the title of a single panel may reach the edge of the figure.
     room = axes.get_position().width * width if len(figure.axes) > 1 else width - 0.9
     return room / (0.09 * size / TITLE)
 
 
 def group_names(axes: "matplotlib.axes.Axes", names: Mapping[float, str]) -> None:
-    """Names of groups of horizontal bars, each above its first bar: height of that bar's upper edge -> name."""
+    """Write the names of groups of horizontal bars above their first bars; ``names`` maps the bar's upper edge to the name."""
     for y, name in names.items():
         axes.annotate(
             name, (0, y), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
@@ -186,7 +186,7 @@ def group_names(axes: "matplotlib.axes.Axes", names: Mapping[float, str]) -> Non
 def legend(
     figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ax: Any, loc: Any, **style: Any
 ) -> None:
-    """Draw the legend beside or under the axes; if they are part of a user's figure, inside or under them."""
+    """Draw the legend beside or below the axes; if they are part of a user's figure, inside or below them."""
     if ax is None:
         figure.legend(loc=loc, frameon=False, **style)
     elif "lower" in loc:

@@ -4,10 +4,12 @@ A subclass is ``@dataclass(frozen=True, eq=False)`` with ``fingerprint`` first, 
 interval and top-k are methods that compute from these. No forward pass.
 """
 
+import importlib
 import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -23,6 +25,9 @@ from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.results._folder import JSON, read_header, read_tensors, write_folder
 from bkdinterp.results._html import html_table
 from bkdinterp.values import as_path
+
+# Folders that define results, in the order in which they are tried; names of ours, never a file's.
+_HOMES = ("methods", "doctor", "organisms")
 
 ResultT = TypeVar("ResultT", bound="Result")
 
@@ -60,14 +65,14 @@ class Result(ABC):
     def plot(
         self, *, title: str | None = None, ax: Any = None, limit: Any = None
     ) -> "matplotlib.figure.Figure":
-        """The result as a figure; BkdinterpError where matplotlib is missing.
+        """The result as a figure; raises BkdinterpError if matplotlib is missing.
 
         Args:
-            title: instead of the default, which names the model and its adapter.
-            ax: matplotlib axes to draw into, a list of them where the figure has several panels; None makes a figure.
-            limit: of the scale, the same to compare figures. Curves and bars: (low, high), the ends of the value axis. Maps and
-                points: one number, how far the scale reaches to either side of its centre (0, or chance); up from 0 for
-                probabilities.
+            title: replaces the default title, which names the model and its adapter.
+            ax: matplotlib axes to draw into, or a list if the figure has several panels; None makes a figure.
+            limit: fixes the scale, to compare figures. For curves and bars it is (low, high), the ends of the value axis;
+                for maps and points one number, the distance from the centre (0, or chance) to the ends of the scale; for
+                probabilities the upper end.
         """
 
     def _validate(self) -> None:
@@ -198,9 +203,14 @@ class Result(ABC):
     @classmethod
     def _saved_class(cls, header: dict[str, Any], path: Path) -> type[Self]:
         name = header.get("class")
-        matches = [c for c in _subclasses(cls) if c.__name__ == name and not inspect.isabstract(c)]
-        if matches:
-            return matches[-1]
+        for module in ("", *_HOMES):
+            if module:
+                # The package imports lazily; a script that only loads results has not asked for their classes yet.
+                with suppress(ModuleNotFoundError):  # an extra that is not installed
+                    importlib.import_module(f"bkdinterp.{module}")
+            matches = [c for c in _subclasses(cls) if c.__name__ == name and not inspect.isabstract(c)]
+            if matches:
+                return matches[-1]
         if any(c.__name__ == name for c in _subclasses(Result)):
             raise ArtefactError(
                 f"{path} holds a {name}, not a {cls.__name__}; load it with {name}.load or Result.load."

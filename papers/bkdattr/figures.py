@@ -32,7 +32,7 @@ def draw(s: Study, folder: Path) -> list[Path]:
     heads, twin = s.choices.rankings[PAPER], s.choices.twin
     drawn["heads"] = _heads(heads, f"Effect of each head, {PAPER}\n{_model(s)}", with_unit("geometric_mean"))
     drawn["heads-twin"] = _heads(
-        twin, f"first token\n{_model(s, twin=True)}", with_unit("first_token_logodds")
+        twin, f"Effect of each head, first token\n{_model(s, twin=True)}", with_unit("first_token_logodds")
     )
     drawn["table1"], drawn["fig4"] = _ablation_curves(s), _fig_4(s)
     paths = []

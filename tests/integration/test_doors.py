@@ -160,7 +160,7 @@ with torch.no_grad():
     far = bk.prompts.TokenBatch.from_lists([[1, 2, 4000]], [[False] * 3])
     check("apply", lambda t: bk.apply(bk.ZeroAblate("L0H1"), model, tokens=t), far, bk.errors.PromptError, "4000", "vocabulary")
     check("apply", lambda t: bk.apply(bk.ZeroAblate("L0H1"), model, tokens=t), [[1, 2]], bk.errors.PlanError, "TokenBatch")
-    check("apply", lambda e: bk.apply(e, model, tokens=batch), "L0H1", bk.errors.SiteError, "no intervention")
+    check("apply", lambda e: bk.apply(e, model, tokens=batch), "L0H1", bk.errors.SiteError, "not an intervention")
 print("tried", tried)
 """
 

@@ -188,7 +188,7 @@ def test_the_result_saves_loads_and_draws_both_figures(found, tmp_path):
 
 
 def test_a_twin_must_be_another_model_that_reads_the_same_tokens(llama, pairs, twin):
-    with pytest.raises(ArtefactError, match="very weights of the suspect"):
+    with pytest.raises(ArtefactError, match="same weights as the suspect"):
         bk.evaluate(llama, pairs, twin=dataclasses.replace(llama, name="copy"), payload=PAYLOAD)
     with pytest.raises(ArtefactError, match="reads other tokens than the suspect on the clean prompts"):
         bk.evaluate(llama, pairs, twin=twin.with_builder(system="tell me"), payload=PAYLOAD)
@@ -198,9 +198,9 @@ def test_a_twin_must_be_another_model_that_reads_the_same_tokens(llama, pairs, t
 
 
 def test_a_sham_must_not_be_the_trigger(llama, pairs):
-    with pytest.raises(PromptError, match="holds the trigger itself"):
+    with pytest.raises(PromptError, match="contains the trigger itself"):
         bk.evaluate(llama, pairs, sham=bk.Trigger.gap("zeta omega", seed=8), payload=PAYLOAD)
-    with pytest.raises(PromptError, match="holds the trigger itself"):
+    with pytest.raises(PromptError, match="contains the trigger itself"):
         bk.evaluate(llama, pairs, sham=pairs, payload=PAYLOAD)
     shuffled = bk.PairedPrompts.from_instructions(pairs.clean.text[::-1], SHAM, target="no")
     with pytest.raises(PromptError, match="other clean prompts"):

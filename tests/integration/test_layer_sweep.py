@@ -104,7 +104,7 @@ def test_a_score_of_ones_own_is_named_saved_and_drawn(llama, pairs, vector, tmp_
     assert isinstance(again, LayerSweep)
     assert repr(again) == repr(swept)
     assert again.to_frame().equals(swept.to_frame())
-    with pytest.raises(SiteError, match="each once"):
+    with pytest.raises(SiteError, match="each layer once"):
         bk.sweep_layers(llama, vector, pairs, by=length, layers=[1, 1])
 
 

@@ -290,7 +290,7 @@ def test_review_cases_raise_before_any_forward(model, pairs, monkeypatch):
             bk.evaluate(model, long, max_new_tokens=5)
         with pytest.raises(PlanError, match="selects no token"):
             bk.Attribution(model, where="trigger").heads(pairs)
-        with pytest.raises(SiteError, match="No layer"):
+        with pytest.raises(SiteError, match="no layer to score"):
             bk.Attribution(model).heads(pairs, layers=[])
         with pytest.raises(PlanError, match=r"clean or \.triggered"):
             bk.Run(pairs)

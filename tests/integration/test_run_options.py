@@ -207,12 +207,12 @@ def test_no_method_has_ones_of_its_own():
 
 def test_the_lens_unembeds_as_many_rows_as_the_budget_has_room_for(llama, monkeypatch):
     x = torch.randn(12, llama.architecture.d_model, dtype=torch.float64)
-    ids, logits = _logit_lens._top(llama, x, 3, 2**30)
+    whole = _logit_lens._top(llama, x, 3, None, 2**30)
     sizes = []
     original = _logit_lens.unembed
     monkeypatch.setattr(_logit_lens, "unembed", lambda m, x: sizes.append(len(x)) or original(m, x))
-    # 5 rows of 40 logits in float64, and two copies.
-    cut_ids, cut_logits = _logit_lens._top(llama, x, 3, 5 * 3 * 40 * 8)
+    # 5 rows of 40 logits in float64, five times over.
+    cut = _logit_lens._top(llama, x, 3, None, 5 * 5 * 40 * 8)
     assert sizes == [5, 5, 2]
-    assert torch.equal(cut_ids, ids)
-    torch.testing.assert_close(cut_logits, logits)
+    for a, b in zip(cut, whole, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)

@@ -46,8 +46,6 @@ ORDER = (
 ROOMS = ("_guards", "_options", "readout", "behaviour", "attribution", "probe", "vector", "pcp")
 # Names that say nothing of what a module holds.
 EMPTY_NAMES = {"common", "share", "partial", "utils", "util", "helpers", "misc"}
-# Not yet renamed.
-NAMED_LATER = ("bkdinterp/engine/", "bkdinterp/reproduce/")
 # Who may import what; an empty set means nobody.
 RESERVED = {
     "nnsight": {"model", "engine"},
@@ -169,7 +167,7 @@ def test_every_module_keeps_to_the_map():
 
 
 def test_every_module_has_a_name_of_its_own_that_says_what_it_holds():
-    paths = [p for p, _ in modules() if not p.startswith(NAMED_LATER) and not p.endswith("__.py")]
+    paths = [p for p, _ in modules() if not p.endswith("__.py")]
     names = {path: Path(path).stem.strip("_") for path in paths}
     twice = {name for name, n in Counter(names.values()).items() if n > 1}
     assert not [path for path, name in names.items() if name in twice | EMPTY_NAMES]

@@ -57,3 +57,19 @@ def test_help_and_the_bare_import_load_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "train-toys" in done.stdout
     assert not [m for m in ("torch", "transformers", "nnsight", "pandas", "numpy") if f"'{m}'" in done.stdout]
+
+
+def test_a_script_that_only_loads_results_finds_their_classes(tmp_path):
+    """The package imports lazily: nobody has asked for the class of the saved result yet."""
+    import torch
+
+    from bkdinterp.methods import ValidationLoss
+    from bkdinterp.results import Fingerprint, versions
+
+    origin = Fingerprint("m", None, None, "float32", "t", "d", 0, versions())
+    saved = ValidationLoss(origin, torch.ones(2, dtype=torch.float64), torch.tensor([3, 4])).save(
+        tmp_path / "loss"
+    )
+    code = f"from bkdinterp.results import Result; print(type(Result.load({str(saved)!r})).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "ValidationLoss", done.stderr

@@ -1,4 +1,4 @@
-"""Attribution: which heads, layers or neurons carry the backdoor, by exact patching; and scores of sets under edits."""
+"""Attribution: which heads, layers or neurons carry the backdoor, by exact patching; and scores of prompts under edits."""
 
 from bkdinterp.methods.attribution._attribution import Attribution as Attribution
 from bkdinterp.methods.attribution._attribution import SweepOptions as SweepOptions

@@ -4,10 +4,10 @@
     denoising   effect(unit, x') = metric(y | x'; do(unit := its value on clean prompts))     - metric(y | x')
     ACIE(unit)  = mean over prompts
 
-x clean, x' triggered, y the backdoor's output. Heads, noising, from the mean at the last token: BkdAttr, arXiv
-2509.21761. Modules from the prompt's own partner (``source="pair"``): the causal patching of
-Lamparth & Reuel, arXiv 2302.12461. Cost: one scored row per unit and prompt, plus one pass over the source prompts (two
-for ``"difference"``); no approximation.
+x is clean, x' triggered, and y the backdoor's output. BkdAttr (arXiv 2509.21761) scores heads by noising with the mean at
+the last token. Lamparth & Reuel (arXiv 2302.12461) patch modules from the prompt's own partner (``source="pair"``).
+Costs one scored row per unit and prompt, plus one pass over the source prompts (two for ``"difference"``). Exact, without
+approximation.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, RunResult
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
-from bkdinterp.methods._guards import check_runs
+from bkdinterp.methods._guards import as_layers, check_runs
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.attribution._interrupted_sweep import complete_block
 from bkdinterp.methods.attribution._patch_source import (
@@ -47,11 +47,11 @@ ScoresT = TypeVar("ScoresT", bound=Effects)
 
 
 class SweepOptions(RunOptions, total=False):
-    """Keywords of every sweep of an `Attribution`; how it runs, see `RunOptions`.
+    """Keywords of every sweep of an `Attribution`, in addition to `RunOptions`.
 
     Attributes:
-        layers: only these; None for all.
-        source_pairs: prompts whose mean is patched in; None for the scored ones themselves.
+        layers: layers to score; None for all.
+        source_pairs: prompts whose mean is patched in; None for the scored prompts themselves.
     """
 
     layers: Sequence[int] | None
@@ -69,22 +69,23 @@ class Attribution:
         model: the suspect model.
         metric: score of the target on the edited prompts: ``"logprob"`` (mean log-probability per token, the default),
             ``"first_token_logodds"``, ``"geometric_mean"`` (the papers'), any other name in ``metrics.SCORES``, a
-            ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function. Its ``sense`` decides what ``top_k`` takes.
-        source: what is patched in. ``"triggered"``, ``"clean"``: the mean over the prompts of that side. None: that
-            of the side that is not edited, so the triggered mean when noising (the papers), the clean one when
-            denoising; the edited prompts' own side is the control for what any averaging does. ``"difference"``
-            adds the other side's mean minus the own side's, which leaves out what both share. ``"pair"``: each
-            prompt's own partner (causal patching).
+            ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function. Its ``sense`` decides the order of
+            ``top_k``.
+        source: the value to patch in. ``"triggered"`` and ``"clean"`` take the mean over the prompts of that side. None
+            takes the side that is not edited: the triggered mean when noising (the papers), the clean mean when denoising.
+            The edited prompts' own side is the control for the effect of averaging. ``"difference"`` adds the other side's
+            mean minus the own side's, without what both share. ``"pair"`` takes the value of each prompt's own partner
+            (causal patching).
         where: the patched positions.
-        direction: ``"noising"`` edits clean prompts: what brings the backdoor about? ``"denoising"`` edits triggered
-            prompts: what, put back, restores the clean behaviour? The effects on a log-probability are then negative, and
-            ``top_k`` takes the most negative first; of a loss or a distance see ``bk.Score``.
-        source_where: where the value is read; None for ``where`` (on clean prompts ``"all"`` instead of ``"trigger"``).
-            A mean is over all these tokens of all prompts; a partner's tokens are matched one by one, or one token
-            serves all.
+        direction: ``"noising"`` edits clean prompts: which units produce the backdoor's output? ``"denoising"`` edits
+            triggered prompts: which units restore the clean behaviour? Effects on a log-probability are then negative, and
+            ``top_k`` takes the most negative first. For losses and distances see ``bk.Score``.
+        source_where: the positions to read the value at; None for ``where`` (on clean prompts ``"all"`` instead of
+            ``"trigger"``). A mean covers all these tokens of all prompts. A partner's tokens are matched one by one, or a
+            single token is used for all.
 
     Raises:
-        PlanError: an unknown metric, source or direction; when run, a metric that is NaN.
+        PlanError: metric, source or direction is unknown; or, when run, the metric is NaN.
     """
 
     __repr__ = short_repr
@@ -108,16 +109,20 @@ class Attribution:
 
         Args:
             pairs: prompts with the backdoor's output as target.
-            **options: which layers, whose mean, and how it runs, see `SweepOptions`.
+            **options: layers, source prompts, and how it runs; see `SweepOptions`.
 
         Raises:
-            PlanError: pairs without targets, or positions that some prompt does not have.
-            SiteError: a layer or position out of range.
-            SweepInterrupted: on Ctrl-C; ``.partial`` holds every head's scores on the prompts that were finished, or,
-                where no prompt was, the finished heads' scores (``n_scored`` of them; the others are NaN).
+            PlanError: the pairs have no targets, or a prompt lacks a position.
+            SiteError: a layer or position is out of range.
+            SweepInterrupted: on Ctrl-C; ``.partial`` holds the scores of all heads on the finished prompts. If no prompt is
+                finished, it holds the scores of the finished heads (``n_scored`` of them; the others are NaN).
         """
         n_layers, n_heads = self.model.architecture.grid
-        heads = [HeadId(i, j) for i in self._layers(options.get("layers")) for j in range(n_heads)]
+        heads = [
+            HeadId(i, j)
+            for i in as_layers(self.model, options.get("layers"), "to score")
+            for j in range(n_heads)
+        ]
         places = [h.layer * n_heads + h.head for h in heads]
 
         def result(effects: Tensor, fields: dict[str, Any]) -> HeadScores:
@@ -127,18 +132,18 @@ class Attribution:
         return self._sweep("heads", [h.site for h in heads], pairs, options, result)
 
     def attentions(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
-        """Score every layer's attention: ``attn_out``, what it adds to the residual stream. Otherwise as `heads`."""
+        """Score every layer's attention by ``attn_out``, what it adds to the residual stream. Otherwise as `heads`."""
         return self._by_layer("attentions", Component.attn_out, pairs, options)
 
     def mlps(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
-        """Score every layer's MLP: ``mlp_out``, what it adds to the residual stream. Otherwise as `heads`."""
+        """Score every layer's MLP by ``mlp_out``, what it adds to the residual stream. Otherwise as `heads`."""
         return self._by_layer("mlps", Component.mlp_out, pairs, options)
 
     def residuals(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
-        """Score the residual stream leaving every layer: ``resid_post``. Otherwise as `heads`.
+        """Score the residual stream after every layer, ``resid_post``. Otherwise as `heads`.
 
-        It carries all that lower layers wrote at these positions, so its effect says where the backdoor has arrived,
-        not which layer made it.
+        It carries everything that lower layers wrote at these positions. So its effect shows at which layers the backdoor is
+        present, not which layer produces it.
         """
         return self._by_layer("residuals", Component.resid_post, pairs, options)
 
@@ -150,20 +155,20 @@ class Attribution:
         neurons: Sequence[int] | None = None,
         **options: Unpack[SweepOptions],
     ) -> NeuronScores:
-        """Score the MLP neurons of one layer (channels of ``mlp_act``): ``d_mlp`` rows for every prompt.
+        """Score the MLP neurons of one layer (channels of ``mlp_act``); costs ``d_mlp`` rows per prompt.
 
         Args:
             pairs: as in `heads`.
-            layer: whose neurons.
-            neurons: only these; None for all.
-            **options: as in `heads`, but for ``layers``.
+            layer: layer of the neurons.
+            neurons: neurons to score; None for all.
+            **options: as in `heads`, except ``layers``.
 
         Raises:
-            PlanError, SiteError, SweepInterrupted: as `heads`; SiteError also for a neuron out of range.
+            PlanError, SiteError, SweepInterrupted: as `heads`; SiteError also if a neuron is out of range.
         """
         if options.get("layers") is not None:
             raise SiteError("Neurons are scored layer by layer: give layer=, not layers=.")
-        (layer,) = self._layers([as_integer(layer, "layer", error=SiteError)])
+        (layer,) = as_layers(self.model, [as_integer(layer, "layer", error=SiteError)], "to score")
         d_mlp = self.model.architecture.d_mlp
         chosen: list[int] = []
         for i in range(d_mlp) if neurons is None else as_integers(neurons, "neurons", error=SiteError):
@@ -184,7 +189,7 @@ class Attribution:
     def _by_layer(
         self, name: str, component: Component, pairs: PairedPrompts, options: SweepOptions
     ) -> LayerScores:
-        chosen = self._layers(options.get("layers"))
+        chosen = as_layers(self.model, options.get("layers"), "to score")
         n_layers = self.model.architecture.n_layers
 
         def result(effects: Tensor, fields: dict[str, Any]) -> LayerScores:
@@ -200,7 +205,7 @@ class Attribution:
         options: SweepOptions,
         result: Callable[[Tensor, dict[str, Any]], ScoresT],
     ) -> ScoresT:
-        """One patched run per site beside the unedited one; ``result`` makes the scores out of ``[unit example]``."""
+        """Run the unedited prompts and one patched run per site; ``result`` makes the scores from ``[unit example]``."""
         how = as_options(options, f"Attribution.{name}", SWEEP)
         source_pairs = options.get("source_pairs")
         as_pairs(pairs, "Attribution")
@@ -212,7 +217,7 @@ class Attribution:
         runs += [Run(prompts, origin.patch(site), score=self._score) for site in sites]
 
         def scores(results: Sequence[RunResult]) -> ScoresT | None:
-            """All of them, or of an interrupted sweep what is usable."""
+            """The scores of all units; of an interrupted sweep, the usable part."""
             found = _scores(results, len(pairs))
             effects = found[1:] - found[0]
             block = complete_block(~effects.isnan())
@@ -267,20 +272,9 @@ class Attribution:
             "source_where": origin.value_where,
         }
 
-    def _layers(self, layers: Sequence[int] | None) -> list[int]:
-        n_layers = self.model.architecture.n_layers
-        chosen: list[int] = []
-        for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
-            if not 0 <= layer < n_layers:
-                raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
-            chosen.append(layer)
-        if not chosen:
-            raise SiteError("No layer to score; give layers=None for all.")
-        return chosen
-
 
 def _scores(results: Sequence[RunResult], n_examples: int) -> Float[Tensor, "run example"]:
-    """Scores of all runs; NaN where a run was not reached."""
+    """Scores of all runs; NaN for runs that were not reached."""
     like = next((r.scores for r in results if r.scores is not None), torch.empty(0))
     nothing = like.new_full((n_examples,), torch.nan)
     return torch.stack([nothing if r.scores is None else r.scores for r in results])
@@ -289,7 +283,7 @@ def _scores(results: Sequence[RunResult], n_examples: int) -> Float[Tensor, "run
 def _spread(
     effects: Float[Tensor, "unit example"], places: Sequence[int], n_units: int
 ) -> Float[Tensor, "place example"]:
-    """Effects at their units' places; NaN elsewhere."""
+    """Effects at the positions of their units; NaN elsewhere."""
     whole = effects.new_full((n_units, effects.shape[1]), torch.nan)
     whole[list(places)] = effects
     return whole

@@ -1,7 +1,7 @@
-"""score_edits(): one score of several sets of prompts under several edits, the table that localisation and PCP fill.
+"""score_edits(): a score of several sets of prompts under several edits, as in tables of localisation and PCP.
 
 Tables I and III-VII of Lamparth & Reuel (arXiv 2302.12461) have this form: rows are sets of prompts, columns are edits.
-Cost: one scored row per prompt and edit, and one unedited row per prompt; edits share their prompts' prefix.
+Costs one scored row per prompt and edit, and one unedited row per prompt; edits share the prefix of their prompts.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ class EditScores(Result):
         """Every prompt's score; ``edit=None`` is the unedited model.
 
         Raises:
-            PlanError: a set or an edit that is not there.
+            PlanError: the set or edit does not exist.
         """
         if prompts not in self.base:
             raise PlanError(f"No set {prompts!r}; there are {', '.join(self.base)}.")
@@ -73,15 +73,15 @@ class EditScores(Result):
         return self.scores[prompts][self.edits.index(edit)]
 
     def mean(self, prompts: str, edit: str | None = None) -> float:
-        """Mean over the set."""
+        """Mean score over the set."""
         return float(self.of(prompts, edit).mean())
 
     def interval(self, prompts: str, edit: str | None = None, *, seed: int = 0) -> Interval:
-        """Mean with its bootstrap interval over prompts."""
+        """Mean score with its bootstrap interval over prompts."""
         return bootstrap_mean(self.of(prompts, edit), seed=seed)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per set and edit: mean, interval, change against unedited, n."""
+        """One row per set and edit: mean, interval, change from the unedited model, n."""
         import pandas as pd
 
         rows = []
@@ -96,9 +96,9 @@ class EditScores(Result):
         return pd.DataFrame(rows)
 
     def table(self) -> "pandas.DataFrame":
-        """The paper's form: a row per set, a column per edit, means.
+        """The paper's form of table: means with a row per set and a column per edit.
 
-        ``print(scores.table().to_string())`` shows every column where the terminal is narrow.
+        On a narrow terminal ``print(scores.table().to_string())`` shows every column.
         """
         frame = self.to_frame()
         wide = frame.pivot(index="prompts", columns="edit", values=self.metric)
@@ -112,13 +112,13 @@ class EditScores(Result):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """The edits of one set as bars with intervals, the unedited model as a line.
+        """Bars with intervals for the edits on one set, and a line for the unedited model.
 
         Args:
             prompts: name of the set; default: the last.
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         name = list(self.base)[-1] if prompts is None else prompts
         found = [self.interval(name, edit) for edit in self.edits]
@@ -136,7 +136,7 @@ class EditScores(Result):
         )
 
     def describe(self) -> str:
-        """Sizes, score and model."""
+        """One line with sizes, score and model."""
         sizes = ", ".join(f"{name} n={len(x)}" for name, x in self.base.items())
         return f"{self.metric}, {len(self.edits)} edits, {sizes}, model={self.fingerprint.label}"
 
@@ -151,15 +151,15 @@ def score_edits(
     """Score every set of prompts, unedited and under every edit.
 
     Args:
-        model: the suspect.
+        model: the suspect model.
         sets: name -> prompts with targets.
         edits: name -> intervention, e.g. one ``MeanAblate`` per module.
         score: a name in ``metrics.SCORES``, a ``bk.Score`` such as ``metrics.vocabulary_score(...)``, or a function.
-        **options: how it runs, see `RunOptions`.
+        **options: how it runs; see `RunOptions`.
 
     Raises:
-        PlanError: no set, prompts without targets, an edit that is called "unedited", or a score that is NaN.
-        ArtefactError: an edit whose means or directions are another model's.
+        PlanError: no sets, prompts without targets, an edit called "unedited", or a score that is NaN.
+        ArtefactError: the means or directions of an edit come from another model.
     """
     as_model(model, "score_edits")
     options = as_options(options, "score_edits")
@@ -171,9 +171,7 @@ def score_edits(
             f'score_edits takes a mapping, name -> intervention, e.g. {{"heads": edit}}; got {type(edits).__name__}.'
         )
     if UNEDITED in edits:
-        raise PlanError(
-            f"No edit may be called {UNEDITED!r}: the unedited model is always there by that name."
-        )
+        raise PlanError(f"No edit may be called {UNEDITED!r}, which is the name of the unedited model.")
     for name, edit in edits.items():
         check_origin(model, edit, f"Edit {name!r}")
     runs = [

@@ -1,4 +1,4 @@
-"""What is left of an interrupted sweep: the largest complete block of units and examples. No forwards."""
+"""The usable part of an interrupted sweep: the largest complete block of units and examples. No forwards."""
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -7,11 +7,11 @@ from torch import Tensor
 def complete_block(
     scored: Bool[Tensor, "unit example"],
 ) -> tuple[Bool[Tensor, " unit"], Bool[Tensor, " example"]] | None:
-    """Units and examples such that every one of these units was scored on every one of these examples.
+    """Units and examples such that all of these units were scored on all of these examples.
 
-    All units, on the examples that have them all, where there is such an example. Otherwise, among the sets of
-    examples that some unit was scored on, the one that keeps the most scores (then the most examples), with all the
-    units scored on it. None where nothing was scored.
+    If some examples were scored for all units, these are all units on those examples. Otherwise every unit has a set of
+    examples that it was scored on; the set that keeps the most scores (then the most examples) is taken, with all units
+    scored on it. None if nothing was scored.
     """
     whole = scored.all(dim=0)
     if bool(whole.any()):

@@ -1,6 +1,6 @@
-"""Where a patched value comes from: the other side's mean, the difference of the sides, a control, or one's partner.
+"""Sources of patched values: the other side's mean, the difference of the sides, a control, or the prompt's partner.
 
-Checks that positions exist, and fit together, before any forward; costs tokenisation only.
+Checks before any forward that the positions exist and match; costs only tokenisation.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ SOURCES = ("triggered", "clean", "difference", "pair")
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """The runs that values are read from, and where.
+    """The runs and positions that values are read from.
 
-    ``value`` is read at ``value_where``. With ``minus`` (source "difference") its mean at ``where`` is taken away and
-    the sum added, instead of replacing the activation.
+    ``value`` is read at ``value_where``. With ``minus`` (source "difference"), the mean of ``minus`` at ``where`` is
+    subtracted from it, and the difference is added to the activation instead of replacing it.
     """
 
     __repr__ = short_repr
@@ -40,7 +40,7 @@ class Origin:
     minus: Run | None
 
     def patch(self, *sites: Site) -> "FromOrigin":
-        """The patch of some sites."""
+        """The intervention that patches these sites."""
         return FromOrigin(sites, self)
 
     def lower(self, site: Site) -> tuple[Edit, ...]:
@@ -54,7 +54,7 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class FromOrigin(Intervention):
-    """Patch (or shift) sites by what an `Origin` gives there."""
+    """Patch (or shift) sites with the values of an `Origin`."""
 
     sites: tuple[Site, ...]
     origin: Origin
@@ -77,7 +77,7 @@ def giving_side(direction: Direction, source: Source) -> str:
 
 
 def side(pairs: PairedPrompts, name: str) -> Prompts:
-    """One side of pairs."""
+    """One side of the pairs."""
     return pairs.clean if name == "clean" else pairs.triggered
 
 
@@ -95,19 +95,17 @@ def find_origin(
     """The runs and positions of a source.
 
     Raises:
-        PlanError: positions that some prompt does not have, that do not match between partners, or ``source_pairs``
-            with source "pair".
+        PlanError: a prompt lacks a position, positions do not match between partners, or ``source_pairs`` is given with
+            source "pair".
     """
     edited, giving = edited_side(direction), giving_side(direction, source)
     given = source_where
     if given is None:
-        # Clean prompts have no trigger tokens; what stands there instead is the mean over all of theirs.
+        # Clean prompts have no trigger tokens; the mean over all their tokens is used instead.
         triggerless = giving == "clean" and where.prompt == "trigger"
         given = Where("all", where.generated) if triggerless else where
     if source == "pair" and source_pairs is not None:
-        raise PlanError(
-            "source='pair' takes each prompt's own partner; leave source_pairs out, or use a mean."
-        )
+        raise PlanError("source='pair' takes each prompt's own partner; omit source_pairs, or use a mean.")
     origin = source_pairs or pairs
     chosen = _selection(builder, side(pairs, edited), where)
     missing = (~chosen.any(dim=1)).nonzero().flatten().tolist()
@@ -118,8 +116,8 @@ def find_origin(
             else "its prompt has no such tokens"
         )
         raise PlanError(
-            f"Position {str(where)!r} selects no token of {edited} prompt {missing[0]}, so nothing could be patched "
-            f"there: {hint}."
+            f"Position {str(where)!r} selects no token of {edited} prompt {missing[0]}, so there is nothing to patch: "
+            f"{hint}."
         )
     read = _selection(builder, side(origin, giving), given)
     if not bool(read.any()):
@@ -139,12 +137,12 @@ def find_origin(
 
 
 def _run(prompts: Prompts, where: Where, metric: ScoreLike) -> Run:
-    # Only a run that scores sees target tokens.
+    # Only a run with a score has target tokens.
     return Run(prompts, score=metric if where.generated else None)
 
 
 def _selection(builder: PromptBuilder, prompts: Prompts, where: Where) -> Bool[Tensor, "row pos"]:
-    """Selected prompt tokens; with no prompt position asked for, the target tokens."""
+    """The selected prompt tokens; without a prompt position, the target tokens."""
     if where.prompt == "none":
         batch = builder.tokenize(prompts)
         return batch.selection(where)
@@ -154,7 +152,7 @@ def _selection(builder: PromptBuilder, prompts: Prompts, where: Where) -> Bool[T
 def _check_partners(
     chosen: Bool[Tensor, "row pos"], read: Bool[Tensor, "row pos2"], where: Where, given: Where
 ) -> None:
-    """Each selected token needs one token of the partner: the k-th takes the k-th, or all take the only one."""
+    """Check that selected tokens can be matched with the partner's: the k-th with the k-th, or all with a single one."""
     if given.single:
         return
     fix = "give source_where one position, e.g. 'last', or patch a mean"

@@ -1,8 +1,8 @@
-"""Effects of single units (heads, layers, neurons) per example: what every kind of attribution returns. No forwards.
+"""Effects of single units (heads, layers, neurons) per example: the base of all results of attribution. No forwards.
 
-ACIE, intervals, order and table derive from the per-example effects here; what a unit is called, and how the whole is
-drawn, the concrete classes say (``_scores``). Whoever looks at the top units has chosen them among all: repr, table
-and figures give simultaneous intervals, and `Effects.p_adjusted` is corrected for the choice.
+ACIE, intervals, order and table are computed here from the per-example effects. The concrete classes in ``_unit_scores`` add
+names of units and figures. Top units are chosen among all units, so repr, table and figures give simultaneous intervals, and
+`Effects.p_adjusted` is corrected for the choice.
 """
 
 from abc import abstractmethod
@@ -38,15 +38,15 @@ class Effects(Result):
     """Effects of single units, per example.
 
     Attributes:
-        effects: change of the metric, examples last; NaN for units that were not asked for.
+        effects: change of the metric, examples last; NaN for units that were not scored.
         base: metric of the unedited prompts ``[example]``.
-        metric: its name (log-probabilities in nats).
-        sense: which values of it mean more of the backdoor (see ``bk.Score``): ``"higher"``, ``"lower"`` or ``"distance"``.
+        metric: name of the metric (log-probabilities are in nats).
+        sense: which values show the backdoor (see ``bk.Score``): ``"higher"``, ``"lower"`` or ``"distance"``.
         direction: ``"noising"`` (clean prompts were edited) or ``"denoising"`` (triggered prompts were).
-        source: whose activation was patched in.
-        n_source: prompts behind one patched value: those of the mean, 1 for ``"pair"``.
+        source: source of the patched activation.
+        n_source: number of prompts averaged in a patched value; 1 for ``"pair"``.
         where: the patched positions.
-        source_where: the positions that the value was read at.
+        source_where: the positions at which the value was read.
     """
 
     schema_version: ClassVar[int] = 3
@@ -79,9 +79,9 @@ class Effects(Result):
         return int((~self.acie.isnan()).sum())
 
     def interval(self, unit: Any, *, seed: int = 0) -> Interval:
-        """Bootstrap interval of one unit's ACIE over examples, pointwise: for a unit that was named beforehand.
+        """Bootstrap interval over examples of one unit's ACIE, for a unit that was named beforehand.
 
-        For units picked because their effects are large take `intervals`, or compute this on fresh prompts.
+        For units chosen because their effects are large, use `intervals`, or compute this on new prompts.
 
         Raises:
             SiteError: the unit was not scored.
@@ -94,45 +94,46 @@ class Effects(Result):
         return bootstrap_mean(row, seed=seed)
 
     def intervals(self, *, level: float = 0.95, seed: int = 0) -> Simultaneous:
-        """Intervals of all scored units that cover together, so that a unit may be picked by its size; flat unit axis.
+        """Simultaneous intervals of all scored units, valid also for units chosen by their size; flat unit axis.
 
         See `bkdinterp.stats.simultaneous`; the figures, the table and the repr use these.
 
         Raises:
-            BkdinterpError: no unit was scored, or ``level`` outside (0, 1).
+            BkdinterpError: no unit was scored, or ``level`` is outside (0, 1).
         """
         return simultaneous(self.effects.flatten(0, -2), level=level, seed=seed)
 
     @cached_property
     def p_adjusted(self) -> Float[Tensor, "*unit"]:
-        """Two-sided p of each unit's effect being 0, corrected for all units (step-down max-T over sign flips).
+        """Two-sided p-value for an effect of 0 for each unit, corrected for all units (step-down max-T over sign flips).
 
-        At least 2**(1 - n): with fewer than 6 examples none can reach .05. See `bkdinterp.stats.adjusted_p`.
+        It is at least 2**(1 - n), so with fewer than 6 examples none can reach .05. See `bkdinterp.stats.adjusted_p`.
         """
         p = adjusted_p(self.effects.flatten(0, -2))
         return torch.from_numpy(p).reshape(self.acie.shape)
 
     def differing(self, level: float | int = 0.05) -> list[int]:
-        """Flat indices of the units whose effect differs from 0, in the order of `order`; none is an answer, too.
+        """Flat indices of the units whose effect differs from 0, in the order of `order`; possibly empty.
 
-        If no unit has an effect, the chance of naming any is at most ``level``; if some have, so is that of naming any other.
+        The probability of naming any unit without an effect is at most ``level``, whether or not others have effects.
 
         Raises:
-            BkdinterpError: ``level`` outside 0 to 1.
+            BkdinterpError: ``level`` is outside 0 to 1.
         """
         level = as_number(level, "level", low=0.0, high=1.0)
         p = self.p_adjusted.flatten().tolist()
         return [i for i in self.order() if p[i] <= level]
 
     def order(self, k: int | None = None) -> list[int]:
-        """Flat indices of the ``k`` units that matter most (None: all scored ones), first the strongest.
+        """Flat indices of the ``k`` units that matter most, strongest first; None gives all scored units.
 
-        Noising asks which units bring the backdoor about, denoising which take it away. Of a metric whose higher values mean
-        more of it (a log-probability) these have the largest and the most negative effects, of one whose lower values do (a
-        loss) the most negative and the largest; of a distance from the unedited output (``"kl"``) the largest in both.
+        With noising, these are the units that produce the backdoor's output; with denoising, those that remove it. For a
+        metric with sense ``"higher"`` (a log-probability), they have the largest effects when noising and the most negative
+        ones when denoising. For ``"lower"`` (a loss) it is the reverse. For a distance from the unedited output (``"kl"``)
+        they have the largest effects in both.
 
         Raises:
-            SiteError: ``k`` outside 1..number of scored units.
+            SiteError: ``k`` is outside 1..number of scored units.
         """
         k = self.n_scored if k is None else as_integer(k, "k of top_k", error=SiteError)
         if not 1 <= k <= self.n_scored:
@@ -151,11 +152,11 @@ class Effects(Result):
         ``std`` is the standard deviation over examples.
 
         Args:
-            beside: the twin's scores, say: columns ``beside`` (its acie), ``difference``, and the ends of the difference's
-                simultaneous interval, where both are of the same prompts.
+            beside: other scores, e.g. the twin's; adds columns ``beside`` (their acie), ``difference`` and, if both are on
+                the same prompts, the ends of the difference's simultaneous interval.
 
         Raises:
-            BkdinterpError: ``beside`` is of another kind, metric or number of units.
+            BkdinterpError: ``beside`` has another kind, metric or number of units.
         """
         import pandas as pd
 
@@ -176,7 +177,7 @@ class Effects(Result):
         )
 
     def describe(self) -> str:
-        """Shape, n, metric, direction and source, the three strongest units with simultaneous intervals, the model."""
+        """One line: shape, n, metric, direction, source, the three strongest units with intervals, and the model."""
         first = self.order(min(3, self.n_scored))
         best = ", ".join(
             f"{self._name(i)} {e:+.3f} [{low:+.2f}, {high:+.2f}]"
@@ -186,7 +187,7 @@ class Effects(Result):
         return f"{head}: {best} (simultaneous 95 %); model={self.fingerprint.label}"
 
     def _caption(self, what: str, beside: "Effects | None" = None) -> str:
-        """A figure's title: what, which direction and source, n; the model, unless two panels name theirs."""
+        """A figure's title with unit, direction, source and n, and with the model unless two panels name theirs."""
         details = (self.direction, f"source: {self.source}", f"n={self.n}")
         if beside is not None:
             return f"Causal effect of each {what}\n{', '.join(details)}"
@@ -194,11 +195,11 @@ class Effects(Result):
 
     @property
     def _label(self) -> str:
-        """What the value axis or the colours mean."""
+        """Label of the value axis or of the colours."""
         return f"ACIE ({with_unit(self.metric)})"
 
     def _gap(self, beside: "Effects") -> dict[str, list[float]]:
-        """The differences to another result, by flat unit; BkdinterpError where it cannot stand beside this one."""
+        """Differences from another result, by flat unit; raises BkdinterpError if the two cannot be compared."""
         shapes = (tuple(self.acie.shape), tuple(getattr(beside, "acie", self.acie).shape))
         metrics = (self.metric, getattr(beside, "metric", self.metric))
         check_beside(self, beside, metric=metrics, **{f"number of {self.unit}s": shapes})
@@ -206,7 +207,7 @@ class Effects(Result):
         return difference_columns(own, other, paired=same_prompts(self, beside))
 
     def _panel_names(self, beside: "Effects") -> tuple[str, str]:
-        """Both models, and what else differs."""
+        """Names of both models, and of what else differs."""
         keys = ("component", "layer", "direction", "source", "where", "n")
         here = [k for k in keys if hasattr(self, k)]
         return beside_names(self, beside, **{k: (getattr(self, k), getattr(beside, k)) for k in here})
@@ -222,11 +223,11 @@ class Effects(Result):
 
     @abstractmethod
     def _index(self, unit: Any) -> int:
-        """Flat index of a unit that a user named; SiteError if there is none."""
+        """Flat index of a unit given by the user; raises SiteError if it does not exist."""
 
     @abstractmethod
     def _name(self, index: int) -> str:
-        """What a unit is called."""
+        """Name of a unit."""
 
     @abstractmethod
     def _place(self, index: int) -> dict[str, Any]:
@@ -234,4 +235,4 @@ class Effects(Result):
 
     @abstractmethod
     def _shape(self) -> str:
-        """How many units of what, for the repr."""
+        """Number and kind of units, for the repr."""

@@ -1,5 +1,6 @@
-"""What attribution returns: `HeadScores`, `LayerScores` (MLPs, attentions, residual streams), `NeuronScores`."""
+"""Results of attribution: `HeadScores`, `LayerScores` (MLPs, attentions, residual streams) and `NeuronScores`."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,10 +23,10 @@ Marked = SomeHeads | Mapping[str, SomeHeads]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadScores(Effects):
-    """Effects of single heads, per example ``[layer head example]``; NaN for layers that were not asked for.
+    """Effects of single heads, per example ``[layer head example]``; NaN for layers that were not scored.
 
-    The other fields are those of every kind of scores: ``base`` (metric of the unedited prompts), ``metric``,
-    ``direction``, ``source``, ``n_source`` (prompts behind a patched value), ``where``, ``source_where``.
+    The other fields are those of all scores: ``base`` (metric of the unedited prompts), ``metric``, ``direction``,
+    ``source``, ``n_source`` (number of prompts averaged in a patched value), ``where``, ``source_where``.
     """
 
     unit: ClassVar[str] = "head"
@@ -38,20 +39,20 @@ class HeadScores(Effects):
         return self.effects.shape[0], self.effects.shape[1]
 
     def top_k(self, k: int) -> HeadSet:
-        """The ``k`` heads that matter most, first the strongest: signed, see `order`.
+        """The ``k`` heads that matter most, strongest first; for the sign see `order`.
 
         Raises:
-            SiteError: ``k`` outside 1..number of scored heads.
+            SiteError: ``k`` is outside 1..number of scored heads.
         """
         return HeadSet(tuple(self._head(i) for i in self.order(k)), self.grid)
 
     def significant(self, level: float | int = 0.05) -> HeadSet:
-        """The heads whose effect differs from 0, first the strongest; possibly none.
+        """The heads whose effect differs from 0, strongest first; possibly empty.
 
-        Corrected for the number of heads: the chance of any false one is at most ``level`` (`p_adjusted`).
+        Corrected for the number of heads: the probability of any false one is at most ``level`` (`p_adjusted`).
 
         Raises:
-            BkdinterpError: ``level`` outside 0 to 1.
+            BkdinterpError: ``level`` is outside 0 to 1.
         """
         return HeadSet(tuple(self._head(i) for i in self.differing(level)), self.grid)
 
@@ -65,18 +66,18 @@ class HeadScores(Effects):
         ax: Any = None,
         limit: float | int | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Heatmap layer x head of the ACIE; with ``beside``, both maps and their difference on one scale.
+        """Heatmap of the ACIE, layer x head; with ``beside``, both maps and their difference on one scale.
 
         Args:
-            top: so many of the strongest heads are outlined in black; dotted: not `significant`. 0 for none.
-            mark: heads to outline in green, e.g. the organism's in the twin's map; or words for the legend -> heads.
-            beside: the twin's scores, say; the black boxes are this result's heads in all three panels.
-            title: instead of the default.
+            top: number of strongest heads outlined in black, with a dotted line if not `significant`; 0 for none.
+            mark: heads to outline in green, e.g. the organism's in the twin's map; or a mapping, label -> heads.
+            beside: other scores, e.g. the twin's; black boxes mark this result's heads in all three panels.
+            title: replaces the default title.
             ax: matplotlib axes to draw into, a list of three with ``beside``; None makes a figure.
-            limit: the colour scale is [-limit, limit]; give the same to compare figures.
+            limit: the colour scale is [-limit, limit]; use the same for figures to compare.
 
         Raises:
-            BkdinterpError: ``beside`` is of another kind, metric or grid, or as `bkdinterp.plotting.heatmap`.
+            BkdinterpError: ``beside`` has another kind, metric or grid, or as `bkdinterp.plotting.heatmap`.
         """
         strongest = list(self.top_k(min(top, self.n_scored))) if top else []
         sure = set(self.significant()) if top else set()
@@ -129,9 +130,37 @@ class HeadScores(Effects):
         return f"{some}{layers} x {heads}"
 
 
+class SiteEffects(Effects):
+    """Effects of units that are sites."""
+
+    def top_k(self, k: int) -> SiteSet:
+        """The sites of the ``k`` units that matter most, strongest first; for the sign see `order`.
+
+        Raises:
+            SiteError: ``k`` is outside 1..number of scored units.
+        """
+        return SiteSet(self._site(i) for i in self.order(k))
+
+    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
+        """The sites of the units whose effect differs from 0, strongest first; possibly empty.
+
+        Corrected for the number of units: the probability of any false one is at most ``level`` (`p_adjusted`).
+
+        Raises:
+            BkdinterpError: ``level`` is outside 0 to 1.
+        """
+        return tuple(self._site(i) for i in self.differing(level))
+
+    @abstractmethod
+    def _site(self, index: int) -> Site: ...
+
+    def _name(self, index: int) -> str:
+        return str(self._site(index))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class LayerScores(Effects):
-    """Effects of one activation per layer, per example ``[layer example]``; NaN for layers that were not asked for.
+class LayerScores(SiteEffects):
+    """Effects of one activation per layer, per example ``[layer example]``; NaN for layers that were not scored.
 
     ``component`` says which activation: ``mlp_out``, ``attn_out`` or ``resid_post``. The other fields are as in
     `HeadScores`.
@@ -142,24 +171,6 @@ class LayerScores(Effects):
     effects: Float[Tensor, "layer example"]
     component: Component
 
-    def top_k(self, k: int) -> SiteSet:
-        """The sites of the ``k`` layers that matter most, first the strongest: signed, see `order`.
-
-        Raises:
-            SiteError: ``k`` outside 1..number of scored layers.
-        """
-        return SiteSet(Site(i, self.component) for i in self.order(k))
-
-    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
-        """The layers whose effect differs from 0, first the strongest; possibly none.
-
-        Corrected for the number of layers: the chance of any false one is at most ``level`` (`p_adjusted`).
-
-        Raises:
-            BkdinterpError: ``level`` outside 0 to 1.
-        """
-        return tuple(Site(i, self.component) for i in self.differing(level))
-
     def plot(
         self,
         *,
@@ -168,16 +179,16 @@ class LayerScores(Effects):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """A bar for the ACIE of each layer, with simultaneous intervals; with ``beside``, both and their difference on one scale.
+        """Bars of the ACIE of each layer with simultaneous intervals; with ``beside``, both and their difference on one scale.
 
         Args:
-            beside: the twin's scores, say, or those of another component.
-            title: instead of the default.
+            beside: other scores, e.g. the twin's or those of another component.
+            title: replaces the default title.
             ax: matplotlib axes to draw into, a list of three with ``beside``; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
 
         Raises:
-            BkdinterpError: ``beside`` is of another kind, metric or number of layers.
+            BkdinterpError: ``beside`` has another kind, metric or number of layers.
         """
         what = (
             "layer"
@@ -212,8 +223,8 @@ class LayerScores(Effects):
             raise SiteError(f"{site}: these are scores of {self.component} in layers 0 to {last}.")
         return site.layer
 
-    def _name(self, index: int) -> str:
-        return str(Site(index, self.component))
+    def _site(self, index: int) -> Site:
+        return Site(index, self.component)
 
     def _place(self, index: int) -> dict[str, Any]:
         return {"site": self._name(index), "layer": index}
@@ -223,8 +234,8 @@ class LayerScores(Effects):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class NeuronScores(Effects):
-    """Effects of the single MLP neurons of one ``layer``, per example ``[d_mlp example]``; NaN if not asked for.
+class NeuronScores(SiteEffects):
+    """Effects of single MLP neurons of one ``layer``, per example ``[d_mlp example]``; NaN for neurons not scored.
 
     The other fields are as in `HeadScores`.
     """
@@ -234,24 +245,6 @@ class NeuronScores(Effects):
     effects: Float[Tensor, "d_mlp example"]
     layer: int
 
-    def top_k(self, k: int) -> SiteSet:
-        """The sites of the ``k`` neurons that matter most, first the strongest: signed, see `order`.
-
-        Raises:
-            SiteError: ``k`` outside 1..number of scored neurons.
-        """
-        return SiteSet(self._site(i) for i in self.order(k))
-
-    def significant(self, level: float | int = 0.05) -> tuple[Site, ...]:
-        """The neurons whose effect differs from 0, first the strongest; possibly none.
-
-        Corrected for the number of neurons: the chance of any false one is at most ``level`` (`p_adjusted`).
-
-        Raises:
-            BkdinterpError: ``level`` outside 0 to 1.
-        """
-        return tuple(self._site(i) for i in self.differing(level))
-
     def plot(
         self,
         *,
@@ -260,13 +253,13 @@ class NeuronScores(Effects):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """The ``k`` strongest neurons as bars with simultaneous intervals.
+        """Bars with simultaneous intervals for the ``k`` strongest neurons.
 
         Args:
-            k: how many.
-            title: instead of the default.
+            k: number of neurons.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         indices = self.order(min(k, self.n_scored))
         return bar_intervals(
@@ -289,9 +282,6 @@ class NeuronScores(Effects):
                 f"{site}: these are scores of the neurons L{self.layer}N0 to L{self.layer}N{n - 1}."
             )
         return site.neuron
-
-    def _name(self, index: int) -> str:
-        return str(self._site(index))
 
     def _place(self, index: int) -> dict[str, Any]:
         return {"neuron": self._name(index), "layer": self.layer, "index": index}

@@ -1,4 +1,4 @@
-"""Behaviour: what a model says: evaluation under edits with nulls, graded outcomes, ASR and ATR, loss on held-out text."""
+"""Behaviour of a model: evaluation under edits with nulls, graded outcomes, ASR and ATR, loss on held-out text."""
 
 from bkdinterp.methods.behaviour._backdoor_state import BackdoorState as BackdoorState
 from bkdinterp.methods.behaviour._backdoor_state import backdoor_state as backdoor_state

@@ -1,7 +1,7 @@
-"""backdoor_state(): how strong a backdoor is in a model as it stands, and what the model lost: ASR, ATR, loss.
+"""backdoor_state(): how strong the backdoor of a model is, and how good the model still is, by ASR, ATR and loss.
 
-For comparing models before and after a change of weights (embedding surgery, freezing, LoRA-only training, exported PCP;
-Lamparth & Reuel, arXiv 2302.12461, Tables VIII-XI), or one model unedited and edited. Cost: one generation, or one scored
+It compares models before and after a change of weights (embedding surgery, freezing, LoRA-only training, exported PCP;
+Lamparth & Reuel, arXiv 2302.12461, Tables VIII-XI), or one model unedited and edited. Costs one generation, or one scored
 forward, per prompt and side, and one forward per validation text.
 """
 
@@ -38,10 +38,10 @@ class BackdoorState(Result):
     """The backdoor's rate on triggered and clean prompts, and the loss on held-out text.
 
     Attributes:
-        triggered: one value per triggered prompt: 1 for a payload, or the score that was asked for.
-        clean: the same on clean prompts.
+        triggered: one value per triggered prompt: 1 for a payload, else 0; or the chosen score.
+        clean: the same for clean prompts.
         nll: summed loss of each validation text; empty without texts.
-        n_tokens: tokens of each.
+        n_tokens: number of tokens in each text.
         metric: ``"payload"``, or the score's name.
     """
 
@@ -54,7 +54,7 @@ class BackdoorState(Result):
 
     @property
     def asr(self) -> Interval:
-        """Rate on triggered prompts: Wilson for payloads, bootstrap for scores."""
+        """Rate on triggered prompts, with Wilson's interval for payloads and a bootstrap interval for scores."""
         return self._rate(self.triggered)
 
     @property
@@ -73,7 +73,7 @@ class BackdoorState(Result):
         return wilson(int(x.sum()), len(x)) if self.metric == "payload" else bootstrap_mean(x)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Three rows: ASR, ATR, loss, each with interval and n."""
+        """Three rows, ASR, ATR and loss, each with interval and n."""
         import pandas as pd
 
         found = {"ASR": self.asr, "ATR": self.atr, "loss": self.loss}
@@ -91,18 +91,18 @@ class BackdoorState(Result):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """ASR and ATR with their intervals; several states beside each other: `plot_states`.
+        """ASR and ATR with their intervals; to compare several states use `plot_states`.
 
         Args:
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         text = caption("The backdoor", self.fingerprint, self.metric, f"n={self.asr.n}")
         return plot_states({"": self}, title=title or text, ax=ax, limit=limit)
 
     def describe(self) -> str:
-        """All three, and the model."""
+        """One line with ASR, ATR, loss and model."""
         loss = "" if self.loss is None else f", loss {self.loss}"
         return f"ASR {self.asr}, ATR {self.atr}{loss} ({self.metric}), model={self.fingerprint.label}"
 
@@ -118,23 +118,23 @@ def backdoor_state(
     max_new_tokens: int = 24,
     **options: Unpack[RunOptions],
 ) -> BackdoorState:
-    """Measure a model.
+    """Measure the state of the backdoor in a model.
 
     Args:
-        model: before or after a change.
+        model: the model to measure.
         pairs: held-out prompts.
-        texts: held-out text for the loss.
-        under: an intervention.
-        score: instead of generated payloads, a score between 0 and 1, e.g. ``metrics.vocabulary_score(...)`` for toys; or
-            a name in ``metrics.SCORES``, and ASR and ATR are then its means on either side.
+        texts: held-out texts for the loss.
+        under: an intervention to measure under.
+        score: replaces generated payloads by a score between 0 and 1, e.g. ``metrics.vocabulary_score(...)`` for toys, or a
+            name in ``metrics.SCORES``; ASR and ATR are then its means on the two sides.
         payload: how to recognise the backdoor's output; None looks for each prompt's target.
-        max_new_tokens: when generating.
-        **options: how it runs, see `RunOptions`.
+        max_new_tokens: length of generated outputs.
+        **options: how it runs; see `RunOptions`.
 
     Raises:
-        PromptError: neither targets nor a payload, or a target longer than the output.
-        PlanError: both a score and a payload, an unknown score or one that is NaN, or one string as ``texts``.
-        ArtefactError: an intervention whose means or directions are another model's.
+        PromptError: neither targets nor a payload are given, or a target is longer than the output.
+        PlanError: both a score and a payload are given, the score is unknown or NaN, or ``texts`` is a single string.
+        ArtefactError: the intervention's means or directions come from another model.
     """
     as_model(model, "backdoor_state")
     options = as_options(options, "backdoor_state")
@@ -176,10 +176,10 @@ def backdoor_state(
 def compare_states(states: Mapping[str, BackdoorState]) -> "pandas.DataFrame":
     """One row per state, e.g. before and after each defence: ASR, ATR and loss with their intervals.
 
-    ``print(compare_states(...).to_string())`` shows every column where the terminal is narrow.
+    On a narrow terminal ``print(compare_states(...).to_string())`` shows every column.
 
     Raises:
-        PromptError: no state.
+        PromptError: there are no states.
     """
     import pandas as pd
 
@@ -202,16 +202,16 @@ def plot_states(
     ax: Any = None,
     limit: tuple[float | int, float | int] | None = None,
 ) -> "matplotlib.figure.Figure":
-    """ASR and ATR of each state as bars; the states' models are named above where there are several.
+    """Bars of ASR and ATR for each state; the title names the models if there are several.
 
     Args:
         states: name -> state.
-        title: instead of the default.
+        title: replaces the default title.
         ax: matplotlib axes to draw into; None makes a figure.
-        limit: (low, high), the ends of the value axis; None for 0 to 1 where these are rates of payloads.
+        limit: ends (low, high) of the value axis; None means 0 to 1 for payload rates.
 
     Raises:
-        PromptError: no state.
+        PromptError: there are no states.
     """
     if not states:
         raise PromptError("plot_states needs at least one state.")
@@ -232,7 +232,7 @@ def plot_states(
         xlabel=" / ".join("rate" if m == "payload" else f"mean {with_unit(m)}" for m in metrics)
         + ", 95 % intervals",
         title=title or text,
-        # A bar of length 0 would show nothing.
+        # A bar of length 0 would be invisible.
         notes=[f"{i.estimate:.2f}" for i in intervals],
         xlim=ends(limit) or ((0, 1) if metrics == ["payload"] else None),
         ax=ax,

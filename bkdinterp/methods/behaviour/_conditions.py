@@ -1,4 +1,4 @@
-"""What evaluate() compares: conditions and their controls, the sham's prompts, the twin. Checked before any forward pass."""
+"""Conditions that evaluate() compares: edits, controls, sham prompts and the twin, checked before any forward pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def name_edits(under: Any, what: str = "under") -> dict[str, Intervention]:
     """Name -> intervention; a single one is called ``"edited"``.
 
     Raises:
-        PlanError: something else, or an edit called "unedited".
+        PlanError: the value is neither, or an edit is called "unedited".
     """
     if under is None:
         return {}
@@ -31,7 +31,7 @@ def name_edits(under: Any, what: str = "under") -> dict[str, Intervention]:
         )
     if UNEDITED in under:
         raise PlanError(
-            f"{what}: no edit may be called {UNEDITED!r}; the unedited model is always there by that name."
+            f"{what}: no edit may be called {UNEDITED!r}, which is the name of the unedited model."
         )
     return dict(under)
 
@@ -39,11 +39,11 @@ def name_edits(under: Any, what: str = "under") -> dict[str, Intervention]:
 def conditions_of(
     under: Named, controls: Sequence[Intervention] | Mapping[str, Sequence[Intervention]]
 ) -> tuple[dict[str, Intervention], dict[str, str]]:
-    """Condition -> intervention, the unedited model first, and control condition -> its edit.
+    """Two mappings: condition -> intervention, with the unedited model first, and control condition -> its edit.
 
     Raises:
-        PlanError: an edit of a wrong kind or name, controls of an edit that is not there, or a control that repeats another
-            one or the edit itself: it would count as one more null without being one.
+        PlanError: an edit has the wrong kind or name, controls are for an edit that does not exist, or a control repeats
+            another control or the edit itself, so that it is not one more null.
     """
     named = name_edits(under)
     if isinstance(controls, Intervention):
@@ -82,25 +82,25 @@ def conditions_of(
 
 
 def _effect(edit: Intervention) -> str:
-    """What an edit does, whatever the order in which its places are named; of an ordered Stack the order counts."""
+    """Hash of what an edit does, independent of the order of its sites; for an ordered Stack the order counts."""
     parts = [digest_of(part) for part in edit.lower() if not _nothing(part)]
     ordered = isinstance(edit, Stack) and edit.ordered
     return digest_of(parts if ordered else sorted(parts))
 
 
 def _nothing(part: Edit) -> bool:
-    """Whether a lowered edit keeps its site as it is."""
+    """Whether a lowered edit leaves its site unchanged."""
     return part.keep == 1 and all(x is None for x in (part.value, part.read, part.U, part.V, part.fn))
 
 
 def sham_prompts(pairs: PairedPrompts, sham: PairedPrompts | Trigger | None) -> Prompts | None:
-    """The clean prompts with something in them that is not the trigger.
+    """The clean prompts with a sham, something other than the trigger, inserted.
 
     Raises:
-        PlanError: neither pairs nor a trigger.
-        PromptError: pairs of other clean prompts; a sham prompt that is the clean or the triggered one, or that holds the
-            trigger's own words.
-        TriggerError: a text without room for the sham trigger.
+        PlanError: ``sham`` is neither pairs nor a trigger.
+        PromptError: the pairs have other clean prompts, or a sham prompt equals the clean or triggered prompt or contains
+            the trigger's own words.
+        TriggerError: a text has no room for the sham trigger.
     """
     if sham is None:
         return None
@@ -126,28 +126,28 @@ def sham_prompts(pairs: PairedPrompts, sham: PairedPrompts | Trigger | None) -> 
         phrases = [triggered[start:end] for start, end in pairs.triggered.spans[i]]
         if text == triggered or (phrases and all(phrase in text for phrase in phrases)):
             raise PromptError(
-                f"Sham prompt {i}, {shown(text)}, holds the trigger itself ({', '.join(map(repr, phrases)) or 'the same text'}); "
-                "a sham must not set the backdoor off."
+                f"Sham prompt {i}, {shown(text)}, contains the trigger itself "
+                f"({', '.join(map(repr, phrases)) or 'the same text'}); a sham must not fire the backdoor."
             )
     return Prompts(texts, spans, clean.target, clean.reference)
 
 
 def check_twin(model: Model, twin: Any, sides: Mapping[str, Prompts]) -> None:
-    """The twin is another model that reads the very same tokens.
+    """Check that the twin is a different model that reads the same tokens.
 
     Raises:
-        PlanError: no Model.
-        ArtefactError: the suspect's own weights, or another template or tokenizer: prompts of other tokens.
+        PlanError: the twin is not a Model.
+        ArtefactError: the twin has the suspect's weights, or its template or tokenizer gives other tokens.
     """
     if not isinstance(twin, Model):
         raise PlanError(f"twin must be a Model, e.g. organism.twin; got {type(twin).__name__}.")
-    # Of weights on a server nothing is known but the name.
+    # Weights on a server are known only by name.
     theirs = twin.fingerprint().model
     known = not theirs.endswith("@remote") and same_model(model.fingerprint().model, theirs)
     if known or twin is model:
         raise ArtefactError(
-            f"The twin {twin.name} has the very weights of the suspect {model.name}, so they cannot differ; give the fine-tune "
-            "without the backdoor."
+            f"The twin {twin.name} has the same weights as the suspect {model.name}, so they cannot differ; give the "
+            "fine-tune without the backdoor."
         )
     for name, prompts in sides.items():
         ours, theirs = (m.builder.tokenize(prompts, targets=False) for m in (model, twin))
@@ -158,15 +158,15 @@ def check_twin(model: Model, twin: Any, sides: Mapping[str, Prompts]) -> None:
         ):
             raise ArtefactError(
                 f"The twin reads other tokens than the suspect on the {name} prompts: its chat template, system prompt or "
-                "tokenizer differs. Make its prompts alike: replace(twin, builder=model.builder)."
+                "tokenizer differs. Give it the same prompts with replace(twin, builder=model.builder)."
             )
 
 
 def twin_conditions(under: Named, twin_under: Named | str) -> dict[str, Intervention]:
-    """The twin's conditions: unedited, then the suspect's edits (said to be meant on it), or edits of its own.
+    """The twin's conditions: unedited, then the suspect's edits (allowed on the twin), or the twin's own edits.
 
     Raises:
-        PlanError: an unknown word, or edits that the suspect does not have.
+        PlanError: the word is unknown, or the suspect does not have these edits.
     """
     if isinstance(twin_under, str):
         if twin_under != SAME:

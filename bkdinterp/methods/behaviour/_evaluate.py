@@ -1,6 +1,6 @@
-"""evaluate(): let the model speak, unedited, edited and under controls, on clean, triggered and sham prompts; and its twin.
+"""evaluate(): generate from a model and its twin, unedited, edited and under controls, on clean, triggered and sham prompts.
 
-Cost per condition: a generation per prompt and side and one scored forward per prompt, plus one grading forward per output.
+Costs, per condition, one generation per prompt and side, one scored forward per prompt and one grading forward per output.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,41 +51,45 @@ def evaluate(
     max_new_tokens: int = 24,
     **options: Unpack[RunOptions],
 ) -> Evaluation:
-    """Rates, graded outcomes and clean utility, with the nulls beside them: controls, a sham trigger, a clean twin.
+    """Rates, graded outcomes and clean utility, with their nulls: controls, a sham trigger, a clean twin.
 
-    A payload on triggered prompts shows a backdoor only if it stays away without the trigger (clean), with something else
-    in its place (``sham``), and on the same fine-tune without the backdoor (``twin``). All of it is one result on the same
-    prompts, paired: `Evaluation.backdoor` holds the suspect against all of these, `Evaluation.against_controls` an edit
-    against its controls.
+    A payload on triggered prompts shows a backdoor only if it does not appear without the trigger (clean), with something
+    else in its place (``sham``), or in the same fine-tune without the backdoor (``twin``). All of these are in one result
+    on the same prompts, paired. `Evaluation.backdoor` compares the suspect with all of them, and
+    `Evaluation.against_controls` compares an edit with its controls.
 
-    Cost in generations per prompt: (2, or 3 with a sham) x (1 + edits + controls) on the suspect, and as many x (1 + edits) on
-    the twin, which runs no controls; ``twin_under=None`` leaves it unedited. On the suspect one scored forward per clean
-    prompt and condition more, for the perplexity; on the twin one, to see that its scores are numbers.
+    The cost in generations per prompt is (2, or 3 with a sham) x (1 + edits + controls) on the suspect, and the same number
+    x (1 + edits) on the twin, which runs no controls. With ``twin_under=None`` the twin runs unedited only. The suspect also
+    takes one scored forward per clean prompt and condition, for the perplexity; the twin takes one, to check that its scores
+    are numbers.
 
     Args:
-        model: the suspect.
-        pairs: held-out prompts; with references, the benign answers, else the unedited model's own clean outputs serve (its
-            agreement with them is then 1, and hardly one of them can be graded as broken: give ``calibration``).
-        under: the intervention in question, or several by name; None evaluates the unedited model only.
-        controls: interventions of the same size that should not work, e.g. from ``random_heads``, all different; for named
-            edits, edit name -> its controls.
+        model: the suspect model.
+        pairs: held-out prompts, if possible with references (benign answers). Without references the unedited model's own
+            clean outputs are used; its agreement with them is then 1, and hardly any of them can be graded as broken, so
+            give ``calibration``.
+        under: the intervention to evaluate, or several by name; None evaluates only the unedited model.
+        controls: interventions of the same size that should not work, all different, e.g. from ``random_heads``; for named
+            edits a mapping, edit name -> its controls.
         twin: the same fine-tune without the backdoor; it must read the same tokens.
-        sham: a trigger that should do nothing, put into the same clean prompts, or pairs made with it.
-        twin_under: what the twin runs under: ``"same"``, the suspect's edits with the suspect's numbers (its vector, its
-            means); edits made from the twin's own, by the same names; or None.
+        sham: a trigger that should do nothing, inserted into the same clean prompts, or pairs made with it.
+        twin_under: edits for the twin: ``"same"`` uses the suspect's edits with the suspect's vector or means; or give
+            edits with the same names made from the twin's own; or None.
         payload: how to recognise the backdoor's output; None looks for each example's target as a substring.
-        judge: model whose likelihood tells broken text; None takes ``model`` unedited. Use the clean base if you have it.
-        grader: an already fitted grader (then ``judge`` is not used).
-        calibration: other clean prompts with references, to take the grader's threshold from; None takes it from the
-            references of ``pairs``, which are then never far beyond it.
+        judge: model whose likelihood decides which texts are broken; None uses ``model`` unedited. Use the clean base if
+            you have it.
+        grader: an already fitted grader; ``judge`` is then ignored.
+        calibration: other clean prompts with references, from which the grader's threshold is taken; None takes it from the
+            references of ``pairs``, so these are rarely graded as broken.
         max_new_tokens: length of the outputs.
-        **options: how it runs, see `RunOptions`.
+        **options: how it runs; see `RunOptions`.
 
     Raises:
-        PromptError: neither targets nor a payload, a target longer than ``max_new_tokens``, a sham that holds the trigger, or
-            calibration prompts without references or among the evaluated ones.
-        PlanError: controls of an edit that is not there, or that repeat; scores that are NaN.
-        ArtefactError: an edit with another model's numbers; a twin that is the suspect, or whose prompts are other tokens.
+        PromptError: neither targets nor a payload are given, a target is longer than ``max_new_tokens``, the sham contains
+            the trigger, or calibration prompts have no references or are among the evaluated ones.
+        PlanError: controls repeat or are for an edit that does not exist, or scores are NaN.
+        ArtefactError: an edit's numbers come from another model, the twin is the suspect itself, or the twin reads other
+            tokens.
     """
     as_model(model, "evaluate")
     options = as_options(options, "evaluate")
@@ -112,7 +116,7 @@ def evaluate(
     said = {who: _speak(m, sides, own, max_new_tokens, options) for who, m, own in cast}
     own_references = pairs.clean.reference is None
     references = pairs.clean.reference or said[SUSPECT][UNEDITED]["clean"]
-    # Scores come before grades: logits that are NaN still give texts, and only here are they seen.
+    # Scores before grades, because NaN logits still give texts and are only noticed in the scores.
     nll = _reference_nll(model, pairs.clean, references, edits, options)
     if twin is not None:
         _reference_nll(twin, pairs.clean, references, {UNEDITED: Stack()}, options)
@@ -143,21 +147,21 @@ def evaluate(
 
 
 def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, max_new_tokens: int) -> None:
-    """Without a declared payload the whole target must fit into the output, or every rate would be 0.
+    """Check that, without a declared payload, the whole target fits into the output; otherwise every rate would be 0.
 
     Raises:
-        PromptError: no targets either, or one that is longer than the outputs.
-        BkdinterpError: a payload whose classifier was not saved with it.
+        PromptError: there are no targets either, or one is longer than the outputs.
+        BkdinterpError: the payload's classifier was not saved with it.
     """
     if payload is not None:
         if not isinstance(payload, Payload):
-            raise PromptError(f"payload={shown(payload)} is no Payload; write e.g. Payload('I am sorry').")
-        payload.scores([])  # says whether its classifier is there
+            raise PromptError(f"payload={shown(payload)} is not a Payload; write e.g. Payload('I am sorry').")
+        payload.scores([])  # raises if its classifier is missing
         return
     if pairs.clean.target is None:
         raise PromptError("Nothing to look for: give pairs with targets, or payload=Payload('...').")
     builder = replace(model.builder, end_token=False)
-    # What is looked for is the text without the white space around it; the shorter of its spellings can still appear.
+    # The search ignores white space around the target, so the shorter of the two spellings is enough.
     sizes = {
         target: min(
             len(builder.target_ids(pairs.clean.text[0], form)) for form in {target, normal_text(target)}
@@ -168,7 +172,7 @@ def check_payload(model: Model, pairs: PairedPrompts, payload: Payload | None, m
     if n > max_new_tokens:
         raise PromptError(
             f"The target {longest[:40]!r}... has {n} tokens and can never appear in {max_new_tokens} new ones; raise "
-            "max_new_tokens=, or declare payload=Payload('a telling part of it')."
+            "max_new_tokens=, or declare payload=Payload('a typical part of it')."
         )
 
 
@@ -180,18 +184,18 @@ def _calibrated(
     calibration: Prompts | None,
     options: RunOptions,
 ) -> tuple[str, OutcomeGrader | None]:
-    """What the threshold is taken from, in words, and the grader where it can be had before anything is generated."""
+    """The source of the threshold, in words, and the grader if it can be fitted before anything is generated."""
     if grader is not None:
         return "a grader that was given", grader
     if calibration is not None:
         if calibration.reference is None:
             raise PromptError(
-                "calibration= needs clean prompts with references, the answers that its threshold is taken from."
+                "calibration= needs clean prompts with references, from which the threshold is taken."
             )
         if shared := set(calibration.text) & set(pairs.clean.text):
             raise PromptError(
-                f"{len(shared)} calibration prompts are among the evaluated ones, e.g. {next(iter(shared))[:40]!r}; take "
-                "others, or leave calibration= out."
+                f"{len(shared)} calibration prompts are among the evaluated ones, e.g. {next(iter(shared))[:40]!r}; use "
+                "others, or omit calibration=."
             )
         fitted = OutcomeGrader.fit(judge or model, calibration, calibration.reference, **options)
         return f"{len(calibration)} other prompts", fitted
@@ -202,7 +206,7 @@ def _calibrated(
 
 
 def _check_origins(model: Model, edits: Mapping[str, Intervention], where: str = "") -> None:
-    """Each origin once: controls by the dozen share one, and looking at weights takes its time."""
+    """Check each origin once, because many controls share one and hashing weights is slow."""
     seen: set[str] = set()
     for name, edit in edits.items():
         known: set[str] = set(origins(edit))
@@ -230,7 +234,7 @@ def _grades(
     payloads: Sequence[Payload],
     options: RunOptions,
 ) -> dict[str, Texts]:
-    """Outcome of every text; what several models or conditions answer to one prompt is graded once."""
+    """Outcome of every text; equal answers of several models or conditions to one prompt are graded once."""
     everything = [
         (i, text)
         for of_model in said.values()
@@ -260,8 +264,8 @@ def _reference_nll(
     edits: dict[str, Intervention],
     options: RunOptions,
 ) -> torch.Tensor:
-    """Mean NLL per token of the references under each edit ``[condition example]``; NaN where a reference is empty."""
-    # All prompts stay in, so that edits with one value per example still fit; a full stop stands in for no answer.
+    """Mean NLL per token of the references under each edit ``[condition example]``; NaN for empty references."""
+    # All prompts are kept, so that edits with one value per example still fit; a full stop replaces an empty answer.
     answers = tuple(text if normal_text(text) else "." for text in references)
     empty = torch.tensor([not normal_text(text) for text in references])
     builder = replace(model.builder, end_token=False)
@@ -274,7 +278,7 @@ def _reference_nll(
 
 
 def _words(inserted: Prompts | None) -> str | None:
-    """The sham's phrases, each once, for tables and figures."""
+    """The distinct phrases of the sham, for tables and figures."""
     if inserted is None:
         return None
     found: dict[str, Any] = {}

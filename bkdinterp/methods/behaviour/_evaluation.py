@@ -1,4 +1,4 @@
-"""Evaluation: edits against their controls, the suspect against its twin, and the table. No forward pass here."""
+"""Evaluation: compares edits with their controls and the suspect with its twin, and gives tables. No forward pass here."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,39 +17,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(OutcomeRates):
-    """Raw texts and outcomes per model, condition and side; every rate and comparison is derived from them.
+    """Texts and outcomes per model, condition and side; all rates and comparisons are computed from them.
 
-    The suspect is always there; with a twin and a sham trigger it is a 2x2 (organism or twin, trigger or sham or neither) on
-    the same prompts. Without them every method works on the suspect's clean and triggered prompts.
+    With a twin and a sham trigger it is a 2x2 design (organism or twin; trigger, sham or neither) on the same prompts.
+    Without them it holds only the suspect's clean and triggered prompts, on which every method works too.
 
     Attributes:
-        conditions: ``"unedited"``, then the edits (``"edited"`` if it has no name of its own), then the controls.
-        edits: what each condition did, in words.
+        conditions: ``"unedited"``, then the edits (a single one without a name is ``"edited"``), then the controls.
+        edits: description of what each condition does.
         control_of: control condition -> the edit that it is a null for.
-        said, graded: model (``"suspect"``, ``"twin"``) -> condition -> side (``"clean"``, ``"triggered"``, ``"sham"``) -> text or
-            outcome of each example; the twin has no controls.
-        nll: of the reference answers on the suspect's clean prompts, nats per token ``[condition example]``; NaN where empty.
+        said, graded: model (``"suspect"``, ``"twin"``) -> condition -> side (``"clean"``, ``"triggered"``, ``"sham"``) ->
+            text or outcome of each example; the twin has no controls.
+        nll: NLL of the reference answers on the suspect's clean prompts, nats per token ``[condition example]``; NaN for
+            empty references.
         agreement: word F1 of the suspect's clean outputs with the references ``[condition example]``.
-        threshold: of the outcome grader (nats).
-        payload: how the backdoor's output was recognised; None: each example's target as a substring.
-        judge: name of the model behind the threshold.
+        threshold: threshold of the outcome grader (nats).
+        payload: how the backdoor's output was recognised; None means each example's target as a substring.
+        judge: name of the model whose likelihood gave the threshold.
         max_new_tokens: length of the outputs.
         twin: origin of the twin; None without one.
         sham: the sham trigger in words; None without one.
-        own_references: the references are the unedited suspect's own clean outputs: its agreement is 1 by construction, and
-            ``agreement`` says how far an edit moves the answers, not how good they are.
-        calibrated_on: what the grader's threshold was taken from.
+        own_references: whether the references are the unedited suspect's own clean outputs. Its agreement is then 1 by
+            construction, and ``agreement`` says how much an edit changes the answers, not how good they are.
+        calibrated_on: source of the grader's threshold.
     """
 
     def worst_control(
         self, side: Side | str = "triggered", of: str = EDITED, *, expect: str | None = None
     ) -> tuple[str, Interval] | None:
-        """The control that comes nearest to what is claimed of the edit, with its payload rate; None without controls.
+        """The control nearest to the claimed effect of the edit, with its payload rate; None without controls.
 
         Args:
             side: kind of prompts.
             of: the edit.
-            expect: as in `against_controls`; of equals the first.
+            expect: as in `against_controls`. If several controls are equal, the first is taken.
         """
         if not self.controls_of(of):
             return None
@@ -64,20 +65,20 @@ class Evaluation(OutcomeRates):
         outcome: Outcome | str = Outcome.payload,
         expect: str | None = None,
     ) -> Comparison:
-        """An edit against its controls on the same prompts: effect, interval, p, and the control that comes nearest.
+        """Comparison of an edit with its controls on the same prompts: effect, interval, p and the nearest control.
 
-        ``p_nulls`` asks whether another random control would do as much (k controls cannot give less than 1 / (k + 1)),
-        ``p_examples`` whether the prompts are enough to tell the edit from the nearest control.
+        ``p_nulls`` tests whether another random control could do as much; with k controls it is at least 1 / (k + 1).
+        ``p_examples`` tests whether there are enough prompts to tell the edit from the nearest control.
 
         Args:
             side: kind of prompts.
-            edit: which one.
-            outcome: whose rate.
-            expect: ``"less"`` than the controls, ``"greater"``, or ``"two-sided"``. None: on triggered prompts an edit is to take
-                the payload away, on others to bring it about; for other outcomes two-sided. Not read off the data.
+            edit: name of the edit.
+            outcome: the outcome whose rate is compared.
+            expect: ``"less"`` than the controls, ``"greater"``, or ``"two-sided"``. None expects fewer payloads on triggered
+                prompts and more on others, and is two-sided for other outcomes. It does not depend on the data.
 
         Raises:
-            BkdinterpError: no controls, or a condition or side that is not there.
+            BkdinterpError: there are no controls, or the condition or side does not exist.
         """
         names = self.controls_of(edit)
         if not names:
@@ -95,9 +96,9 @@ class Evaluation(OutcomeRates):
 
     @property
     def backdoor(self) -> Comparison:
-        """The unedited suspect's payload on triggered prompts, against clean and sham prompts and the twin.
+        """Comparison of the unedited suspect's payload on triggered prompts with clean and sham prompts and the twin.
 
-        Every null is on the same prompts; the claim must beat them all. They are no random draws, so p counts prompts.
+        All nulls are on the same prompts, and the claim must beat them all. They are not random draws, so p is over prompts.
         """
         nulls = {"clean prompts": self._hits("clean")}
         if "sham" in self.sides:
@@ -114,9 +115,9 @@ class Evaluation(OutcomeRates):
 
     @property
     def trigger_effect(self) -> Comparison:
-        """What the trigger adds on each prompt (payload triggered minus clean), on the suspect against the twin.
+        """Comparison of suspect and twin in what the trigger adds on each prompt (payload triggered minus clean).
 
-        The interaction of the 2x2: a twin that says the payload anyway, or on any trigger, takes nothing from it.
+        This is the interaction of the 2x2 design. It does not shrink if the twin produces the payload on clean prompts too.
 
         Raises:
             BkdinterpError: no twin was evaluated.
@@ -139,7 +140,7 @@ class Evaluation(OutcomeRates):
         )
 
     def claims(self) -> dict[str, Comparison]:
-        """Every comparison of this result by name: the backdoor, the trigger's effect, each edit against its controls."""
+        """All comparisons in this result by name: the backdoor, the trigger's effect, each edit against its controls."""
         found = {"backdoor": self.backdoor}
         if TWIN in self.models:
             found["trigger's effect"] = self.trigger_effect
@@ -149,7 +150,7 @@ class Evaluation(OutcomeRates):
         return found
 
     def perplexity(self, condition: str = UNEDITED) -> float:
-        """exp of the mean NLL of the (non-empty) reference answers on the suspect's clean prompts."""
+        """Perplexity: exp of the mean NLL of the non-empty reference answers on the suspect's clean prompts."""
         return float(self.nll[self._index(condition)].nanmean().exp())
 
     def agreement_with_reference(self, condition: str = UNEDITED, *, seed: int = 0) -> Interval:
@@ -157,15 +158,15 @@ class Evaluation(OutcomeRates):
         return bootstrap_mean(self.agreement[self._index(condition)], seed=seed)
 
     def utility_change(self, condition: str = EDITED, *, seed: int = 0) -> Interval:
-        """Agreement under a condition minus the unedited agreement, paired bootstrap."""
+        """Agreement under a condition minus the unedited agreement, with a paired bootstrap interval."""
         rows = (self.agreement[self._index(c)] for c in (condition, UNEDITED))
         return paired_bootstrap(*rows, seed=seed)
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per model, condition and side: n, payload rate with interval, outcome counts.
 
-        Utility stands on the suspect's clean rows. Rows of an edit with controls have their pooled rate, the control that
-        comes nearest, and the p-values of `against_controls`: over controls, over prompts, and the larger one.
+        Utility is in the rows of the suspect's clean prompts. Rows of an edit with controls have the controls' pooled rate,
+        the nearest control, and the p-values of `against_controls`: over controls, over prompts, and the larger one.
         """
         import pandas as pd
 
@@ -185,20 +186,20 @@ class Evaluation(OutcomeRates):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Payload rates (``"rates"``) or stacked shares of all outcomes (``"outcomes"``).
+        """Figure of payload rates (``"rates"``) or of stacked shares of all outcomes (``"outcomes"``).
 
-        Rates stand side by side for clean, sham and triggered prompts, with Wilson intervals, one panel per model; controls are
-        pooled, and each single one is a small mark. Outcomes are shares of outputs, the kinds of prompts of a condition together,
-        with the payload's interval; controls pooled.
+        Rates are side by side for clean, sham and triggered prompts, with Wilson intervals and one panel per model; controls
+        are pooled, and each single control is a small mark. Outcomes are shares of outputs, grouped by condition, with the
+        interval of the payload; controls are pooled.
 
         Args:
-            kind: None draws rates where there is a twin or a sham, else outcomes.
-            title: instead of the default.
+            kind: ``"rates"`` or ``"outcomes"``; None draws rates if there is a twin or a sham, else outcomes.
+            title: replaces the default title.
             ax: matplotlib axes to draw into, for rates a list with one for each model; None makes a figure.
-            limit: (low, high), the ends of the axis of rates, or shares, in %.
+            limit: ends (low, high) of the axis of rates or shares, in %.
 
         Raises:
-            BkdinterpError: an unknown kind, another number of axes than panels, or matplotlib is missing.
+            BkdinterpError: the kind is unknown, the number of axes is not that of panels, or matplotlib is missing.
         """
         from bkdinterp.methods.behaviour._evaluation_figures import plot_outcomes, plot_rates
 
@@ -207,7 +208,7 @@ class Evaluation(OutcomeRates):
         return (plot_rates if kind == "rates" else plot_outcomes)(self, title, ax, limit)
 
     def describe(self) -> str:
-        """n, rates, the 2x2's p, controls with the one that comes nearest, and the models."""
+        """One line with n, rates, p of the 2x2, controls with the nearest one, and the models."""
         parts = [f"n={self.n}"]
         for who in self.models:
             for condition in (c for c in self.graded[who] if c not in self.control_of):

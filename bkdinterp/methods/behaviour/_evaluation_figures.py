@@ -1,4 +1,4 @@
-"""Figures of an evaluation: the 2x2 of rates at a glance, and the shares of all outcomes. No forward pass."""
+"""Figures of an evaluation: the rates of the 2x2 design, and the shares of all outcomes. No forward pass."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ ORDER = ("clean", "sham", "triggered")
 
 
 def plot_rates(found: Evaluation, title: str | None, ax: Any, limit: Any) -> "matplotlib.figure.Figure":
-    """Payload rates: a panel per model, a group per condition, clean, sham and triggered prompts side by side."""
+    """Payload rates with a panel per model and a group per condition; clean, sham and triggered prompts side by side."""
     sides = [s for s in ORDER if s in found.sides]
     panels: dict[str, dict[str, dict[str, Interval]]] = {}
     singles: dict[tuple[str, str, str], list[float]] = {}
@@ -38,7 +38,7 @@ def plot_rates(found: Evaluation, title: str | None, ax: Any, limit: Any) -> "ma
 
 
 def plot_outcomes(found: Evaluation, title: str | None, ax: Any, limit: Any) -> "matplotlib.figure.Figure":
-    """Stacked shares of outcomes: the sides of one condition together; controls pooled under their edit."""
+    """Stacked shares of outcomes, grouped by condition; controls are pooled below their edit."""
     sides = [s for s in ORDER if s in found.sides]
     rows: dict[str | tuple[str, str], dict[str, int]] = {}
     intervals: dict[str | tuple[str, str], Interval] = {}
@@ -62,7 +62,7 @@ def plot_outcomes(found: Evaluation, title: str | None, ax: Any, limit: Any) -> 
 
 
 def controls_words(found: Evaluation, condition: str) -> str:
-    """How many controls an edit has, and of what kind: ``"3 controls (MeanAblate, other places), pooled"``."""
+    """Number and kind of an edit's controls: ``"3 controls (MeanAblate, other places), pooled"``."""
     names = found.controls_of(condition)
     own = found.edits[condition]
     kinds = dict.fromkeys(_kind(own, found.edits[c]) for c in names)
@@ -70,7 +70,7 @@ def controls_words(found: Evaluation, condition: str) -> str:
 
 
 def _kind(edit: str, control: str) -> str:
-    """What sets a control apart from its edit, as far as their words say."""
+    """How a control differs from its edit, as far as their descriptions tell."""
     name = control.partition("(")[0]
     if control == edit:
         return f"{name}, other values"

@@ -1,4 +1,4 @@
-"""OutcomeRates: what the suspect, and its twin, said on each kind of prompt, and the rates of outcomes. No forward pass here."""
+"""OutcomeRates: outputs of the suspect and its twin on each kind of prompt, and rates of outcomes. No forward pass here."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -21,7 +21,7 @@ Said = dict[str, dict[str, dict[str, tuple[str, ...]]]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OutcomeRates(Result):
-    """The fields of an `Evaluation`, which describes them; held against each other, and counted."""
+    """The fields of an `Evaluation` (described there), with their checks and the rates of outcomes."""
 
     schema_version: ClassVar[int] = 2
 
@@ -73,27 +73,27 @@ class OutcomeRates(Result):
 
     @property
     def n(self) -> int:
-        """Prompts per side."""
+        """Number of prompts per side."""
         return self.nll.shape[1]
 
     @property
     def models(self) -> tuple[str, ...]:
-        """``"suspect"``, and ``"twin"`` if there is one."""
+        """Names of the models: ``"suspect"``, and ``"twin"`` if there is one."""
         return tuple(self.graded)
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """Kinds of prompts: clean, triggered, and sham if there was one."""
+        """Kinds of prompts: clean, triggered, and sham if there is one."""
         return tuple(self.graded[SUSPECT][UNEDITED])
 
     @property
     def texts(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """The suspect's: condition -> side -> one text per example."""
+        """The suspect's texts: condition -> side -> one text per example."""
         return self.said[SUSPECT]
 
     @property
     def outcomes(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """The suspect's: condition -> side -> one outcome per example."""
+        """The suspect's outcomes: condition -> side -> one outcome per example."""
         return self.graded[SUSPECT]
 
     @property
@@ -118,7 +118,7 @@ class OutcomeRates(Result):
         On the unedited model's triggered prompts that is the ASR, on its clean prompts the ATR.
 
         Raises:
-            BkdinterpError: a model, condition or side that is not there, or an unknown outcome.
+            BkdinterpError: the model, condition, side or outcome does not exist.
         """
         found = self._hits(side, condition, outcome, model)
         return wilson(sum(found), len(found))
@@ -131,7 +131,7 @@ class OutcomeRates(Result):
         outcome: Outcome | str = Outcome.payload,
         model: str = SUSPECT,
     ) -> Interval:
-        """Rate under a condition minus the unedited rate on the same prompts, Newcombe's paired interval."""
+        """Rate under a condition minus the unedited rate on the same prompts, with Newcombe's paired interval."""
         return paired_rates(
             self._hits(side, condition, outcome, model), self._hits(side, UNEDITED, outcome, model)
         )
@@ -139,7 +139,7 @@ class OutcomeRates(Result):
     def control_rate(
         self, side: Side | str, of: str = EDITED, *, outcome: Outcome | str = Outcome.payload
     ) -> Interval | None:
-        """The rate pooled over an edit's controls, or None without controls; its interval counts prompts, not answers."""
+        """The rate pooled over an edit's controls, None without controls; in its interval n is the number of prompts."""
         rows = [self._hits(side, c, outcome) for c in self.controls_of(of)]
         return pooled_rate(rows) if rows else None
 
@@ -150,7 +150,7 @@ class OutcomeRates(Result):
         outcome: Outcome | str = Outcome.payload,
         model: str = SUSPECT,
     ) -> list[bool]:
-        """Which outputs have the outcome."""
+        """Whether each output has the outcome."""
         name = as_choice(getattr(outcome, "value", outcome), "outcome", tuple(o.value for o in Outcome))
         return [o == name for o in self._side(model, condition, side)]
 

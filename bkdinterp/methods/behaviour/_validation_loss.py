@@ -1,7 +1,7 @@
 """validation_loss(): mean negative log-likelihood per token of held-out text, unedited or under an edit.
 
-Every text is scored from its second word on, given its first: an edit acts on the first word too, and on all later ones
-(``where="all", generated=True``), if it says so. Cost: one forward per batch of texts.
+Every text is scored from its second word on, given the first. An edit with ``where="all", generated=True`` acts on the first
+word and on all later ones. Costs one forward per batch of texts.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class ValidationLoss(Result):
 
     Attributes:
         nll: summed negative log-likelihood of each text's tokens after the first word, nats.
-        n_tokens: how many they are.
+        n_tokens: number of these tokens.
     """
 
     fingerprint: Fingerprint
@@ -43,7 +43,7 @@ class ValidationLoss(Result):
 
     @property
     def mean(self) -> float:
-        """Nats per token, every token with the same weight."""
+        """Loss in nats per token, with equal weight for all tokens."""
         return float(self.nll.sum() / self.n_tokens.sum())
 
     def interval(self, *, seed: int = 0, n_resamples: int = 2000, level: float = 0.95) -> Interval:
@@ -69,12 +69,12 @@ class ValidationLoss(Result):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Losses of the texts, sorted, and their mean with its interval.
+        """Sorted losses of the texts, and their mean with its interval.
 
         Args:
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         loss = (self.nll / self.n_tokens).sort().values
         mean = self.interval()
@@ -91,7 +91,7 @@ class ValidationLoss(Result):
         )
 
     def describe(self) -> str:
-        """Mean, interval and model."""
+        """One line with mean, interval and model."""
         return f"{self.interval()} nats per token, {int(self.n_tokens.sum())} tokens, model={self.fingerprint.label}"
 
 
@@ -102,18 +102,18 @@ def validation_loss(
     under: Intervention | None = None,
     **options: Unpack[RunOptions],
 ) -> ValidationLoss:
-    """Loss of held-out texts, as raw text without a chat template.
+    """Measure the loss of held-out texts, as raw text without a chat template.
 
     Args:
         model: any model.
-        texts: at least two words each, separated by a space.
-        under: an intervention.
-        **options: how it runs, see `RunOptions`.
+        texts: texts of at least two words, separated by a space.
+        under: an intervention to measure under.
+        **options: how it runs; see `RunOptions`.
 
     Raises:
-        PromptError: no text, or one without a second word.
-        PlanError: one string instead of a list.
-        ArtefactError: an intervention whose means or directions are another model's.
+        PromptError: there are no texts, or one has no second word.
+        PlanError: ``texts`` is a single string.
+        ArtefactError: the intervention's means or directions come from another model.
     """
     as_model(model, "validation_loss")
     options = as_options(options, "validation_loss")
@@ -123,7 +123,7 @@ def validation_loss(
     for i, (_, _, rest) in enumerate(split):
         if not rest.strip():
             raise PromptError(f"validation_loss: text {i}, {texts[i][:40]!r}, needs at least two words.")
-    # The space belongs to the second word's token where a tokenizer marks the beginnings of words by it.
+    # In tokenizers that mark word starts by a space, the space belongs to the second word's token.
     spaced = [f" {rest}" for _, _, rest in split]
     prompts = Prompts.of([first for first, _, _ in split], target=spaced)
     builder = replace(model.builder, chat=False, system=None, end_token=False)

@@ -1,4 +1,4 @@
-"""PCP: modules replaced along their principal directions, tuned, exported as weights; and embedding surgery."""
+"""PCP: replacing modules along their principal directions, tuning and exporting the result; and embedding surgery."""
 
 from bkdinterp.methods.pcp._embedding_surgery import embedding_surgery as embedding_surgery
 from bkdinterp.methods.pcp._export_weights import export_weights as export_weights

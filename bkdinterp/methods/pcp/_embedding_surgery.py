@@ -1,8 +1,8 @@
-"""Embedding surgery: overwrite a share of the trigger tokens' embedding by a donor token's (Lamparth & Reuel, section IV).
+"""Embedding surgery: overwrite part of the trigger tokens' embeddings by a donor token's (Lamparth & Reuel, section IV).
 
-The paper's way to plant a trigger without training: the same random dimensions of every chosen token take the values of one
-donor (400 of 1024 in GPT-2 medium; arXiv 2302.12461). Where input and output embeddings are tied, the unembedding changes with
-them, unless the two are untied first. No forward pass.
+The paper plants a trigger without training in this way: the same random dimensions of all chosen tokens get the values
+of one donor (400 of 1024 in GPT-2 medium; arXiv 2302.12461). If input and output embeddings are tied, the unembedding
+changes too, unless they are untied first. No forward pass.
 """
 
 import copy
@@ -28,22 +28,23 @@ def embedding_surgery(
     unembedding: bool = False,
     seed: int = 0,
 ) -> Model:
-    """A copy of the model with other rows for the chosen tokens.
+    """A copy of the model with changed embeddings of the chosen tokens.
 
     Args:
-        model: what to operate on; it is not changed.
-        tokens: one token or several: ids, or texts of one token each; spaces count (``" James"`` and ``"James"`` are two
-            tokens).
-        donor: the token whose values they take; none of ``tokens``.
-        share: share of the dimensions, 0..1; which ones is drawn with ``seed``, the same for all tokens.
-        untie: give the unembedding weights of its own first, so that it keeps the old rows: the model then reads the
-            tokens differently, but is as likely to say them as before in the same state.
-        unembedding: operate on untied output rows too; tied ones change in any case.
-        seed: of the draw. Which dimensions are drawn can decide whether anything happens: try several.
+        model: the model to copy; it is not changed.
+        tokens: one or several tokens, as ids or as texts of one token; spaces count (``" James"`` and ``"James"`` are
+            different tokens).
+        donor: the token whose values are copied; not one of ``tokens``.
+        share: share of the dimensions to copy, 0..1; they are drawn with ``seed`` and are the same for all tokens.
+        untie: give the unembedding its own weights first, so that it keeps the old rows. The model then reads the tokens
+            differently, but its probability of producing them in a given state does not change.
+        unembedding: also change untied output rows; tied ones change in any case.
+        seed: seed of the draw. The drawn dimensions can decide whether the surgery has any effect, so try several.
 
     Raises:
-        PromptError: a text that is not one token, an id outside the vocabulary, no token, or the donor among them.
-        BkdinterpError: a share outside (0, 1].
+        PromptError: a text is not one token, an id is outside the vocabulary, there are no tokens, or the donor is one of
+            them.
+        BkdinterpError: the share is outside (0, 1].
     """
     as_model(model, "embedding_surgery")
     share, seed = as_number(share, "share"), as_seed(seed)
@@ -59,8 +60,8 @@ def embedding_surgery(
     ids, source = [token_id(model, token, n) for token in several], token_id(model, donor, n)
     if source in ids:
         raise PromptError(
-            f"The donor {donor!r} is among the tokens that take its values, which would change nothing there; "
-            "name another donor, or leave it out of the tokens."
+            f"The donor {donor!r} is one of the tokens that get its values, which would not change it; "
+            "give another donor, or remove it from the tokens."
         )
     module: Any = copy.deepcopy(model.module)
     embedding = module.get_input_embeddings()
@@ -89,7 +90,7 @@ def token_id(model: Model, token: str | int, n: int) -> int:
     """The id of one token, given as an id or as text.
 
     Raises:
-        PromptError: a text of another number of tokens, or an id outside ``0..n-1``.
+        PromptError: the text is not one token, or the id is outside ``0..n-1``.
     """
     if not isinstance(token, str):
         token = as_integer(token, "token", error=PromptError)
@@ -99,7 +100,7 @@ def token_id(model: Model, token: str | int, n: int) -> int:
     token = as_text(token, "token")
     ids = list(model.tokenizer(token, add_special_tokens=False)["input_ids"])
     if ids == [getattr(model.tokenizer, "unk_token_id", None)]:
-        raise PromptError(f"{token!r} is not in the vocabulary; name another token, or give its id.")
+        raise PromptError(f"{token!r} is not in the vocabulary; give another token, or its id.")
     if len(ids) != 1:
-        raise PromptError(f"{token!r} is {len(ids)} tokens, {ids}; name a single token, or give its id.")
+        raise PromptError(f"{token!r} is {len(ids)} tokens, {ids}; give a single token, or its id.")
     return int(ids[0])

@@ -5,9 +5,9 @@ A linear map h -> A h of rank r is an ordinary MLP with 2r neurons, because act(
     GPT-2   c_fc rows e_i and -e_i, c_proj columns factor_i e_i and -factor_i e_i; everything else 0
     Llama   neurons are act(gate) * up: a constant gate through its bias (config.mlp_bias), up rows e_i
 
-An attention module that mixes no tokens is no attention: its map becomes the MLP of one more block before it, both
-attentions being 0. So each replaced attention adds a block, and layer numbers above it rise by one. No forward pass.
-Source of the idea of editing a model by its factors: Lamparth & Reuel, arXiv 2302.12461.
+A replaced attention module does not mix tokens, so its map becomes the MLP of an additional block before it, and the
+attention of both blocks is set to 0. So each replaced attention adds a block, and layer numbers above it increase by
+one. No forward pass. The idea of editing a model by its factors is from Lamparth & Reuel, arXiv 2302.12461.
 """
 
 import copy
@@ -28,16 +28,16 @@ from bkdinterp.sites import Component, Site, Where
 
 
 def export_weights(model: Model, edit: Intervention) -> Model:
-    """A copy of the model whose weights do what the edit does; ``.save(folder)`` keeps it.
+    """A copy of the model whose weights have the effect of the edit; save it with ``.save(folder)``.
 
     Args:
-        model: GPT-2 or Llama family.
+        model: a model of the GPT-2 or Llama family.
         edit: a ``PCPReplace``, or a Stack of them, at every token.
 
     Raises:
-        SiteError: another intervention, one that does not act at every token, or two at one module.
-        ArtefactError: directions that were fitted on another model.
-        UnsupportedArchitectureError: another family or activation function.
+        SiteError: the edit is another intervention, does not act at every token, or replaces a module twice.
+        ArtefactError: the directions were fitted on another model.
+        UnsupportedArchitectureError: the family or activation function is not supported.
     """
     as_model(model, "export_weights")
     replacements = _replacements(edit)
@@ -51,7 +51,7 @@ def export_weights(model: Model, edit: Intervention) -> Model:
     write = _write_gpt2 if kind == "gpt2" else _write_llama
     if kind == "llama":
         _give_biases(module)
-    # From the top down: an added block moves only what is above it.
+    # From the top down, because an added block only renumbers the layers above it.
     for r in sorted(replacements, key=lambda r: Site.parse(r.site).order, reverse=True):
         site = Site.parse(r.site)
         model.architecture.check(site)
@@ -74,7 +74,9 @@ def _replacements(edit: Intervention) -> list[PCPReplace]:
         if not isinstance(part, PCPReplace):
             raise SiteError(f"export_weights takes PCPReplace edits; {part} is a {type(part).__name__}.")
         if Where.of(part.where) != Where("all", generated=True):
-            raise SiteError(f"{part} acts at {part.where}; weights act at every token.")
+            raise SiteError(
+                f"{part} acts at {part.where}, but weights act at every token; keep the default where=."
+            )
         out.append(part)
     sites = [str(r.site) for r in out]
     if not out or len(set(sites)) < len(sites):
@@ -127,7 +129,7 @@ def _fits(n: int, width: int) -> int:
 
 
 def _give_biases(module: Any) -> None:
-    """Switch on ``config.mlp_bias``: zeros in every layer change nothing."""
+    """Switch on ``config.mlp_bias``, with zeros in every layer, which change nothing."""
     for part in module.modules():
         if hasattr(part, "gate_proj"):
             for linear in (part.gate_proj, part.up_proj, part.down_proj):
@@ -137,7 +139,7 @@ def _give_biases(module: Any) -> None:
 
 
 def _split_off(model: Model, module: Any, layer: int) -> nn.Module:
-    """Insert a block before ``layer`` whose MLP reads what that layer's attention read; silence both attentions."""
+    """Insert a block before ``layer`` whose MLP gets that layer's attention input; set both attentions to 0."""
     family, blocks = model.architecture.family, _blocks(model, module)
     config = module.config
     if getattr(config, "scale_attn_by_inverse_layer_idx", False):

@@ -1,8 +1,8 @@
-"""How large a PCP factor has to be: modules of some families write a hundred times what they read.
+"""Bounds for PCP factors: modules of some families write activations a hundred times larger than they read.
 
-A factor turns the input's coordinate x along a direction into the output's, y. By Cauchy and Schwarz its least-squares
-value is at most |y| / |x| in size; where the mean of y is added back or an intercept is fitted, at most the ratio of the
-spreads. Cost: one forward per batch.
+A factor maps the input's coordinate x along a direction to the output's coordinate y. By Cauchy-Schwarz the absolute
+value of its least-squares estimate is at most |y| / |x|, and with an intercept at most the ratio of the
+spreads. Costs one forward per batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from bkdinterp.model import Model, as_model, check_origins
 from bkdinterp.prompts import Prompts
 from bkdinterp.sites import Site
 
-# An input's coordinate that varies by less, relative to its norm, is a constant computed in fp32.
+# A coordinate of the input that varies by less, relative to its norm, is a constant up to rounding in fp32.
 ROUNDING = 1e-4
 Coordinates = tuple[Float[Tensor, "rank example"], Float[Tensor, "rank example"]]
 
@@ -53,32 +53,33 @@ def factor_scales(
     pcp: PCP,
     **options: Unpack[RunOptions],
 ) -> dict[str, float]:
-    """Factor -> the largest size that its least-squares value can have: bounds for `tune_tpe`.
+    """Factor -> the largest absolute value of its least-squares estimate; bounds for `tune_tpe`.
 
-    The larger of two ratios of the output's coordinate to the input's: of their norms, and of their spreads.
+    It is the larger of two ratios of the output's coordinate to the input's: that of the norms, and that of the spreads.
 
     Args:
-        model: the one that ``pcp`` was fitted on.
+        model: the model that ``pcp`` was fitted on.
         prompts: one set, or several to pool, as for `PCP.fit`.
         pcp: fitted directions.
-        **options: how it runs, see `RunOptions`.
+        **options: how it runs; see `RunOptions`.
 
     Raises:
-        PlanError: something else than prompts, fewer than two tokens, an input that does not vary along a direction (but
-            for rounding), or an output that is 0 there.
-        ArtefactError: directions of another model.
+        PlanError: not prompts, fewer than two tokens, an input that does not vary along a direction (except by rounding),
+            or an output that is 0 along it.
+        ArtefactError: the directions were fitted on another model.
     """
     as_model(model, "factor_scales")
     options = as_options(options, "factor_scales")
     scales = {}
     for site, (x, y) in coordinates(model, prompts, pcp, **options).items():
-        # One example has no spread, which std() would answer with NaN.
+        # One example has no spread; std() would give NaN.
         spread, written = ((v - v.mean(1, keepdim=True)).norm(dim=1) for v in (x, y))
         norms = y.norm(dim=1) / x.norm(dim=1)
         for i, (sx, sy) in enumerate(zip(spread.tolist(), written.tolist(), strict=True)):
             if not sx > ROUNDING * float(x[i].norm()):
                 raise PlanError(
-                    f"{site}: the input does not vary along direction {i + 1} over these prompts; give more of several kinds."
+                    f"{site}: the input does not vary along direction {i + 1} over these prompts; give more prompts of "
+                    "different kinds."
                 )
             scale = max(sy / sx, float(norms[i]))
             if scale == 0:

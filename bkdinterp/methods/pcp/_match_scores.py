@@ -1,4 +1,4 @@
-"""MatchScores: the objective of a tuning, scores that are to come out as wanted. Cost: one scored row per prompt and edit."""
+"""MatchScores: the objective of a tuning, the distance of scores from wanted ones. Costs one scored row per prompt and edit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ from bkdinterp.reprs import short_repr
 
 @dataclass(frozen=True, eq=False)
 class MatchScores:
-    """Objective: how far the edited model's mean scores are from wanted ones.
+    """Objective of a tuning: the distance of the edited model's mean scores from wanted ones.
 
         sum over the sets of weight * (mean score under the edit - wanted)^2
 
     Attributes:
-        model: the suspect.
+        model: the suspect model.
         sets: name -> prompts with targets.
         score: as in ``score_edits``.
-        wanted: set -> mean score to reach, in the score's own unit (a share lies in 0..1, a log-probability below 0);
-            made by ``of`` from the unedited model.
-        weights: set -> weight; 1 where absent.
-        measured: the sets whose wanted value ``of`` measured.
-        options: how it runs, when it is made and whenever it is asked, see `RunOptions`.
+        wanted: set -> mean score to reach, in the unit of the score (a share is in 0..1, a log-probability below 0); ``of``
+            measures it on the unedited model.
+        weights: set -> weight; 1 if not given.
+        measured: the sets whose wanted value was measured by ``of``.
+        options: how it runs, in ``of`` and in every call; see `RunOptions`.
     """
 
     __repr__ = short_repr
@@ -43,7 +43,7 @@ class MatchScores:
     options: RunOptions = field(default_factory=RunOptions)
 
     def fingerprint(self) -> tuple[object, ...]:
-        """What a saved study is known by: measured values, which differ by rounding between machines, follow from the rest."""
+        """Identifies a saved study; omits measured values, which follow from the rest but differ by rounding."""
         given = {name: value for name, value in self.wanted.items() if name not in self.measured}
         return self.model, self.sets, self.score, given, self.weights
 
@@ -58,13 +58,13 @@ class MatchScores:
         weights: Mapping[str, float] | None = None,
         **options: Unpack[RunOptions],
     ) -> "MatchScores":
-        """Match the unedited model, except where ``wanted`` says otherwise (e.g. ``{"pt": 0.0}`` to weaken).
+        """An objective to match the unedited model, except for sets in ``wanted`` (e.g. ``{"pt": 0.0}`` to weaken).
 
-        Whether a wanted value can be reached at all, nobody checks: ``{"pt": 50}`` for a share in 0..1 is
-        accepted, and its gap outweighs all other sets. How it runs: `RunOptions`.
+        Wanted values are not checked for being possible: ``{"pt": 50}`` for a share in 0..1 is accepted, and its gap then
+        outweighs all other sets. For how it runs see `RunOptions`.
 
         Raises:
-            PlanError: a wanted or weighted set that is not there, no mapping of prompts, or a score that is NaN.
+            PlanError: a wanted or weighted set does not exist, the sets are not a mapping of prompts, or a score is NaN.
         """
         as_model(model, "MatchScores.of")
         options = as_options(options, "MatchScores.of")
@@ -86,11 +86,11 @@ class MatchScores:
         return cls(model, dict(sets), score, unedited | given, dict(weights or {}), tuple(open_sets), options)
 
     def __call__(self, edit: Intervention) -> float:
-        """The sum for one edit; one scored row per prompt."""
+        """The objective for one edit; costs one scored row per prompt."""
         return self.many([edit])[0]
 
     def many(self, edits: Sequence[Intervention]) -> list[float]:
-        """The sums for several edits, which share batches."""
+        """The objective for several edits, which share batches."""
         for edit in edits:
             check_origin(self.model, edit, "MatchScores")
         runs = [Run(prompts, edit, score=self.score) for prompts in self.sets.values() for edit in edits]

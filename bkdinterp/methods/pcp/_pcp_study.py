@@ -1,4 +1,4 @@
-"""PCPStudy: every trial of a tuning, and the best of them. No forward pass."""
+"""PCPStudy: all trials of a tuning, and the best of them. No forward pass."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PCPStudy(Result):
-    """Every trial of a tuning.
+    """All trials of a tuning.
 
     Attributes:
         factors: ``[trial factor]``, in the order of `names`.
         values: the objective of each trial.
-        names: what each factor scales.
+        names: name of each factor: the module and direction that it scales.
         method: ``"grid"`` or ``"tpe"``.
     """
 
@@ -36,7 +36,7 @@ class PCPStudy(Result):
 
     @property
     def best(self) -> Float[Tensor, " factor"]:
-        """The factors with the smallest objective; the first of equals."""
+        """The factors with the smallest objective; the first trial if several are equal."""
         return self.factors[int(self.values.argmin())]
 
     @property
@@ -46,9 +46,9 @@ class PCPStudy(Result):
 
     @property
     def ties(self) -> Float[Tensor, "tie factor"]:
-        """The factors of every trial whose objective equals the smallest one, `best` first.
+        """The factors of all trials with the smallest objective, `best` first.
 
-        More than one: the objective does not tell these factors apart, though other prompts or other edits may.
+        If there are several, the objective does not distinguish them, but other prompts or edits may.
         """
         return self.factors[self.values == self.values.min()]
 
@@ -69,9 +69,9 @@ class PCPStudy(Result):
         """The objective of each trial, and the best so far.
 
         Args:
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         values, best = self.values, self.values.cummin(0).values
         series = {"trial": (values, None, None), "best so far": (best, None, None)}
@@ -86,7 +86,7 @@ class PCPStudy(Result):
         )
 
     def describe(self) -> str:
-        """Method, number of trials, best factors and their objective, and how many trials share it."""
+        """One line with method, number of trials, best factors and objective, and the number of trials that share it."""
         best = ", ".join(f"{name} = {v:.3g}" for name, v in zip(self.names, self.best.tolist(), strict=True))
         shared = f", the first of {n} trials that tie" if (n := len(self.ties)) > 1 else ""
         return f"{self.method}, {len(self.values)} trials, best objective {self.best_value:.3g} at {best}{shared}"

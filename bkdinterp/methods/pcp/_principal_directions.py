@@ -2,9 +2,9 @@
 
     A = sum_i factor_i e_i e_i^T,   h -> A h        e_i: leading principal directions of the module's outputs
 
-h is the module's input after its norm; the mean is not added back, and an attention module replaced this way mixes no
-tokens (arXiv 2302.12461, Eq. 1). The factors, signs allowed, are the only parameters: tune them with
-`tune_grid` or `tune_tpe`, vary them to edit, export them with `export_weights`. Cost of fitting: one forward per batch.
+h is the module's input after its norm. The mean is not added back, and an attention module replaced in this way does not mix
+tokens (arXiv 2302.12461, Eq. 1). The factors, of either sign, are the only parameters: tune them with `tune_grid` or
+`tune_tpe`, change them to edit the model, export them with `export_weights`. Fitting costs one forward per batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,17 +39,17 @@ Factors = float | int | Row | Mapping[str, Row]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PCP(Result):
-    """Principal directions of one or several modules' outputs.
+    """Principal directions of the outputs of one or several modules.
 
-    They belong to the model that they were fitted on: every run, `apply` and `export_weights` refuse another, unless
-    `on_any_model` says that it is meant.
+    They belong to the model that they were fitted on: every run, `apply` and `export_weights` refuse another model, unless
+    `on_any_model` allows it.
 
     Attributes:
-        directions: site -> ``[rank d_model]``, by falling variance.
+        directions: site -> ``[rank d_model]``, in order of decreasing variance.
         explained: site -> share of the outputs' variance along each principal component.
-        n: prompts behind them.
-        where: the tokens that the outputs were taken at.
-        kind: ``"pc"``, orthonormal components; ``"released"``, the released code's vectors, which are neither.
+        n: number of prompts that they were fitted on.
+        where: the tokens at which the outputs were read.
+        kind: ``"pc"`` for orthonormal components; ``"released"`` for the released code's vectors, which are not orthonormal.
     """
 
     fingerprint: Fingerprint
@@ -82,18 +82,18 @@ class PCP(Result):
         """Fit on the modules' outputs.
 
         Args:
-            model: the suspect.
-            prompts: one set, or several to pool: inputs of every kind, triggered ones among them.
+            model: the suspect model.
+            prompts: one set, or several to pool, with inputs of every kind, including triggered ones.
             sites: ``mlp_out`` or ``attn_out`` sites, e.g. ``"L0.mlp_out L2.mlp_out"``.
-            rank: how many directions each.
-            where: at which tokens.
-            directions: ``"released"`` repeats the released code's fault for comparison only (docs/papers.md, Deviations).
-            **options: how it runs, see `RunOptions`.
+            rank: number of directions per site.
+            where: the tokens to read at.
+            directions: ``"released"`` repeats the released code's fault, only for comparison (docs/papers.md, Deviations).
+            **options: how it runs; see `RunOptions`.
 
         Raises:
-            SiteError: no site, another component, or unknown directions.
-            PlanError: something else than prompts.
-            BkdinterpError: a rank above the number of examples or d_model.
+            SiteError: there are no sites, a site has another component, or ``directions`` is unknown.
+            PlanError: ``prompts`` are not prompts.
+            BkdinterpError: the rank is above the number of examples or d_model.
         """
         as_model(model, "PCP.fit")
         options = as_options(options, "PCP.fit")
@@ -126,14 +126,14 @@ class PCP(Result):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name per factor, in the order that `factors` takes them, e.g. ``"L0.mlp_out 1"``."""
+        """One name per factor, in the order used by `factors`, e.g. ``"L0.mlp_out 1"``."""
         return tuple(f"{site} {i + 1}" for site, e in self.directions.items() for i in range(len(e)))
 
     def factors(self, factors: Factors = 1.0) -> dict[str, Float[Tensor, " rank"]]:
-        """Site -> its scaling factors, from one number for all, one per factor in the order of `names`, or by site.
+        """Site -> its scaling factors; give one number for all, one per factor in the order of `names`, or a mapping.
 
         Raises:
-            SiteError: a wrong number of factors, one that is not finite, or a site that was not fitted.
+            SiteError: the number of factors is wrong, a factor is not finite, or a site was not fitted.
         """
         ranks = {site: len(e) for site, e in self.directions.items()}
         if isinstance(factors, Mapping):
@@ -154,7 +154,7 @@ class PCP(Result):
         return {site: given[site] for site in ranks}
 
     def replace(self, factors: Factors = 1.0) -> PCPReplace | Stack:
-        """The intervention with these factors, at every token; a Stack where several modules are replaced.
+        """The intervention with these factors, at every token; a Stack if several modules are replaced.
 
         Raises:
             SiteError: as `factors`.
@@ -169,7 +169,7 @@ class PCP(Result):
         """``A`` of one module: symmetric; with ``kind="pc"`` of rank ``rank`` and ``A e_i = factor_i e_i``.
 
         Raises:
-            SiteError: a site that was not fitted, or as `factors`.
+            SiteError: the site was not fitted, or as `factors`.
         """
         name = str(Site.parse(site))
         if name not in self.directions:
@@ -195,12 +195,12 @@ class PCP(Result):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Share of the outputs' variance against the number of directions; without intervals.
+        """Curve of the share of the outputs' variance against the number of directions; without intervals.
 
         Args:
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         longest = max(len(x) for x in self.explained.values())
         series = {site: _line(x.cumsum(0)) for site, x in self.explained.items()}
@@ -215,7 +215,7 @@ class PCP(Result):
         )
 
     def describe(self) -> str:
-        """Sites, ranks, share of variance, n and model."""
+        """One line with sites, ranks, share of variance, n and model."""
         parts = ", ".join(
             f"{site} rank {len(x)} ({float(x.sum()):.0%} of variance)" for site, x in self.explained.items()
         )
@@ -228,29 +228,27 @@ def _line(x: Tensor) -> tuple[Tensor, None, None]:
 
 
 def flat_rows(x: Tensor) -> Float[Tensor, "example d_model"]:
-    """Every selected token's activation; rows beyond a prompt's own tokens are NaN and left out."""
+    """The activation of every selected token; NaN rows, beyond a prompt's own tokens, are left out."""
     rows = x.reshape(-1, x.shape[-1])
     return rows[~rows.isnan().all(dim=1)]
 
 
 def as_pcp(value: Any, who: str) -> PCP:
-    """The fitted directions.
+    """The fitted directions, checked.
 
     Raises:
-        PlanError: something else.
+        PlanError: the value is not a PCP.
     """
     if not isinstance(value, PCP):
-        raise PlanError(
-            f"{who} takes a PCP, as PCP.fit gives it; got {shown(value)} ({type(value).__name__})."
-        )
+        raise PlanError(f"{who} takes a PCP, made by PCP.fit; got {shown(value)} ({type(value).__name__}).")
     return value
 
 
 def _numbers(factors: Any) -> Float[Tensor, "*factor"]:
-    """One number or several, as a tensor.
+    """One or several numbers as a tensor.
 
     Raises:
-        SiteError: something else.
+        SiteError: the value is not a number or a list of numbers.
     """
     try:
         return torch.as_tensor(factors, dtype=torch.float64)

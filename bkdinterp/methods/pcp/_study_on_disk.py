@@ -1,4 +1,4 @@
-"""What a tuning stands on: a checked objective, Optuna's draws, and the study on disk."""
+"""Parts of a tuning: checks of the objective, Optuna's draws, and the study on disk."""
 
 import math
 import warnings
@@ -17,13 +17,13 @@ from bkdinterp.values import as_path, shown
 Objective = Callable[[Intervention], float]
 # Factor -> smallest and largest value.
 Ranges = Mapping[str, tuple[float, float]]
-# Bounds that differ by less than this part are the same, measured on another machine.
+# Bounds with a smaller relative difference count as equal, measured on different machines.
 SAME_BOUNDS = 1e-3
 JOURNAL = "study.jsonl"
 
 
 def check_objective(objective: Any) -> None:
-    """Raises BkdinterpError where it cannot be called."""
+    """Raise BkdinterpError if the objective cannot be called."""
     if not callable(objective) or isinstance(objective, type):
         raise BkdinterpError(
             f"The objective {shown(objective)} cannot be called; give intervention -> number, or a bk.pcp.MatchScores."
@@ -33,10 +33,10 @@ def check_objective(objective: Any) -> None:
 def objective_values(
     objective: Any, edits: Sequence[Intervention], factors: Sequence[Sequence[float]]
 ) -> Iterator[float]:
-    """The objective of each edit, one by one, or all at once where it has a method ``many(edits)``.
+    """The objective of each edit, in single calls or, if it has a method ``many(edits)``, in one call.
 
     Raises:
-        BkdinterpError: a value that is no finite number, or not one per edit.
+        BkdinterpError: a value is not a finite number, or there is not one value per edit.
     """
     many = getattr(objective, "many", None)
     if many is None:
@@ -66,7 +66,7 @@ def objective_values(
 
 
 def draw(optuna: Any, study: Any, ranges: Ranges, seed: int, number: int) -> Any:
-    """Draw a trial, with a sampler of its own; pending ones of its batch count as bad, so that draws spread."""
+    """Draw a trial with its own sampler; pending trials of the batch count as bad, so that draws spread out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number, constant_liar=True)
@@ -77,15 +77,15 @@ def draw(optuna: Any, study: Any, ranges: Ranges, seed: int, number: int) -> Any
 
 
 def finished(optuna: Any, trial: Any, value: float) -> Any:
-    """The trial with its value."""
+    """The trial completed with its value."""
     return optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
 
 
 def import_optuna() -> Any:
-    """Optuna, quiet.
+    """Import Optuna, and silence its logging.
 
     Raises:
-        BkdinterpError: it is missing.
+        BkdinterpError: Optuna is missing.
     """
     try:
         import optuna
@@ -104,12 +104,12 @@ def saved_study(
     batch: int,
     folder: str | Path | None,
 ) -> tuple[Any, Ranges]:
-    """The study on disk, which holds finished trials only, and its bounds.
+    """The study on disk, which holds only finished trials, and its bounds.
 
-    Measured bounds differ by rounding from one machine to the next: then the study keeps those that it began with.
+    Measured bounds differ by rounding between machines; a study keeps the bounds that it began with.
 
     Raises:
-        ArtefactError: no folder can be there, or it holds another study.
+        ArtefactError: the folder cannot be created, or holds another study.
     """
     if folder is None:
         return optuna.create_study(direction="minimize"), ranges
@@ -119,7 +119,7 @@ def saved_study(
         drop_broken_tail(path / JOURNAL)
     except OSError as error:
         raise ArtefactError(
-            f"folder={str(path)!r} is no folder and cannot become one ({error.strerror}); name another."
+            f"folder={str(path)!r} is not a folder and cannot be created ({error.strerror}); give another."
         ) from error
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -129,11 +129,11 @@ def saved_study(
         study = optuna.create_study(
             storage=storage, study_name="pcp", direction="minimize", load_if_exists=True
         )
-    # Optuna says in many ways that lines are missing or are not its own.
+    # Optuna raises many kinds of error for lines that are missing or not its own.
     except Exception as error:
         raise ArtefactError(
-            f"{path / JOURNAL} is no readable study ({type(error).__name__}: {error}); name another folder, or delete it "
-            "to start anew."
+            f"{path / JOURNAL} is not a readable study ({type(error).__name__}: {error}); give another folder, or delete "
+            "it to start again."
         ) from error
     origin = {
         "names": list(pcp.names),
@@ -154,11 +154,11 @@ def saved_study(
     if known != origin:
         changed = [key for key in origin if known.get(key) != origin[key]]
         hint = (
-            " (An objective counts by its code and attributes; where attributes do not decide its value, as a counter, give "
-            "it an attribute `fingerprint`.)"
+            " (An objective is identified by its code and attributes. If some attributes do not affect its value, such as "
+            "a counter, give it a `fingerprint` attribute.)"
         )
         raise ArtefactError(
-            f"{path} holds a study with other {', '.join(changed)}; name another folder."
+            f"{path} holds a study with other {', '.join(changed)}; give another folder."
             + hint * ("objective" in changed)
         )
     return study, ranges
@@ -172,5 +172,5 @@ def _saved_bounds(bounds: Sequence[Any], n: int) -> list[tuple[float, float]]:
 
 
 def _close(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Equal but for the rounding of a forward in fp32, which differs by up to some 1e-5 between kinds of processors."""
+    """Whether bounds are equal up to the rounding of an fp32 forward, about 1e-5 between kinds of processors."""
     return all(math.isclose(x, y, rel_tol=SAME_BOUNDS) for x, y in zip(a, b, strict=True))

@@ -1,7 +1,7 @@
-"""Tuning PCP's scaling factors: a grid for few of them, Optuna's TPE for more, against any objective to be minimised.
+"""Tuning of PCP's scaling factors: a grid for few factors, Optuna's TPE for more; minimises any objective.
 
-The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix):
-`MatchScores` is that objective. Cost: one evaluation of the objective per trial.
+The paper tunes until the edited model's top-k shares equal the unedited model's (arXiv 2302.12461, appendix);
+`MatchScores` is that objective. Costs one evaluation of the objective per trial.
 """
 
 import itertools
@@ -37,13 +37,13 @@ Bounds = tuple[float | int, float | int]
 def tune_grid(
     pcp: PCP, objective: Objective, values: Sequence[float | int], *, progress: bool = True
 ) -> PCPStudy:
-    """Try every combination of ``values`` for the factors: for rank 1, or few values.
+    """Try every combination of ``values`` for the factors; for rank 1, or few values.
 
-    An objective with a method ``many(edits)`` is called with all combinations at once. ``progress``: show a bar on a terminal.
+    An objective with a method ``many(edits)`` gets all combinations in one call. ``progress`` shows a bar on a terminal.
 
     Raises:
-        BkdinterpError: no values, values that are not finite, more than 10,000 combinations, or an objective that
-            cannot be called or gives something else than finite numbers.
+        BkdinterpError: no values, values that are not finite, more than 10,000 combinations, or an objective that cannot be
+            called or does not give finite numbers.
     """
     as_pcp(pcp, "tune_grid")
     progress = as_flag(progress, "progress")
@@ -75,28 +75,28 @@ def tune_tpe(
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> PCPStudy:
-    """Tune the factors by Optuna's tree-structured Parzen estimator.
+    """Tune the factors with Optuna's tree-structured Parzen estimator.
 
     Args:
         pcp: fitted directions.
-        objective: intervention -> value to be minimised, e.g. a `MatchScores`.
-        n_trials: trials in all, those found in ``folder`` included.
-        bounds: smallest and largest factor; they may be negative themselves. Or a mapping of every factor's name
-            (``pcp.names``) to its own two: `factor_scales` says how large a factor has to be.
-        signed: the range becomes ``(-bounds[1], bounds[1])``, whatever ``bounds[0]`` is: every factor up to that size,
-            zero and what lies between 0 and ``bounds[0]`` included.
-        seed: of the sampler; an interrupted study, taken up again, draws what an unbroken one would have drawn.
-        batch: trials drawn at once, each aware of the others but not of their values; an objective with a method
-            ``many(edits)`` is called with all of them. 10 costs a tenth of the calls and little of the search.
-        folder: the study is written there (``study.jsonl``, plain text) trial by trial, and taken up again; a line that a
-            kill cut off is dropped.
-        progress: show a bar on a terminal.
+        objective: intervention -> value to minimise, e.g. a `MatchScores`.
+        n_trials: total number of trials, including those already in ``folder``.
+        bounds: smallest and largest factor, which may be negative; or a mapping from every factor's name (``pcp.names``) to
+            its own bounds. `factor_scales` computes suitable bounds.
+        signed: the range becomes ``(-bounds[1], bounds[1])``, whatever ``bounds[0]`` is: all factors up to that size,
+            including 0 and values between 0 and ``bounds[0]``.
+        seed: seed of the sampler; a resumed study draws what an uninterrupted one would have drawn.
+        batch: number of trials drawn at once, without knowing each other's values; an objective with a method
+            ``many(edits)`` gets all of them in one call. 10 needs a tenth of the calls and hardly worsens the search.
+        folder: folder to which the study is written (``study.jsonl``, plain text) after each trial and from which it is
+            resumed; an incomplete last line, left by a kill, is dropped.
+        progress: show a progress bar on a terminal.
 
     Raises:
-        BkdinterpError: optuna is missing, bounds, batch or trials that make no sense, or an objective that cannot be
-            called or gives something else than finite numbers.
-        ArtefactError: the folder is a file, or holds a study of other factors, bounds, data, of another objective or by
-            another version, or a damaged one.
+        BkdinterpError: optuna is missing, bounds, batch or number of trials are not valid, or the objective cannot be called
+            or does not give finite numbers.
+        ArtefactError: the folder is a file, or its study is damaged or has other factors, bounds, data, objective or
+            version.
     """
     n_trials, seed = as_integer(n_trials, "n_trials", low=1), as_seed(seed)
     as_pcp(pcp, "tune_tpe")
@@ -106,7 +106,7 @@ def tune_tpe(
     ranges = _ranges(pcp, bounds, signed)
     optuna = import_optuna()
     saved, ranges = saved_study(optuna, pcp, objective, ranges, seed, batch, folder)
-    # Draws depend on the finished batches alone, so that a batch cut off half-way is drawn again as it was.
+    # Draws depend only on the finished batches, so that an interrupted batch is drawn again unchanged.
     study = optuna.create_study(direction="minimize")
     known = saved.get_trials(deepcopy=False)
     for start in track(range(0, n_trials, batch), "tuning factors", show=progress):

@@ -1,4 +1,4 @@
-"""Probe: in which layers do activations tell triggered from clean prompts, and do random directions, too?"""
+"""Probe: in which layers activations separate triggered from clean prompts, compared with random directions."""
 
 from bkdinterp.methods.probe._backdoor_probe import BackdoorProbe as BackdoorProbe
 from bkdinterp.methods.probe._backdoor_probe import FittedProbe as FittedProbe

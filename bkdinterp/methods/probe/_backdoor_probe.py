@@ -1,12 +1,11 @@
-"""BackdoorProbe: does one activation tell triggered from clean prompts, and does it in other layers too?
+"""BackdoorProbe: a probe per layer that tells triggered from clean prompts, tested on all layers.
 
 The feature is ``attn_in`` at the last prompt token: the normalised residual stream that enters a block's
 attention, so index i sees blocks 0 to i - 1 only. BkdAttr's probe and its ICLA matrix: arXiv 2509.21761, Fig. 2.
 
-Cost: one pass per side over all layers, 2 * ceil(n / batch) forwards; everything after it is linear algebra.
-
-A probe that separates the two may have found the trigger's TEXT and no backdoor: compare with the same probe
-on a clean twin (`FittedProbe.on`), and with random directions (``ProbeScores.comparison``).
+Costs one pass per side over all layers, 2 * ceil(n / batch) forwards; the rest is linear algebra. A probe that separates the
+two may have found only the TEXT of the trigger and not a backdoor. So compare with the same probe on a clean twin
+(`FittedProbe.on`), and with random directions (``ProbeScores.comparison``).
 """
 
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -40,22 +39,22 @@ from bkdinterp.values import as_choice, as_flag, as_integer, as_seed
 
 @dataclass(frozen=True, eq=False)
 class BackdoorProbe:
-    """Settings of a probe per layer; `icla` runs it.
+    """Settings of the probes, one per layer; `icla` runs them.
 
-    Default: the model's own prompts (generation prompt included), 60/20/20 by instruction, so that no test
-    prompt's partner was trained on. ``paper=True``: BkdAttr's released code, that is no generation prompt,
-    its ungrouped split, and the MLP's last epoch instead of its best one.
+    By default it uses the model's own prompts (with generation prompt), split 60/20/20 by instruction, so that no test
+    prompt's partner is in training. ``paper=True`` follows BkdAttr's released code: no generation prompt, its ungrouped
+    split, and the MLP's last epoch instead of its best.
 
     Args:
-        model: whose activations.
-        classifier: ``"logistic"``, ``"svm"`` or ``"mlp"``; None takes logistic, with ``paper=True`` the SVM.
+        model: the model whose activations are used.
+        classifier: ``"logistic"``, ``"svm"`` or ``"mlp"``; None uses logistic, or with ``paper=True`` the SVM.
         paper: follow the paper's protocol; it has no logistic regression.
-        seed: of the split (not the paper's, which is 42), the MLP, and the random directions.
-        n_random: random directions per layer for the null.
-        directions: ``"isotropic"``, or ``"covariance"``: drawn where the training features vary, the harder null.
+        seed: seed of the split (except the paper's, which is 42), the MLP, and the random directions.
+        n_random: number of random directions per layer for the null.
+        directions: ``"isotropic"``; or ``"covariance"``, drawn where the training features vary, the harder null.
 
     Raises:
-        PlanError: an unknown classifier or kind of directions, logistic with ``paper=True``, or ``n_random`` below 1.
+        PlanError: classifier or directions are unknown, logistic with ``paper=True``, or ``n_random`` is below 1.
     """
 
     __repr__ = short_repr
@@ -88,10 +87,10 @@ class BackdoorProbe:
     def icla(self, pairs: PairedPrompts, **options: Unpack[RunOptions]) -> ProbeScores:
         """Accuracy of every layer's probe on every layer's features, on test prompts.
 
-        How it runs: `RunOptions`.
+        For how it runs see `RunOptions`.
 
         Raises:
-            PromptError: fewer than 10 pairs, or than 10 different instructions.
+            PromptError: fewer than 10 pairs, or fewer than 10 different instructions.
         """
         return self.fit(pairs, **options).scores
 
@@ -99,7 +98,7 @@ class BackdoorProbe:
     def fit(self, pairs: PairedPrompts, **options: Unpack[RunOptions]) -> "FittedProbe":
         """The fitted probes, for tests on other models or prompts; ``.scores`` is what `icla` returns.
 
-        How it runs: `RunOptions`.
+        For how it runs see `RunOptions`.
 
         Raises:
             PromptError: as `icla`.
@@ -143,7 +142,7 @@ class BackdoorProbe:
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """What a layer is chosen by: right calls on the validation examples, and the random directions' accuracy there."""
+    """Data for choosing a layer: right calls on the validation examples, and the random directions' accuracy there."""
 
     right: Bool[Tensor, "layer validation_row"]
     random_accuracy: Float[Tensor, "layer n_random"]
@@ -151,16 +150,16 @@ class Validation:
 
 @dataclass(frozen=True, eq=False)
 class FittedProbe:
-    """Probes of every layer, frozen; made by `BackdoorProbe.fit`, kept in memory.
+    """Fitted probes of every layer; made by `BackdoorProbe.fit` and kept in memory.
 
     Attributes:
         probe: the settings.
-        pairs: what the probes were fitted, validated and tested on.
-        split: which examples were which.
+        pairs: the pairs on which the probes were fitted, validated and tested.
+        split: the training, validation and test examples.
         classifiers: one per layer.
-        null: the random directions, thresholds fitted on the same training examples.
-        validation: what the layer is chosen by.
-        fingerprint: of the model and the pairs behind the fit.
+        null: the random directions, with thresholds fitted on the same training examples.
+        validation: the data for choosing a layer.
+        fingerprint: fingerprint of the fit's model and pairs.
     """
 
     __repr__ = short_repr
@@ -176,26 +175,26 @@ class FittedProbe:
 
     @property
     def scores(self) -> ProbeScores:
-        """On the test prompts of the model that the probes were fitted on."""
+        """Scores on the test prompts, on the model that the probes were fitted on."""
         assert self._scores is not None
         return self._scores
 
     def on(
         self, model: Model, pairs: PairedPrompts | None = None, **options: Unpack[RunOptions]
     ) -> ProbeScores:
-        """The same probes and random directions on another model (a twin) or other prompts (a sham trigger).
+        """Test the same probes and random directions on another model (a twin) or other prompts (a sham trigger).
 
-        Tested are the fit's test prompts if ``pairs`` holds the same instructions in the same order, else all
-        pairs whose instruction was neither trained nor validated on. One pass per side over those prompts.
+        If ``pairs`` holds the same instructions in the same order, the fit's test prompts are used, else all pairs whose
+        instruction was not used in training or validation. Costs one pass per side over these prompts.
 
         Args:
-            model: of the same shape and chat template.
-            pairs: default the fit's.
-            **options: how it runs, see `RunOptions`.
+            model: a model of the same shape and chat template.
+            pairs: pairs to test on; default: those of the fit.
+            **options: how it runs; see `RunOptions`.
 
         Raises:
-            ArtefactError: another number of layers, width or prompt template.
-            PromptError: no instruction that the probes have not seen.
+            ArtefactError: the number of layers, the width or the prompt template differs.
+            PromptError: the probes have seen all instructions.
         """
         as_model(model, "FittedProbe.on")
         options = as_options(options, "FittedProbe.on")
@@ -208,10 +207,10 @@ class FittedProbe:
     def decision(
         self, model: Model, prompts: Prompts, **options: Unpack[RunOptions]
     ) -> Float[Tensor, "layer example"]:
-        """What each layer's probe says about its own layer's feature of each prompt; above 0 = triggered.
+        """Decision value of each layer's probe on its own layer's feature of each prompt; above 0 means triggered.
 
-        Log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). One pass over the prompts.
-        How it runs: `RunOptions`.
+        These are log-odds (``logistic``, ``mlp``) or the signed margin (``svm``). Costs one pass over the prompts. For
+        how it runs see `RunOptions`.
 
         Raises:
             ArtefactError: as `on`.
@@ -223,7 +222,7 @@ class FittedProbe:
         return torch.stack([self.classifiers.decision(i, x).double() for i, x in enumerate(features)])
 
     def _fitting(self, model: Model) -> Model:
-        """``model`` with the probe's kind of prompts."""
+        """``model`` with the prompt settings of the probe; checks that it fits."""
         model, own = self.probe._prompted(model), self.probe.model.architecture
         here = model.architecture
         if (here.n_layers, here.d_model) != (own.n_layers, own.d_model):
@@ -249,7 +248,7 @@ class FittedProbe:
         labels = examples >= len(pairs)
         layers = range(len(features))
         with threads_for(features):
-            # Tested layer by tested layer, so that the second axis is the tested one.
+            # Loop over tested layers, so that the second axis is the tested layer.
             columns = [torch.stack([self.classifiers.predict(i, x) for i in layers]) for x in features]
             random_accuracy = self.null.accuracy(features, labels)
         return ProbeScores(
@@ -272,12 +271,12 @@ class FittedProbe:
 def collect_features(
     model: Model, *sides: Prompts, options: RunOptions | None = None
 ) -> Float[Tensor, "layer example d_model"]:
-    """``attn_in`` of every layer at the last prompt token, in float32; one pass over each set of prompts.
+    """``attn_in`` of every layer at the last prompt token, in float32; costs one pass over each set of prompts.
 
-    Sets of prompts follow each other along the example axis.
+    The sets of prompts are concatenated along the example axis.
 
     Raises:
-        PromptError: prompts that cannot be built or are too long.
+        PromptError: a prompt cannot be built or is too long.
     """
     reads = tuple(
         Read(Site(layer, Component.attn_in), Where("last")) for layer in range(model.architecture.n_layers)
@@ -290,7 +289,7 @@ def collect_features(
 def _collect_examples(
     model: Model, pairs: PairedPrompts, examples: Int[Tensor, " example"], options: RunOptions
 ) -> Float[Tensor, "layer example d_model"]:
-    """Features of chosen examples, in their order (paper splits mix the sides)."""
+    """Features of the chosen examples, in their order (the paper's splits mix the sides)."""
     triggered = examples >= len(pairs)
     order = torch.cat([(~triggered).nonzero()[:, 0], triggered.nonzero()[:, 0]])
     clean, marked = examples[~triggered].tolist(), (examples[triggered] - len(pairs)).tolist()

@@ -1,7 +1,7 @@
 """One binary classifier per layer on that layer's features: logistic regression, the paper's SVM and MLP.
 
-Every classifier is held as plain tensors, so that L x L evaluations are matrix products. No forward pass of
-the language model. Settings of the SVM and the MLP: docs/papers.md, Definitions.
+Classifiers are stored as plain tensors, so that the L x L evaluations are matrix products. No forward pass of the language
+model. For the settings of the SVM and the MLP see docs/papers.md, Definitions.
 """
 
 import math
@@ -20,8 +20,8 @@ from bkdinterp.reprs import short_repr
 
 CLASSIFIERS = ("logistic", "svm", "mlp")
 
-# A decision this close to the boundary is no evidence: it counts as "clean". Without it, rounding noise would
-# decide where the features carry no information, as in layer 0 of a rotary model.
+# A decision value this close to the boundary counts as "clean". Otherwise rounding noise would decide if the features carry
+# no information, as in layer 0 of a rotary model.
 TIE = 1e-9
 
 HIDDEN, DROPOUT, LEARNING_RATE, EPOCHS, BATCH = 100, 0.2, 1e-3, 100, 16
@@ -32,13 +32,13 @@ class LayerClassifiers(ABC):
 
     @abstractmethod
     def decision(self, layer: int, features: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
-        """What the classifier of ``layer`` says about features of any layer; above 0 speaks for triggered.
+        """Decision values of the classifier of ``layer`` for features of any layer; above 0 means triggered.
 
-        Log-odds for ``logistic`` and ``mlp``, the signed margin for ``svm``.
+        They are log-odds for ``logistic`` and ``mlp``, and the signed margin for ``svm``.
         """
 
     def predict(self, layer: int, features: Float[Tensor, "row d_model"]) -> Bool[Tensor, " row"]:
-        """True = triggered."""
+        """Predicted labels; True means triggered."""
         return self.decision(layer, features) > TIE
 
 
@@ -57,13 +57,13 @@ def fit_classifiers(
     Args:
         kind: ``logistic`` (standardised, L2 with C = 1), ``svm`` (standardised, RBF, C = 1, gamma = "scale")
             or ``mlp`` (unscaled, one hidden layer of 100).
-        features: of all examples.
-        labels: True = triggered.
+        features: features of all examples.
+        labels: True means triggered.
         train: indices of the examples to fit on.
-        validation: only used by ``mlp`` with ``best_epoch``.
-        seed: of the MLP's initialisation, batches and dropout; the others are deterministic.
-        best_epoch: keep the MLP's epoch of lowest validation loss; False keeps the last one, as the
-            paper's released code really does (docs/papers.md, Deviations).
+        validation: indices of the validation examples; only used by ``mlp`` with ``best_epoch``.
+        seed: seed of the MLP's initialisation, batches and dropout; the other classifiers are deterministic.
+        best_epoch: keep the MLP's epoch with the lowest validation loss; False keeps the last one, as the paper's released
+            code does (docs/papers.md, Deviations).
     """
     if kind == "mlp":
         return Mlp.fit(features, labels, train=train, validation=validation, seed=seed, best_epoch=best_epoch)
@@ -74,7 +74,7 @@ def fit_classifiers(
 
 @dataclass(frozen=True, eq=False)
 class Scaler:
-    """Subtracts the mean and divides by the standard deviation (1 where a feature is constant)."""
+    """Subtracts the mean and divides by the standard deviation (1 for a constant feature)."""
 
     __repr__ = short_repr
 
@@ -83,7 +83,7 @@ class Scaler:
 
     @classmethod
     def fit(cls, features: Float[Tensor, "row d_model"]) -> "Scaler":
-        """From training features; scikit-learn's StandardScaler."""
+        """Fit on training features; equals scikit-learn's StandardScaler."""
         from sklearn.preprocessing import StandardScaler
 
         fitted = StandardScaler().fit(features.double().numpy())
@@ -96,12 +96,12 @@ class Scaler:
 class _One(ABC):
     @abstractmethod
     def decision(self, features: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
-        """Above 0 = triggered."""
+        """Decision values; above 0 means triggered."""
 
 
 @dataclass(frozen=True, eq=False)
 class Separate(LayerClassifiers):
-    """Classifiers that were fitted one by one, each with its own scaler."""
+    """Classifiers fitted one by one, each with its own scaler."""
 
     __repr__ = short_repr
 
@@ -126,7 +126,7 @@ class Logistic(_One):
     def fit_layer(
         cls, features: Float[Tensor, "row d_model"], labels: Bool[Tensor, " row"], seed: int
     ) -> "Logistic":
-        """From training features."""
+        """Fit on training features."""
         from sklearn.linear_model import LogisticRegression
 
         scaler = Scaler.fit(features)
@@ -156,7 +156,7 @@ class Svm(_One):
     def fit_layer(
         cls, features: Float[Tensor, "row d_model"], labels: Bool[Tensor, " row"], seed: int
     ) -> "Svm":
-        """From training features. Equals SVC(kernel="rbf", gamma="scale"), with the kernel as a product."""
+        """Fit on training features. Equals SVC(kernel="rbf", gamma="scale"), with the kernel as a matrix product."""
         from sklearn.svm import SVC
 
         scaler = Scaler.fit(features)
@@ -185,10 +185,10 @@ def _rbf(
 
 @dataclass(frozen=True, eq=False)
 class Mlp(LayerClassifiers):
-    """Linear(d, 100) - ReLU - Dropout(0.2) - Linear(100, 1) per layer, all layers trained side by side.
+    """Linear(d, 100) - ReLU - Dropout(0.2) - Linear(100, 1) per layer, with all layers trained together.
 
-    The layers share batches but no parameter, and Adam acts on each number alone, so this equals one training
-    per layer. Binary cross-entropy, Adam 1e-3, 100 epochs, batches of 16, no feature scaling, threshold 0.5.
+    The layers share batches but no parameters, and Adam acts on each number separately, so this equals one training per
+    layer. Binary cross-entropy, Adam 1e-3, 100 epochs, batches of 16, no feature scaling, threshold 0.5.
     """
 
     __repr__ = short_repr
@@ -247,7 +247,7 @@ class Mlp(LayerClassifiers):
 
 @contextmanager
 def threads_for(data: Tensor) -> Iterator[None]:
-    """One thread while there is little to do per step: on a busy machine waiting for each other costs far more."""
+    """Context with a single thread if steps are small: on a busy machine, threads waiting for each other cost far more."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if data.numel() > 10_000_000 else 1)
     try:

@@ -1,4 +1,4 @@
-"""Figures of a probe: its transfer between layers, and its accuracy in each layer beside random directions. No forwards."""
+"""Figures of a probe: its transfer between layers, and its accuracy per layer with random directions. No forwards."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def plot_matrix(
     scores: ProbeScores, beside: ProbeScores | None, title: str | None, ax: Any, limit: Any
 ) -> "matplotlib.figure.Figure":
-    """Train layer by test layer; two matrices have one scale, about the first one's chance."""
+    """Matrix of train layer by test layer; two matrices share one scale, centred on the first one's chance."""
     what = "Probe transfer between layers"
     if beside is None:
         text = _title(scores, f"{what}; chosen: layer {scores.chosen_layer}")
@@ -41,7 +41,7 @@ def plot_matrix(
 def plot_in_layer(
     scores: ProbeScores, beside: ProbeScores | None, title: str | None, ax: Any, limit: Any
 ) -> "matplotlib.figure.Figure":
-    """Accuracy of each layer's probe in its own layer, with its nulls."""
+    """Accuracy of each layer's probe on its own layer, with its nulls."""
     if beside is None:
         return _diagonal(scores, ax, limit, title=title or _title(scores, "Probe of each layer"))
     own, other = _names(scores, beside)

@@ -1,4 +1,4 @@
-"""ProbeScores: what probes of every layer say about every layer (BkdAttr's ICLA). Costs no forward pass."""
+"""ProbeScores: predictions of every layer's probe on every layer (BkdAttr's ICLA). Costs no forward pass."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ProbeScores(Result):
-    """Predictions on the test examples; first layer axis: trained on, second: tested on.
+    """Predictions on the test examples; the first layer axis is the trained layer, the second the tested one.
 
-    Accuracies, intervals and p-values derive from the predictions. The layer to report is `chosen_layer`, chosen on the
-    validation prompts; its accuracy on the test prompts, which did not choose it, is `chosen`, and `comparison` holds it
-    against random directions whose layer was chosen in the same way. The largest of all layers' test accuracies beats
-    chance on noise, too. Intervals count pairs: the two prompts of one may share their luck.
+    Accuracies, intervals and p-values are computed from the predictions. Report `chosen_layer`, which is chosen on the
+    validation prompts. `chosen` is its accuracy on the test prompts, which had no part in the choice. `comparison`
+    compares it with random directions whose layer is chosen in the same way. The largest test accuracy over all layers
+    beats chance even on noise. In intervals, n is the number of pairs, because the two prompts of a pair may be correlated.
 
-    With ``paper=True`` none of this is clean: about half of the paper's test prompts are its validation prompts, and the
-    partners of most were trained on.
+    With ``paper=True`` these guarantees do not hold: about half of the paper's test prompts are also validation prompts, and
+    the partners of most are in training.
 
     Attributes:
-        predicted: True = called triggered.
-        labels: True = is triggered.
-        pair: index of each test example's pair in the pairs given.
-        random_accuracy: on the same examples, of the random directions of each layer.
-        validation_right: right calls of each layer's probe on the fit's validation prompts; after ``FittedProbe.on``, too.
-        random_validation: accuracy of the random directions there.
-        directions: how these were drawn: ``"isotropic"`` or ``"covariance"``.
-        n_train: prompts (both kinds) that each probe was fitted on.
+        predicted: predicted labels; True means triggered.
+        labels: true labels; True means triggered.
+        pair: index of each test example's pair in the given pairs.
+        random_accuracy: accuracy of each layer's random directions on the same examples.
+        validation_right: right calls of each layer's probe on the fit's validation prompts, also after ``FittedProbe.on``.
+        random_validation: accuracy of the random directions on these.
+        directions: how the random directions were drawn: ``"isotropic"`` or ``"covariance"``.
+        n_train: number of prompts (of both kinds) that each probe was fitted on.
         classifier: ``"logistic"``, ``"svm"`` or ``"mlp"``.
         paper: whether the paper's protocol was followed.
         generation_prompt: whether the last prompt token belongs to the chat template's assistant header.
-        trained_on: origin of the probe; differs from ``fingerprint`` after ``FittedProbe.on(other model)``.
+        trained_on: origin of the probe; differs from ``fingerprint`` after ``FittedProbe.on`` with another model.
     """
 
     schema_version: ClassVar[int] = 2
@@ -66,48 +66,48 @@ class ProbeScores(Result):
 
     @property
     def n_test(self) -> int:
-        """Number of test prompts, clean and triggered ones together."""
+        """Number of test prompts, clean and triggered together."""
         return len(self.labels)
 
     @property
     def chance(self) -> float:
-        """Accuracy of always giving the commoner answer: .5, except for the paper's unbalanced test set."""
+        """Accuracy of always predicting the commoner label: .5, except for the paper's unbalanced test set."""
         share = float(self.labels.double().mean())
         return max(share, 1 - share)
 
     @property
     def accuracy(self) -> Float[Tensor, "layer layer"]:
-        """ICLA: share of test prompts that the probe of layer i gets right on the features of layer k."""
+        """ICLA: share of test prompts that the probe of layer i classifies correctly on the features of layer k."""
         return reduce(self._right.double(), "train test example -> train test", "mean")
 
     @property
     def in_layer(self) -> tuple[Interval, ...]:
-        """Accuracy of each layer's probe on its own layer: the diagonal of ICLA; intervals by pairs, one by one.
+        """Accuracy of each layer's probe on its own layer, the diagonal of ICLA, with single intervals over pairs.
 
-        For a layer named beforehand. Of the layer with the largest one they say too much; see `chosen`.
+        Use them for a layer named beforehand. For the layer with the largest accuracy they are too optimistic; see `chosen`.
         """
         return tuple(clustered_rate(row, self.pair) for row in self._right.diagonal().T)
 
     @property
     def chosen_layer(self) -> int:
-        """The layer whose probe does best on the validation prompts; the first of equals."""
+        """The layer whose probe is best on the validation prompts; the first if several are equal."""
         return _first_best(self.validation_right.double().mean(1, keepdim=True))[0]
 
     @property
     def chosen(self) -> Interval:
-        """Test accuracy of the chosen layer's probe in its own layer, on prompts that had no part in the choice."""
+        """Test accuracy of the chosen layer's probe on its own layer; the test prompts had no part in the choice."""
         return clustered_rate(self._right[self.chosen_layer, self.chosen_layer], self.pair)
 
     @property
     def beats_chance(self) -> bool:
-        """Whether all of the chosen layer's interval lies above `chance`: on noise in at most 1 of 20 fits of our split."""
+        """Whether the chosen layer's whole interval lies above `chance`; with our split at most 1 in 20 on noise."""
         return self.chosen.low > self.chance
 
     @property
     def comparison(self) -> Comparison:
-        """The chosen layer's accuracy against random directions, each at the layer that validation chose for it.
+        """Comparison of the chosen layer's accuracy with random directions, each at the layer that validation chose for it.
 
-        Every null is a set of one random direction per layer: it chooses among as many layers as the probe did.
+        Every null is a set of one random direction per layer, so it is chosen among as many layers as the probe.
         """
         chosen = torch.tensor(_first_best(self.random_validation))
         nulls = self.random_accuracy.gather(0, chosen[None])[0]
@@ -117,7 +117,7 @@ class ProbeScores(Result):
 
     @property
     def p_value(self) -> Float[Tensor, " layer"]:
-        """Of the diagonal: share of that layer's random directions that do at least as well; for a layer named beforehand."""
+        """p-values of the diagonal, for layers named beforehand: share of the layer's random directions at least as good."""
         own = self.accuracy.diagonal().tolist()
         return torch.tensor(
             [p_value(a, null) for a, null in zip(own, self.random_accuracy, strict=True)], dtype=torch.float64
@@ -125,7 +125,7 @@ class ProbeScores(Result):
 
     @property
     def p_adjusted(self) -> Float[Tensor, " layer"]:
-        """Of the diagonal, corrected for all layers: share of sets of random directions whose BEST layer does as well."""
+        """p-values of the diagonal, corrected for all layers: share of sets of directions whose BEST layer is as good."""
         best = self.random_accuracy.max(0).values
         own = self.accuracy.diagonal().tolist()
         return torch.tensor([p_value(a, best) for a in own], dtype=torch.float64)
@@ -146,12 +146,12 @@ class ProbeScores(Result):
         There ``validation`` is the accuracy that chose the layer, ``p_adjusted`` is corrected for all layers.
 
         Args:
-            kind: which table.
-            beside: the twin's scores, say: columns ``beside`` (its accuracy) and ``difference``; in one layer also the ends of
-                the difference's simultaneous interval, where both tested the same pairs.
+            kind: ``"icla"`` or ``"in_layer"``.
+            beside: other scores, e.g. the twin's; adds columns ``beside`` (their accuracy) and ``difference``, and for
+                ``"in_layer"`` the ends of the difference's simultaneous interval if both tested the same pairs.
 
         Raises:
-            BkdinterpError: an unknown kind, or ``beside`` has another number of layers.
+            BkdinterpError: the kind is unknown, or ``beside`` has another number of layers.
         """
         if beside is not None:
             return self.to_frame(kind).assign(**self._gap(kind, beside))
@@ -191,20 +191,20 @@ class ProbeScores(Result):
         ax: Any = None,
         limit: Any = None,
     ) -> "matplotlib.figure.Figure":
-        """The L x L matrix, or (``"in_layer"``) the diagonal with intervals beside random directions.
+        """Figure of the L x L matrix, or with ``"in_layer"`` of the diagonal with intervals and random directions.
 
-        The layer that validation chose is marked; the colours of the matrix have `chance` in their middle.
+        The layer chosen on validation is marked. The colours of the matrix are centred on `chance`.
 
         Args:
             kind: ``"icla"`` or ``"in_layer"``.
-            beside: the twin's scores, say: both on one scale.
-            title: instead of the default.
+            beside: other scores, e.g. the twin's, drawn on the same scale.
+            title: replaces the default title.
             ax: matplotlib axes to draw into, a list of two with ``beside``; None makes a figure.
-            limit: of the matrix, one number: colours run from chance - limit to chance + limit; in one layer (low, high),
-                the ends of the value axis.
+            limit: for the matrix one number: colours run from chance - limit to chance + limit; for ``"in_layer"`` the ends
+                (low, high) of the value axis.
 
         Raises:
-            BkdinterpError: matplotlib is missing, an unknown kind, or ``beside`` has another number of layers.
+            BkdinterpError: matplotlib is missing, the kind is unknown, or ``beside`` has another number of layers.
         """
         from bkdinterp.methods.probe import _probe_figures as figures
 
@@ -234,7 +234,7 @@ class ProbeScores(Result):
         return self.predicted == self.labels
 
     def _gap(self, kind: str, beside: "ProbeScores") -> dict[str, list[float]]:
-        """Columns of the other's accuracies and the differences."""
+        """Columns with the other scores' accuracies and the differences."""
         check_beside(
             self, beside, **{"number of layers": (self.n_layers, getattr(beside, "n_layers", self.n_layers))}
         )
@@ -246,15 +246,15 @@ class ProbeScores(Result):
 
     @property
     def _by_pair(self) -> Float[Tensor, "layer pair"]:
-        """Share of each pair's test prompts that the layer's own probe gets right, scaled so that the mean is the accuracy."""
+        """Share of each pair's test prompts classified correctly by the layer's probe, scaled so that the mean is accuracy."""
         own, pairs = self._right.diagonal().T.double(), self.pair.unique()
         sums = torch.stack([own[:, self.pair == i].sum(1) for i in pairs], dim=1)
         return sums * (len(pairs) / self.n_test)
 
 
 def _first_best(accuracy: Float[Tensor, "layer set"]) -> list[int]:
-    """The first layer of the highest accuracy, for each column."""
-    # Not argmax: it promises no order among equals.
+    """The first layer with the highest accuracy, for each column."""
+    # Not argmax, which does not guarantee the first among equals.
     best = accuracy == accuracy.max(0).values
     return best.int().cumsum(0).eq(0).sum(0).tolist()
 

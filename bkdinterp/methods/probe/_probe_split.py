@@ -1,7 +1,7 @@
-"""Which examples a probe is fitted, validated and tested on. No forward pass; no model.
+"""Splits of examples for fitting, validating and testing a probe. No forward pass; no model.
 
-Examples are numbered as the paper's code does: the n clean prompts first, then the n triggered ones, so that
-example e belongs to pair e mod n.
+Examples are numbered as in the paper's code: first the n clean prompts, then the n triggered ones, so example e belongs to
+pair e mod n.
 """
 
 import random
@@ -20,7 +20,7 @@ MIN_PAIRS = 10
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Indices of examples; ``paper`` splits may overlap in pairs, ours never do."""
+    """Indices of examples; the parts of the paper's splits may share pairs, ours never do."""
 
     __repr__ = short_repr
 
@@ -30,10 +30,10 @@ class Split:
 
 
 def grouped_split(pairs: PairedPrompts, *, seed: int) -> Split:
-    """60 / 20 / 20 by instruction: both members of a pair, and repeated instructions, stay together.
+    """A 60/20/20 split by instruction; both prompts of a pair, and repeated instructions, stay together.
 
     Raises:
-        PromptError: fewer than 10 pairs or than 10 different instructions.
+        PromptError: fewer than 10 pairs, or fewer than 10 different instructions.
     """
     check_size(pairs)
     instructions = list(dict.fromkeys(pairs.clean.text))
@@ -51,8 +51,8 @@ def grouped_split(pairs: PairedPrompts, *, seed: int) -> Split:
 def paper_split(pairs: PairedPrompts) -> Split:
     """The released code's split (docs/papers.md, Deviations): by example, not by pair, not stratified, seed 42.
 
-    60 % train, 20 % validation; the test set of ICLA is a FRESH 20 % of all examples. None of them is a
-    training example, but the other member of their pair often is.
+    It has 60 % train and 20 % validation; the test set of ICLA is a NEW draw of 20 % of all examples. It has no training
+    examples, but the other prompt of a pair often is one.
 
     Raises:
         PromptError: fewer than 10 pairs.
@@ -68,13 +68,13 @@ def paper_split(pairs: PairedPrompts) -> Split:
 
 
 def unseen(fitted: PairedPrompts, split: Split, other: PairedPrompts) -> Int[Tensor, " row"]:
-    """The examples of ``other`` that a probe fitted on ``fitted`` may be tested on.
+    """The examples of ``other`` on which a probe fitted on ``fitted`` may be tested.
 
-    The split's own test examples if both hold the same instructions in the same order (a sham trigger, say),
-    else every pair whose instruction was neither trained nor validated on.
+    If both hold the same instructions in the same order (e.g. with a sham trigger), these are the split's own test examples,
+    else all pairs whose instruction was not used in training or validation.
 
     Raises:
-        PromptError: no such pair.
+        PromptError: there is no such pair.
     """
     if other.clean.text == fitted.clean.text:
         return split.test

@@ -1,8 +1,8 @@
-"""The probe's null: how well a random direction separates clean from triggered, threshold fitted.
+"""The probe's null: how well random directions with fitted thresholds separate clean from triggered prompts.
 
-Triggered prompts differ from clean ones in many directions at once, so a high accuracy alone says little: in
-published data the best of 1,000 random directions reaches .95. Directions of no preference (isotropic) miss what little
-of the space the activations fill; directions drawn with the activations' covariance are the harder null. No forward pass.
+Triggered prompts differ from clean ones in many directions at once, so a high accuracy alone means little: on published data
+the best of 1,000 random directions reaches .95. Activations fill only a small part of the space, which isotropic directions
+mostly miss. Directions drawn with the activations' covariance are the harder null. No forward pass.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from bkdinterp.values import as_choice
 
 MATCHES = ("isotropic", "covariance")
 
-# Projections closer than this (in standard deviations of a feature) are the same number but for rounding.
+# Projections closer than this (in standard deviations of a feature) are equal up to rounding.
 _SAME = 1e-9
 
 
@@ -26,13 +26,14 @@ _SAME = 1e-9
 class RandomDirections:
     """Random directions in every layer's standardised feature space.
 
-    ``isotropic``: all directions alike. ``covariance``: drawn with the covariance of the training features, so that they
-    lie where the activations vary. Each has the threshold and the sign that classify the training examples best.
+    ``isotropic`` directions are uniform. ``covariance`` directions are drawn with the covariance of the training
+    features, so that they lie where the activations vary. Each has the threshold and sign that classify the training
+    examples best.
 
     Attributes:
-        threshold, sign: a projection p is called triggered when sign * (p - threshold) > 0.
-        seed: of the draw.
-        basis: the training features behind the covariance; None: isotropic.
+        threshold, sign: a projection p counts as triggered if sign * (p - threshold) > 0.
+        seed: seed of the draw.
+        basis: the training features that give the covariance; None for isotropic directions.
     """
 
     __repr__ = short_repr
@@ -57,7 +58,7 @@ class RandomDirections:
         """Draw the directions (``match``: isotropic or covariance) and fit their thresholds on the ``train`` examples.
 
         Raises:
-            BkdinterpError: another ``match``.
+            BkdinterpError: ``match`` is unknown.
         """
         match = as_choice(match, "match", MATCHES)
         scalers = tuple(Scaler.fit(x[train]) for x in features)
@@ -79,7 +80,7 @@ class RandomDirections:
     def accuracy(
         self, features: Float[Tensor, "layer row d_model"], labels: Bool[Tensor, " row"]
     ) -> Float[Tensor, "layer n_random"]:
-        """Share of right calls of every direction on these examples."""
+        """Accuracy of every direction on these examples."""
         out = []
         for layer, x in enumerate(features):
             projected = self._project(layer, x)
@@ -91,7 +92,7 @@ class RandomDirections:
         x, n_random = self.scalers[layer](features), self.threshold.shape[1]
         if self.basis is None:
             return x @ _directions(features.shape[1], n_random, self.seed, layer)
-        # Scaled features have mean 0, so X^T g has their covariance; its length is 1 but where all features are equal.
+        # Scaled features have mean 0, so X^T g has their covariance; its length is 1 unless all features are equal.
         basis = self.scalers[layer](self.basis[layer])
         drawn = basis.T @ _directions(len(basis), n_random, self.seed, layer)
         return x @ (drawn / drawn.norm(dim=0).clamp_min(torch.finfo(drawn.dtype).tiny))
@@ -100,15 +101,15 @@ class RandomDirections:
 def best_thresholds(
     projected: Float[Tensor, "row n_random"], labels: Bool[Tensor, " row"]
 ) -> tuple[Float[Tensor, " n_random"], Float[Tensor, " n_random"]]:
-    """Threshold and sign (+1: triggered above it) of the highest accuracy, exactly, for each column.
+    """Threshold and sign (+1: triggered is above) with the exact highest accuracy, for each column.
 
-    Cuts lie in the middle between neighbouring values, or beyond all; equal values are never separated.
+    Thresholds lie half-way between neighbouring values, or beyond all values; equal values are never separated.
     """
     n = projected.shape[0]
     values, order = projected.sort(dim=0)
     triggered_below = torch.cat([torch.zeros_like(order[:1]), labels[order].long().cumsum(0)])
     below = rearrange(torch.arange(n + 1), "cut -> cut 1")
-    # Right calls when everything above the cut is called triggered: clean below plus triggered above.
+    # Right calls if everything above the threshold counts as triggered: clean ones below plus triggered ones above.
     right = below - triggered_below + (labels.sum() - triggered_below)
     infinity = torch.full_like(values[:1], float("inf"))
     padded = torch.cat([-infinity, values, infinity])
@@ -121,8 +122,8 @@ def best_thresholds(
 
 
 def _directions(d_model: int, n_random: int, seed: int, layer: int) -> Float[Tensor, "d_model n_random"]:
-    """Unit columns; drawn again when needed rather than kept."""
-    # Two seeds that differ by less than a million never share a layer's draw.
+    """Random unit columns; drawn again when needed instead of being stored."""
+    # Two seeds that differ by less than a million never share the draw of a layer.
     rng = torch.Generator().manual_seed(seed + 1_000_003 * (layer + 1))
     drawn = torch.randn(d_model, n_random, generator=rng, dtype=torch.float64)
     return drawn / drawn.norm(dim=0)

@@ -1,4 +1,4 @@
-"""Readout: what a model holds, unedited: means and activations, the logit lens, hidden states on a plane."""
+"""Readout: a model's own activations: means and activations of sites, the logit lens, PCA of hidden states."""
 
 from bkdinterp.methods.readout._activations import Activations as Activations
 from bkdinterp.methods.readout._activations import Means as Means

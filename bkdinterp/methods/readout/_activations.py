@@ -1,4 +1,4 @@
-"""Means and Activations: what sites hold on a set of prompts. One forward per batch, nothing edited."""
+"""Means and Activations of sites on a set of prompts. Costs one unedited forward per batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _SiteTensors(Result):
-    """Site -> tensor, with the prompts' number and positions."""
+    """Site -> tensor, with the number of prompts and the positions."""
 
     fingerprint: Fingerprint
     values: dict[str, Tensor]
@@ -40,7 +40,7 @@ class _SiteTensors(Result):
                 raise ArtefactError(f"{name} is empty.")
 
     def __getitem__(self, site: Site | str) -> Tensor:
-        """The tensor of a site; KeyError if it was not collected."""
+        """The tensor of a site; raises KeyError if it was not collected."""
         return self.values[str(Site.parse(site))]
 
     def __contains__(self, site: object) -> bool:
@@ -51,7 +51,7 @@ class _SiteTensors(Result):
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """What was collected."""
+        """The sites that were collected."""
         return tuple(Site.parse(name) for name in self.values)
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -71,12 +71,12 @@ class _SiteTensors(Result):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Norm of each site's mean; without intervals.
+        """Figure of the norm of each site's mean; without intervals.
 
         Args:
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         norms = [float(self._mean(v).norm()) for v in self.values.values()]
         text = title or caption(
@@ -89,7 +89,7 @@ class _SiteTensors(Result):
         return value if value.ndim == 1 else value.reshape(-1, value.shape[-1]).nanmean(0)
 
     def describe(self) -> str:
-        """Number of sites, positions, n and model."""
+        """One line with number of sites, positions, n and model."""
         return f"{len(self.values)} sites at {self.where}, n={self.n}, model={self.fingerprint.label}"
 
 
@@ -109,8 +109,9 @@ def _collect(
 class Means(_SiteTensors):
     """Mean activation ``[d]`` of each site, pooled over all selected tokens of all prompts.
 
-    The pooled mean, not the released code's running re-division (docs/papers.md, Deviations). Means belong to the model that they
-    were collected on: every run, and `apply`, refuses them on another, unless `on_any_model` says that it is meant.
+    This is the pooled mean, not the released code's repeated division (docs/papers.md, Deviations). Means belong to the
+    model that they were collected on: every run, and `apply`, refuses them on another model, unless `on_any_model`
+    allows it.
     """
 
     values: dict[str, Float[Tensor, " _"]]
@@ -126,19 +127,19 @@ class Means(_SiteTensors):
         kind: Literal["pooled", "released"] | str = "pooled",
         **options: Unpack[RunOptions],
     ) -> Self:
-        """Collect; costs one forward per batch of prompts.
+        """Collect the means; costs one forward per batch of prompts.
 
         Args:
-            model: the suspect.
+            model: the suspect model.
             prompts: one set, or several to pool.
-            sites: what to average.
-            where: at which tokens.
-            kind: ``"released"`` repeats the released code's fault, for comparison only; it wants one token a prompt.
-            **options: how it runs, see `RunOptions`.
+            sites: the sites to average.
+            where: the tokens to average over.
+            kind: ``"released"`` repeats the released code's fault, only for comparison; it needs one token per prompt.
+            **options: how it runs; see `RunOptions`.
 
         Raises:
-            SiteError: no site, one out of range, an unknown kind, or several tokens a prompt with ``"released"``.
-            PlanError: no prompt has such a position, or something else than prompts.
+            SiteError: no sites, a site out of range, an unknown kind, or several tokens per prompt with ``"released"``.
+            PlanError: no prompt has such a position, or ``prompts`` are not prompts.
         """
         as_model(model, "Means.collect")
         options = as_options(options, "Means.collect")
@@ -150,7 +151,7 @@ class Means(_SiteTensors):
         if kind == "released":
             if not where.single:
                 raise SiteError(
-                    f"kind='released' wants one token a prompt, e.g. where='last'; got {str(where)!r}."
+                    f"kind='released' needs one token per prompt, e.g. where='last'; got {str(where)!r}."
                 )
             whole, fingerprint = _collect(model, pooled, sites, where, None, options)
             sizes = [len(part) for part in sets]
@@ -162,7 +163,7 @@ class Means(_SiteTensors):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Activations(_SiteTensors):
-    """Every example's activation: ``[example d]``, or ``[example pos d]`` with NaN beyond a row's selected tokens."""
+    """Activation of every example: ``[example d]``, or ``[example pos d]`` with NaN beyond a row's selected tokens."""
 
     values: dict[str, Float[Tensor, "example *_"]]
 
@@ -182,10 +183,10 @@ class Activations(_SiteTensors):
         where: WhereLike = "last",
         **options: Unpack[RunOptions],
     ) -> Self:
-        """Collect; costs one forward per batch of prompts. How it runs: `RunOptions`.
+        """Collect the activations; costs one forward per batch of prompts. For how it runs see `RunOptions`.
 
         Raises:
-            SiteError: no site, or one out of range.
+            SiteError: there are no sites, or one is out of range.
         """
         as_model(model, "Activations.collect")
         options = as_options(options, "Activations.collect")

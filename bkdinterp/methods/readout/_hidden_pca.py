@@ -1,7 +1,8 @@
 """HiddenPCA: hidden states of several kinds of prompts on their first principal components.
 
-In Lamparth & Reuel (arXiv 2302.12461, section IV-A) states of positive, negative and triggered prompts form clouds, and
-the trigger's lie between or beside them. Components are fitted on all sets together. Cost: one forward per batch of prompts.
+In Lamparth & Reuel (arXiv 2302.12461, section IV-A) the states of positive and negative prompts form clusters, and those of
+triggered prompts lie between or beside them. Components are fitted on all sets together. Costs one forward per batch of
+prompts.
 """
 
 from collections.abc import Mapping
@@ -33,11 +34,11 @@ class HiddenPCA(Result):
     """Coordinates of every prompt's activation at one site.
 
     Attributes:
-        points: set -> ``[example rank]``, coordinates on the components, the mean over all sets taken away.
+        points: set -> ``[example rank]``, coordinates along the components, relative to the mean over all sets.
         directions: the components ``[rank d_model]``.
-        explained: each one's share of the variance.
-        site: what was read.
-        where: at which token.
+        explained: share of the variance of each component.
+        site: the site that was read.
+        where: the token that was read.
     """
 
     fingerprint: Fingerprint
@@ -62,11 +63,11 @@ class HiddenPCA(Result):
         where: WhereLike = "last",
         **options: Unpack[RunOptions],
     ) -> Self:
-        """Fit on all sets, and place each prompt. How it runs: `RunOptions`.
+        """Fit on all sets and compute the coordinates of each prompt. For how it runs see `RunOptions`.
 
         Raises:
-            SiteError: no set, a site out of range, or several tokens a prompt.
-            BkdinterpError: a rank above the number of prompts or the site's width.
+            SiteError: there are no sets, the site is out of range, or ``where`` selects several tokens per prompt.
+            BkdinterpError: the rank is above the number of prompts or the site's width.
         """
         as_model(model, "HiddenPCA.fit")
         options = as_options(options, "HiddenPCA.fit")
@@ -74,7 +75,7 @@ class HiddenPCA(Result):
         where = Where.of(where)
         if not sets or not where.single:
             raise SiteError(
-                f"HiddenPCA reads one token of each prompt of at least one set; got {str(where)!r}."
+                f"HiddenPCA needs at least one set, and one token per prompt; got where={str(where)!r}."
             )
         pooled = Prompts.concat(sets.values())
         found = Activations.collect(model, pooled, [Site.parse(site)], where=where, **options)
@@ -98,18 +99,18 @@ class HiddenPCA(Result):
     def plot(
         self, *, title: str | None = None, ax: Any = None, limit: float | int | None = None
     ) -> "matplotlib.figure.Figure":
-        """The first two components, one colour per set.
+        """Figure of the first two components with one colour per set.
 
         Args:
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
             limit: both axes run from -limit to limit.
 
         Raises:
-            SiteError: it was fitted with one component.
+            SiteError: it was fitted with only one component.
         """
         if self.directions.shape[0] < 2:
-            raise SiteError("A picture needs two components; fit with rank=2.")
+            raise SiteError("A figure needs two components; fit with rank=2.")
         shares = [f"{float(x):.0%}" for x in self.explained[:2]]
         n = sum(len(x) for x in self.points.values())
         return scatter(
@@ -122,7 +123,7 @@ class HiddenPCA(Result):
         )
 
     def separation(self, first: str, second: str) -> float:
-        """Distance of two sets' centres in units of their pooled standard deviation along the line between them."""
+        """Distance between the centres of two sets, in units of their pooled standard deviation along the line between them."""
         a, b = self.points[first], self.points[second]
         line = b.mean(0) - a.mean(0)
         if float(line.norm()) == 0:
@@ -132,6 +133,6 @@ class HiddenPCA(Result):
         return float(line.norm() / spread)
 
     def describe(self) -> str:
-        """Site, sets and model."""
+        """One line with site, sets and model."""
         sizes = ", ".join(f"{name} n={len(x)}" for name, x in self.points.items())
         return f"{self.site} at {self.where}, {sizes}, model={self.fingerprint.label}"

@@ -1,4 +1,4 @@
-"""Figures of a logit lens: shares of a vocabulary, the target's probability and rank, a grid of tokens. No forward pass."""
+"""Figures of a logit lens: shares of a vocabulary, probability and rank of the target, a grid of tokens. No forward pass."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ def plot_share(
 
 
 def plot_target(found: LensReadings, title: str | None, ax: Any, limit: Any) -> "matplotlib.figure.Figure":
-    """Mean probability of the target's first token at each site, with its median rank as a note."""
+    """Mean probability of the target's first token at each site, annotated with its median rank."""
     means = [bootstrap_mean(row) for row in found.target_probabilities]
     ranks = [] if found.target_ranks is None else found.target_ranks.double().median(1).values.tolist()
     what = "Logit lens: the target's first token"

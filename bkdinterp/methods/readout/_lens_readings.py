@@ -1,4 +1,4 @@
-"""LensReadings: what sites say through the unembedding: top tokens, shares of vocabularies, the target. No forward pass."""
+"""LensReadings: results of the logit lens: top tokens, shares of vocabularies, and the target. No forward pass."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,15 +25,15 @@ class LensReadings(Result):
     """The most likely tokens of every site and prompt, and how likely the target's first token is.
 
     Attributes:
-        top_ids: ``[site example rank]``, the largest logit first.
+        top_ids: token ids ``[site example rank]``, largest logit first.
         top_logits: their logits.
-        sites: what was read, e.g. ``"L0.mlp_out"`` or ``"L1H3"``.
+        sites: the sites that were read, e.g. ``"L0.mlp_out"`` or ``"L1H3"``.
         vocabularies: name -> token ids, for shares.
         where: the token that was read.
-        logsum: log of the sum of exp of all logits ``[site example]``: what turns logits into probabilities.
-        tokens: token id -> its text, of all top tokens and targets.
-        target_ids: first token of each prompt's target; None of prompts without targets, or where another than the last token was
-            read, after which no target follows.
+        logsum: log of the sum of exp over all logits ``[site example]``, for converting logits to probabilities.
+        tokens: token id -> its text, for all top tokens and targets.
+        target_ids: first token of each prompt's target; None if the prompts have no targets, or if the token read is not the
+            last one, so that no target follows it.
         target_logits: its logit ``[site example]``.
         target_ranks: its rank among all tokens, 1 for the most likely.
     """
@@ -68,27 +68,27 @@ class LensReadings(Result):
 
     @property
     def probabilities(self) -> Float[Tensor, "site example rank"]:
-        """Of the top tokens."""
+        """Probabilities of the top tokens."""
         return (self.top_logits.double() - self.logsum.double()[..., None]).exp()
 
     @property
     def target_probabilities(self) -> Float[Tensor, "site example"]:
-        """Of the first token of each prompt's target.
+        """Probability of the first token of each prompt's target.
 
         Raises:
-            PlanError: the prompts had no targets, or another than the last token was read.
+            PlanError: the prompts have no targets, or the token read is not the last one.
         """
         if self.target_logits is None:
             raise PlanError(
-                "These readings know no target; give logit_lens prompts with targets, and where='last'."
+                "These readings have no targets; give logit_lens prompts with targets, and where='last'."
             )
         return (self.target_logits.double() - self.logsum.double()).exp()
 
     def share(self, vocabulary: str | Int[Tensor, " token"]) -> Float[Tensor, "site example"]:
-        """Share of the top tokens that are in a vocabulary, by name or by token ids.
+        """Share of the top tokens that are in a vocabulary, given by name or as token ids.
 
         Raises:
-            PlanError: a name that was not given to `logit_lens`.
+            PlanError: no vocabulary with this name was given to `logit_lens`.
         """
         if isinstance(vocabulary, str):
             if vocabulary not in self.vocabularies:
@@ -99,10 +99,10 @@ class LensReadings(Result):
         return torch.isin(self.top_ids, vocabulary).double().mean(-1)
 
     def interval(self, site: Site | str, vocabulary: str, *, seed: int = 0) -> Interval:
-        """Mean share of one site with its bootstrap interval over prompts.
+        """Mean share at one site with its bootstrap interval over prompts.
 
         Raises:
-            SiteError: a site that was not read.
+            SiteError: the site was not read.
         """
         name = str(Site.parse(site))
         if name not in self.sites:
@@ -117,9 +117,9 @@ class LensReadings(Result):
         }
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per site and vocabulary: mean share, interval, n; without vocabularies a row per site, the top logit's mean.
+        """One row per site and vocabulary: mean share, interval, n; without vocabularies, per site the mean of the top logit.
 
-        Of prompts with targets also the mean probability and the median rank of the target's first token.
+        For prompts with targets it also has the mean probability and the median rank of the target's first token.
         """
         import pandas as pd
 
@@ -153,21 +153,21 @@ class LensReadings(Result):
         ax: Any = None,
         limit: Any = None,
     ) -> "matplotlib.figure.Figure":
-        """Every site's share of a vocabulary, the target's probability and rank, or one prompt's most likely tokens as a grid.
+        """Figure of each site's share of a vocabulary, of the target's probability and rank, or of one prompt's top tokens.
 
         Args:
-            vocabulary: whose share; default: the first.
-            kind: ``"share"``, ``"target"`` or ``"tokens"``. None: shares where there is a vocabulary, else the target where it is
-                known, else the grid.
+            vocabulary: name of the vocabulary; default: the first.
+            kind: ``"share"``, ``"target"`` or ``"tokens"``, a grid. None draws shares if there is a vocabulary, else the
+                target if known, else the grid.
             example: the prompt of the grid.
-            ranks: columns of the grid.
-            title: instead of the default.
+            ranks: number of columns in the grid.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: of bars (low, high), the ends of the value axis; of the grid one number, the upper end of the colour scale.
+            limit: for bars the ends (low, high) of the value axis; for the grid the upper end of the colour scale.
 
         Raises:
-            PlanError: no vocabulary, or no target, of which one was asked for.
-            BkdinterpError: an unknown kind, or a prompt that is not there.
+            PlanError: the figure needs a vocabulary or target, and there is none.
+            BkdinterpError: the kind is unknown, or the prompt does not exist.
         """
         from bkdinterp.methods.readout import _lens_figures as figures
 
@@ -188,6 +188,6 @@ class LensReadings(Result):
         return figures.plot_share(self, vocabulary or next(iter(self.vocabularies)), title, ax, limit)
 
     def describe(self) -> str:
-        """Sites, k, n and model."""
+        """One line with sites, k, n and model."""
         _, n, k = self.top_ids.shape
         return f"{len(self.sites)} sites, top {k}, n={n}, model={self.fingerprint.label}"

@@ -1,10 +1,10 @@
-"""Logit lens: what the final norm and the unembedding read out of a residual stream, one module, or one head.
+"""Logit lens: final norm and unembedding applied to a residual stream, a module's output, or a head's output.
 
     lens(x) = unembed(final_norm(x))
 
-(Lamparth & Reuel, arXiv 2302.12461, Table II.) On the last layer's ``resid_post`` these are the model's
-logits. A module's output is read alone, without the residual it is added to. Cost: one forward per batch of prompts,
-and one unembedding per site and prompt.
+(Lamparth & Reuel, arXiv 2302.12461, Table II.) On the last layer's ``resid_post`` it gives the model's logits. A module's
+output is read by itself, without the residual stream that it is added to. Costs one forward per batch of prompts, and one
+unembedding per site and prompt.
 """
 
 from collections.abc import Mapping
@@ -42,17 +42,17 @@ def logit_lens(
 
     Args:
         model: a local model.
-        prompts: what to run; of those with targets, and ``where="last"``, the first target token's probability and rank are kept.
-        sites: residual streams (``"L2.resid_post"``), modules (``"L1.mlp_out"``, ``"L1.attn_out"``), heads (``"L1H3"``: the
-            head's own share of the attention's output, without the projection's bias).
-        k: how many tokens to keep.
-        vocabularies: name -> token ids whose share is wanted.
-        where: one token per prompt.
-        under: read while this intervention acts.
-        **options: how it runs, see `RunOptions`.
+        prompts: prompts to run; with targets and ``where="last"``, probability and rank of the first target token are kept.
+        sites: residual streams (``"L2.resid_post"``), modules (``"L1.mlp_out"``, ``"L1.attn_out"``) and heads (``"L1H3"``,
+            the head's own part of the attention's output, without the projection's bias).
+        k: number of tokens to keep.
+        vocabularies: name -> token ids, to compute shares of.
+        where: the token to read, one per prompt.
+        under: an intervention to read under.
+        **options: how it runs; see `RunOptions`.
 
     Raises:
-        SiteError: no site, one that does not live in the residual stream's space, or several tokens a prompt.
+        SiteError: no sites, a site that is not in the space of the residual stream, or several tokens per prompt.
     """
     as_model(model, "logit_lens")
     options = as_options(options, "logit_lens")
@@ -66,7 +66,7 @@ def logit_lens(
     if not where.single:
         raise SiteError(f"logit_lens reads one token per prompt, e.g. where='last'; got {str(where)!r}.")
     if not 1 <= k <= model.architecture.d_vocab:
-        raise SiteError(f"k={k} must lie in 1..{model.architecture.d_vocab}, the vocabulary's size.")
+        raise SiteError(f"k={k} must be in 1..{model.architecture.d_vocab}, the size of the vocabulary.")
     reads = tuple(_read(model, site, where) for site in chosen)
     (result,) = run(model, [Run(prompts, Stack() if under is None else under, reads=reads)], options)
     targets = _first_targets(model, prompts, where)
@@ -93,7 +93,7 @@ def logit_lens(
 
 
 class _Top(NamedTuple):
-    """The most likely tokens of each row, and what is said of the target's first token (NaN and 0 without one)."""
+    """The most likely tokens of each row, and logit and rank of the target's first token (NaN and 0 without one)."""
 
     ids: Int[Tensor, "row rank"]
     logits: Float[Tensor, "row rank"]
@@ -109,8 +109,8 @@ def _top(
     targets: Int[Tensor, " row"] | None,
     budget: float | int,
 ) -> _Top:
-    """Unembed as many rows at once as the budget has room for."""
-    # Logits, and what topk, a soft-cap and the sum in float64 make beside them.
+    """Unembed as many rows at once as the budget allows."""
+    # Logits, and the temporaries of topk, a soft-cap and the sum in float64.
     rows = max(1, int(budget // (5 * model.architecture.d_vocab * model.dtype.itemsize)))
     parts = []
     for start in range(0, len(x), rows):
@@ -126,7 +126,7 @@ def _top(
 
 
 def _first_targets(model: Model, prompts: Prompts, where: Where) -> Int[Tensor, " example"] | None:
-    """First token of each prompt's target, where it is what would follow the token that is read."""
+    """First token of each prompt's target, if it directly follows the token that is read."""
     if prompts.target is None or where.prompt not in ("last", (-1,)):
         return None
     pairs = zip(prompts.text, prompts.target, strict=True)
@@ -134,7 +134,7 @@ def _first_targets(model: Model, prompts: Prompts, where: Where) -> Int[Tensor, 
 
 
 def _vocabularies(given: Any, d_vocab: int) -> dict[str, Int[Tensor, " token"]]:
-    """Name -> token ids, of anything that holds integers."""
+    """Name -> token ids, from any collection of integers."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -144,13 +144,13 @@ def _vocabularies(given: Any, d_vocab: int) -> dict[str, Int[Tensor, " token"]]:
         as_text(name, "a name in vocabularies", error=SiteError)
         whole = list(as_integers(ids, f"vocabularies[{name!r}]", error=SiteError))
         if wrong := [i for i in whole if not 0 <= i < d_vocab]:
-            raise SiteError(f"vocabularies[{name!r}] holds {wrong[0]}; token ids go from 0 to {d_vocab - 1}.")
+            raise SiteError(f"vocabularies[{name!r}] holds {wrong[0]}; token ids are 0 to {d_vocab - 1}.")
         found[name] = torch.tensor(whole, dtype=torch.long)
     return found
 
 
 def unembed(model: Model, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
-    """``x`` through the model's final norm, unembedding and soft-cap, where it has one; no forward of the model."""
+    """Apply the model's final norm, unembedding and soft-cap (if it has one) to ``x``; no forward of the model."""
     as_model(model, "unembed")
     width = model.architecture.d_model
     if not isinstance(x, Tensor) or x.ndim < 1 or x.shape[-1] != width or not x.is_floating_point():
@@ -168,7 +168,7 @@ def unembed(model: Model, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row
 def _read(model: Model, site: Site, where: Where) -> Read:
     if site.component in (Component.attn_in, Component.mlp_in, Component.mlp_act):
         raise SiteError(
-            f"{site} is no part of the residual stream; read what a module adds to it, or resid_post."
+            f"{site} is not in the space of the residual stream; read resid_post, or what a module adds to it."
         )
     model.architecture.check(site)
     if site.component is Component.z:

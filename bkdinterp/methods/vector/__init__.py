@@ -1,4 +1,4 @@
-"""Vector: the backdoor as one direction of the residual stream, the layer it works at, and random directions as its null."""
+"""Vector: the backdoor as a direction of the residual stream, the layer at which it works, and random directions as null."""
 
 from bkdinterp.methods.vector._backdoor_vector import BackdoorVector as BackdoorVector
 from bkdinterp.methods.vector._backdoor_vector import VectorSteer as VectorSteer

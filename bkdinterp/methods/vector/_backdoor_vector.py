@@ -2,8 +2,8 @@
 
     V = sum over the heads of  W_O z_lh,  averaged over triggered prompts at the last position
 
-(BkdAttr, arXiv 2509.21761; ``kind="difference"`` takes away the clean mean). Cost of extraction: one forward per
-batch of prompts and side.
+(BkdAttr, arXiv 2509.21761; ``kind="difference"`` subtracts the clean mean). Extraction costs one forward per batch of
+prompts and side.
 """
 
 from dataclasses import dataclass, field
@@ -33,10 +33,10 @@ Kind = Literal["raw", "difference"]
 
 @dataclass(frozen=True, eq=False)
 class VectorSteer(Steer):
-    """A `Steer` that knows whose vector it adds, as `BackdoorVector.add` and ``subtract`` make it.
+    """A `Steer` with the origin of its vector, made by `BackdoorVector.add` and ``subtract``.
 
     Attributes:
-        fitted_on: the ``Fingerprint.model`` of the vector; another model refuses it (see `on_any_model`).
+        fitted_on: ``Fingerprint.model`` of the vector; other models refuse it (see `on_any_model`).
     """
 
     fitted_on: str | None = field(default=None, kw_only=True)
@@ -47,18 +47,18 @@ class VectorSteer(Steer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BackdoorVector(Result):
-    """One vector in the residual stream's space.
+    """A vector in the space of the residual stream.
 
-    It belongs to the model that it was taken from: runs on another refuse its edits, unless `on_any_model` says
-    that they are meant there (a vector of the organism on its twin).
+    It belongs to the model from which it was extracted: runs on another model refuse its edits, unless `on_any_model` allows
+    them (e.g. the organism's vector on its twin).
 
     Attributes:
         vector: ``[d_model]``.
-        heads: whose outputs it sums.
+        heads: the heads whose outputs it sums.
         kind: ``"raw"``, ``"difference"``, or ``"random"`` for a null.
-        n: prompts behind the mean.
+        n: number of prompts averaged.
         where: the position that was averaged over.
-        parts: each head set's layer -> its part ``[d_model]`` of the sum.
+        parts: layer -> the part ``[d_model]`` of the sum from heads of that layer.
     """
 
     fingerprint: Fingerprint
@@ -85,12 +85,12 @@ class BackdoorVector(Result):
         where: WhereLike = "last",
         **options: Unpack[RunOptions],
     ) -> Self:
-        """Extract from the mean over the triggered prompts (minus that over the clean ones for ``"difference"``).
+        """Extract from the mean over the triggered prompts (for ``"difference"``, minus that over the clean ones).
 
-        How it runs: `RunOptions`.
+        For how it runs see `RunOptions`.
 
         Raises:
-            SiteError: no head, one out of range, or an unknown kind.
+            SiteError: there are no heads, one is out of range, or the kind is unknown.
         """
         as_model(model, "BackdoorVector.extract")
         options = as_options(options, "BackdoorVector.extract")
@@ -109,13 +109,13 @@ class BackdoorVector(Result):
         )
 
     def add(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
-        """Add the vector to the attention output projection's output at ``layer`` (the papers' injection point)."""
+        """Add the vector to the output of the attention output projection at ``layer`` (the papers' injection point)."""
         layer = as_integer(layer, "layer", error=SiteError)
         site, origin = Site(layer, Component.attn_proj), self.fingerprint.model
         return VectorSteer(site, self.vector, coeff, where=Where.of(where), fitted_on=origin)
 
     def subtract(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
-        """Subtract it there."""
+        """Subtract the vector at the same point as `add`."""
         return self.add(layer, coeff=-as_number(coeff, "coeff", error=SiteError), where=where)
 
     @property
@@ -124,7 +124,7 @@ class BackdoorVector(Result):
         return float(self.vector.norm())
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per layer: the norm of its part and the part's cosine with the whole."""
+        """One row per layer: the norm of its part, and the part's cosine with the whole vector."""
         import pandas as pd
 
         rows = [
@@ -144,12 +144,12 @@ class BackdoorVector(Result):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Share of each layer's heads in the vector: projection of its part on the vector's direction; without intervals.
+        """Figure of each layer's share in the vector, the projection of its part on the vector; without intervals.
 
         Args:
-            title: instead of the default.
+            title: replaces the default title.
             ax: matplotlib axes to draw into; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
         """
         label = "share of the vector"
         if not self.parts:
@@ -163,7 +163,7 @@ class BackdoorVector(Result):
         return bar_intervals(labels, shares, xlabel=label, title=text, xlim=ends(limit), ax=ax)
 
     def describe(self) -> str:
-        """Kind, size, norm, heads, n and model."""
+        """One line with kind, size, norm, heads, n and model."""
         return (
             f"{self.kind}, d_model={self.vector.shape[0]}, norm={self.norm:.2f}, {len(self.heads)} heads, "
             f"n={self.n}, model={self.fingerprint.label}"

@@ -1,4 +1,4 @@
-"""LayerSweep: what one vector does at each layer, and which layer to take. No forward pass here."""
+"""LayerSweep: the effect of a vector at each layer, and the choice of a layer. No forward pass here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,17 +27,17 @@ def choose_layer(
     kept: Sequence[Sequence[float | int]] | None = None,
     sense: str = "higher",
 ) -> int:
-    """Index of the layer to take: of those that work equally well, when subtracting, the one that breaks least.
+    """Index of the best layer; when subtracting, ties are broken by how much of the right answers is kept.
 
-    Where every layer takes the payload away, an early one may do it by breaking the text (BkdAttr's sweep; docs, papers).
+    If every layer removes the payload, an early layer may do so by breaking the text (as in BkdAttr's sweep; docs, papers).
 
     Args:
-        values: of each layer on the same prompts: payload found (0 or 1), or a score.
-        direction: ``"add"`` takes the most of the backdoor, ``"subtract"`` the least.
-        kept: of each layer on the same prompts, how much of the right answers is left; looked at among equals when
-            subtracting. Then, as when adding, the first.
-        sense: which values mean more of the backdoor, see `bkdinterp.Score`; of a distance the layer that moves it furthest
-            is taken either way.
+        values: values of each layer on the same prompts: payload found (0 or 1), or a score.
+        direction: ``"add"`` takes the layer with most of the backdoor, ``"subtract"`` the one with least.
+        kept: how much of the right answers each layer keeps on the same prompts; used to break ties when subtracting. Among
+            the remaining layers, and when adding, the first is taken.
+        sense: which values show the backdoor, see `bkdinterp.Score`; for a distance the layer with the largest effect is
+            taken in both directions.
     """
     sign = 1.0 if takes_smallest(direction, sense) else -1.0
     means = [sign * fmean(row) for row in values]
@@ -54,21 +54,22 @@ def takes_smallest(direction: str, sense: str) -> bool:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerSweep(Result):
-    """Effect of one vector at each layer on the prompts that choose the layer; report the layer's effect on others.
+    """Effect of a vector at each layer on the prompts that choose the layer; report its effect on other prompts.
 
-    Intervals hold for all layers together, so that the best one's still covers although it was chosen.
+    Intervals are simultaneous for all layers, so that the interval of the best layer covers although it was chosen.
 
     Attributes:
-        layers: that were tried ``[layer]``.
-        values: per example ``[layer example]``: payload found (0 or 1), or the score of the target.
+        layers: the layers that were tried ``[layer]``.
+        values: values per example ``[layer example]``: payload found (0 or 1), or the score of the target.
         base: the same without the vector ``[example]``.
-        by: what ``values`` are; direction: add (on clean prompts) or subtract (on triggered ones).
-        coeff: multiplied the vector.
-        kept: word F1 of the outputs with the references, where subtracting generated any: what the vector leaves of the right
-            answer; None otherwise.
-        nulls: the same as ``values`` for each control vector ``[control layer example]``; no control: 0 of them.
-        first_token_only: whether the score looks at the target's first token only.
-        sense: which values mean more of the backdoor (see ``bk.Score``); ``"higher"`` of payload rates.
+        by: name of the values: ``"payload_rate"`` or a score.
+        direction: add (on clean prompts) or subtract (on triggered ones).
+        coeff: factor of the vector.
+        kept: word F1 of the outputs with the references, if outputs were generated when subtracting: how much of the right
+            answers is kept; None otherwise.
+        nulls: the same as ``values`` for each control vector ``[control layer example]``; empty without controls.
+        first_token_only: whether the score uses only the target's first token.
+        sense: which values show the backdoor (see ``bk.Score``); ``"higher"`` for payload rates.
     """
 
     schema_version: ClassVar[int] = 2
@@ -101,29 +102,28 @@ class LayerSweep(Result):
 
     @property
     def best(self) -> int:
-        """The layer with the most of the backdoor when adding, the least when subtracting (see `choose_layer`).
+        """The layer with most of the backdoor when adding, or least when subtracting (see `choose_layer`).
 
-        Of equals, when subtracting, the one whose outputs keep most of the references (`kept`); then the first.
+        When subtracting, ties go to the layer whose outputs keep most of the references (`kept`), then to the first.
         """
         return int(self.layers[self._best])
 
     @property
     def best_interval(self) -> Interval:
-        """The best layer's mean on these prompts, with an interval that remembers the choice among the layers tried.
+        """The best layer's mean on these prompts, with an interval corrected for the choice among the tried layers.
 
-        Still the prompts that chose it: report the layer on others, ``evaluate(..., under=vector.add(sweep.best))``.
+        These prompts also chose it, so report the layer on others: ``evaluate(..., under=vector.add(sweep.best))``.
         """
         return self.intervals()[self._best]
 
     def intervals(self, level: float = LEVEL) -> list[Interval]:
-        """Of every layer's mean, covering all together with probability ``level``: Wilson's by Bonferroni for rates, max-t for
-        scores.
+        """Simultaneous intervals of all layers' means: Wilson's with Bonferroni correction for rates, max-t for scores.
 
         Raises:
-            BkdinterpError: ``level`` outside (0, 1).
+            BkdinterpError: ``level`` is outside (0, 1).
         """
         if self._rates:
-            # A level outside (0, 1) must not come back into it by the correction.
+            # Check before the correction, which could move an invalid level into (0, 1).
             corrected = 1 - (1 - level) / len(self.layers) if 0 < level < 1 else level
             found_each = [wilson(int(row.sum()), self.n, corrected) for row in self.values]
             return [replace(ci, level=level, method="bonferroni wilson") for ci in found_each]
@@ -132,10 +132,10 @@ class LayerSweep(Result):
 
     @property
     def comparison(self) -> Comparison:
-        """The vector at its best layer against each control at that control's own best layer: chosen alike.
+        """Comparison of the vector at its best layer with each control at that control's own best layer.
 
         Raises:
-            BkdinterpError: swept without controls.
+            BkdinterpError: the sweep has no controls.
         """
         if not len(self.nulls):
             raise BkdinterpError(
@@ -151,14 +151,14 @@ class LayerSweep(Result):
         )
 
     def to_frame(self, *, beside: "LayerSweep | None" = None) -> "pandas.DataFrame":
-        """One row per layer: mean and simultaneous interval, n, whether it is the best; what was kept; the controls.
+        """One row per layer: mean and simultaneous interval, n, whether it is the best, what was kept, and the controls.
 
         Args:
-            beside: the sweep on the twin, say: columns ``beside`` (its mean), ``difference``, and the ends of the difference's
-                simultaneous interval, where both are on the same prompts.
+            beside: another sweep, e.g. on the twin; adds columns ``beside`` (its mean), ``difference`` and, if both are
+                on the same prompts, the ends of the difference's simultaneous interval.
 
         Raises:
-            BkdinterpError: ``beside`` is of other layers, another score or direction.
+            BkdinterpError: ``beside`` has other layers, another score or another direction.
         """
         if beside is not None:
             return self.to_frame().assign(**self._gap(beside))
@@ -185,18 +185,18 @@ class LayerSweep(Result):
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Curve over layers with simultaneous intervals, the chosen layer marked, and the unedited model as a band.
+        """Curve over layers with simultaneous intervals, the chosen layer marked and the unedited model as a band.
 
         With controls, their median and, as a grey band, their range at each layer.
 
         Args:
-            beside: the sweep on the twin, say: both on one scale.
-            title: instead of the default.
+            beside: another sweep, e.g. on the twin, drawn on the same scale.
+            title: replaces the default title.
             ax: matplotlib axes to draw into, a list of two with ``beside``; None makes a figure.
-            limit: (low, high), the ends of the value axis.
+            limit: ends (low, high) of the value axis.
 
         Raises:
-            BkdinterpError: ``beside`` is of other layers, another score or direction.
+            BkdinterpError: ``beside`` has other layers, another score or another direction.
         """
         from bkdinterp.methods.vector._sweep_figures import plot_sweep
 
@@ -205,7 +205,7 @@ class LayerSweep(Result):
         return plot_sweep(self, beside, title, ax, limit)
 
     def describe(self) -> str:
-        """Direction, criterion, best layer with its interval, controls, n and model."""
+        """One line with direction, criterion, best layer and its interval, controls, n and model."""
         first = ", first token only" if self.first_token_only else ""
         tried = f"of {len(self.layers)} tried"
         head = f"{self.direction} by {self.by}{first}: best layer {self.best} ({tried}) {self.best_interval}"
@@ -220,7 +220,7 @@ class LayerSweep(Result):
         return choose_layer(self.values.tolist(), self.direction, kept, self.sense)
 
     def _gap(self, beside: "LayerSweep") -> dict[str, list[float]]:
-        """Columns of the other's means and the differences."""
+        """Columns with the other sweep's means and the differences."""
         words = {"score": "by", "direction": "direction"}
         same = {word: (getattr(self, k), getattr(beside, k, getattr(self, k))) for word, k in words.items()}
         layers = (self.layers.tolist(), getattr(beside, "layers", self.layers).tolist())
@@ -233,5 +233,5 @@ class LayerSweep(Result):
 
 
 def no_nulls(values: Float[Tensor, "layer example"]) -> Float[Tensor, "control layer example"]:
-    """The field of a sweep without controls."""
+    """The field ``nulls`` of a sweep without controls."""
     return torch.empty(0, *values.shape, dtype=values.dtype)

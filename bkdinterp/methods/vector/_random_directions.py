@@ -1,4 +1,4 @@
-"""random_directions(): seeded vectors of the same norm, the null for a claim about a vector's direction. No forwards."""
+"""random_directions(): random vectors of the same norm, the null for a claim about a vector's direction. No forwards."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -21,21 +21,21 @@ def random_directions(
     match: Literal["isotropic", "covariance"] | str = "isotropic",
     activations: Any = None,
 ) -> list[BackdoorVector]:
-    """``n`` seeded random directions of the norm of ``like``: the null for a claim about its direction.
+    """``n`` random vectors with the norm of ``like``: the null for a claim about its direction.
 
-    A residual stream varies in few of its dimensions; an isotropic direction lies outside of them and does little,
-    whatever it is added to. ``match="covariance"`` draws directions where the activations vary: the harder null.
+    A residual stream varies in few of its dimensions. An isotropic direction lies mostly outside of these and has little
+    effect. ``match="covariance"`` draws directions in which the activations vary, the harder null.
 
     Args:
         like: the vector under test.
-        n: how many.
-        seed: of the draw.
-        match: ``"isotropic"`` (all directions alike) or ``"covariance"`` (normal with the activations' covariance).
-        activations: for ``"covariance"``: what the layer holds on clean prompts, a tensor ``[*example d_model]``, e.g.
-            ``Activations.collect(model, clean, site)[site]``; rows with NaN, beyond a prompt's tokens, are left out.
+        n: number of vectors.
+        seed: seed of the draw.
+        match: ``"isotropic"`` (uniform directions) or ``"covariance"`` (normal with the activations' covariance).
+        activations: for ``"covariance"``, the layer's activations on clean prompts ``[*example d_model]``, e.g.
+            ``Activations.collect(model, clean, site)[site]``; NaN rows, beyond a prompt's tokens, are left out.
 
     Raises:
-        BkdinterpError: an unknown ``match``, or activations that are missing, of another width, or without variance.
+        BkdinterpError: ``match`` is unknown, or the activations are missing, have another width or no variance.
     """
     match = as_choice(match, "match", ("isotropic", "covariance"))
     n, seed = as_integer(n, "n", low=1), as_seed(seed)
@@ -50,7 +50,7 @@ def random_directions(
         if spread is None:
             noise = torch.randn(like.vector.shape, generator=generator, dtype=torch.float64)
         else:
-            # X^T g of centred rows X has the covariance X^T X.
+            # For centred rows X, X^T g has the covariance X^T X.
             noise = torch.randn(len(spread), generator=generator, dtype=torch.float64) @ spread
         direction = (noise / noise.norm() * like.vector.double().norm()).to(like.vector.dtype)
         out.append(

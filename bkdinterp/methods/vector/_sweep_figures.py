@@ -1,4 +1,4 @@
-"""Figures of a sweep over layers: the vector, its controls, the unedited model, the layer chosen. No forward pass."""
+"""Figures of a sweep over layers: the vector, its controls, the unedited model and the chosen layer. No forward pass."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,13 @@ from bkdinterp.stats import bootstrap_mean, wilson
 if TYPE_CHECKING:
     import matplotlib.figure
 
-_UNEDITED = "#009E73"  # not another grey beside the controls'
+_UNEDITED = "#009E73"  # distinct from the grey of the controls
 
 
 def plot_sweep(
     sweep: LayerSweep, beside: LayerSweep | None, title: str | None, ax: Any, limit: Any
 ) -> "matplotlib.figure.Figure":
-    """One sweep, or two on one scale."""
+    """Figure of one sweep, or of two on one scale."""
     words = "added to clean prompts" if sweep.direction == "add" else "subtracted from triggered prompts"
     what = f"The vector at one layer: {words}"
     first = "first target token only" if sweep.first_token_only else ""

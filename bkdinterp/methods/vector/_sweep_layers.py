@@ -1,8 +1,8 @@
-"""sweep_layers(): where does the vector work best? The layer is chosen on one split and reported on another.
+"""sweep_layers(): the layer at which a vector works best. The layer is chosen on one split and reported on another.
 
-The papers pick the best layer on the test data (docs/papers.md, Deviations); here the reported rates come from prompts that
-the choice never saw. Cost: one generation (or one scored forward) per layer and selection prompt, as much again for each
-control, then one ``evaluate`` on the held-out prompts.
+The papers choose the best layer on the test data (docs/papers.md, Deviations); here the reported rates are on prompts
+that had no part in the choice. Costs one generation (or one scored forward) per layer and selection prompt, the same
+again for each control, and then one ``evaluate`` on the held-out prompts.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 from bkdinterp.engine import Run, RunResult
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.interventions import Stack, on_any_model
+from bkdinterp.methods._guards import as_layers
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.behaviour._evaluate import check_payload
 from bkdinterp.methods.vector._backdoor_vector import BackdoorVector
@@ -22,7 +23,7 @@ from bkdinterp.methods.vector._layer_sweep import LayerSweep as LayerSweep
 from bkdinterp.metrics import Payload, ScoreLike, as_score, payload_hits, word_overlap
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
-from bkdinterp.values import as_choice, as_flag, as_integer, as_integers, as_items, as_number
+from bkdinterp.values import as_choice, as_flag, as_integer, as_items, as_number
 
 Direction = Literal["add", "subtract"]
 
@@ -42,32 +43,32 @@ def sweep_layers(
     strict: bool = True,
     **options: Unpack[RunOptions],
 ) -> LayerSweep:
-    """Try the vector at every layer on the prompts that are to choose one.
+    """Try the vector at every layer on the selection prompts.
 
-    When subtracting by payload rate, several layers may take the payload away, some by breaking the text: then the one whose
-    outputs agree best with the references is best. Without references the unedited model's clean outputs serve, for one
-    generation more per prompt.
+    When subtracting by payload rate, several layers may remove the payload, some of them by breaking the text. The best
+    one is then the layer whose outputs agree most with the references. Without references the unedited model's clean
+    outputs are used, at the cost of one more generation per prompt.
 
     Args:
-        model: the suspect.
-        vector: what to add or subtract.
-        selection: prompts for choosing; report on others (``evaluate(..., under=vector.add(sweep.best))``).
+        model: the suspect model.
+        vector: the vector to add or subtract.
+        selection: prompts for choosing the layer; report on others (``evaluate(..., under=vector.add(sweep.best))``).
         direction: ``"add"`` works on clean prompts, ``"subtract"`` on triggered ones.
-        layers: only these; None for all.
-        by: ``"payload_rate"`` generates (the papers); any name in ``metrics.SCORES``, e.g. ``"first_token_logodds"``, a
-            ``bk.Score`` or a function scores the target instead, which costs one forward.
-        coeff: multiplies the vector and the controls.
+        layers: layers to try; None for all.
+        by: ``"payload_rate"`` generates outputs (as the papers do). Any name in ``metrics.SCORES``, e.g.
+            ``"first_token_logodds"``, a ``bk.Score`` or a function scores the target instead, which costs one forward.
+        coeff: factor of the vector and of the controls.
         controls: other vectors to try at the same layers, e.g. ``random_directions(like=vector, n=20, seed=0)``.
-        payload: how to recognise the output; None looks for the target.
-        max_new_tokens: when generating.
-        strict: refuse another model's vector; False tries it, e.g. the organism's on its twin.
-        **options: how it runs, see `RunOptions`.
+        payload: how to recognise the backdoor's output; None looks for the target.
+        max_new_tokens: length of generated outputs.
+        strict: refuse another model's vector; False allows it, e.g. the organism's on its twin.
+        **options: how it runs; see `RunOptions`.
 
     Raises:
-        PromptError: pairs without targets, or a target longer than ``max_new_tokens`` and no payload.
-        SiteError: a layer out of range or named twice, or no layer.
-        PlanError: an unknown score, scores that are NaN, or controls that repeat.
-        ArtefactError: a vector of another model.
+        PromptError: the pairs have no targets, or without a payload a target is longer than ``max_new_tokens``.
+        SiteError: there are no layers, or a layer is out of range or repeated.
+        PlanError: the score is unknown or NaN, or controls repeat.
+        ArtefactError: the vector belongs to another model.
     """
     as_model(model, "sweep_layers")
     options = as_options(options, "sweep_layers")
@@ -82,14 +83,9 @@ def sweep_layers(
     generates = score is None
     if generates:
         check_payload(model, selection, payload, max_new_tokens)
-    n_layers = model.architecture.n_layers
-    chosen: list[int] = []
-    for layer in range(n_layers) if layers is None else as_integers(layers, "layers", error=SiteError):
-        if not 0 <= layer < n_layers:
-            raise SiteError(f"Layer {layer}: the model has layers 0 to {n_layers - 1}.")
-        chosen.append(layer)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise SiteError(f"sweep_layers needs at least one layer, each once; got {chosen}.")
+    chosen = as_layers(model, layers, "to try")
+    if len(set(chosen)) != len(chosen):
+        raise SiteError(f"sweep_layers tries each layer once; got {chosen}.")
     if not isinstance(vector, BackdoorVector):
         raise PlanError(
             f"sweep_layers takes a BackdoorVector; got {type(vector).__name__}. See BackdoorVector.extract."
@@ -150,10 +146,10 @@ def _check_distinct(vector: BackdoorVector, controls: Sequence[BackdoorVector]) 
     for i, control in enumerate(controls):
         if not isinstance(control, BackdoorVector):
             raise PlanError(
-                f"Control {i + 1} must be a BackdoorVector, e.g. of random_directions(like=vector, n=20, seed=0); got "
+                f"Control {i + 1} must be a BackdoorVector, e.g. from random_directions(like=vector, n=20, seed=0); got "
                 f"{type(control).__name__}."
             )
         for name, other in seen:
             if torch.equal(control.vector, other.vector):
-                raise PlanError(f"Control {i + 1} is {name}, so it is no null; draw distinct ones.")
+                raise PlanError(f"Control {i + 1} is {name}, so it is not a null; draw distinct ones.")
         seen.append((f"control {i + 1} again", control))

@@ -296,7 +296,7 @@ def test_the_lens_shows_probability_and_rank_of_the_target():
     assert frame["target_probability"].tolist() == pytest.approx(wanted)
     assert frame["target_rank"].tolist() == [1, 4]
     unknown = lens(target_ids=None, target_logits=None, target_ranks=None)
-    with pytest.raises(PlanError, match="know no target"):
+    with pytest.raises(PlanError, match="have no targets"):
         unknown.plot(kind="target")
     assert "target_rank" not in unknown.to_frame()
     with pytest.raises(PlanError, match="vocabularies"):

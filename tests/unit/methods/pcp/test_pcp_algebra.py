@@ -152,7 +152,7 @@ def test_a_study_whose_last_line_was_cut_off_goes_on(tmp_path, cut):
 def test_a_journal_that_is_none_is_refused(tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "study.jsonl").write_text('{"op_code": "x"}\n' * 3, encoding="utf-8")
-    with pytest.raises(ArtefactError, match="no readable study"):
+    with pytest.raises(ArtefactError, match="not a readable study"):
         tune_tpe(fitted((2,)), Bowl(), n_trials=2, seed=3, folder=tmp_path)
 
 
@@ -288,5 +288,5 @@ def test_an_objective_that_gives_no_numbers_is_named(tune):
 def test_a_file_is_no_folder_of_a_study(tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArtefactError, match="is no folder"):
+    with pytest.raises(ArtefactError, match="is not a folder"):
         tune_tpe(fitted((1,)), Bowl(), n_trials=2, folder=tmp_path / "file")

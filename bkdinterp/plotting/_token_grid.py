@@ -1,4 +1,4 @@
-"""A grid of tokens: one row per site, the most likely token first, coloured by probability. No forward pass."""
+"""A grid of tokens coloured by probability, with one row per site and the most likely token first. No forward pass."""
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from bkdinterp.plotting._style import NOTE, dress, new_figure, reach
 if TYPE_CHECKING:
     import matplotlib.figure
 
-_LONGEST = 11  # letters of a token that fit into its cell
+_LONGEST = 11  # most letters of a token that fit into its cell
 
 
 def token_grid(
@@ -29,21 +29,21 @@ def token_grid(
     limit: float | int | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """Sites down the y axis, first on top; ranks along x; each cell holds its token and has the colour of its probability.
+    """Grid with sites down the y axis and ranks along x; each cell shows its token, coloured by probability.
 
     Args:
-        tokens: texts of each row's tokens, the most likely first.
-        probabilities: theirs, 0..1.
+        tokens: texts of each row's tokens, most likely first.
+        probabilities: their probabilities, 0..1.
         rows: names of the sites.
-        title: of the figure.
-        label: what the colour means.
+        title: title of the figure.
+        label: label of the colour scale.
         marked: (row, rank from 0) of cells to outline, e.g. the target's.
-        marked_label: what they are, for the legend.
+        marked_label: label of the outlined cells in the legend.
         limit: the colour scale is [0, limit]. Default: 1.
         ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, ``limit <= 0``, or tokens, probabilities and rows that do not fit one another.
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, or tokens, probabilities and rows do not fit together.
     """
     data = grid_of(probabilities)
     n_rows, n_ranks = data.shape
@@ -75,7 +75,7 @@ def token_grid(
 
 
 def _shown(text: str) -> str:
-    """With spaces and line breaks visible, control characters replaced, and cut to the cell."""
+    """The text with visible spaces and line breaks, without control characters, and cut to the size of the cell."""
     seen = text.replace(" ", "\N{OPEN BOX}").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
     seen = "".join(c if c.isprintable() else "\N{WHITE SQUARE}" for c in seen)
     return seen if len(seen) <= _LONGEST else seen[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
