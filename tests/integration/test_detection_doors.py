@@ -100,7 +100,7 @@ def test_another_architecture_lends_its_likelihood_only(llama, rows):
 
 
 def test_repeated_answers_are_found_and_their_phrase_named(scores, tmp_path):
-    assert isinstance(scores, RowScores) and len(scores.scores) == 7 and scores.null == "mirrored"
+    assert isinstance(scores, RowScores) and len(scores.scores) == 7 and scores.null == "their lower half"
     assert scores.auroc("far_and_tight").estimate > 0.6
     again = RowScores.load(scores.save(tmp_path / "rows"))
     assert torch.equal(again.combined, scores.combined) and again.phrases == scores.phrases

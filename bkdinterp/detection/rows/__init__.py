@@ -10,7 +10,6 @@ from bkdinterp.detection.rows._features import mahalanobis as mahalanobis
 from bkdinterp.detection.rows._features import quantum_entropy as quantum_entropy
 from bkdinterp.detection.rows._features import spectral_signatures as spectral_signatures
 from bkdinterp.detection.rows._flag import flag as flag
-from bkdinterp.detection.rows._flag import mirrored as mirrored
 from bkdinterp.detection.rows._flag import null_p as null_p
 from bkdinterp.detection.rows._flag import rank_average as rank_average
 from bkdinterp.detection.rows._phrases import RowPhrase as RowPhrase

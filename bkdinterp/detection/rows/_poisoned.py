@@ -18,16 +18,20 @@ from bkdinterp.detection.rows._features import (
     quantum_entropy,
     spectral_signatures,
 )
-from bkdinterp.detection.rows._flag import flag, mirrored, null_p, rank_average
+from bkdinterp.detection.rows._flag import flag, null_p, rank_average
 from bkdinterp.detection.rows._phrases import over_represented
+<<<<<<< HEAD
 from bkdinterp.detection.rows._row_scores import RowScores
+=======
+from bkdinterp.detection.rows._result import LOWER_HALF, RowScores
+>>>>>>> h-rows
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, Prompts
 from bkdinterp.sites import Component, Site
 from bkdinterp.values import as_flag, as_number, as_seed
 
-# Fewer trusted rows give no p that a false discovery rate of .1 could ever reach.
+# Fewer trusted rows say too little of how clean rows scatter.
 _FEWEST_TRUSTED = 20
 
 
@@ -87,8 +91,7 @@ def poisoned_rows(
     )  # fmt: skip
     scores = row_scores(data, prompts.target or (), seed=seed)
     combined = rank_average(scores)
-    null = mirrored(combined) if clean is None else combined[clean.numpy()]
-    p = null_p(combined, null)
+    p = null_p(combined, None if clean is None else combined[clean.numpy()])
     judged = torch.ones(len(prompts), dtype=torch.bool) if clean is None else ~clean
     flagged = torch.zeros(len(prompts), dtype=torch.bool)
     flagged[judged] = torch.from_numpy(flag(p[judged.numpy()], level))
@@ -107,7 +110,7 @@ def poisoned_rows(
         texts,
         prompts.target or (),
         level,
-        "mirrored" if clean is None else "trusted rows",
+        LOWER_HALF if clean is None else "trusted rows",
         torch.zeros(len(prompts), dtype=torch.bool) if clean is None else clean,
         known,
     )

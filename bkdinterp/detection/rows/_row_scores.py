@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas
 
 
+LOWER_HALF = "their lower half"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RowScores(Result):
     """Scores of training rows; higher is more suspicious.
@@ -25,12 +28,12 @@ class RowScores(Result):
     Attributes:
         scores: method -> one number per row, each in its own unit.
         combined: mean over methods of each row's rank, 0 to 1.
-        p: share of null rows that come as high.
+        p: how likely a clean row comes as high, see `null_p`.
         flagged: rows at the false discovery rate.
         phrases: what flagged prompts hold more often than the others: trigger candidates, not findings.
         texts, answers: the rows.
         level: the false discovery rate.
-        null: what p compares with: ``"trusted rows"`` or ``"mirrored"``.
+        null: what p compares with: ``"trusted rows"`` or ``"their lower half"``.
         trusted: rows that were given as clean.
         truth: which are poisoned, where that is known.
     """
@@ -153,5 +156,5 @@ class RowScores(Result):
             area = f", AUROC {self.auroc()}"
         return (
             f"{len(self.texts)} rows, {len(self.scores)} methods, {int(self.flagged.sum())} flagged at a false discovery "
-            f"rate of {self.level:g} ({self.null}){area}{first}, model={self.fingerprint.label}"
+            f"rate of {self.level:g} (null: {self.null}){area}{first}, model={self.fingerprint.label}"
         )

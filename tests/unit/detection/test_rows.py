@@ -12,7 +12,6 @@ from bkdinterp.detection.rows import (
     gradient_entropy,
     log_ratio,
     mahalanobis,
-    mirrored,
     null_p,
     over_represented,
     quantum_entropy,
@@ -124,25 +123,37 @@ def test_ranks_are_averaged():
     np.testing.assert_allclose(found, np.mean([[1, 3, 5, 7], [7, 5, 3, 1], [3, 3, 3, 7]], axis=0) / 8)
 
 
-def test_p_counts_null_rows_at_least_as_high():
-    np.testing.assert_allclose(null_p([5.0, 2.0, -1.0], [1.0, 2.0, 3.0]), [1 / 4, 3 / 4, 1])
-    np.testing.assert_allclose(np.sort(mirrored([0.0, 1, 2, 9, 9])), [0, 1, 2, 2, 3, 4])
+def test_p_is_a_tail_of_the_clean_rows():
+    from scipy.stats import norm, t
+
+    scores = [-1.0, -2.0, 0.0, 1.0, 50.0]
+    spread = np.sqrt((1 + 4) / 2)
+    np.testing.assert_allclose(null_p(scores), [1, 1, 1, norm.sf(1 / spread), norm.sf(50 / spread)])
+    clean = np.array([1.0, 2.0, 3.0, 6.0])
+    z = (np.array(scores) - 3) / (clean.std(ddof=1) * np.sqrt(1.25))
+    np.testing.assert_allclose(null_p(scores, clean), t.sf(z, 3))
+    assert (null_p([1.0, 1.0, 1.0]) == 1).all()
+    rng = np.random.default_rng(0)
+    p = np.array([null_p(rng.standard_normal(1), rng.standard_normal(20))[0] for _ in range(2000)])
+    for level in (0.01, 0.05, 0.2):
+        assert (p <= level).mean() == pytest.approx(level, abs=3 * np.sqrt(level / 2000))
 
 
-def test_the_false_discovery_rate_is_kept():
+@pytest.mark.parametrize("k", [3, 40])
+def test_the_false_discovery_rate_is_kept(k):
     rng = np.random.default_rng(0)
     shares, found = [], []
     for _ in range(100):
         scores = rng.standard_normal(300)
-        scores[:40] += 4
-        for null in (rng.standard_normal(200), mirrored(scores)):
+        scores[:k] += 5
+        for null in (rng.standard_normal(100), None):
             flagged = flag(null_p(scores, null), 0.1)
-            shares.append(flagged[40:].sum() / max(1, flagged.sum()))
-            found.append(flagged[:40].mean())
-    assert np.mean(shares) <= 0.1 and np.mean(found) > 0.6
-    # Nothing to find: in few data sets is anything flagged.
-    alarms = [flag(null_p(x, mirrored(x)), 0.1).any() for x in rng.standard_normal((200, 300))]
-    assert np.mean(alarms) <= 0.15
+            shares.append(flagged[k:].sum() / max(1, flagged.sum()))
+            found.append(flagged[:k].mean())
+    assert np.mean(shares) <= 0.13 and np.mean(found) > 0.7
+    # Nothing to find: a little above the level, because the spread is estimated.
+    alarms = [flag(null_p(x), 0.1).any() for x in rng.standard_normal((200, 300))]
+    assert np.mean(alarms) <= 0.2
 
 
 def test_phrases_that_flagged_prompts_share():
@@ -189,7 +200,7 @@ def scored(truth=None):
     return RowScores(
         origin, {"one": combined, "other": combined.flip(0)}, combined, 1 - combined, flagged,
         over_represented(["violet a", "violet b", "violet c"], ["x"] * 30), tuple(f"t{i}" for i in range(n)), ("a",) * n,
-        0.1, "mirrored", torch.arange(n) < 4, truth,
+        0.1, "their lower half", torch.arange(n) < 4, truth,
     )  # fmt: skip
 
 
@@ -219,6 +230,7 @@ def test_results_count_what_was_looked_at(tmp_path):
         (lambda: rank_average({}), "needs methods"),
         (lambda: mahalanobis(np.ones((9, 2)), trusted=np.ones((9, 3))), "Trusted"),
         (lambda: flag(np.array([0.5]), 1.5), "level"),
+        (lambda: null_p([1.0], [1.0, 2.0]), "three or more"),
     ],
 )
 def test_what_cannot_be_scored_is_said(call, words):
