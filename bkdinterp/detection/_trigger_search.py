@@ -318,7 +318,9 @@ class _Search:
         for model, sign in ((self.model, 1.0), (self.against, -1.0)):
             if model is not None:
                 results = execute(model, runs, budget=self.budget)
-                total += sign * torch.stack([r.scores.float() for r in results]).mean(0)
+                total += sign * torch.stack([r.scores.float() for r in results if r.scores is not None]).mean(
+                    0
+                )
         return dict(zip(phrases, total.tolist(), strict=True))
 
 

@@ -5,7 +5,7 @@ forwards and backwards of n_classes * batch_size pictures.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -91,13 +91,21 @@ class ReversedTriggers(Result):
             }
         )
 
-    def plot(self) -> "matplotlib.figure.Figure":
-        """Each class's mask and the pattern under it."""
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+    ) -> "matplotlib.figure.Figure":
+        """Each class's mask and the pattern under it, in a figure of its own: all shades are from 0 to 1.
+
+        Raises:
+            BkdinterpError: ``ax`` or ``limit`` is given; the grid of pictures takes neither.
+        """
+        if ax is not None or limit is not None:
+            raise BkdinterpError("The pictures make a grid on one fixed scale; leave out ax= and limit=.")
         shown = (self.masks[:, None] * self.patterns).mean(1)
         return picture_rows(
             {"mask": self.masks, "mask x pattern": shown},
             [f"{i}: {float(size):.1f}" for i, size in enumerate(self.sizes)],
-            title=caption("Smallest trigger into each class (size of its mask)", self.fingerprint),
+            title=title or caption("Smallest trigger into each class (size of its mask)", self.fingerprint),
         )
 
 

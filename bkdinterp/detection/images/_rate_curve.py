@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -72,7 +72,9 @@ class PoisoningCurve(Result):
             )  # fmt: skip
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+    ) -> "matplotlib.figure.Figure":
         """Success and accuracy along the rate, with bands over seeds and the clean models' accuracy as a band."""
         f = self.to_frame()
         clean = self.clean_accuracy
@@ -86,10 +88,11 @@ class PoisoningCurve(Result):
             if self.kind != "clean-label"
             else "poisoned rows of the target class (%)",
             ylabel=f"rate ({len(self.seeds)} seeds, 95 %)",
-            title=f"Poisoning by {self.kind}: how many rows it takes",
+            title=title or f"Poisoning by {self.kind}: how many rows it takes",
             null=(float(clean.min()), float(clean.max())),
             null_label="clean models, accuracy",
-            ylim=(0, 1),
+            ylim=limit or (0, 1),
+            ax=ax,
         )
 
 

@@ -7,7 +7,7 @@ as far. Costs no forward pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -126,7 +126,9 @@ class ImageVerdict(Result):
             }
         )
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+    ) -> "matplotlib.figure.Figure":
         """Deviation of each class beside the most extreme classes of the null models."""
         values = self.scores.numpy()
         ends = float(self.extremes.min()), float(np.quantile(self.extremes.numpy(), 1 - self.level))
@@ -135,7 +137,7 @@ class ImageVerdict(Result):
             values, values, values,
             xlabel="how much smaller than in clean models (their standard deviations)",
             ylabel="class",
-            title=caption("Smallest trigger into each class", self.fingerprint),
+            title=title or caption("Smallest trigger into each class", self.fingerprint), xlim=limit, ax=ax,
             null=ends,
             null_label=f"most extreme class, {len(self.extremes)} clean models",
         )  # fmt: skip

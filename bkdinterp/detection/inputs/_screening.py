@@ -111,7 +111,9 @@ class InputScreening(Result):
             rows[-1] |= {"auroc": area.estimate, "auroc_low": area.low, "auroc_high": area.high}
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+    ) -> "matplotlib.figure.Figure":
         """Share of each kind that is stopped, beside the rate that the threshold is set for."""
         rates = {kind: self.rate(kind) for kind in self.scores}
         return bar_intervals(
@@ -120,14 +122,16 @@ class InputScreening(Result):
             [r.low for r in rates.values()],
             [r.high for r in rates.values()],
             xlabel="share of prompts stopped (95 %)",
-            title=caption(
+            title=title
+            or caption(
                 f"Prompts stopped by {self.detector}",
                 self.fingerprint,
                 f"{len(self.calibration)} clean for the threshold",
             ),
             reference=self.false_alarms,
             reference_label="false alarms asked for",
-            xlim=(0, 1),
+            xlim=limit or (0, 1),
+            ax=ax,
         )
 
     def describe(self) -> str:

@@ -139,7 +139,9 @@ class MetaScores(Result):
             rows[-1]["seen"] = self.seen
         return pd.DataFrame(rows)
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+    ) -> "matplotlib.figure.Figure":
         """AUROC of every kind of attack."""
         f = self.to_frame()
         return bar_intervals(
@@ -148,10 +150,12 @@ class MetaScores(Result):
             f.low.tolist(),
             f.high.tolist(),
             xlabel="AUROC (95 %)",
-            title=f"Backdoored models by their {self.features}, attacks {'seen' if self.seen else 'left out'} in training",
+            title=title
+            or f"Backdoored models by their {self.features}, attacks {'seen' if self.seen else 'left out'} in training",
             reference=0.5,
             reference_label="chance",
-            xlim=(0, 1),
+            xlim=limit or (0, 1),
+            ax=ax,
         )
 
     def describe(self) -> str:

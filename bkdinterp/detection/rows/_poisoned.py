@@ -20,11 +20,7 @@ from bkdinterp.detection.rows._features import (
 )
 from bkdinterp.detection.rows._flag import flag, null_p, rank_average
 from bkdinterp.detection.rows._phrases import over_represented
-<<<<<<< HEAD
-from bkdinterp.detection.rows._row_scores import RowScores
-=======
-from bkdinterp.detection.rows._result import LOWER_HALF, RowScores
->>>>>>> h-rows
+from bkdinterp.detection.rows._row_scores import LOWER_HALF, RowScores
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, Prompts

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -115,9 +115,11 @@ class RowScores(Result):
             columns["poisoned"] = self.truth.tolist()
         return pd.DataFrame(columns)
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(
+        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+    ) -> "matplotlib.figure.Figure":
         """AUROC of every method where the truth is known; else the rows' mean ranks in order, with what is flagged."""
-        name = caption("Poisoned rows", self.fingerprint, f"n={len(self.texts)} rows")
+        name = title or caption("Poisoned rows", self.fingerprint, f"n={len(self.texts)} rows")
         both = self.truth is not None and 0 < int(self.truth[~self.trusted].sum()) < int(
             (~self.trusted).sum()
         )
@@ -133,7 +135,8 @@ class RowScores(Result):
                 title=name,
                 reference=0.5,
                 reference_label="chance",
-                xlim=(0, 1),
+                xlim=limit or (0, 1),
+                ax=ax,
             )
         ordered = self.combined.sort(descending=True).values
         figure = curves(
@@ -142,7 +145,8 @@ class RowScores(Result):
             xlabel="rows, most suspicious first",
             ylabel="mean rank over methods",
             title=name,
-            ylim=(0, 1),
+            ylim=limit or (0, 1),
+            ax=ax,
         )
         return mark_value(
             figure, int(self.flagged.sum()) + 0.5, f"{int(self.flagged.sum())} flagged", axis="x"
