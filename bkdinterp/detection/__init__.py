@@ -1,5 +1,9 @@
 """Is there a backdoor at all? Proposers suggest hypotheses, one causal test (`verify`) decides, `scan` runs both."""
 
+from bkdinterp.detection import images as images
+from bkdinterp.detection import inputs as inputs
+from bkdinterp.detection import meta as meta
+from bkdinterp.detection import rows as rows
 from bkdinterp.detection._finding import Finding as Finding
 from bkdinterp.detection._finding import Findings as Findings
 from bkdinterp.detection._generic_prompts import generic_prompts as generic_prompts
