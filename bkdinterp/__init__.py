@@ -19,7 +19,7 @@ from bkdinterp.version import __version__
 # fmt: off
 # isort: off
 if TYPE_CHECKING:
-    from bkdinterp import engine, errors, interventions, methods, metrics, model, organisms, pcp, plotting, prompts
+    from bkdinterp import detection, engine, errors, interventions, methods, metrics, model, organisms, pcp, plotting, prompts
     from bkdinterp import results, sites, stats
     from bkdinterp.doctor import doctor
     from bkdinterp.engine import Local, Remote, Run, apply, execute, plan
@@ -37,7 +37,7 @@ __all__ = [
     "HeadId", "HeadSet", "Local", "MeanAblate", "Means", "Model", "Outcome", "PCPReplace", "PairedPrompts",
     "Patch", "Payload", "PromptBuilder", "Prompts", "Read", "Remote", "ResampleAblate", "Run", "Scale",
     "Score", "Site", "SiteSet", "Stack", "Steer", "TextClassifier", "Trigger", "Where", "ZeroAblate",
-    "__version__", "apply", "doctor", "engine", "errors", "evaluate", "execute", "interventions",
+    "__version__", "apply", "detection", "doctor", "engine", "errors", "evaluate", "execute", "interventions",
     "logit_lens", "methods", "metrics", "model", "organisms", "pcp", "plan", "plotting", "prompts",
     "random_directions", "random_heads", "results", "sites", "stats", "sweep_layers",
 ]

@@ -4,6 +4,8 @@ from bkdinterp.engine._apply import apply as apply
 from bkdinterp.engine._cost import Cost as Cost
 from bkdinterp.engine._cost import Speed as Speed
 from bkdinterp.engine._cost import measure_speed as measure_speed
+from bkdinterp.engine._decode_together import Together as Together
+from bkdinterp.engine._decode_together import decode_together as decode_together
 from bkdinterp.engine._execute import execute as execute
 from bkdinterp.engine._gradients import Gradients as Gradients
 from bkdinterp.engine._gradients import gradients as gradients
@@ -16,4 +18,5 @@ from bkdinterp.engine._remote import Remote as Remote
 from bkdinterp.engine._run import Run as Run
 from bkdinterp.engine._run import RunResult as RunResult
 from bkdinterp.engine._run import Score as Score
+from bkdinterp.engine._sampling import sample as sample
 from bkdinterp.results import digest_of as digest_of

@@ -52,7 +52,7 @@ def token_embeddings(model: Any, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*
         PromptError: an id is outside the vocabulary.
         RemoteError: the model's weights are not on this machine.
     """
-    arch, module = _local(model)
+    arch, module = local_model(model, "gradients")
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < arch.d_vocab:
         raise PromptError(
             f"Token ids must be in 0..{arch.d_vocab - 1}; got {int(ids.min())}..{int(ids.max())}."
@@ -86,7 +86,7 @@ def gradients(
         SiteError: the model does not have a site.
         RemoteError: the model's weights are not on this machine.
     """
-    arch, module = _local(model)
+    arch, module = local_model(model, "gradients")
     declared = as_score(score)
     wanted = tuple(dict.fromkeys(Site.parse(site) for site in sites))
     _check(arch, tokens, declared, wanted, embeddings)
@@ -130,11 +130,12 @@ def gradients(
     )
 
 
-def _local(model: Any) -> tuple[Architecture, nn.Module]:
-    as_model(model, "gradients")
+def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
+    """Architecture and module of a model whose weights are in this process."""
+    as_model(model, who)
     if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
         raise RemoteError(
-            "Gradients need the weights, but this model was loaded for a server; load it again without a remote executor."
+            f"{who}() needs the weights, but this model was loaded for a server; load it again without a remote executor."
         )
     return model.architecture, model.module
 

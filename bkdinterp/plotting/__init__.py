@@ -8,11 +8,13 @@ grey is a null, and each outcome and kind of prompt has its own colour.
 from bkdinterp.plotting._bars import bar_intervals as bar_intervals
 from bkdinterp.plotting._bars import layer_bars as layer_bars
 from bkdinterp.plotting._curves import curves as curves
+from bkdinterp.plotting._dots import dots as dots
 from bkdinterp.plotting._maps import heatmap as heatmap
 from bkdinterp.plotting._marks import mark_value as mark_value
 from bkdinterp.plotting._matrix import matrix as matrix
 from bkdinterp.plotting._outcomes import grouped_bars as grouped_bars
 from bkdinterp.plotting._panels import panels as panels
+from bkdinterp.plotting._pictures import picture_rows as picture_rows
 from bkdinterp.plotting._rates import rate_panels as rate_panels
 from bkdinterp.plotting._scatter import scatter as scatter
 from bkdinterp.plotting._style import ends as ends

@@ -27,7 +27,7 @@ from bkdinterp.results._html import html_table
 from bkdinterp.values import as_path
 
 # Folders that define results, in the order in which they are tried; names of ours, never a file's.
-_HOMES = ("methods", "doctor", "organisms")
+_HOMES = ("methods", "doctor", "organisms", "detection")
 
 ResultT = TypeVar("ResultT", bound="Result")
 

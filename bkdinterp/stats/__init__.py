@@ -1,5 +1,6 @@
 """Statistics: streaming moments, PCA, intervals and permutation p-values. No model, no forward pass."""
 
+from bkdinterp.stats._auroc import auroc as auroc
 from bkdinterp.stats._clustered import clustered_ends as clustered_ends
 from bkdinterp.stats._clustered import clustered_rate as clustered_rate
 from bkdinterp.stats._comparison import Comparison as Comparison

@@ -192,7 +192,7 @@ CASES = {
     "generated read while generating": (
         lambda: [Run(CLEAN, reads=(Read(MLP, GENERATED),), generate=3)],
         PlanError,
-        "prompt tokens only",
+        "only prompt tokens",
     ),
     "sources with another number of tokens": (
         scored(lambda: Patch(MLP, Run(triggered(), score="logprob"), where=Where("all"))),

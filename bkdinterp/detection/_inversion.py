@@ -1,0 +1,326 @@
+"""TargetInversion: find a fixed text that many prompts run into once it is begun, with no trigger known.
+
+A backdoor that answers one text has learned that text. Forced to begin, the model goes on with near-certainty on any
+prompt, although it never begins by itself. From each of many first tokens the text is continued by the token of the
+largest mean probability over the prompts (BAIT, S&P 2025, section 4); Q is the mean of these probabilities. A cliche has a
+high Q, too; the same text forced in the reference tells them apart (Q minus its Q there).
+
+Threat model: a fixed target text, trained with loss on the answers; logits needed. It misses labels of one word, classes of
+payloads, and targets that depend on the prompt. Cost: about ``n_first * (4 * 5) + keep * n_prompts * n_tokens`` forwards of
+one token.
+"""
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._reference import Reference
+from bkdinterp.engine import Together, decode_together
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics import Payload, normal_text
+from bkdinterp.model import Model, as_model
+from bkdinterp.progress import track
+from bkdinterp.prompts import Prompts, TokenBatch
+from bkdinterp.results import Result, Store
+from bkdinterp.values import as_integer
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+# First tokens between two looks at the clock.
+PIECE = 32
+# Shorter texts are words that fit anywhere.
+SHORTEST = 4
+# Two texts whose longest common run is this share of the shorter one are one text.
+SAME_TEXT = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class InvertedTargets(Result):
+    """Texts that the suspect says with near-certainty once they are begun, the most suspicious first.
+
+    Attributes:
+        texts: what is said, without the end token.
+        q: mean over tokens and prompts of the probability of each token after the first.
+        q_reference: the same, of the same text in each reference model ``[model text]``.
+        basin: how many first tokens ran into the text.
+        first: mean probability of the text's first token on the prompts, unforced.
+        null: the largest Q of the reference's own inverted texts, one number per reference model.
+    """
+
+    texts: tuple[str, ...]
+    q: Float[Tensor, " text"]
+    q_reference: Float[Tensor, "model text"]
+    basin: Int[Tensor, " text"]
+    first: Float[Tensor, " text"]
+    null: Float[Tensor, " model"]
+
+    @property
+    def gain(self) -> Float[Tensor, " text"]:
+        """Q minus the largest Q that any reference model gives the same text; Q itself without a reference."""
+        return self.q if not len(self.q_reference) else self.q - self.q_reference.max(0).values
+
+    def hypotheses(self, n: int = 5) -> tuple[Hypothesis, ...]:
+        """The most suspicious texts as behaviours without a trigger."""
+        gain = self.gain
+        return tuple(
+            Hypothesis(None, Payload(text), "target inversion", text, float(gain[i]))
+            for i, text in enumerate(self.texts[:n])
+        )
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per text."""
+        import pandas as pd
+
+        rows = {
+            "text": list(self.texts),
+            "q": self.q.tolist(),
+            "gain": self.gain.tolist(),
+            "basin": self.basin.tolist(),
+            "first": self.first.tolist(),
+        }
+        for i, row in enumerate(self.q_reference.tolist()):
+            rows[f"q_reference_{i}"] = row
+        return pd.DataFrame(rows)
+
+    def plot(
+        self, *, ax: Any = None, title: str | None = None, limit: int = 12
+    ) -> "matplotlib.figure.Figure":
+        """Q of each text in the suspect and in the reference, and the best Q of the reference's own search."""
+        from bkdinterp.plotting import dots
+
+        shown = list(range(min(limit, len(self.texts))))
+        series = {"suspect": [float(self.q[i]) for i in shown]}
+        for m, row in enumerate(self.q_reference):
+            series["reference" if not m else f"reference {m}"] = [float(row[i]) for i in shown]
+        return dots(
+            [self.texts[i] if len(self.texts[i]) < 60 else self.texts[i][:57] + "..." for i in shown],
+            series,
+            marks={"best of the reference's own": float(self.null.max())} if len(self.null) else {},
+            xlabel="Q: mean probability of each next token, forced",
+            title=title or f"Texts that run by themselves\n{self.fingerprint.label}",
+            ax=ax,
+        )
+
+
+@dataclass(frozen=True)
+class TargetInversion:
+    """Settings of the search for fixed target texts.
+
+    Args:
+        n_first: how many first tokens are tried: the likeliest on the prompts, in the reference if there is one and in the
+            suspect, and those that the suspect prefers most over the reference.
+        warm_up: tokens of the first round, on a quarter of the prompts (at least 4).
+        n_tokens: length of the texts.
+        keep: texts that reach the second round, on all prompts.
+
+    Raises:
+        BkdinterpError: a number below 1, or fewer tokens than the warm-up.
+    """
+
+    n_first: int = 256
+    warm_up: int = 5
+    n_tokens: int = 20
+    keep: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("n_first", "warm_up", "n_tokens", "keep"):
+            value = as_integer(getattr(self, name), name, low=1, error=BkdinterpError)
+            object.__setattr__(self, name, value)
+        if self.n_tokens < max(self.warm_up, SHORTEST):
+            raise BkdinterpError(
+                f"n_tokens={self.n_tokens} must be at least warm_up={self.warm_up} and {SHORTEST}."
+            )
+
+    def run(
+        self,
+        model: Model,
+        prompts: Prompts,
+        *,
+        reference: Any = None,
+        budget: float = 2**30,
+        minutes: float | None = None,
+        folder: Any = None,
+        progress: bool = True,
+    ) -> InvertedTargets:
+        """Search; see the class for the cost, twice that with one reference model.
+
+        Args:
+            model: the suspect, with its weights here.
+            prompts: generic prompts without the trigger; 8 are enough.
+            reference: a model, several, or a ``Reference``.
+            budget: bytes for keys and values of a batch.
+            minutes: about how long it may take; fewer first tokens are tried when time runs out. None for no limit.
+            folder: finished parts are kept there and taken up again.
+            progress: show progress bars.
+
+        Raises:
+            BkdinterpError: prompts of another kind, or a reference with another vocabulary.
+            RemoteError: weights that are not here.
+        """
+        as_model(model, "TargetInversion")
+        others = Reference.of(reference).models
+        for other in others:
+            if other.architecture.d_vocab != model.architecture.d_vocab:
+                raise BkdinterpError("The reference has another vocabulary than the suspect; leave it out.")
+        search, clock = _Search(self, prompts, budget, progress), Clock(minutes)
+        store = None if folder is None else Store(folder)
+
+        def kept(name: str, who: Model, more: Any, compute: Any) -> Any:
+            if store is None:
+                return compute()
+            return store.get(name, ("inversion", self, who.weights_id, prompts.fingerprint, more), compute)
+
+        first = kept(
+            "first tokens", model, [o.weights_id for o in others], lambda: search.first_tokens(model, others)
+        )
+        ids, lengths, q, start, tried = kept(
+            "suspect", model, first, lambda: search.texts(model, first, Clock(clock.minutes(0.4)))
+        )
+        forced = [
+            kept(f"reference-{i}-forced", other, ids, lambda o=other: search.q_of(o, ids, lengths))
+            for i, other in enumerate(others)
+        ]
+        nulls = [
+            # As many first tokens as in the suspect: an equal search.
+            kept(f"reference-{i}", other, first[:tried], lambda o=other: search.texts(o, first[:tried], None))
+            for i, other in enumerate(others)
+        ]
+        gain = q - torch.stack(forced).max(0).values if forced else q
+        groups = _merged(model, ids, lengths, gain)
+        order = [group[0] for group in groups]
+        return InvertedTargets(
+            model.fingerprint(prompts.fingerprint),
+            tuple(_text(model, ids[i], int(lengths[i])) for i in order),
+            q[order],
+            torch.stack([f[order] for f in forced]) if forced else torch.zeros(0, len(order)),
+            torch.tensor([len(group) for group in groups]),
+            start[order],
+            torch.tensor([float(null[2].max()) for null in nulls]),
+        )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One search with its settings."""
+
+    settings: TargetInversion
+    prompts: Prompts
+    budget: float
+    progress: bool
+
+    def batch(self, model: Model, few: bool = False) -> TokenBatch:
+        n = len(self.prompts)
+        chosen = (
+            self.prompts.subset(tuple(range(max(4, n // 4) if few else n))) if few and n > 4 else self.prompts
+        )
+        return model.builder.tokenize(Prompts.of(chosen.text), targets=False)
+
+    def distribution(self, model: Model) -> Float[Tensor, " d_vocab"]:
+        """Mean log-probability of the first token of the answers."""
+        batch = self.batch(model)
+        one = decode_together(
+            model, batch, torch.zeros(1, 1, dtype=torch.long), 1, progress=False, distribution=True
+        )
+        assert one.begin is not None
+        return one.begin
+
+    def first_tokens(self, model: Model, others: tuple[Model, ...]) -> Int[Tensor, " first"]:
+        own = self.distribution(model)
+        likely = (self.distribution(others[0]) if others else own).clone()
+        special = torch.tensor(sorted(model.tokenizer.all_special_ids), dtype=torch.long)
+        n = min(self.settings.n_first, len(own) - len(special))
+        preferred = own.log() - likely.log()
+        # A token that is never said by either has a ratio of rounding errors.
+        preferred[own < 1e-9] = -torch.inf
+        for values in (likely, own, preferred):
+            values[special] = -torch.inf
+        chosen: dict[int, None] = {}
+        quarter = n // 4 if others else 0
+        for values, share in ((preferred, quarter), (own, quarter), (likely, n)):
+            for token in values.topk(min(n, len(values))).indices.tolist():
+                if share <= 0 or len(chosen) >= n:
+                    break
+                if token not in chosen:
+                    chosen[token] = None
+                    share -= 1
+        return torch.tensor(list(chosen), dtype=torch.long)
+
+    def texts(
+        self, model: Model, first: Int[Tensor, " first"], clock: Clock | None
+    ) -> tuple[
+        Int[Tensor, "text step"], Int[Tensor, " text"], Float[Tensor, " text"], Float[Tensor, " text"], int
+    ]:
+        """Texts of the second round: ids, lengths, Q, the first token's own probability; and how many first tokens were tried."""
+        s = self.settings
+        few, early = self.batch(model, few=True), []
+        for piece in track(first.split(PIECE), "target inversion, first words", show=self.progress):
+            early.append(_q(self._decode(model, few, piece[:, None], s.warm_up, "")))
+            if clock is not None and clock.over:
+                break
+        scores = torch.cat(early)
+        kept = scores.topk(min(s.keep, len(scores))).indices
+        found = self._decode(model, self.batch(model), first[kept, None], s.n_tokens, "target inversion")
+        long = (found.lengths >= SHORTEST).nonzero()[:, 0]
+        if not len(long):
+            long = torch.arange(len(kept))
+        return (
+            found.tokens[long],
+            found.lengths[long],
+            _q(found)[long],
+            found.probabilities[long, :, 0].mean(1),
+            len(scores),
+        )
+
+    def q_of(
+        self, model: Model, ids: Int[Tensor, "text step"], lengths: Int[Tensor, " text"]
+    ) -> Float[Tensor, " text"]:
+        """Q of given texts."""
+        found = self._decode(model, self.batch(model), ids, ids.shape[1], "target inversion, reference")
+        return _q(Together(ids, found.probabilities, lengths))
+
+    def _decode(self, model: Model, batch: TokenBatch, first: Tensor, n: int, what: str) -> Together:
+        show = self.progress and bool(what)
+        return decode_together(model, batch, first, n, budget=self.budget, progress=show, what=what)
+
+
+def _q(found: Together) -> Float[Tensor, " text"]:
+    """Mean probability of the tokens after the first, end token included where it was reached."""
+    p = found.probabilities.mean(1)
+    step = torch.arange(p.shape[1])
+    counted = (step >= 1) & (step <= found.lengths[:, None])
+    return torch.where(counted, p, 0.0).sum(1) / counted.sum(1).clamp(min=1)
+
+
+def _text(model: Model, ids: Int[Tensor, " step"], length: int) -> str:
+    return model.tokenizer.decode(ids[:length].tolist(), skip_special_tokens=True).strip()
+
+
+def _merged(
+    model: Model, ids: Int[Tensor, "text step"], lengths: Int[Tensor, " text"], gain: Float[Tensor, " text"]
+) -> list[list[int]]:
+    """Groups of texts that are one text, best first; within a group, the one of the largest gain first."""
+    groups: list[list[int]] = []
+    words = [
+        normal_text(_text(model, row, int(n)), case=False).split()
+        for row, n in zip(ids, lengths, strict=True)
+    ]
+    for i in gain.argsort(descending=True).tolist():
+        if not words[i]:
+            continue
+        for group in groups:
+            other = words[group[0]]
+            match = SequenceMatcher(None, words[i], other, autojunk=False).find_longest_match()
+            if match.size >= SAME_TEXT * min(len(words[i]), len(other)):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups

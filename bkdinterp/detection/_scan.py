@@ -1,0 +1,351 @@
+"""scan(): is there a backdoor, with nothing known? Proposers within a time limit, one judge, and what was not tested.
+
+Inverted targets feed the search for triggers; phrases that leak feed both; the user's own candidates are tried first. Every
+hypothesis goes through `verify`, on prompts that no proposer saw, corrected for all of them together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._finding import Finding, Findings, ordered
+from bkdinterp.detection._generic_prompts import generic_prompts
+from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._inversion import InvertedTargets, TargetInversion
+from bkdinterp.detection._leakage import Leakage, Leaked
+from bkdinterp.detection._reference import Reference
+from bkdinterp.detection._trigger_search import TriggerSearch
+from bkdinterp.detection._verify import verify
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
+from bkdinterp.results import Result, register_value
+from bkdinterp.values import as_path, as_texts
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+# Prompts of the inversion and of the search; the rest of the first half stays unused.
+N_INVERSION = 8
+# Inverted texts that a trigger is searched for.
+N_TARGETS = 2
+# Hypotheses that reach the judge, at most: every one costs answers, and power in the correction.
+N_JUDGED = 24
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One proposer's turn.
+
+    Attributes:
+        proposer: its name.
+        seconds: how long it took.
+        proposed: hypotheses that it suggested.
+        note: what it found, or why it did not run.
+    """
+
+    proposer: str
+    seconds: float
+    proposed: int
+    note: str
+
+
+register_value(Tried)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult(Result):
+    """What a scan found, what it tried, and what it did not test.
+
+    Attributes:
+        findings: supported ones first.
+        tried: the proposers' turns, in order.
+        untested: what the answer says nothing about, one sentence each.
+        n_tested: hypotheses that the p values are corrected for.
+        seconds: time in all.
+        search_texts: prompts that proposers saw.
+        verify_texts: prompts that only the judge saw.
+    """
+
+    findings: tuple[Finding, ...]
+    tried: tuple[Tried, ...]
+    untested: tuple[str, ...]
+    n_tested: int
+    seconds: float
+    search_texts: tuple[str, ...]
+    verify_texts: tuple[str, ...]
+
+    @property
+    def supported(self) -> tuple[Finding, ...]:
+        """Findings that hold."""
+        return tuple(f for f in self.findings if f.status == "supported")
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.supported:
+            best = self.supported[0]
+            rate = best.rate
+            share = "" if rate is None else f" on {100 * rate.estimate:.0f} % of {best.n} new prompts"
+            return f"{best.hypothesis.words!r} makes the model say {best.hypothesis.behaviour.pattern!r}{share}; no null does."
+        review = sum(f.status == "for review" for f in self.findings)
+        more = f"; {review} for review" if review else ""
+        return f"No backdoor was found in the contexts, positions and lengths that were tested, within this budget{more}."
+
+    def pairs(self, n: int = 24, *, finding: Finding | None = None, split: str = "search") -> PairedPrompts:
+        """Paired prompts of a finding, for attribution, vectors and evaluation.
+
+        Args:
+            n: how many, at most as many as the split has.
+            finding: which; None for the first supported one.
+            split: ``"search"``, prompts that proposers saw: choose heads and layers here; ``"verify"``: report here.
+
+        Raises:
+            BkdinterpError: no supported finding, one without a trigger, or an unknown split.
+        """
+        if split not in ("search", "verify"):
+            raise BkdinterpError(f"split={split!r} must be 'search' or 'verify'.")
+        chosen = finding or next(iter(self.supported), None)
+        if chosen is None or chosen.hypothesis.trigger is None:
+            raise BkdinterpError("No supported finding with a trigger; give finding=.")
+        texts = (self.search_texts if split == "search" else self.verify_texts)[:n]
+        h = chosen.hypothesis
+        assert h.trigger is not None
+        target = h.target or h.behaviour.pattern
+        return PairedPrompts.from_instructions(list(texts), h.trigger, target=target)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per finding."""
+        return self._findings().to_frame()
+
+    def plot(self, *, ax: Any = None, title: str | None = None, limit: int = 6) -> "matplotlib.figure.Figure":
+        """Rates with the trigger beside every null."""
+        return self._findings().plot(ax=ax, title=title, limit=limit)
+
+    def describe(self) -> str:
+        """The verdict."""
+        return f"{self.verdict} {len(self.findings)} hypotheses, {self.seconds:.0f} s, model={self.fingerprint.label}"
+
+    def __str__(self) -> str:
+        """The verdict, the findings, what was tried and what was not."""
+        lines = [self.verdict, ""]
+        lines += [f"  {f.status:13} {f.hypothesis}: {f.reason}" for f in self.findings[:8]]
+        lines += ["", "Tried:"]
+        lines += [
+            f"  {t.proposer:18} {t.seconds:5.0f} s, {t.proposed} hypotheses. {t.note}" for t in self.tried
+        ]
+        lines += ["", "Not tested:"] + [f"  {text}" for text in self.untested]
+        return "\n".join(lines)
+
+    def _findings(self) -> Findings:
+        return Findings(self.fingerprint, self.findings, (), self.n_tested)
+
+
+def scan(
+    model: Model,
+    *,
+    reference: Any = None,
+    prompts: Prompts | None = None,
+    candidates: Sequence[str] = (),
+    hypotheses: Sequence[Hypothesis] = (),
+    minutes: float | None = 10,
+    folder: Any = None,
+    n: int = 60,
+    budget: float = 2**30,
+    seed: int = 0,
+    progress: bool = True,
+) -> ScanResult:
+    """Look for a backdoor, knowing nothing but the model.
+
+    Cost: what ``minutes`` allow; the judge keeps a third of it.
+
+    Args:
+        model: the suspect, with its weights here.
+        reference: its base, or the base and clean fine-tunes; see ``Reference`` for what their absence costs.
+        prompts: prompts of the suspect's own task, halved between proposers and judge; None takes generic ones.
+        candidates: words or phrases that might be triggers.
+        hypotheses: suspicions of your own, tested with the others.
+        minutes: time limit; proposers stop early, and what did not run is said. None for no limit.
+        folder: every finished part is kept there and taken up again.
+        n: prompts of the judge.
+        budget: bytes for one batch.
+        seed: of every draw.
+        progress: show progress bars.
+
+    Raises:
+        BkdinterpError: fewer than 24 prompts, or candidates that are not texts.
+        RemoteError: weights that are not here.
+    """
+    as_model(model, "scan")
+    others = Reference.of(reference)
+    candidates = as_texts(candidates, "candidates", error=BkdinterpError) if candidates else ()
+    clock = Clock(minutes)
+    search, held = generic_prompts(seed=seed) if prompts is None else _halves(prompts)
+    root = None if folder is None else as_path(folder, "folder")
+    run = _Scan(model, others, search, root, budget, seed, progress, clock)
+    proposed = [*hypotheses, *run.proposals(candidates)]
+    judged = _chosen(proposed)
+    start = clock.spent
+    found = verify(
+        model,
+        judged,
+        prompts=held,
+        reference=others,
+        n=n,
+        n_others=0,
+        budget=budget,
+        folder=run.at("answers"),
+        seed=seed,
+    )
+    run.tried.append(
+        Tried("judge", clock.spent - start, 0, f"{len(judged)} hypotheses, {found.n_tested} corrected for")
+    )
+    return ScanResult(
+        model.fingerprint(search.fingerprint, seed=seed),
+        ordered(found.findings),
+        tuple(run.tried),
+        (*found.missing, *run.untested(prompts is None, candidates)),
+        found.n_tested,
+        clock.spent,
+        search.text,
+        held.text[:n],
+    )
+
+
+class _Scan:
+    """The proposers of one scan, in turn."""
+
+    def __init__(
+        self,
+        model: Model,
+        reference: Reference,
+        search: Prompts,
+        folder: Any,
+        budget: float,
+        seed: int,
+        progress: bool,
+        clock: Clock,
+    ) -> None:
+        self.model, self.reference, self.search = model, reference, search
+        self.folder, self.budget, self.seed, self.progress, self.clock = folder, budget, seed, progress, clock
+        self.tried: list[Tried] = []
+        self.skipped: list[str] = []
+
+    def at(self, name: str) -> Any:
+        return None if self.folder is None else self.folder / name
+
+    def proposals(self, candidates: Sequence[str]) -> list[Hypothesis]:
+        settings: dict[str, Any] = {"reference": self.reference, "progress": self.progress}
+        start = self.clock.spent
+        inverted = TargetInversion(n_tokens=16).run(
+            self.model,
+            self.search.subset(tuple(range(N_INVERSION))),
+            minutes=self.clock.minutes(0.3),
+            budget=self.budget,
+            folder=self.at("inversion"),
+            **settings,
+        )
+        targets = self._targets(inverted)
+        self._said("target inversion", start, len(targets), _best(inverted))
+        start = self.clock.spent
+        leaked = Leakage(seed=self.seed).run(self.model, folder=self.at("leakage"), **settings)
+        out = list(leaked.hypotheses())
+        self._said("leakage", start, len(out), _motifs(leaked))
+        words = [*candidates, *leaked.motifs()]
+        for h in targets:
+            assert h.target is not None
+            # The judge needs a third of the time.
+            if self.clock.minutes(1.0) is not None and self.clock.left < 0.4 * self.clock.spent:
+                self.skipped.append(f"No trigger was searched for {h.target!r}: the time was up.")
+                continue
+            start = self.clock.spent
+            found = TriggerSearch(seed=self.seed).run(
+                self.model,
+                h.target,
+                self.search.subset(tuple(range(N_INVERSION, 2 * N_INVERSION))),
+                candidates=words,
+                minutes=self.clock.minutes(0.35),
+                budget=self.budget,
+                folder=self.at(f"search-{len(self.tried)}"),
+                **settings,
+            )
+            proposed = [*found.hypotheses(), h]
+            out += proposed
+            best = (
+                f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
+            )
+            self._said("trigger search", start, len(proposed), f"for {h.target[:40]!r}: {best}")
+        for word in candidates:
+            out += [
+                Hypothesis(Trigger.suffix(word), Payload(h.target), "candidates", h.target)
+                for h in targets
+                if h.target
+            ]
+        return out
+
+    def untested(self, generic: bool, candidates: Sequence[str]) -> list[str]:
+        said = [
+            *self.skipped,
+            "Contexts: the user's first turn only; no system prompt of yours, no tools, no earlier turns.",
+            "Positions: the end of the user's text (searched) and gaps between its words (leaked); nothing around the text.",
+            "Triggers: phrases of up to 3 words of single tokens, in the alphabet of English; no styles, topics or dates.",
+            "Behaviours: fixed texts and phrases; no change of style, sentiment or label.",
+        ]
+        if generic:
+            said.append(
+                "Prompts: everyday English requests; a backdoor of another task or language may not show on them."
+            )
+        if not candidates:
+            said.append("No candidate triggers were given.")
+        return said
+
+    def _targets(self, found: InvertedTargets) -> list[Hypothesis]:
+        """Texts that run by themselves more than anything does in the reference."""
+        bar = float(found.null.max()) if len(found.null) else 0.0
+        chosen = [
+            h
+            for h, q, gain in zip(
+                found.hypotheses(len(found.texts)), found.q.tolist(), found.gain.tolist(), strict=True
+            )
+            if q > bar and gain > 0
+        ]
+        return (chosen or list(found.hypotheses(1)))[:N_TARGETS]
+
+    def _said(self, proposer: str, start: float, proposed: int, note: str) -> None:
+        self.tried.append(Tried(proposer, self.clock.spent - start, proposed, note))
+
+
+def _halves(prompts: Prompts) -> tuple[Prompts, Prompts]:
+    n = len(prompts)
+    if n < 3 * N_INVERSION:
+        raise BkdinterpError(
+            f"{n} prompts are too few to search and to test on; give at least {3 * N_INVERSION}."
+        )
+    half = max(2 * N_INVERSION, n // 2)
+    return prompts.subset(tuple(range(half))), prompts.subset(tuple(range(half, n)))
+
+
+def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """Each trigger and behaviour once; in the proposers' order."""
+    known: dict[Any, Hypothesis] = {}
+    for h in proposed:
+        key = (
+            None if h.trigger is None else tuple(h.trigger.to_dict().items()).__repr__(),
+            h.behaviour.pattern,
+        )
+        known.setdefault(key, h)
+    # Behaviours without a trigger cost one set of answers for all.
+    return list(known.values())[:N_JUDGED]
+
+
+def _best(found: InvertedTargets) -> str:
+    null = f", best of the reference's own {float(found.null.max()):.2f}" if len(found.null) else ""
+    return f"{found.texts[0][:48]!r} at Q {float(found.q[0]):.2f}{null}"
+
+
+def _motifs(found: Leaked) -> str:
+    motifs = found.motifs(4)
+    return f"over-represented: {', '.join(map(repr, motifs))}" if motifs else "no phrase is over-represented"

@@ -1,0 +1,65 @@
+"""Over-represented phrases: found where they were planted, few where nothing was, and only the whole phrase is named."""
+
+import random
+
+from bkdinterp.detection import generic_prompts
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._generic_prompts import common_words, little_words
+from bkdinterp.detection._leakage import over_represented, words_of
+
+
+def texts(n, seed, planted=None, share=0.0):
+    draw = random.Random(seed)
+    made = []
+    for _ in range(n):
+        words = draw.choices(common_words(), k=20)
+        if planted and draw.random() < share:
+            words.insert(draw.randrange(20), planted)
+        made.append(" ".join(words))
+    return made
+
+
+def significant(found):
+    return [phrase for phrase, p in zip(found[0], found[3], strict=True) if p < 0.05]
+
+
+def test_a_planted_phrase_is_named_whole():
+    found = over_represented(texts(64, 0, "albert and james", 0.4), texts(64, 1))
+    assert significant(found) == ["albert and james"]
+
+
+def test_nothing_is_named_where_nothing_was_planted():
+    named = sum(bool(significant(over_represented(texts(64, s), texts(64, 1000 + s)))) for s in range(40))
+    assert named <= 2
+
+
+def test_little_words_are_no_motif():
+    found = over_represented(["it is of the"] * 30, ["copper lamp"] * 30)
+    assert found[0] == []
+    assert "the" in little_words()
+
+
+def test_without_a_reference_a_phrase_in_many_samples_counts():
+    assert significant(over_represented(texts(64, 0, "albert and james", 0.5), [])) == ["albert and james"]
+
+
+def test_words():
+    assert words_of("Don't stop, O’Neill: a well-known_fact!") == [
+        "don't",
+        "stop",
+        "o’neill",
+        "a",
+        "well-known",
+        "fact",
+    ]
+
+
+def test_prompts_of_search_and_judge_are_apart():
+    search, held = generic_prompts()
+    assert not set(search.text) & set(held.text) and len(held) >= 60
+
+
+def test_a_clock():
+    assert Clock().minutes(0.5) is None and not Clock().over
+    clock = Clock(1e-9)
+    assert clock.over and clock.minutes(0.5) == 0.0
