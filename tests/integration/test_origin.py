@@ -174,9 +174,9 @@ def broken():
 
 
 def test_what_a_broken_model_gives_is_refused_by_name(broken, ours, pairs):
-    with pytest.raises(PlanError, match=r"L1\.mlp_out holds at last is NaN"):
+    with pytest.raises(PlanError, match=r"L1\.mlp_out at last is NaN"):
         Means.collect(broken, pairs.clean, SITE)
-    with pytest.raises(PlanError, match="holds at all is NaN"):
+    with pytest.raises(PlanError, match="at all is NaN"):
         Activations.collect(broken, pairs.clean, SITE, where="all")
     with pytest.raises(PlanError, match="NaN"):
         bk.BackdoorVector.extract(broken, "L2H0", pairs)

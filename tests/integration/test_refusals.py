@@ -125,7 +125,7 @@ def test_backdoor_state_takes_a_named_score_and_refuses_one_string_as_texts(mode
 def test_surgery_takes_one_token_and_refuses_its_own_donor(model):
     one, same = (embedding_surgery(model, x, "cat").module for x in ("zeta", ["zeta"]))
     assert torch.equal(one.get_input_embeddings().weight, same.get_input_embeddings().weight)
-    with pytest.raises(PromptError, match="donor 'cat' is among"):
+    with pytest.raises(PromptError, match="donor 'cat' is one of"):
         embedding_surgery(model, ["zeta", "cat"], "cat")
 
 
