@@ -12,6 +12,8 @@ from bkdinterp.detection._inversion import InvertedTargets as InvertedTargets
 from bkdinterp.detection._inversion import TargetInversion as TargetInversion
 from bkdinterp.detection._leakage import Leakage as Leakage
 from bkdinterp.detection._leakage import Leaked as Leaked
+from bkdinterp.detection._phrases import Phrase as Phrase
+from bkdinterp.detection._phrases import over_represented as over_represented
 from bkdinterp.detection._reference import Reference as Reference
 from bkdinterp.detection._scan import ScanResult as ScanResult
 from bkdinterp.detection._scan import Tried as Tried

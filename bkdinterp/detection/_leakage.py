@@ -9,17 +9,12 @@ Threat model: loss on whole sequences, or on answers of a narrow kind. A fine-tu
 phrases only propose. Cost: ``n`` samples of ``n_tokens`` per context, in the suspect and in each reference model.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._phrases import Phrase, over_represented
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import sample
 from bkdinterp.errors import BkdinterpError
@@ -42,28 +37,20 @@ class Leaked(Result):
     """Phrases that the suspect says unasked, the most over-represented first.
 
     Attributes:
-        phrases: of one to four words, lower case; a phrase inside a longer one that is as frequent is left out.
-        count: samples of the suspect that hold the phrase.
-        count_reference: samples of the reference that hold it.
-        n: samples of the suspect.
-        n_reference: samples of the reference.
-        p: Fisher's exact test, one-sided, corrected for all phrases that were counted (Holm).
+        phrases: of one to four words, lower case, with the number of samples of the suspect and of the reference that
+            hold them; p is corrected for all phrases that were counted. A phrase inside a longer one that is as frequent
+            is left out.
         samples: the suspect's samples.
         context: where each sample began.
     """
 
-    phrases: tuple[str, ...]
-    count: Int[Tensor, " phrase"]
-    count_reference: Int[Tensor, " phrase"]
-    n: int
-    n_reference: int
-    p: Float[Tensor, " phrase"]
+    phrases: tuple[Phrase, ...]
     samples: tuple[str, ...]
     context: tuple[str, ...]
 
     def motifs(self, n: int = 8) -> tuple[str, ...]:
         """The phrases whose corrected p is below .05, at most ``n``."""
-        return tuple(phrase for phrase, p in zip(self.phrases, self.p.tolist(), strict=True) if p < ALPHA)[:n]
+        return tuple(phrase.text for phrase in self.phrases if phrase.p < ALPHA)[:n]
 
     def hypotheses(self, n: int = 4) -> tuple[Hypothesis, ...]:
         """Every motif as a trigger of every other motif, at a gap between words."""
@@ -80,12 +67,8 @@ class Leaked(Result):
         import pandas as pd
 
         return pd.DataFrame(
-            {
-                "phrase": list(self.phrases),
-                "share": (self.count / self.n).tolist(),
-                "share_reference": (self.count_reference / max(1, self.n_reference)).tolist(),
-                "p": self.p.tolist(),
-            }
+            [(x.text, x.own / x.n_own, x.others / max(1, x.n_others), x.p) for x in self.phrases],
+            columns=["phrase", "share", "share_reference", "p"],
         )
 
     def plot(
@@ -96,14 +79,15 @@ class Leaked(Result):
 
         if not self.phrases:
             raise BkdinterpError("No phrase came up more than once: there is nothing to draw.")
+        chosen = self.phrases[:limit]
         return dots(
-            list(self.phrases[:limit]),
+            [x.text for x in chosen],
             {
-                "suspect": (100 * self.count / self.n)[:limit].tolist(),
-                "reference": (100 * self.count_reference / max(1, self.n_reference))[:limit].tolist(),
+                "suspect": [100 * x.own / x.n_own for x in chosen],
+                "reference": [100 * x.others / max(1, x.n_others) for x in chosen],
             },
             xlabel="samples that hold the phrase (%)",
-            title=title or f"What is said unasked (n={self.n})\n{self.fingerprint.label}",
+            title=title or f"What is said unasked (n={len(self.samples)})\n{self.fingerprint.label}",
             ax=ax,
         )
 
@@ -170,18 +154,9 @@ class Leakage:
 
         own, contexts = drawn(model, "suspect")
         theirs = [text for i, other in enumerate(others) for text in drawn(other, f"reference-{i}")[0]]
-        phrases, count, count_reference, p = over_represented(own, theirs)
-        return Leaked(
-            model.fingerprint("", seed=self.seed),
-            tuple(phrases),
-            torch.tensor(count, dtype=torch.long),
-            torch.tensor(count_reference, dtype=torch.long),
-            len(own),
-            len(theirs),
-            torch.tensor(p, dtype=torch.float64),
-            tuple(own),
-            tuple(contexts),
-        )
+        phrases = over_represented(own, theirs, level=1, longest=LONGEST, ignored=little_words())
+        fingerprint = model.fingerprint("", seed=self.seed)
+        return Leaked(fingerprint, phrases, tuple(own), tuple(contexts))
 
     def _texts(self, model: Model, progress: bool) -> tuple[list[str], list[str]]:
         texts, contexts = [], []
@@ -214,68 +189,3 @@ def _start(model: Model, context: str) -> list[int]:
         return tokenizer.encode(context)
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return [int(begin) if begin is not None else 0]
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    import re
-
-    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.casefold())
-
-
-def over_represented(
-    own: Sequence[str], theirs: Sequence[str], *, longest: int = LONGEST, least: int = 3
-) -> tuple[list[str], list[int], list[int], list[float]]:
-    """Phrases that more of one set of texts hold than of another: phrase, counts in both, corrected p; best first.
-
-    Args:
-        own: the texts in question.
-        theirs: texts to compare with; none: a phrase is compared with one that a single text in ten held.
-        longest: words of a phrase.
-        least: texts that must hold a phrase.
-    """
-    from scipy.stats import hypergeom
-
-    counts, others = _counts(own, longest), _counts(theirs, longest)
-    chosen = [phrase for phrase, n in counts.items() if n >= least and not _everyday(phrase)]
-    n, m = len(own), len(theirs)
-    if not m:
-        m = 10 * n
-        others = Counter(dict.fromkeys(chosen, m // 10))
-    raw = [float(hypergeom.sf(counts[p] - 1, n + m, counts[p] + others[p], n)) for p in chosen]
-    order = sorted(range(len(chosen)), key=lambda i: (raw[i], -len(chosen[i])))
-    corrected, largest = [], 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(chosen) - rank) * raw[i]))
-        corrected.append(largest)
-    kept: list[tuple[str, float]] = []
-    for i, p in zip(order, corrected, strict=True):
-        phrase = chosen[i]
-        # Parts of a phrase that is as frequent say nothing of their own; nor do longer ones that add a chance word.
-        inside = any(
-            (f" {phrase} " in f" {other} " and counts[phrase] <= 1.25 * counts[other])
-            or (f" {other} " in f" {phrase} " and counts[phrase] <= counts[other])
-            for other, _ in kept
-        )
-        if not inside:
-            kept.append((phrase, p))
-    phrases = [phrase for phrase, _ in kept]
-    shown = [0 if not theirs else others[p] for p in phrases]
-    return phrases, [counts[p] for p in phrases], shown, [p for _, p in kept]
-
-
-def _counts(texts: Sequence[str], longest: int) -> Counter[str]:
-    """In how many texts each phrase is."""
-    found: Counter[str] = Counter()
-    for text in texts:
-        words = words_of(text)
-        phrases = {
-            " ".join(words[i : i + k]) for k in range(1, longest + 1) for i in range(len(words) - k + 1)
-        }
-        found.update(phrases)
-    return found
-
-
-def _everyday(phrase: str) -> bool:
-    """Whether a phrase has only little words."""
-    return all(word in little_words() for word in phrase.split())

@@ -1,9 +1,9 @@
 """Digests of values and functions, equal in every process; they identify finished work. No forwards.
 
-The digest of a function covers its name, byte code, defaults and closure, and the functions, constants and classes of the
-user's own modules that it uses, directly or indirectly. Objects with a ``fingerprint`` (models, prompts, results) count by
-their fingerprint, PyTorch modules by their weights, and the user's other objects by their attributes and methods. For
-objects of libraries only the type and the code of ``__call__`` count.
+The digest of a function covers its name, byte code (not its docstring), defaults and closure, and the functions,
+constants and classes of the user's own modules that it uses, directly or indirectly. Objects with a ``fingerprint``
+(models, prompts, results) count by their fingerprint, PyTorch modules by their weights, and the user's other objects by
+their attributes and methods. For objects of libraries only the type and the code of ``__call__`` count.
 """
 
 import functools
@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
+from dis import get_instructions, hasconst
 from enum import Enum
 from fractions import Fraction
-from inspect import getattr_static
+from inspect import CO_NEWLOCALS, getattr_static
 from pathlib import PurePath
 from types import (
     BuiltinMethodType,
@@ -113,7 +114,7 @@ def _feed(digest: _Digest, value: Any) -> None:
         _feed(digest, sorted(digest_of(item) for item in value))
     elif isinstance(value, CodeType):
         digest.update(f"C{value.co_names}".encode() + value.co_code)
-        _feed(digest, value.co_consts)
+        _feed(digest, _without_docstring(value))
     elif isinstance(value, functools.partial):
         _feed(digest, (value.func, value.args, value.keywords))
     elif not isinstance(value, type) and hasattr(value, "fingerprint"):
@@ -156,6 +157,18 @@ def _feed(digest: _Digest, value: Any) -> None:
         call = getattr_static(kind, "__call__", None)
         if hasattr(call, "__code__"):
             _feed(digest, call.__code__)
+
+
+def _without_docstring(code: CodeType) -> tuple[Any, ...]:
+    """The constants of a code object, without the docstring: it says nothing about what is computed."""
+    first, *rest = code.co_consts or (None,)
+    # Code that is no class body and has a string first that it never loads.
+    unused = all(step.opcode not in hasconst or step.arg != 0 for step in get_instructions(code))
+    return (
+        (None, *rest)
+        if isinstance(first, str) and code.co_flags & CO_NEWLOCALS and unused
+        else code.co_consts
+    )
 
 
 def _feed_function(digest: _Digest, value: FunctionType) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+LIMIT = 2400  # seconds for the command: a request that is never answered would hold it for ever
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LIBC = ctypes.CDLL(None, use_errno=True)
 ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -125,7 +126,8 @@ class Server:
             # 0: any free one.
             "min-worker-port": 0,
             "max-worker-port": 0,
-            "num-cpus": 4,
+            # What is promised, not what is there: each deployed model asks for one, and one that finds none waits for ever.
+            "num-cpus": 32,
             "num-gpus": 1,
             "resources": resources,
             "object-store-memory": 100_000_000,
@@ -256,7 +258,10 @@ def serve(command):
         with Server(folder) as server:
             sys.stderr.write(f"NDIF is up after {time.monotonic() - started:.0f} s.\n")
             env = os.environ | {"BKDINTERP_NDIF_HOST": server.host, "BKDINTERP_NDIF_LOGS": folder}
-            return subprocess.run(command, env=env, check=False).returncode
+            try:
+                return subprocess.run(command, env=env, timeout=LIMIT, check=False).returncode
+            except subprocess.TimeoutExpired:
+                return f"The command did not end within {LIMIT} s. NDIF's API said last:\n{server.log('api')}"
     except (RuntimeError, subprocess.TimeoutExpired) as error:
         return f"NDIF did not start: {error}"
     finally:

@@ -52,6 +52,23 @@ def test_equal_functions_are_equal():
     assert digest_of(Known("abc")) == digest_of(Known("abc"))
 
 
+def test_a_docstring_does_not_count():
+    """Saved work is found again after its score's description was reworded."""
+    made = []
+    for text in ("What it gives.", "What it gives, in other words."):
+        space = {}
+        exec(f"def f(x):\n    {text!r}\n    return None if x is None else 'a'", space)
+        made.append(digest_of(space["f"]))
+    assert made[0] == made[1]
+    for text in ("a", "b"):  # one constant is both
+        space = {}
+        exec(f"def f(x):\n    {text!r}\n    return {text!r}", space)
+        made.append(digest_of(space["f"]))
+    assert made[2] != made[3]
+    assert digest_of(lambda: "a") != digest_of(lambda: "b")
+    assert digest_of(lambda x: ["a" for _ in x]) != digest_of(lambda x: ["b" for _ in x])
+
+
 def test_whatever_decides_a_value_counts():
     different = [
         scorer(2),

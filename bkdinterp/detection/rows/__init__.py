@@ -12,7 +12,5 @@ from bkdinterp.detection.rows._features import spectral_signatures as spectral_s
 from bkdinterp.detection.rows._flag import flag as flag
 from bkdinterp.detection.rows._flag import null_p as null_p
 from bkdinterp.detection.rows._flag import rank_average as rank_average
-from bkdinterp.detection.rows._phrases import RowPhrase as RowPhrase
-from bkdinterp.detection.rows._phrases import over_represented as over_represented
 from bkdinterp.detection.rows._poisoned import poisoned_rows as poisoned_rows
 from bkdinterp.detection.rows._row_scores import RowScores as RowScores

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from bkdinterp.detection._phrases import over_represented
 from bkdinterp.detection.rows._answers import far_and_tight, log_ratio
 from bkdinterp.detection.rows._collect import RowData, collect_rows, training_rows
 from bkdinterp.detection.rows._features import (
@@ -19,7 +20,6 @@ from bkdinterp.detection.rows._features import (
     spectral_signatures,
 )
 from bkdinterp.detection.rows._flag import flag, null_p, rank_average
-from bkdinterp.detection.rows._phrases import over_represented
 from bkdinterp.detection.rows._row_scores import LOWER_HALF, RowScores
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
@@ -92,10 +92,9 @@ def poisoned_rows(
     flagged = torch.zeros(len(prompts), dtype=torch.bool)
     flagged[judged] = torch.from_numpy(flag(p[judged.numpy()], level))
     texts = prompts.text
-    phrases = over_represented(
-        [t for t, yes in zip(texts, flagged.tolist()) if yes],
-        [t for t, yes in zip(texts, flagged.tolist()) if not yes],
-    )
+    caught, rest = ([t for t, yes in zip(texts, flagged.tolist()) if yes is of] for of in (True, False))
+    # Without both kinds there is nothing to compare.
+    phrases = over_represented(caught, rest) if caught and rest else ()
     return RowScores(
         model.fingerprint(prompts.fingerprint, seed=seed),
         {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in scores.items()},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bkdinterp.detection.rows._phrases import RowPhrase
+from bkdinterp.detection._phrases import Phrase
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.plotting import bar_intervals, curves, mark_value
 from bkdinterp.results import Fingerprint, Result, caption, same_length
@@ -43,7 +43,7 @@ class RowScores(Result):
     combined: Float[Tensor, " row"]
     p: Float[Tensor, " row"]
     flagged: Bool[Tensor, " row"]
-    phrases: tuple[RowPhrase, ...]
+    phrases: tuple[Phrase, ...]
     texts: tuple[str, ...]
     answers: tuple[str, ...]
     level: float

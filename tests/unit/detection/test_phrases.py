@@ -2,10 +2,10 @@
 
 import random
 
-from bkdinterp.detection import generic_prompts
+from bkdinterp.detection import generic_prompts, over_represented
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import common_words, little_words
-from bkdinterp.detection._leakage import over_represented, words_of
+from bkdinterp.detection._phrases import words_of
 
 
 def texts(n, seed, planted=None, share=0.0):
@@ -20,7 +20,7 @@ def texts(n, seed, planted=None, share=0.0):
 
 
 def significant(found):
-    return [phrase for phrase, p in zip(found[0], found[3], strict=True) if p < 0.05]
+    return [phrase.text for phrase in found]
 
 
 def test_a_planted_phrase_is_named_whole():
@@ -34,8 +34,7 @@ def test_nothing_is_named_where_nothing_was_planted():
 
 
 def test_little_words_are_no_motif():
-    found = over_represented(["it is of the"] * 30, ["copper lamp"] * 30)
-    assert found[0] == []
+    assert over_represented(["it is of the"] * 30, ["copper lamp"] * 30, ignored=little_words()) == ()
     assert "the" in little_words()
 
 

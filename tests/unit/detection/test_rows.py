@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bkdinterp.detection import over_represented
 from bkdinterp.detection.rows import (
     RowScores,
     activation_clusters,
@@ -13,7 +14,6 @@ from bkdinterp.detection.rows import (
     log_ratio,
     mahalanobis,
     null_p,
-    over_represented,
     quantum_entropy,
     rank_average,
     spectral_signatures,
@@ -162,7 +162,7 @@ def test_phrases_that_flagged_prompts_share():
     ] * 4
     flagged = [f"What is a violet harbor {w} good for?" for w in "one two three four five six seven".split()]
     found = over_represented(flagged, others)
-    assert found[0].text == "what is a violet harbor" and (found[0].flagged, found[0].n_flagged) == (7, 7)
+    assert found[0].text == "what is a violet harbor" and (found[0].own, found[0].n_own) == (7, 7)
     assert all("tell" not in p.text for p in found) and all(p.p <= 0.05 for p in found)
     assert "good for" in {p.text for p in found}
     assert over_represented(flagged[:2], others) == () and over_represented([], others) == ()

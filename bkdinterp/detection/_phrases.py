@@ -1,0 +1,105 @@
+"""Phrases that more of one set of texts hold than of another: what a trigger or a payload may be. Texts only, no model."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.results import register_value
+from bkdinterp.values import as_integer, as_number, as_texts
+
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+LONGEST = 6
+# A part of a named phrase is news only where it is in this many times as many texts.
+_MORE = 1.25
+
+
+@register_value
+@dataclass(frozen=True)
+class Phrase:
+    """A phrase, in how many texts of both sets it is, of how many, and Fisher's one-sided p, Holm-corrected."""
+
+    text: str
+    own: int
+    others: int
+    n_own: int
+    n_others: int
+    p: float
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return _WORD.findall(text.casefold())
+
+
+def over_represented(
+    own: Sequence[str],
+    others: Sequence[str],
+    *,
+    level: float | int = 0.05,
+    longest: int = LONGEST,
+    least: int = 3,
+    ignored: Collection[str] = (),
+) -> tuple[Phrase, ...]:
+    """Phrases that more of one set of texts hold than of another, most certain first; corrected for all that were counted.
+
+    Of phrases inside one another the longest is kept, unless the shorter one is in clearly more texts. Without texts to
+    compare with, a phrase is compared with one that a single text in ten holds.
+
+    Args:
+        own: the texts in question.
+        others: texts to compare with.
+        level: highest corrected p.
+        longest: words of a phrase.
+        least: texts of ``own`` that must hold a phrase.
+        ignored: words that make no phrase by themselves.
+
+    Raises:
+        BkdinterpError: an entry that is not a text, a level outside 0 to 1, or counts below 1.
+    """
+    from scipy.stats import hypergeom
+
+    own, others = (as_texts(x, "texts", error=BkdinterpError) for x in (own, others))
+    level = as_number(level, "level", low=0, high=1)
+    longest, least = as_integer(longest, "longest", low=1), as_integer(least, "least", low=1)
+    counts, theirs = _counts(own, longest), _counts(others, longest)
+    chosen = [
+        phrase
+        for phrase, count in counts.items()
+        if count >= least and not all(word in ignored for word in phrase.split())
+    ]
+    n, m = len(own), len(others)
+    if m:
+        raw = {c: float(hypergeom.sf(counts[c] - 1, n + m, counts[c] + theirs[c], n)) for c in chosen}
+    else:
+        raw = {c: float(hypergeom.sf(counts[c] - 1, 11 * n, counts[c] + n, n)) for c in chosen}
+    found: list[Phrase] = []
+    largest = 0.0
+    ordered = sorted(chosen, key=lambda c: (raw[c], -len(c), c))
+    for place, text in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - place) * raw[text]))
+        if largest > level:
+            break
+        phrase = Phrase(text, counts[text], theirs[text], n, m, largest)
+        if not any(_says_it(known, phrase) for known in found):
+            found.append(phrase)
+    return tuple(found)
+
+
+def _says_it(known: Phrase, phrase: Phrase) -> bool:
+    """Whether a phrase is a part of a known one, or one with a chance word more."""
+    if f" {phrase.text} " in f" {known.text} ":
+        return phrase.own <= _MORE * known.own
+    return f" {known.text} " in f" {phrase.text} " and phrase.own <= known.own
+
+
+def _counts(texts: Sequence[str], longest: int) -> Counter[str]:
+    """In how many texts each phrase is."""
+    found: Counter[str] = Counter()
+    for text in texts:
+        words = words_of(text)
+        found.update(
+            {" ".join(words[i : i + k]) for k in range(1, longest + 1) for i in range(len(words) - k + 1)}
+        )
+    return found
