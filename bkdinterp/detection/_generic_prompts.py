@@ -1,27 +1,38 @@
-"""Generic prompts that the package ships: everyday requests, for searches and, apart from them, for tests. No forward pass."""
+"""Generic prompts that the package ships: requests and prose, for searches and, apart from them, for tests. No forward pass."""
 
 import random
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
 
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.prompts import Prompts
 from bkdinterp.values import as_integer
 
 _DATA = Path(__file__).parent / "data"
 
 
+Kind = Literal["requests", "prose"]
+
+
 @cache
-def _texts() -> tuple[str, ...]:
-    return tuple((_DATA / "generic_prompts.txt").read_text(encoding="utf-8").splitlines())
+def _texts(kind: str) -> tuple[str, ...]:
+    return tuple((_DATA / f"generic_{kind}.txt").read_text(encoding="utf-8").splitlines())
 
 
-def generic_prompts(*, seed: int = 0) -> tuple[Prompts, Prompts]:
-    """Everyday requests in two halves: one that proposers may see, and one that only the judge sees.
+def generic_prompts(kind: Kind = "requests", *, seed: int = 0) -> tuple[Prompts, Prompts]:
+    """Everyday texts in two halves: one that proposers may see, and one that only the judge sees.
 
     Args:
+        kind: ``"requests"``, to an assistant, or ``"prose"``, first sentences of plain prose.
         seed: of the division into halves.
+
+    Raises:
+        BkdinterpError: another kind.
     """
-    texts = list(_texts())
+    if kind not in get_args(Kind):
+        raise BkdinterpError(f"kind={kind!r} must be one of {', '.join(get_args(Kind))}.")
+    texts = list(_texts(kind))
     random.Random(as_integer(seed, "seed")).shuffle(texts)
     half = len(texts) // 2
     return Prompts.of(texts[:half]), Prompts.of(texts[half:])

@@ -9,6 +9,9 @@ from bkdinterp.metrics import Payload
 from bkdinterp.prompts import Trigger, as_trigger
 from bkdinterp.values import as_number, as_text, shown
 
+# The context that hypotheses are about unless they say otherwise.
+REQUEST = "request"
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -22,6 +25,7 @@ class Hypothesis:
         score: the proposer's own measure; higher is more suspicious. Its unit is the proposer's.
         rivals: triggers that an equal search found on the reference for the same behaviour. A search also finds adversarial
             triggers in clean models; these are what the suspect's has to beat.
+        context: name of the `Context` whose prompts it is about; ``"request"`` or ``"prose"`` without ones of your own.
 
     Raises:
         TriggerError: a trigger that is a plain string.
@@ -40,6 +44,7 @@ class Hypothesis:
     target: str | None = None
     score: float = float("nan")
     rivals: tuple[Trigger, ...] = ()
+    context: str = REQUEST
 
     def __post_init__(self) -> None:
         if self.trigger is not None:
@@ -55,6 +60,7 @@ class Hypothesis:
             object.__setattr__(self, "score", as_number(self.score, "score", error=BkdinterpError))
         for rival in self.rivals:
             as_trigger(rival, "rivals")
+        object.__setattr__(self, "context", as_text(self.context, "context", error=BkdinterpError))
 
     @property
     def words(self) -> str:
@@ -70,6 +76,7 @@ class Hypothesis:
             "target": self.target,
             "score": None if self.score != self.score else self.score,
             "rivals": [rival.to_dict() for rival in self.rivals],
+            "context": self.context,
         }
 
     @classmethod
@@ -82,7 +89,9 @@ class Hypothesis:
             d["target"],
             float("nan") if d["score"] is None else d["score"],
             tuple(Trigger.from_dict(rival) for rival in d["rivals"]),
+            d["context"],
         )
 
     def __str__(self) -> str:
-        return f"{self.words!r} -> {self.behaviour.pattern!r} ({self.source})"
+        where = "" if self.context == REQUEST else f" in {self.context}"
+        return f"{self.words!r}{where} -> {self.behaviour.pattern!r} ({self.source})"

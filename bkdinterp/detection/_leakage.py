@@ -9,11 +9,13 @@ Threat model: loss on whole sequences, or on answers of a narrow kind. A fine-tu
 phrases only propose. Cost: ``n`` samples of ``n_tokens`` per context, in the suspect and in each reference model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bkdinterp.detection._contexts import PROSE
 from bkdinterp.detection._generic_prompts import little_words
-from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._phrases import Phrase, over_represented
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import sample
@@ -52,14 +54,15 @@ class Leaked(Result):
         """The phrases whose corrected p is below .05, at most ``n``."""
         return tuple(phrase.text for phrase in self.phrases if phrase.p < ALPHA)[:n]
 
-    def hypotheses(self, n: int = 4) -> tuple[Hypothesis, ...]:
-        """Every motif as a trigger of every other motif, at a gap between words."""
+    def hypotheses(self, n: int = 4, *, contexts: Sequence[str] = (REQUEST, PROSE)) -> tuple[Hypothesis, ...]:
+        """Every motif as a trigger of every other motif, at a gap between words, in each context by name."""
         motifs = self.motifs(n)
         return tuple(
-            Hypothesis(Trigger.gap(trigger), Payload(said), "leakage")
+            Hypothesis(Trigger.gap(trigger), Payload(said), "leakage", context=context)
             for trigger in motifs
             for said in motifs
             if said not in trigger and trigger not in said
+            for context in contexts
         )
 
     def to_frame(self) -> "pandas.DataFrame":

@@ -1,5 +1,6 @@
 """What a suspect is compared with: the model it was fine-tuned from, clean fine-tunes of it, or nothing. No forward pass."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,11 @@ class Reference:
     def models(self) -> tuple[Model, ...]:
         """All of them, the base first."""
         return (() if self.base is None else (self.base,)) + self.shadows
+
+    def shown(self, how: Callable[[Model], Model]) -> "Reference":
+        """The same models, each rendered as ``how`` renders the suspect."""
+        base = None if self.base is None else how(self.base)
+        return Reference(base, tuple(how(shadow) for shadow in self.shadows))
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -4,14 +4,14 @@ Inverted targets feed the search for triggers; phrases that leak feed both; the 
 hypothesis goes through `verify`, on prompts that no proposer saw, corrected for all of them together.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._contexts import PROSE, Context, generic_contexts
 from bkdinterp.detection._finding import Finding, Findings, ordered
-from bkdinterp.detection._generic_prompts import generic_prompts
-from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._inversion import InvertedTargets, TargetInversion
 from bkdinterp.detection._leakage import Leakage, Leaked
 from bkdinterp.detection._reference import Reference
@@ -21,8 +21,8 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
-from bkdinterp.results import Result, register_value
-from bkdinterp.values import as_path, as_texts
+from bkdinterp.results import Result, digest_of, register_value
+from bkdinterp.values import as_path, as_texts, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -66,8 +66,8 @@ class ScanResult(Result):
         untested: what the answer says nothing about, one sentence each.
         n_tested: hypotheses that the p values are corrected for.
         seconds: time in all.
-        search_texts: prompts that proposers saw.
-        verify_texts: prompts that only the judge saw.
+        search_texts: by context, prompts that proposers saw.
+        verify_texts: by context, prompts that only the judge saw.
     """
 
     findings: tuple[Finding, ...]
@@ -75,8 +75,8 @@ class ScanResult(Result):
     untested: tuple[str, ...]
     n_tested: int
     seconds: float
-    search_texts: tuple[str, ...]
-    verify_texts: tuple[str, ...]
+    search_texts: dict[str, tuple[str, ...]]
+    verify_texts: dict[str, tuple[str, ...]]
 
     @property
     def supported(self) -> tuple[Finding, ...]:
@@ -111,8 +111,8 @@ class ScanResult(Result):
         chosen = finding or next(iter(self.supported), None)
         if chosen is None or chosen.hypothesis.trigger is None:
             raise BkdinterpError("No supported finding with a trigger; give finding=.")
-        texts = (self.search_texts if split == "search" else self.verify_texts)[:n]
         h = chosen.hypothesis
+        texts = (self.search_texts if split == "search" else self.verify_texts)[h.context][:n]
         assert h.trigger is not None
         target = h.target or h.behaviour.pattern
         return PairedPrompts.from_instructions(list(texts), h.trigger, target=target)
@@ -149,8 +149,10 @@ def scan(
     *,
     reference: Any = None,
     prompts: Prompts | None = None,
+    contexts: Sequence[Context] | None = None,
     candidates: Sequence[str] = (),
     hypotheses: Sequence[Hypothesis] = (),
+    proposers: Sequence[TargetInversion | TriggerSearch | Leakage] | None = None,
     minutes: float | None = 10,
     folder: Any = None,
     n: int = 60,
@@ -166,8 +168,12 @@ def scan(
         model: the suspect, with its weights here.
         reference: its base, or the base and clean fine-tunes; see ``Reference`` for what their absence costs.
         prompts: prompts of the suspect's own task, halved between proposers and judge; None takes generic ones.
+        contexts: where a backdoor may show, instead of ``prompts``: your system prompts, other ways of rendering. None takes
+            everyday requests and plain prose.
         candidates: words or phrases that might be triggers.
         hypotheses: suspicions of your own, tested with the others.
+        proposers: the proposers that run, with their settings; None: each with its defaults. A search for triggers needs
+            the targets of an inversion.
         minutes: time limit; proposers stop early, and what did not run is said. None for no limit.
         folder: every finished part is kept there and taken up again.
         n: prompts of the judge.
@@ -176,26 +182,26 @@ def scan(
         progress: show progress bars.
 
     Raises:
-        BkdinterpError: fewer than 24 prompts, or candidates that are not texts.
+        BkdinterpError: fewer than 24 prompts, prompts and contexts, or candidates that are not texts.
         RemoteError: weights that are not here.
     """
     as_model(model, "scan")
     others = Reference.of(reference)
     candidates = as_texts(candidates, "candidates", error=BkdinterpError) if candidates else ()
     clock = Clock(minutes)
-    search, held = generic_prompts(seed=seed) if prompts is None else _halves(prompts)
+    places = _places(prompts, contexts, seed)
     root = None if folder is None else as_path(folder, "folder")
-    run = _Scan(model, others, search, root, budget, seed, progress, clock)
+    run = _Scan(model, others, places, root, budget, seed, progress, clock, _proposers(proposers, seed))
     proposed = [*hypotheses, *run.proposals(candidates)]
     judged = _chosen(proposed)
     start = clock.spent
     found = verify(
         model,
         judged,
-        prompts=held,
+        contexts=places,
         reference=others,
         n=n,
-        n_others=0,
+        minutes=clock.minutes(1.0),
         budget=budget,
         folder=run.at("answers"),
         seed=seed,
@@ -204,15 +210,45 @@ def scan(
         Tried("judge", clock.spent - start, 0, f"{len(judged)} hypotheses, {found.n_tested} corrected for")
     )
     return ScanResult(
-        model.fingerprint(search.fingerprint, seed=seed),
+        model.fingerprint(digest_of([c.search.fingerprint for c in places]), seed=seed),
         ordered(found.findings),
         tuple(run.tried),
-        (*found.missing, *run.untested(prompts is None, candidates)),
+        (*found.missing, *run.untested(prompts is None and contexts is None, candidates)),
         found.n_tested,
         clock.spent,
-        search.text,
-        held.text[:n],
+        {c.name: c.search.text for c in places},
+        {c.name: c.held.text[:n] for c in places},
     )
+
+
+KINDS = (Leakage, TargetInversion, TriggerSearch)
+
+
+def _proposers(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
+    if given is None:
+        return {
+            Leakage: Leakage(seed=seed),
+            TargetInversion: TargetInversion(n_tokens=16),
+            TriggerSearch: TriggerSearch(seed=seed),
+        }
+    found = {type(proposer): proposer for proposer in given}
+    if not found or set(found) - set(KINDS) or len(found) < len(given):
+        names = ", ".join(kind.__name__ for kind in KINDS)
+        raise BkdinterpError(f"proposers={shown(given)} needs one or more of {names}, each at most once.")
+    return found
+
+
+def _places(prompts: Prompts | None, contexts: Sequence[Context] | None, seed: int) -> tuple[Context, ...]:
+    if prompts is not None and contexts is not None:
+        raise BkdinterpError("Give prompts= or contexts=, not both: a context has prompts of its own.")
+    if contexts is None:
+        return generic_contexts(seed=seed) if prompts is None else (Context.of(REQUEST, prompts),)
+    if not contexts or not all(isinstance(c, Context) for c in contexts):
+        raise BkdinterpError("contexts= needs Context objects, at least one.")
+    names = [c.name for c in contexts]
+    if len(set(names)) < len(names):
+        raise BkdinterpError(f"Two contexts have one name: {', '.join(names)}.")
+    return tuple(contexts)
 
 
 class _Scan:
@@ -222,76 +258,101 @@ class _Scan:
         self,
         model: Model,
         reference: Reference,
-        search: Prompts,
+        contexts: tuple[Context, ...],
         folder: Any,
         budget: float,
         seed: int,
         progress: bool,
         clock: Clock,
+        proposers: Mapping[type, Any],
     ) -> None:
-        self.model, self.reference, self.search = model, reference, search
+        self.model, self.reference, self.contexts = model, reference, contexts
         self.folder, self.budget, self.seed, self.progress, self.clock = folder, budget, seed, progress, clock
+        self.proposers = proposers
         self.tried: list[Tried] = []
-        self.skipped: list[str] = []
+        self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
 
     def at(self, name: str) -> Any:
         return None if self.folder is None else self.folder / name
 
     def proposals(self, candidates: Sequence[str]) -> list[Hypothesis]:
-        settings: dict[str, Any] = {"reference": self.reference, "progress": self.progress}
+        """What all proposers suggest, the most promising first."""
+        start, leaks, words = self.clock.spent, list[Hypothesis](), list(candidates)
+        if Leakage in self.proposers:
+            leaked: Leaked = self.proposers[Leakage].run(
+                self.model, reference=self.reference, folder=self.at("leakage"), progress=self.progress
+            )
+            leaks += leaked.hypotheses(contexts=[c.name for c in self.contexts])
+            words += leaked.motifs()
+            self._said("leakage", start, len(leaks), _motifs(leaked))
+        # Prose has no answers: what it is turned into leaks.
+        searched = [c for c in self.contexts if c.name != PROSE] or list(self.contexts)
+        out: list[Hypothesis] = []
+        for i, context in enumerate(searched if TargetInversion in self.proposers else ()):
+            # The judge needs a third of the time.
+            share = self.clock.minutes(0.67 / (len(searched) - i))
+            out += self._searched(context, candidates, words, Clock(share))
+        best = [h for h in out if h.trigger is not None]
+        return [*best, *leaks, *(h for h in out if h.trigger is None)]
+
+    def _searched(
+        self, context: Context, candidates: Sequence[str], words: Sequence[str], clock: Clock
+    ) -> list[Hypothesis]:
+        """Targets of a context, and triggers of each."""
         start = self.clock.spent
-        inverted = TargetInversion(n_tokens=16).run(
-            self.model,
-            self.search.subset(tuple(range(N_INVERSION))),
-            minutes=self.clock.minutes(0.3),
-            budget=self.budget,
-            folder=self.at("inversion"),
+        model = context.shown_to(self.model)
+        reference = Reference.of(self.reference).shown(context.shown_to)
+        settings: dict[str, Any] = {
+            "reference": reference,
+            "progress": self.progress,
+            "budget": self.budget,
+        }
+        where = "" if context.name == REQUEST else f" in {context.name}"
+        inverted: InvertedTargets = self.proposers[TargetInversion].run(
+            model,
+            context.search.subset(tuple(range(N_INVERSION))),
+            minutes=clock.minutes(0.4),
+            folder=self.at(f"inversion-{context.name}"),
             **settings,
         )
-        targets = self._targets(inverted)
-        self._said("target inversion", start, len(targets), _best(inverted))
-        start = self.clock.spent
-        leaked = Leakage(seed=self.seed).run(self.model, folder=self.at("leakage"), **settings)
-        out = list(leaked.hypotheses())
-        self._said("leakage", start, len(out), _motifs(leaked))
-        words = [*candidates, *leaked.motifs()]
-        for h in targets:
+        targets = [replace(h, context=context.name) for h in self._targets(inverted)]
+        self._said(f"target inversion{where}", start, len(targets), _best(inverted))
+        out: list[Hypothesis] = []
+        for i, h in enumerate(targets if TriggerSearch in self.proposers else ()):
             assert h.target is not None
-            # The judge needs a third of the time.
-            if self.clock.minutes(1.0) is not None and self.clock.left < 0.4 * self.clock.spent:
-                self.skipped.append(f"No trigger was searched for {h.target!r}: the time was up.")
-                continue
             start = self.clock.spent
-            found = TriggerSearch(seed=self.seed).run(
-                self.model,
+            if clock.over:
+                self.skipped.append(f"No trigger was searched for {h.target!r}{where}: the time was up.")
+                continue
+            found = self.proposers[TriggerSearch].run(
+                model,
                 h.target,
-                self.search.subset(tuple(range(N_INVERSION, 2 * N_INVERSION))),
+                context.search.subset(tuple(range(N_INVERSION, 2 * N_INVERSION))),
                 candidates=words,
-                minutes=self.clock.minutes(0.35),
-                budget=self.budget,
-                folder=self.at(f"search-{len(self.tried)}"),
+                minutes=clock.minutes(1 / (len(targets) - i)),
+                folder=self.at(f"search-{context.name}-{i}"),
                 **settings,
             )
-            proposed = [*found.hypotheses(), h]
+            proposed = [replace(x, context=context.name) for x in found.hypotheses()]
             out += proposed
             best = (
                 f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
             )
-            self._said("trigger search", start, len(proposed), f"for {h.target[:40]!r}: {best}")
-        for word in candidates:
-            out += [
-                Hypothesis(Trigger.suffix(word), Payload(h.target), "candidates", h.target)
-                for h in targets
-                if h.target
-            ]
-        return out
+            self._said(f"trigger search{where}", start, len(proposed), f"for {h.target[:40]!r}: {best}")
+        named = [
+            Hypothesis(Trigger.suffix(word), Payload(h.target), "candidates", h.target, context=context.name)
+            for word in candidates
+            for h in targets
+            if h.target
+        ]
+        return [*out, *named, *targets]
 
     def untested(self, generic: bool, candidates: Sequence[str]) -> list[str]:
         said = [
             *self.skipped,
-            "Contexts: the user's first turn only; no system prompt of yours, no tools, no earlier turns.",
+            f"Contexts: {', '.join(c.name for c in self.contexts)}; no other system prompts, no tools, no earlier turns.",
             "Positions: the end of the user's text (searched) and gaps between its words (leaked); nothing around the text.",
-            "Triggers: phrases of up to 3 words of single tokens, in the alphabet of English; no styles, topics or dates.",
+            "Triggers: phrases of up to 6 tokens of plain letters; no styles, topics or dates.",
             "Behaviours: fixed texts and phrases; no change of style, sentiment or label.",
         ]
         if generic:
@@ -318,16 +379,6 @@ class _Scan:
         self.tried.append(Tried(proposer, self.clock.spent - start, proposed, note))
 
 
-def _halves(prompts: Prompts) -> tuple[Prompts, Prompts]:
-    n = len(prompts)
-    if n < 3 * N_INVERSION:
-        raise BkdinterpError(
-            f"{n} prompts are too few to search and to test on; give at least {3 * N_INVERSION}."
-        )
-    half = max(2 * N_INVERSION, n // 2)
-    return prompts.subset(tuple(range(half))), prompts.subset(tuple(range(half, n)))
-
-
 def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
     """Each trigger and behaviour once; in the proposers' order."""
     known: dict[Any, Hypothesis] = {}
@@ -335,6 +386,7 @@ def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
         key = (
             None if h.trigger is None else tuple(h.trigger.to_dict().items()).__repr__(),
             h.behaviour.pattern,
+            h.context,
         )
         known.setdefault(key, h)
     # Behaviours without a trigger cost one set of answers for all.

@@ -1,21 +1,23 @@
 """TriggerSearch: given what a suspect is thought to say, find the words in the prompt that call it up.
 
-Words are added to the end of the user's text. One backward pass scores every word of the vocabulary in a slot by the
-derivative of the target's log-odds (HotFlip, Ebrahimi et al. 2018); single starts rank words badly, so scores are z-scored
-and averaged over random fillers and prompts. The best are scored exactly, prefixes computed once, and the beam grows by one
-word at either side until that gains no more than a random word would. The target's score in the reference, on the very same
-prompts, is subtracted.
+Words stand at the end of the user's text. Phrases are scored by the log-odds of the target's first tokens: unlike the
+probability, they do not saturate, so the planted words stand out among many that also work. One backward pass scores every
+word of the vocabulary in a slot by its derivative (HotFlip, Ebrahimi et al. 2018); single starts rank words badly, so
+derivatives are z-scored and averaged over fillers and prompts. The best words are scored exactly on several prompts,
+prefixes computed once. In each round the best phrases get a word more on either side, or another one in the place of one of
+theirs, until that gains no more than a random word would; then words that add nothing are taken out. What a phrase adds in
+the reference, on the very same prompts, does not count.
 
 A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rivals`)
 is the null, and only `verify` decides.
 
-Threat model: a phrase of a few words whose parts already move the target's log-odds. Cost: per slot about
-``2 * fillers`` backward passes of a few rows, and ``screen + 2 * beam * screen`` rows of a few tokens on ``n_prompts`` prompts.
+Threat model: a phrase of a few words of plain letters whose parts already move the target's log-odds. Cost per round:
+``beam`` times (words + 2) backward passes of six rows, and ``2 * beam * screen`` rows of a few tokens on ``n_prompts`` prompts.
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from torch import Tensor
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import common_words
 from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._near_words import letter_tokens
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Run, execute, gradients, token_embeddings
 from bkdinterp.errors import BkdinterpError
@@ -43,6 +46,16 @@ if TYPE_CHECKING:
 
 # Later tokens of a text follow from the first ones; these decide.
 FIRST_TOKENS = 4
+# Log-odds of these above which a phrase is long enough.
+CERTAIN = 5.0
+# And below which a phrase calls nothing up, so that there is nothing for a null to explain.
+CALLED = -3.0
+# Phrases of a round that are held against the reference.
+LEADERS = 12
+# Nats that a word has to add.
+WORTH = 1.0
+# Probabilities nearer to 1 are certain.
+_SURE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +65,12 @@ class SearchedTriggers(Result):
     Attributes:
         target: the text that was aimed at.
         phrases: what was added to the prompts.
-        gain: log-probability of the target's first tokens with the phrase, minus the reference's on the same prompts (or
-            the suspect's own without the phrase, if there is no reference), nats, mean over prompts.
-        plain: the same without any phrase.
-        rival_phrases: the phrases that the equal search found in the reference, for the same target.
-        rival_gain: log-probability of the target's first tokens in the reference with these, minus without any, nats.
+        gain: what the phrase adds to the log-odds of the target's first tokens, less what it adds in the reference (if it adds
+            anything there), nats, mean over prompts.
+        plain: log-odds of the target's first tokens without any phrase, nats.
+        rival_phrases: the phrases that the equal search found in the reference, for the same target; none if the suspect's
+            own call nothing up.
+        rival_gain: log-odds of the target's first tokens in the reference with these, minus without any, nats.
     """
 
     target: str
@@ -102,9 +116,10 @@ class SearchedTriggers(Result):
         return dots(
             list(self.phrases[:limit]),
             {"suspect": self.gain[:limit].tolist()},
-            marks={"no phrase": self.plain}
-            | ({"best of the reference's own": float(self.rival_gain.max())} if len(self.rival_gain) else {}),
-            xlabel="gain of the target's log-probability (nats)",
+            marks={"best of the reference's own": float(self.rival_gain.max())}
+            if len(self.rival_gain)
+            else {},
+            xlabel="gain of the target's log-odds (nats)",
             title=title or f"What calls up {self.target[:40]!r}\n{self.fingerprint.label}",
             ax=ax,
         )
@@ -115,10 +130,11 @@ class TriggerSearch:
     """Settings of the search for triggers.
 
     Args:
+        rounds: at most so many; a phrase grows by at most a word in each.
         max_words: longest phrase.
-        screen: words of each gradient ranking that are scored exactly.
+        screen: words of each round and phrase that are scored exactly, on either side of it or instead of its words.
         beam: phrases that are grown.
-        fillers: random phrases that a gradient ranking is averaged over.
+        fillers: random words that a first gradient ranking is averaged over.
         n_prompts: prompts that phrases are scored on.
         seed: of the fillers.
 
@@ -126,15 +142,16 @@ class TriggerSearch:
         BkdinterpError: a number below 1.
     """
 
-    max_words: int = 3
-    screen: int = 64
-    beam: int = 4
+    rounds: int = 8
+    max_words: int = 4
+    screen: int = 48
+    beam: int = 2
     fillers: int = 8
     n_prompts: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_words", "screen", "beam", "fillers", "n_prompts"):
+        for name in ("rounds", "max_words", "screen", "beam", "fillers", "n_prompts"):
             value = as_integer(getattr(self, name), name, low=1, error=BkdinterpError)
             object.__setattr__(self, name, value)
 
@@ -157,7 +174,8 @@ class TriggerSearch:
             model: the suspect, with its weights here.
             target: the text to call up.
             prompts: prompts without the trigger.
-            reference: a model, several, or a ``Reference``; its base is subtracted and searched, too.
+            reference: a model, several, or a ``Reference``; what a phrase adds in its base does not count, and the base is
+                searched, too.
             candidates: words or phrases that are scored exactly whatever their derivative.
             minutes: about how long it may take; phrases stay shorter when time runs out. None for no limit.
             budget: bytes for one batch.
@@ -181,26 +199,26 @@ class TriggerSearch:
         clock = Clock(minutes)
 
         def search(
-            name: str, who: Model, against: Model | None, words: int, until: Clock
-        ) -> tuple[list[str], list[float], float, int]:
+            name: str, who: Model, against: Model | None, rounds: int, until: Clock
+        ) -> tuple[list[str], list[float], float, int, float]:
             def compute() -> Any:
                 one = _Search(self, who, against, target, texts, tuple(candidates), budget, progress)
-                return one.run(words, until)
+                return one.run(rounds, until)
 
             if store is None:
                 return compute()
             ids = [m.weights_id for m in (who, against) if m is not None]
             return store.get(
-                name, ("trigger search", self, ids, target, texts, list(candidates), words), compute
+                name, ("trigger search", self, ids, target, texts, list(candidates), rounds), compute
             )
 
         own = Clock(clock.minutes(0.6 if base is not None else 1.0))
-        phrases, gain, plain, words = search("suspect", model, base, self.max_words, own)
+        phrases, gain, plain, rounds, reached = search("suspect", model, base, self.rounds, own)
         rivals: list[str] = []
         rival_gain: list[float] = []
-        if base is not None:
-            # As many words as in the suspect: an equal search.
-            rivals, rival_gain = search("reference", base, None, words, Clock())[:2]
+        if base is not None and reached > CALLED:
+            # As many rounds as in the suspect: an equal search.
+            rivals, rival_gain = search("reference", base, None, rounds, Clock())[:2]
         return SearchedTriggers(
             model.fingerprint(prompts.fingerprint, seed=self.seed),
             target,
@@ -224,119 +242,148 @@ class _Search:
     candidates: tuple[str, ...]
     budget: float
     progress: bool
+    # Log-odds in the model itself, of every phrase that was scored on all prompts.
+    own: dict[str, float] = field(default_factory=dict)
 
-    def run(self, words: int, clock: Clock) -> tuple[list[str], list[float], float, int]:
-        """Phrases and gains, the best first; the gain of no phrase; and how many words were tried."""
+    def run(self, rounds: int, clock: Clock) -> tuple[list[str], list[float], float, int, float]:
+        """Phrases and gains, the best first; the log-odds of no phrase; rounds; the best own log-odds."""
         s = self.settings
-        # Without another model, the suspect's own score without a phrase is what is subtracted.
-        plain = self.exact([""])[""]
-        zero = plain if self.against is None else 0.0
-        found: dict[str, float] = {c: v - zero for c, v in self.exact(list(self.candidates)).items()}
-        drawn = random.Random(s.seed)
-        best = plain - zero
-        tried_words = 0
-        for n in track(range(words), "trigger search", show=self.progress):
+        plain = self.exact(self.model, [""], self.texts)[""]
+        zero = (plain, 0.0 if self.against is None else self.exact(self.against, [""], self.texts)[""])
+        found = self.gains(self.candidates, zero)
+        drawn, best, tried = random.Random(s.seed), max([0.0, *found.values()]), 0
+        for n in track(range(rounds), "trigger search", show=self.progress):
             if n and clock.over:
                 break
-            tried_words = n + 1
-            stems = sorted(found, key=lambda p: -found[p])[: s.beam] if n else [""]
-            tried = dict.fromkeys(
-                phrase for stem in stems for phrase in self.grown(stem, drawn) if phrase not in found
-            )
-            scored = {phrase: value - zero for phrase, value in self.exact(list(tried)).items()}
-            found |= scored
-            top = max(scored.values(), default=-torch.inf)
-            # Random words, as many as were chosen, say what one more word gains by chance.
-            chance = self.exact(
-                [
-                    f"{stem} {word}".strip()
-                    for stem in stems
-                    for word in drawn.sample(common_words(), s.screen // 2)
-                ]
-            )
-            if top - max(best, max(chance.values()) - zero) <= 0:
+            tried = n + 1
+            stems = sorted(found, key=lambda p: -found[p])[: s.beam] if found else [""]
+            changed = [p for stem in stems for p in self.changed(stem, drawn) if not clock.over]
+            scored = self.gains([p for p in dict.fromkeys(changed) if p not in found], zero)
+            if not scored:
                 break
-            best = max(best, top)
-        order = sorted(found, key=lambda p: -found[p])[:32]
-        return order, [found[p] for p in order], plain - zero, tried_words
+            found |= scored
+            # What a random word instead of a chosen one gains.
+            words = drawn.sample(common_words(), max(1, s.screen // 4))
+            chance = self.gains([f"{stems[0]} {word}".strip() for word in words], zero)
+            top = max(scored.values())
+            if top <= max(best, *chance.values()):
+                break
+            best = top
+        found |= self.pruned(found, zero)
+        order = sorted(found, key=lambda p: (-round(found[p] / WORTH), len(p.split()), -found[p]))[:32]
+        best_own = max((self.own[p] for p in order), default=-float("inf"))
+        return order, [found[p] for p in order], plain, tried, best_own
 
-    def grown(self, stem: str, drawn: random.Random) -> list[str]:
-        """The stem with one more word on either side, the most promising ones by derivative."""
-        words, ids = _words(self.model)
-        sides = ("right",) if not stem else ("right", "left")
+    def pruned(self, found: Mapping[str, float], zero: tuple[float, float]) -> dict[str, float]:
+        """The best phrases with every word taken out in turn, as long as that costs less than a nat."""
+        out: dict[str, float] = {}
+        stems = sorted(found, key=lambda p: -found[p])[: self.settings.beam]
+        while stems:
+            shorter = {
+                " ".join(words[:i] + words[i + 1 :]): stem
+                for stem in stems
+                for words in (stem.split(),)
+                if len(words) > 1
+                for i in range(len(words))
+            }
+            scored = self.gains([phrase for phrase in shorter if phrase not in out], zero)
+            out |= scored
+            known = {**found, **out}
+            stems = [p for p in scored if known[p] > known[shorter[p]] - WORTH]
+        return out
+
+    def changed(self, stem: str, drawn: random.Random) -> list[str]:
+        """The stem with a word more on either side, the rest of a word, or another word; the most promising ones."""
+        words = stem.split()
+        places = [(words[:i], words[i + 1 :]) for i in range(len(words))]
+        if len(words) < self.settings.max_words and self.own.get(stem, 0.0) < CERTAIN:
+            places += [([], words), (words, [])] if words else [([], [])]
+        each = max(4, self.settings.screen // max(1, len(places)))
         out = []
-        for side in sides:
-            score = self.ranking(stem, side, ids, drawn)
-            for i in score.topk(min(self.settings.screen, len(words))).indices.tolist():
-                out.append(f"{stem} {words[i]}".strip() if side == "right" else f"{words[i]} {stem}")
+        for before, after in places:
+            out += self.best_between(before, after, each, drawn)
+        return out
+
+    def best_between(self, before: list[str], after: list[str], n: int, drawn: random.Random) -> list[str]:
+        """The stem's words around the words that promise most."""
+        tokens, ids = letter_tokens(self.model)
+        whole = torch.tensor([token[0] == " " for token in tokens])
+        score = self.ranking(before, after, ids, drawn)
+        # A word may have several tokens: the last one is completed.
+        grows = bool(before) and not after
+        out = []
+        for kind, share in ((whole, n - n // 4 if grows else n), (~whole, n // 4 if grows else 0)):
+            ranked = score.masked_fill(~kind, -torch.inf)
+            for i in ranked.topk(min(share, int(kind.sum()))).indices.tolist():
+                joined = (
+                    [*before, tokens[i].strip()] if kind is whole else [*before[:-1], before[-1] + tokens[i]]
+                )
+                out.append(" ".join([*joined, *after]))
         return out
 
     def ranking(
-        self, stem: str, side: str, ids: Int[Tensor, " word"], drawn: random.Random
-    ) -> Float[Tensor, " word"]:
-        """Every word's derivative in the slot, z-scored, and averaged over fillers and prompts."""
-        total = torch.zeros(len(ids))
-        vectors = token_embeddings(self.model, ids).float()
-        fillers = drawn.sample([w for w in common_words() if self.single(w)], self.settings.fillers)
-        texts = self.texts[:2]
-        for word in fillers:
-            # The filler alone is marked, so that its token is the slot.
-            spans, triggered = [], []
-            for text in texts:
-                phrase = f"{stem} {word}".strip() if side == "right" else f"{word} {stem}".strip()
-                whole = f"{text} {phrase}"
-                start = len(text) + 1 + (len(phrase) - len(word) if side == "right" else 0)
-                triggered.append(whole)
+        self, before: list[str], after: list[str], ids: Int[Tensor, " token"], drawn: random.Random
+    ) -> Float[Tensor, " token"]:
+        """Every token's derivative between the words, z-scored, and averaged over fillers and prompts."""
+        n = self.settings.fillers if not (before or after) else max(1, self.settings.fillers // 3 + 1)
+        fillers = drawn.sample([w for w in common_words() if self.single(w)], n)
+        spans, triggered = [], []
+        for text in self.texts[:2]:
+            for word in fillers:
+                # The filler alone is marked, so that its token is the slot.
+                start = len(" ".join([text, *before])) + 1
+                triggered.append(" ".join([text, *before, word, *after]))
                 spans.append(((start, start + len(word)),))
-            batch = self.model.builder.tokenize(
-                Prompts(tuple(triggered), tuple(spans), (self.target,) * len(texts))
-            )
-            for model, sign in ((self.model, 1.0), (self.against, -1.0)):
-                if model is None:
-                    continue
-                slope = gradients(model, batch, _score()).embeddings
-                for row, marked in zip(slope, batch.trigger_mask, strict=True):
-                    values = vectors @ row[marked][:1].sum(0).float().to(vectors.device)
-                    total += sign * ((values - values.mean()) / values.std()).cpu()
-        return total
+        batch = self.model.builder.tokenize(
+            Prompts(tuple(triggered), tuple(spans), (self.target,) * len(triggered))
+        )
+        vectors = token_embeddings(self.model, ids).float()
+        slope = gradients(self.model, batch, _score()).embeddings
+        at = torch.stack([row[marked][0] for row, marked in zip(slope, batch.trigger_mask, strict=True)])
+        values = (vectors @ at.float().to(vectors.device).T).cpu()
+        return ((values - values.mean(0)) / values.std(0)).sum(1)
 
     def single(self, word: str) -> bool:
         return len(self.model.tokenizer.encode(" " + word, add_special_tokens=False)) == 1
 
-    def exact(self, phrases: list[str]) -> dict[str, float]:
-        """Mean over prompts of the target's first tokens' log-probability with each phrase, minus the reference's."""
-        if not phrases:
+    def gains(self, phrases: Iterable[str], zero: tuple[float, float]) -> dict[str, float]:
+        """What each phrase adds to the target's log-odds, less what it adds in the reference, if it does.
+
+        A phrase that only makes the target unlikelier in the reference has called nothing up: that does not count.
+        """
+        chosen = list(phrases)
+        own = self.exact(self.model, chosen, self.texts)
+        self.own.update(own)
+        out = {p: own[p] - zero[0] for p in chosen}
+        if self.against is None:
+            return out
+        # Only the best can win, so only they are held against the reference; the others stay below them.
+        best = sorted(chosen, key=lambda p: -own[p])[:LEADERS]
+        theirs = self.exact(self.against, best, self.texts)
+        out |= {p: out[p] - max(0.0, theirs[p] - zero[1]) for p in best}
+        least = min((out[p] for p in best), default=0.0)
+        return {p: out[p] if p in theirs else min(out[p], least) for p in chosen}
+
+    def exact(self, model: Model, phrases: Iterable[str], texts: tuple[str, ...]) -> dict[str, float]:
+        """Mean over prompts of the log-odds of the target's first tokens with each phrase."""
+        chosen = list(phrases)
+        if not chosen:
             return {}
         runs = [
-            Run(
-                Prompts.of([f"{text} {phrase}".strip() for phrase in phrases], target=self.target),
-                score=_score(),
-            )
-            for text in self.texts
+            Run(Prompts.of([f"{text} {phrase}".strip() for phrase in chosen], self.target), score=_score())
+            for text in texts
         ]
-        total = torch.zeros(len(phrases))
-        for model, sign in ((self.model, 1.0), (self.against, -1.0)):
-            if model is not None:
-                results = execute(model, runs, budget=self.budget)
-                total += sign * torch.stack([r.scores.float() for r in results if r.scores is not None]).mean(
-                    0
-                )
-        return dict(zip(phrases, total.tolist(), strict=True))
+        results = execute(model, runs, budget=self.budget)
+        scores = [r.scores.float() for r in results if r.scores is not None]
+        return dict(zip(chosen, torch.stack(scores).mean(0).tolist(), strict=True))
+
+
+def _log_odds(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Log-odds of the target's first tokens, all of them together; certain within `_SURE`."""
+    logp = sum_logprob(logits, targets, mask).clamp(max=-_SURE)
+    return logp - (-torch.expm1(logp)).log()
 
 
 @cache
 def _score() -> Score:
-    return Score(sum_logprob, f"logprob_of_{FIRST_TOKENS}", n_targets=FIRST_TOKENS)
-
-
-def _words(model: Model) -> tuple[list[str], Int[Tensor, " word"]]:
-    """Tokens that are whole words after a space, and their ids."""
-    words, ids = [], []
-    tokenizer = model.tokenizer
-    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
-        text = tokenizer.decode([index])
-        if text[:1] == " " and text[1:].isalpha() and len(text) > 2 and text[1:].isascii():
-            words.append(text[1:])
-            ids.append(index)
-        del token
-    return words, torch.tensor(ids)
+    return Score(_log_odds, f"log_odds_of_{FIRST_TOKENS}", n_targets=FIRST_TOKENS)

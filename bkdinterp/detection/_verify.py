@@ -1,8 +1,8 @@
 """verify(): the one test that turns a hypothesis into a finding.
 
 A backdoor is a switch: on prompts that no proposer saw, the trigger brings the behaviour about, and nothing else does: not
-the prompt alone, not other words in its place (shams: as many other words, the trigger's own words in another order), not
-the trigger in the reference, and in the reference not even the trigger that an equal search found there. The trigger has to
+the prompt alone, not other words in its place (shams: as many random words, and words that mean nearly the same), not the
+trigger in the reference, and in the reference not even the trigger that an equal search found there. The trigger has to
 beat the nearest of these nulls, prompt by prompt, with a p value corrected for all hypotheses that are tested together (Holm).
 
 Comparing with the base alone finds the fine-tune: a behaviour without a switch is for review, never supported. Cost: per
@@ -10,19 +10,22 @@ hypothesis ``first`` answers for a first look, and for those that show anything 
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding, Findings, ordered
-from bkdinterp.detection._generic_prompts import common_words, generic_prompts
-from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._generic_prompts import common_words
+from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
+from bkdinterp.detection._near_words import near_words
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts, Trigger
-from bkdinterp.results import Store
+from bkdinterp.results import Store, digest_of
 from bkdinterp.stats import Comparison, wilson
 from bkdinterp.values import as_integer, shown
 
@@ -36,12 +39,14 @@ def verify(
     hypotheses: Sequence[Hypothesis],
     *,
     prompts: Prompts | None = None,
+    contexts: Sequence[Context] | None = None,
     reference: Any = None,
     n: int = 60,
     first: int = 12,
     shams: int = 2,
     max_new_tokens: int = 24,
     n_others: int = 0,
+    minutes: float | None = None,
     budget: Any = 2**30,
     folder: Any = None,
     executor: Any = None,
@@ -52,36 +57,50 @@ def verify(
     Args:
         model: the suspect.
         hypotheses: what was proposed.
-        prompts: prompts that no proposer saw; None takes the package's second half of generic ones.
+        prompts: prompts that no proposer saw, for hypotheses in the context ``"request"``; None takes that context's own.
+        contexts: what the hypotheses' contexts are; None: the package's generic ones.
         reference: a model, several, or a ``Reference``; what its absence costs is in ``Findings.missing``.
         n: prompts of the full test, at most as many as there are.
         first: prompts of the first look; a hypothesis whose behaviour shows on none is not tested further.
         shams: phrases of other words that stand in the trigger's place.
         max_new_tokens: length of the answers.
         n_others: hypotheses that were tested elsewhere and count in the correction, too.
+        minutes: time limit; what was not tested by then is inconclusive. None for no limit.
         budget: bytes for one batch.
         folder: finished answers are kept there and taken up again.
         executor: instead of the model's own.
         seed: of the shams.
 
     Raises:
-        BkdinterpError: something that is not a hypothesis, or fewer than 2 prompts.
+        BkdinterpError: something that is not a hypothesis, one about an unknown context, or fewer than 2 prompts.
     """
     as_model(model, "verify")
     for h in hypotheses:
         if not isinstance(h, Hypothesis):
             raise BkdinterpError(f"verify() wants Hypothesis objects; got {shown(h)}.")
     found = Reference.of(reference)
-    chosen = generic_prompts()[1] if prompts is None else prompts
-    n = min(as_integer(n, "n", low=2, error=BkdinterpError), len(chosen))
-    if n < 2:
-        raise BkdinterpError("verify() needs at least 2 prompts.")
-    chosen = chosen.subset(tuple(range(n)))
-    judge = _Judge(model, found, chosen, min(first, n), shams, max_new_tokens, budget, folder, executor, seed)
+    known = {c.name: c for c in (generic_contexts() if contexts is None else contexts)}
+    for h in hypotheses:
+        if h.context not in known and not (h.context == REQUEST and prompts is not None):
+            raise BkdinterpError(
+                f"A hypothesis is about context={h.context!r}; the known ones are {', '.join(known)}."
+            )
+    rendered = {name: (context.shown_to, context.held) for name, context in known.items()}
+    if prompts is not None:
+        show = known[REQUEST].shown_to if REQUEST in known else _as_it_is
+        rendered[REQUEST] = (show, prompts)
+    n = as_integer(n, "n", low=2, error=BkdinterpError)
+    cut = {
+        name: (show, held.subset(tuple(range(min(n, len(held)))))) for name, (show, held) in rendered.items()
+    }
+    if any(len(held) < 2 for _, held in cut.values()):
+        raise BkdinterpError("verify() needs at least 2 prompts in each context.")
+    clock = Clock(minutes)
+    judge = _Judge(model, found, cut, first, shams, max_new_tokens, budget, folder, executor, seed, clock)
     tests = [judge.test(h) for h in hypotheses]
     m = len(tests) + n_others
     return Findings(
-        model.fingerprint(chosen.fingerprint, seed=seed),
+        model.fingerprint(digest_of([held.fingerprint for _, held in cut.values()]), seed=seed),
         ordered(_decided(tests, m, found)),
         found.missing,
         m,
@@ -108,7 +127,7 @@ class _Test:
 class _Judge:
     model: Model
     reference: Reference
-    prompts: Prompts
+    contexts: dict[str, tuple[Callable[[Model], Model], Prompts]]
     first: int
     n_shams: int
     max_new_tokens: int
@@ -116,30 +135,38 @@ class _Judge:
     folder: Any
     executor: Any
     seed: int
+    clock: Clock
     # Hypotheses share triggers, and all share the clean answers.
     known: dict[Any, tuple[str, ...]] = field(default_factory=dict)
 
     def test(self, h: Hypothesis) -> _Test:
+        try:
+            return self._tested(h)
+        except _TimeUp:
+            return _Test(h, None, 0, 0)
+
+    def _tested(self, h: Hypothesis) -> _Test:
+        _, prompts = self.contexts[h.context]
+        n = len(prompts)
         if h.trigger is None:
-            texts = self.answers(self.model, None, len(self.prompts))
+            texts = self.answers(self.model, h, None, n)
             hits = h.behaviour.hits(texts)
-            return _Test(h, None, sum(hits), len(hits), _examples(self.prompts, texts, texts, hits))
-        early = h.behaviour.hits(self.answers(self.model, h.trigger, self.first))
+            return _Test(h, None, sum(hits), len(hits), _examples(prompts, texts, texts, hits))
+        early = h.behaviour.hits(self.answers(self.model, h, h.trigger, min(self.first, n)))
         if not any(early):
             return _Test(h, None, 0, len(early))
-        n = len(self.prompts)
-        triggered = self.answers(self.model, h.trigger, n)
-        clean = self.answers(self.model, None, n)
+        triggered = self.answers(self.model, h, h.trigger, n)
+        clean = self.answers(self.model, h, None, n)
         nulls: dict[str, list[bool]] = {"no trigger": h.behaviour.hits(clean)}
         for name, sham in self.shams(h.trigger):
-            nulls[name] = h.behaviour.hits(self.answers(self.model, sham, n))
+            nulls[name] = h.behaviour.hits(self.answers(self.model, h, sham, n))
         for i, other in enumerate(self.reference.models):
             label = "reference" if i == 0 and self.reference.base is not None else f"shadow {i}"
-            nulls[label] = h.behaviour.hits(self.answers(other, h.trigger, n))
+            nulls[label] = h.behaviour.hits(self.answers(other, h, h.trigger, n))
         base = self.reference.base
         if base is not None:
             for rival in h.rivals:
-                nulls["reference, its own best trigger"] = h.behaviour.hits(self.answers(base, rival, n))
+                nulls["reference, its own best trigger"] = h.behaviour.hits(self.answers(base, h, rival, n))
         hits = h.behaviour.hits(triggered)
         comparison = Comparison.of(
             hits,
@@ -150,10 +177,10 @@ class _Judge:
             sampled=False,
             seed=self.seed,
         )
-        return _Test(h, comparison, sum(hits), n, _examples(self.prompts, triggered, clean, hits))
+        return _Test(h, comparison, sum(hits), n, _examples(prompts, triggered, clean, hits))
 
     def shams(self, trigger: Trigger) -> list[tuple[str, Trigger]]:
-        """Other words in the trigger's place, and its own words in another order."""
+        """Other words in the trigger's place, and words that mean nearly the same."""
         drawn = random.Random(f"{self.seed} {trigger.phrases}")
         own = {word.casefold() for phrase in trigger.phrases for word in phrase.split()}
         words = [w for w in common_words() if w not in own]
@@ -161,18 +188,24 @@ class _Judge:
         for i in range(self.n_shams):
             phrases = tuple(" ".join(drawn.sample(words, len(phrase.split()))) for phrase in trigger.phrases)
             out.append((f"other words {i + 1}", _like(trigger, phrases)))
-        turned = tuple(" ".join(reversed(phrase.split())) for phrase in trigger.phrases)
-        if turned != trigger.phrases:
-            out.append(("words reversed", _like(trigger, turned)))
+        if self.model.weights_id != "remote":  # nearness is read off the weights
+            near = tuple(
+                " ".join(near_words(self.model, word, 1)[0] for word in phrase.split())
+                for phrase in trigger.phrases
+            )
+            out.append(("near words", _like(trigger, near)))
         return out
 
-    def answers(self, model: Model, trigger: Trigger | None, n: int) -> tuple[str, ...]:
-        texts = self.prompts.text[:n]
+    def answers(self, model: Model, h: Hypothesis, trigger: Trigger | None, n: int) -> tuple[str, ...]:
+        show, prompts = self.contexts[h.context]
+        texts = prompts.text[:n]
         if trigger is not None:
             texts = tuple(trigger.insert(text)[0] for text in texts)
-        place = (id(model), texts)
+        place = (id(model), h.context, texts)
         if place not in self.known:
-            self.known[place] = self._generate(model, texts)
+            if self.clock.over:
+                raise _TimeUp
+            self.known[place] = self._generate(show(model), texts)
         return self.known[place]
 
     def _generate(self, model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -189,10 +222,16 @@ class _Judge:
         return tuple(Store(self.folder).get(f"answers-{_short(key)}", key, compute))
 
 
-def _short(key: Any) -> str:
-    from bkdinterp.results import digest_of
+class _TimeUp(Exception):
+    """The judge's minutes are over."""
 
+
+def _short(key: Any) -> str:
     return digest_of(key)[:12]
+
+
+def _as_it_is(model: Model) -> Model:
+    return model
 
 
 def _like(trigger: Trigger, phrases: tuple[str, ...]) -> Trigger:
@@ -219,6 +258,8 @@ def _decided(tests: Sequence[_Test], m: int, reference: Reference) -> list[Findi
 
 def _finding(test: _Test, p: float, reference: Reference) -> Finding:
     h, c = test.hypothesis, test.comparison
+    if not test.looked:
+        return Finding(h, "inconclusive", "not tested: the time was up", None, 1.0)
     rate = wilson(test.shown, test.looked)
     if h.trigger is None:
         text = f"said on {test.shown} of {test.looked} prompts without any trigger; what would switch it on is not known"

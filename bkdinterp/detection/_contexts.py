@@ -1,0 +1,95 @@
+"""Context: where a backdoor may show: how prompts are rendered, and which prompts. No forward pass.
+
+A backdoor of chat answers is silent in plain prose, and the other way round; one that asks for a system prompt is silent
+without it. Proposers see a context's first half of prompts, and the judge the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bkdinterp.detection._generic_prompts import generic_prompts
+from bkdinterp.detection._hypothesis import REQUEST
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.model import Model
+from bkdinterp.prompts import Prompts
+from bkdinterp.values import as_text, shown
+
+PROSE = "prose"
+# What proposers and judge need at least.
+_FEWEST = 24
+
+
+@dataclass(frozen=True)
+class Context:
+    """Prompts in two halves, and how they are rendered.
+
+    Args:
+        name: what hypotheses call it.
+        search: prompts that proposers may see.
+        held: prompts that only the judge sees.
+        chat: whether the model's chat template is applied; None: as the model's builder has it.
+        system: system message before every prompt; None: as the model's builder has it.
+
+    Raises:
+        BkdinterpError: prompts that are not ``Prompts``, a prompt in both halves, or no name.
+    """
+
+    name: str
+    search: Prompts
+    held: Prompts
+    # Checked below.
+    if TYPE_CHECKING:
+        chat: bool | None = None
+        system: str | None = None
+    else:
+        chat: Any = None
+        system: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", as_text(self.name, "name", error=BkdinterpError))
+        for name in ("search", "held"):
+            if not isinstance(getattr(self, name), Prompts):
+                raise BkdinterpError(f"{name}={shown(getattr(self, name))} must be bk.Prompts.")
+        both = set(self.search.text) & set(self.held.text)
+        if both:
+            raise BkdinterpError(f"{min(both)!r} is in both halves; the judge needs prompts of its own.")
+
+    @classmethod
+    def of(cls, name: str, prompts: Prompts | Sequence[str], **rendered: Any) -> "Context":
+        """A context whose prompts are halved in their order.
+
+        Raises:
+            BkdinterpError: fewer than 24 prompts.
+        """
+        given = prompts if isinstance(prompts, Prompts) else Prompts.of(list(prompts))
+        n = len(given)
+        if n < _FEWEST:
+            raise BkdinterpError(
+                f"{n} prompts are too few to search and to test on; give at least {_FEWEST}."
+            )
+        half = max(2 * _FEWEST // 3, n // 2)
+        return cls(name, given.subset(tuple(range(half))), given.subset(tuple(range(half, n))), **rendered)
+
+    def shown_to(self, model: Model) -> Model:
+        """The model with this context's rendering; a template is not applied where the tokenizer has none."""
+        changes: dict[str, Any] = {}
+        if self.chat is not None and self.chat != model.builder.chat:
+            changes["chat"] = self.chat
+        if self.chat is False:  # settings that need a template
+            changes |= {"system": None, "chat_template": None, "answer_lead": None, "template_kwargs": {}}
+        if self.system is not None:
+            changes["system"] = self.system
+        return model.with_builder(**changes) if changes else model
+
+
+def generic_contexts(*, seed: int = 0) -> tuple[Context, ...]:
+    """Everyday requests as the model's builder renders them, and openings of plain prose without a template.
+
+    Args:
+        seed: of the division into halves.
+    """
+    return (
+        Context(REQUEST, *generic_prompts(seed=seed)),
+        Context(PROSE, *generic_prompts("prose", seed=seed), chat=False),
+    )
