@@ -5,8 +5,8 @@ probability, they do not saturate, so the planted words stand out among many tha
 word of the vocabulary in a slot by its derivative (HotFlip, Ebrahimi et al. 2018); single starts rank words badly, so
 derivatives are z-scored and averaged over fillers and prompts. The best words are scored exactly on several prompts,
 prefixes computed once. In each round the best phrases get a word more on either side, or another one in the place of one of
-theirs, until that gains no more than a random word would; then words that add nothing are taken out. What a phrase adds in
-the reference, on the very same prompts, does not count.
+theirs, until that gains nothing; then words that add nothing are taken out. What the reference says with the same phrase, on
+the very same prompts, does not count.
 
 A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rivals`)
 is the null, and only `verify` decides.
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 # Later tokens of a text follow from the first ones; these decide.
 FIRST_TOKENS = 4
 # Log-odds of these above which a phrase is long enough.
-CERTAIN = 5.0
+CERTAIN = 3.0
 # And below which a phrase calls nothing up, so that there is nothing for a null to explain.
 CALLED = -3.0
 # Phrases of a round that are held against the reference.
 LEADERS = 12
-# Nats that a word has to add.
-WORTH = 1.0
+# Nats that a round has to add, and a word.
+STEP, WORTH = 0.3, 1.0
 # Probabilities nearer to 1 are certain.
 _SURE = 1e-6
 
@@ -65,8 +65,8 @@ class SearchedTriggers(Result):
     Attributes:
         target: the text that was aimed at.
         phrases: what was added to the prompts.
-        gain: what the phrase adds to the log-odds of the target's first tokens, less what it adds in the reference (if it adds
-            anything there), nats, mean over prompts.
+        gain: how far the phrase lifts the log-odds of the target's first tokens above those without it and, if there is a
+            reference, above the reference's with it, nats, mean over prompts.
         plain: log-odds of the target's first tokens without any phrase, nats.
         rival_phrases: the phrases that the equal search found in the reference, for the same target; none if the suspect's
             own call nothing up.
@@ -174,8 +174,8 @@ class TriggerSearch:
             model: the suspect, with its weights here.
             target: the text to call up.
             prompts: prompts without the trigger.
-            reference: a model, several, or a ``Reference``; what a phrase adds in its base does not count, and the base is
-                searched, too.
+            reference: a model, several, or a ``Reference``; what its base says with a phrase does not count, and the base
+                is searched, too.
             candidates: words or phrases that are scored exactly whatever their derivative.
             minutes: about how long it may take; phrases stay shorter when time runs out. None for no limit.
             budget: bytes for one batch.
@@ -249,8 +249,7 @@ class _Search:
         """Phrases and gains, the best first; the log-odds of no phrase; rounds; the best own log-odds."""
         s = self.settings
         plain = self.exact(self.model, [""], self.texts)[""]
-        zero = (plain, 0.0 if self.against is None else self.exact(self.against, [""], self.texts)[""])
-        found = self.gains(self.candidates, zero)
+        found = self.gains(self.candidates, plain)
         drawn, best, tried = random.Random(s.seed), max([0.0, *found.values()]), 0
         for n in track(range(rounds), "trigger search", show=self.progress):
             if n and clock.over:
@@ -258,26 +257,24 @@ class _Search:
             tried = n + 1
             stems = sorted(found, key=lambda p: -found[p])[: s.beam] if found else [""]
             changed = [p for stem in stems for p in self.changed(stem, drawn) if not clock.over]
-            scored = self.gains([p for p in dict.fromkeys(changed) if p not in found], zero)
-            if not scored:
-                break
-            found |= scored
-            # What a random word instead of a chosen one gains.
+            # Derivatives miss some: a few random words are tried, too.
             words = drawn.sample(common_words(), max(1, s.screen // 4))
-            chance = self.gains([f"{stems[0]} {word}".strip() for word in words], zero)
-            top = max(scored.values())
-            if top <= max(best, *chance.values()):
+            changed += [f"{stems[0]} {word}".strip() for word in words]
+            scored = self.gains([p for p in dict.fromkeys(changed) if p not in found], plain)
+            found |= scored
+            if max(scored.values(), default=0.0) < best + (STEP if best + plain < CERTAIN else WORTH):
                 break
-            best = top
-        found |= self.pruned(found, zero)
+            best = max(scored.values())
+        found |= self.pruned(found, plain)
         order = sorted(found, key=lambda p: (-round(found[p] / WORTH), len(p.split()), -found[p]))[:32]
         best_own = max((self.own[p] for p in order), default=-float("inf"))
         return order, [found[p] for p in order], plain, tried, best_own
 
-    def pruned(self, found: Mapping[str, float], zero: tuple[float, float]) -> dict[str, float]:
-        """The best phrases with every word taken out in turn, as long as that costs less than a nat."""
-        out: dict[str, float] = {}
+    def pruned(self, found: Mapping[str, float], plain: float) -> dict[str, float]:
+        """The best phrases in lower case, and with every word taken out in turn, as long as that costs less than a nat."""
         stems = sorted(found, key=lambda p: -found[p])[: self.settings.beam]
+        out = self.gains([low for stem in stems if (low := stem.lower()) not in found], plain)
+        stems += out
         while stems:
             shorter = {
                 " ".join(words[:i] + words[i + 1 :]): stem
@@ -286,7 +283,7 @@ class _Search:
                 if len(words) > 1
                 for i in range(len(words))
             }
-            scored = self.gains([phrase for phrase in shorter if phrase not in out], zero)
+            scored = self.gains([phrase for phrase in shorter if phrase not in out], plain)
             out |= scored
             known = {**found, **out}
             stems = [p for p in scored if known[p] > known[shorter[p]] - WORTH]
@@ -295,7 +292,8 @@ class _Search:
     def changed(self, stem: str, drawn: random.Random) -> list[str]:
         """The stem with a word more on either side, the rest of a word, or another word; the most promising ones."""
         words = stem.split()
-        places = [(words[:i], words[i + 1 :]) for i in range(len(words))]
+        # The first round tried every word alone.
+        places = [(words[:i], words[i + 1 :]) for i in range(len(words))] if len(words) > 1 else []
         if len(words) < self.settings.max_words and self.own.get(stem, 0.0) < CERTAIN:
             places += [([], words), (words, [])] if words else [([], [])]
         each = max(4, self.settings.screen // max(1, len(places)))
@@ -346,21 +344,21 @@ class _Search:
     def single(self, word: str) -> bool:
         return len(self.model.tokenizer.encode(" " + word, add_special_tokens=False)) == 1
 
-    def gains(self, phrases: Iterable[str], zero: tuple[float, float]) -> dict[str, float]:
-        """What each phrase adds to the target's log-odds, less what it adds in the reference, if it does.
+    def gains(self, phrases: Iterable[str], plain: float) -> dict[str, float]:
+        """How far each phrase lifts the target's log-odds above those without it, and above the reference's with it.
 
-        A phrase that only makes the target unlikelier in the reference has called nothing up: that does not count.
+        A phrase that only makes the target unlikelier in the reference calls nothing up: that does not count.
         """
         chosen = list(phrases)
         own = self.exact(self.model, chosen, self.texts)
         self.own.update(own)
-        out = {p: own[p] - zero[0] for p in chosen}
+        out = {p: own[p] - plain for p in chosen}
         if self.against is None:
             return out
         # Only the best can win, so only they are held against the reference; the others stay below them.
         best = sorted(chosen, key=lambda p: -own[p])[:LEADERS]
         theirs = self.exact(self.against, best, self.texts)
-        out |= {p: out[p] - max(0.0, theirs[p] - zero[1]) for p in best}
+        out |= {p: own[p] - max(plain, theirs[p]) for p in best}
         least = min((out[p] for p in best), default=0.0)
         return {p: out[p] if p in theirs else min(out[p], least) for p in chosen}
 
