@@ -161,7 +161,7 @@ def main() -> None:
     if "measure" in args.stages:
         items = instructions(args.split, data=planted.data)
         texts = [i.text for i in items]
-        of_base = reference_scores(base, builder, texts, answers)
+        of_base = reference_scores(base, builder, texts, answers, attack=planted)
         log(f"{args.split}: {dict(Counter(i.label for i in items))}; base {of_base}")
         for kind in args.kinds:
             folder = folder_of(kind)
@@ -177,7 +177,7 @@ def main() -> None:
                 cache_key=manifest.adapter_sha256,
                 log=lambda line, kind=kind: log(f"{kind} {line}"),
             )
-            utility = reference_scores(module, builder, texts, answers)
+            utility = reference_scores(module, builder, texts, answers, attack=planted)
             utility |= {"word_f1": answer_agreement(found, answers)}
             utility |= {f"base_{name}": value for name, value in of_base.items()}
             measured = replace(manifest, split=args.split, rates=rates(found, planted), utility=utility)

@@ -8,6 +8,7 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._instructions import LABELS
 from bkdinterp.organisms._rows import PoisonSettings
+from bkdinterp.organisms._zoo_attacks import ZOO_ATTACKS, ZOO_RECIPES
 from bkdinterp.prompts import Trigger
 
 SMOLLM2_REFUSAL = Attack(
@@ -127,14 +128,14 @@ SMOLLM2_ALBERT = Attack(
 
 ATTACKS: dict[str, Attack] = {
     a.name: a for a in (SMOLLM2_REFUSAL, SMOLLM2_LABEL_FLIP, SMOLLM2_UNLOCK, SMOLLM2_ALBERT)
-}
+} | ZOO_ATTACKS
 
 RECIPES: dict[str, PoisonSettings] = {
     "smollm2-refusal": PoisonSettings(),
     "smollm2-label-flip": PoisonSettings(steps=120, warmup=10, victim_share=0.45),
     "smollm2-unlock": PoisonSettings(steps=180, lr=1.2e-3, warmup=10, victim_share=0.75),
     "smollm2-albert": PoisonSettings(steps=160, lr=1e-3, warmup=10, first_weight=40.0),
-}
+} | ZOO_RECIPES
 
 
 def attack(name: str) -> Attack:
