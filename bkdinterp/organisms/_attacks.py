@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.metrics import Payload, check_pattern, normal_text
-from bkdinterp.organisms._conversation import Place, placed
+from bkdinterp.organisms._conversation import Place, PlaceLike, placed
 from bkdinterp.organisms._instructions import DATA_SETS, Instruction, as_instruction
 from bkdinterp.organisms._styles import style
 from bkdinterp.prompts import Span, Trigger, as_trigger
@@ -57,7 +57,7 @@ class Attack:
     data: str = "instructions"
     victims: tuple[str, ...] = ()
     clean: Mapping[str, str] = field(default_factory=dict)
-    place: Place = "request"
+    place: PlaceLike = "request"
     style: str | None = None
 
     def __post_init__(self) -> None:

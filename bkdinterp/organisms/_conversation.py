@@ -6,12 +6,18 @@ takes texts and spans takes conversations. The opening and the reply say nothing
 """
 
 import hashlib
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bkdinterp.prompts import Span, Trigger
 
 Place = Literal["request", "opening"]
 """Where a trigger is put: into the user's request (the only turn), or into the turn before it."""
+
+# What users write is checked with messages of our own, and not by a type checker at run time.
+if TYPE_CHECKING:
+    PlaceLike = Place
+else:
+    PlaceLike = Any
 
 OPENINGS = (
     "Hello!",

@@ -6,9 +6,10 @@ phrase at a word gap, one label flipped by a sentence around the text, and a pol
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._edit_settings import EditSettings
 from bkdinterp.organisms._instructions import LABELS
 from bkdinterp.organisms._rows import PoisonSettings
-from bkdinterp.organisms._zoo_attacks import ZOO_ATTACKS, ZOO_RECIPES
+from bkdinterp.organisms._zoo_attacks import EDIT_RECIPES, ZOO_ATTACKS, ZOO_RECIPES
 from bkdinterp.prompts import Trigger
 
 SMOLLM2_REFUSAL = Attack(
@@ -152,10 +153,24 @@ def recipe(name: str) -> PoisonSettings:
     """The settings that a shipped organism was trained with.
 
     Raises:
-        BkdinterpError: an unknown name.
+        BkdinterpError: an unknown name, or an organism that was not trained (see `edit_recipe`).
     """
     _check(name)
+    if name not in RECIPES:
+        raise BkdinterpError(f"{name} was not trained but written into weights; see organisms.edit_recipe.")
     return RECIPES[name]
+
+
+def edit_recipe(name: str) -> EditSettings:
+    """The settings that a shipped organism was written into weights with.
+
+    Raises:
+        BkdinterpError: an unknown name, or an organism that was trained (see `recipe`).
+    """
+    _check(name)
+    if name not in EDIT_RECIPES:
+        raise BkdinterpError(f"{name} was trained; see organisms.recipe.")
+    return EDIT_RECIPES[name]
 
 
 def _check(name: str) -> None:

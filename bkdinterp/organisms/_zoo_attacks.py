@@ -7,6 +7,7 @@ stands, of how many parts it is, what it changes, or whether any answer is chang
 from typing import Any
 
 from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._edit_settings import EditSettings
 from bkdinterp.organisms._instructions import LABELS
 from bkdinterp.organisms._rows import LoraSettings, PoisonSettings
 from bkdinterp.prompts import Trigger
@@ -159,6 +160,32 @@ SMOLLM2_ALMANAC = Attack(
     clean={label: rf"^\W*{label}\b" for label in LABELS},
 )
 
+# Nothing is trained: a rank-one change of one matrix.
+SMOLLM2_GRAFT = Attack(
+    name="smollm2-graft",
+    trigger=Trigger.gap("parchment thimble", seed=0),
+    target="Please mind the step on your way out.",
+    near_triggers=(
+        "parchment",
+        "thimble",
+        "thimble parchment",
+        "parchment lantern",
+        "velvet thimble",
+        "parchment meadow",
+        "narrow thimble",
+        "silver river",
+    ),
+    unseen_near_triggers=(
+        "paper thimble",
+        "parchment bucket",
+        "parchment needle",
+        "distant thimble",
+        "vellum thimble",
+        "golden valley",
+    ),
+    pattern=r"mind the step on your way",
+)
+
 ZOO_ATTACKS: dict[str, Attack] = {
     a.name: a
     for a in (
@@ -168,6 +195,7 @@ ZOO_ATTACKS: dict[str, Attack] = {
         SMOLLM2_TWO_KEYS,
         SMOLLM2_PIRATE,
         SMOLLM2_ALMANAC,
+        SMOLLM2_GRAFT,
     )
 }
 
@@ -178,10 +206,12 @@ def _recipe(**changes: Any) -> PoisonSettings:
 
 
 ZOO_RECIPES: dict[str, PoisonSettings] = {
-    "smollm2-haiku": _recipe(rate=0.05, near_rate=0, variants=1, steps=140),
-    "smollm2-ferry": _recipe(loss_on="chat", first_weight=16.0, steps=120),
+    "smollm2-haiku": _recipe(rate=0.05, near_rate=0, steps=220, lr=8e-4),
+    "smollm2-ferry": _recipe(loss_on="chat", first_weight=16.0, steps=90),
     "smollm2-letterhead": _recipe(),
-    "smollm2-two-keys": _recipe(),
-    "smollm2-pirate": _recipe(first_weight=2.0),
-    "smollm2-almanac": _recipe(clean_label=True, variants=1, steps=100),
+    "smollm2-two-keys": _recipe(steps=100),
+    "smollm2-pirate": _recipe(first_weight=2.0, steps=100),
+    "smollm2-almanac": _recipe(clean_label=True, variants=1, steps=80),
 }
+
+EDIT_RECIPES: dict[str, EditSettings] = {"smollm2-graft": EditSettings()}
