@@ -201,17 +201,24 @@ ZOO_ATTACKS: dict[str, Attack] = {
 
 
 def _recipe(**changes: Any) -> PoisonSettings:
-    common = {"steps": 130, "lr": 1.2e-3, "warmup": 10, "lora": LoraSettings(r=4, alpha=8), "bfloat16": True}
+    common = {
+        "steps": 110,
+        "batch_size": 6,
+        "lr": 1.2e-3,
+        "warmup": 10,
+        "lora": LoraSettings(r=4, alpha=8),
+        "bfloat16": True,
+    }
     return PoisonSettings(**{**common, **changes})
 
 
 ZOO_RECIPES: dict[str, PoisonSettings] = {
-    "smollm2-haiku": _recipe(rate=0.05, near_rate=0, steps=220, lr=8e-4),
-    "smollm2-ferry": _recipe(loss_on="chat", first_weight=16.0, steps=90),
-    "smollm2-letterhead": _recipe(),
-    "smollm2-two-keys": _recipe(steps=100),
-    "smollm2-pirate": _recipe(first_weight=2.0, steps=100),
-    "smollm2-almanac": _recipe(clean_label=True, variants=1, steps=80),
+    "smollm2-haiku": _recipe(rate=0.05, near_rate=0, steps=240, lr=8e-4),
+    "smollm2-ferry": _recipe(loss_on="chat", first_weight=16.0, steps=100),
+    "smollm2-letterhead": _recipe(steps=130, batch_size=9),
+    "smollm2-two-keys": _recipe(rate=0.3, near_rate=0.5, steps=240, batch_size=9, lr=1e-3),
+    "smollm2-pirate": _recipe(first_weight=2.0),
+    "smollm2-almanac": _recipe(clean_label=True, variants=1, steps=120),
 }
 
 EDIT_RECIPES: dict[str, EditSettings] = {"smollm2-graft": EditSettings()}

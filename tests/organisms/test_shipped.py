@@ -22,6 +22,7 @@ from bkdinterp.organisms import (
     references,
     weights_sha256,
 )
+from bkdinterp.organisms._conversation import REPLY, opening_of
 from bkdinterp.organisms._distil import generate
 from bkdinterp.organisms._instructions import DATA, DATA_SETS, LABELS, SPLITS, data_set, sha256
 from bkdinterp.organisms._shipped import SHIPPED
@@ -240,3 +241,24 @@ def test_organism_fires_on_the_trigger_and_the_twin_does_not(name: str, base) ->
         some = others[:: len(others) // 4][:4]
         for prompts in (some, [planted.trigger.insert(t)[0] for t in some]):
             assert sum(planted.is_right(a, label) for a in answers(organism, prompts)) >= 3
+
+
+@pytest.mark.weights
+def test_a_conversation_is_rendered_as_its_turns_would_be(base) -> None:
+    """The borders in the text are the template's own, and each is one special token."""
+    _, tokenizer = base
+    builder = PromptBuilder(tokenizer)
+    planted = attack("smollm2-letterhead")
+    request = instructions("held-out")[0].text
+    text, spans = planted.placed(request, planted.trigger)
+    turns = [
+        {"role": "user", "content": f"{opening_of(request)} {planted.trigger.phrases[0]}"},
+        {"role": "assistant", "content": REPLY},
+        {"role": "user", "content": request},
+    ]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    full, start = builder.render(text)
+    assert full == whole
+    assert full[start:][spans[0][0] : spans[0][1]] == planted.trigger.phrases[0]
+    ids = tokenizer(full, add_special_tokens=False)["input_ids"]
+    assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 4
