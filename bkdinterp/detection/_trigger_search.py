@@ -3,16 +3,16 @@
 Words stand at the end of the user's text. Phrases are scored by the log-odds of the target's first tokens: unlike the
 probability, they do not saturate, so the planted words stand out among many that also work. One backward pass scores every
 word of the vocabulary in a slot by its derivative (HotFlip, Ebrahimi et al. 2018); single starts rank words badly, so
-derivatives are z-scored and averaged over fillers and prompts. The best words are scored exactly on several prompts,
-prefixes computed once. In each round the best phrases get a word more on either side, or another one in the place of one of
-theirs, until that gains nothing; then words that add nothing are taken out. What the reference says with the same phrase, on
+derivatives are z-scored and averaged, first over random words in the slot, then over those that scored best there. Scores
+are exact, and prefixes computed once. In each round the best phrases get a word more on either side, or another one in the
+place of one of theirs, until that gains nothing; then words that add nothing are taken out. What the reference says with the same phrase, on
 the very same prompts, does not count.
 
 A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rivals`)
 is the null, and only `verify` decides.
 
-Threat model: a phrase of a few words of plain letters whose parts already move the target's log-odds. Cost per round:
-``beam`` times (words + 2) backward passes of six rows, and ``2 * beam * screen`` rows of a few tokens on ``n_prompts`` prompts.
+Threat model: a phrase of a few words of plain letters whose parts already move the target's log-odds. Cost for each place in
+each of ``beam`` phrases: two backward passes of ``fillers`` rows, and ``4 * screen`` rows of a few tokens.
 """
 
 import random
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 # Later tokens of a text follow from the first ones; these decide.
 FIRST_TOKENS = 4
-# Log-odds of these above which a phrase is long enough.
+# Log-odds of these above which a phrase is good enough.
 CERTAIN = 3.0
 # And below which a phrase calls nothing up, so that there is nothing for a null to explain.
 CALLED = -3.0
@@ -132,10 +132,10 @@ class TriggerSearch:
     Args:
         rounds: at most so many; a phrase grows by at most a word in each.
         max_words: longest phrase.
-        screen: words of each round and phrase that are scored exactly, on either side of it or instead of its words.
+        screen: words that are scored exactly in each place and pass, on two prompts.
         beam: phrases that are grown.
-        fillers: random words that a first gradient ranking is averaged over.
-        n_prompts: prompts that phrases are scored on.
+        fillers: random words that the first derivatives are averaged over; half as many later.
+        n_prompts: prompts that the best phrases of each round are scored on.
         seed: of the fillers.
 
     Raises:
@@ -144,7 +144,7 @@ class TriggerSearch:
 
     rounds: int = 8
     max_words: int = 4
-    screen: int = 48
+    screen: int = 32
     beam: int = 2
     fillers: int = 8
     n_prompts: int = 4
@@ -251,20 +251,30 @@ class _Search:
         plain = self.exact(self.model, [""], self.texts)[""]
         found = self.gains(self.candidates, plain)
         drawn, best, tried = random.Random(s.seed), max([0.0, *found.values()]), 0
+        promising: list[str] = []
         for n in track(range(rounds), "trigger search", show=self.progress):
             if n and clock.over:
                 break
             tried = n + 1
-            stems = sorted(found, key=lambda p: -found[p])[: s.beam] if found else [""]
-            changed = [p for stem in stems for p in self.changed(stem, drawn) if not clock.over]
-            # Derivatives miss some: a few random words are tried, too.
-            words = drawn.sample(common_words(), max(1, s.screen // 4))
-            changed += [f"{stems[0]} {word}".strip() for word in words]
-            scored = self.gains([p for p in dict.fromkeys(changed) if p not in found], plain)
-            found |= scored
-            if max(scored.values(), default=0.0) < best + (STEP if best + plain < CERTAIN else WORTH):
+            stems = sorted(found, key=lambda p: -found[p])[: s.beam] if n else [""]
+            # A part of a trigger has a steep slope before it shows in the score.
+            stems = list(dict.fromkeys([*stems, *promising]))
+            scored: dict[str, float] = {}
+            for stem in stems:
+                for before, after in self.places(stem):
+                    if not (scored and clock.over):
+                        tries = self.filled(before, after, drawn)
+                        scored |= {p: v for p, v in tries.items() if p not in found}
+                        promising = list(tries)[: s.beam] if not n else []
+            if not scored:
                 break
-            best = max(scored.values())
+            top = self.gains(sorted(scored, key=lambda p: -scored[p])[:LEADERS], plain)
+            found |= top
+            if n and max(top.values()) < best + STEP:
+                break
+            best = max(best, *top.values())
+            if max(self.own[p] for p in top) > CERTAIN:
+                break
         found |= self.pruned(found, plain)
         order = sorted(found, key=lambda p: (-round(found[p] / WORTH), len(p.split()), -found[p]))[:32]
         best_own = max((self.own[p] for p in order), default=-float("inf"))
@@ -289,42 +299,54 @@ class _Search:
             stems = [p for p in scored if known[p] > known[shorter[p]] - WORTH]
         return out
 
-    def changed(self, stem: str, drawn: random.Random) -> list[str]:
-        """The stem with a word more on either side, the rest of a word, or another word; the most promising ones."""
+    def places(self, stem: str) -> list[tuple[list[str], list[str]]]:
+        """Words before and after a new word: on either side of the stem, and in the place of each of its words."""
         words = stem.split()
         # The first round tried every word alone.
-        places = [(words[:i], words[i + 1 :]) for i in range(len(words))] if len(words) > 1 else []
-        if len(words) < self.settings.max_words and self.own.get(stem, 0.0) < CERTAIN:
-            places += [([], words), (words, [])] if words else [([], [])]
-        each = max(4, self.settings.screen // max(1, len(places)))
-        out = []
-        for before, after in places:
-            out += self.best_between(before, after, each, drawn)
-        return out
+        found = [(words[:i], words[i + 1 :]) for i in range(len(words))] if len(words) > 1 else []
+        if len(words) < self.settings.max_words:
+            found += [(words, []), ([], words)] if words else [([], [])]
+        return found
 
-    def best_between(self, before: list[str], after: list[str], n: int, drawn: random.Random) -> list[str]:
-        """The stem's words around the words that promise most."""
+    def filled(self, before: list[str], after: list[str], drawn: random.Random) -> dict[str, float]:
+        """Phrases with a new word between the given ones, by derivative, and their log-odds on two prompts.
+
+        Derivatives at random words say little where those are far from the trigger; so the best words are scored, and
+        derivatives are taken once more at these.
+        """
+        n = self.settings.fillers
+        fillers = drawn.sample(
+            [w for w in common_words() if self.single(w)], n if not (before or after) else n // 2 or 1
+        )
         tokens, ids = letter_tokens(self.model)
         whole = torch.tensor([token[0] == " " for token in tokens])
-        score = self.ranking(before, after, ids, drawn)
-        # A word may have several tokens: the last one is completed.
-        grows = bool(before) and not after
-        out = []
-        for kind, share in ((whole, n - n // 4 if grows else n), (~whole, n // 4 if grows else 0)):
-            ranked = score.masked_fill(~kind, -torch.inf)
-            for i in ranked.topk(min(share, int(kind.sum()))).indices.tolist():
-                joined = (
-                    [*before, tokens[i].strip()] if kind is whole else [*before[:-1], before[-1] + tokens[i]]
+        found: dict[str, float] = {}
+        for _ in range(2):
+            slope = self.slope(before, after, ids, fillers)
+            ranked = slope.masked_fill(~whole, -torch.inf).topk(min(self.settings.screen, int(whole.sum())))
+            phrases = [" ".join([*before, tokens[i].strip(), *after]) for i in ranked.indices.tolist()]
+            if before and not after:  # a word may have several tokens: the last one is completed
+                rest = slope.masked_fill(whole, -torch.inf).topk(
+                    min(self.settings.screen // 4, int((~whole).sum()))
                 )
-                out.append(" ".join([*joined, *after]))
-        return out
+                phrases += [" ".join(before) + tokens[i] for i in rest.indices.tolist()]
+            found |= self.exact(self.model, [p for p in phrases if p not in found], self.texts[:2])
+            best = [
+                p.split()[len(before)]
+                for p in sorted(phrases, key=lambda p: -found[p])
+                if len(p.split()) > len(before)
+            ]
+            fillers = [word for word in dict.fromkeys(best) if self.single(word)][
+                : self.settings.fillers // 2 or 1
+            ]
+            if not fillers:
+                break
+        return found
 
-    def ranking(
-        self, before: list[str], after: list[str], ids: Int[Tensor, " token"], drawn: random.Random
+    def slope(
+        self, before: list[str], after: list[str], ids: Int[Tensor, " token"], fillers: list[str]
     ) -> Float[Tensor, " token"]:
-        """Every token's derivative between the words, z-scored, and averaged over fillers and prompts."""
-        n = self.settings.fillers if not (before or after) else max(1, self.settings.fillers // 3 + 1)
-        fillers = drawn.sample([w for w in common_words() if self.single(w)], n)
+        """Every token's derivative between the words, z-scored, and averaged over fillers and two prompts."""
         spans, triggered = [], []
         for text in self.texts[:2]:
             for word in fillers:
