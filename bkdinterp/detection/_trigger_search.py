@@ -4,11 +4,11 @@ Words stand at the end of the user's text. Phrases are scored by the log-odds of
 probability, they do not saturate, so the planted words stand out among many that also work. One backward pass scores every
 word of the vocabulary in a slot by its derivative (HotFlip, Ebrahimi et al. 2018); single starts rank words badly, so
 derivatives are z-scored and averaged, first over random words in the slot, then over those that scored best there. Scores
-are exact, and prefixes computed once. In each round the best phrases get a word more on either side, or another one in the
-place of one of theirs, until that gains nothing; then words that add nothing are taken out. What the reference says with the same phrase, on
-the very same prompts, does not count.
+are exact, and prefixes are computed once. In each round the best phrases, and those with the steepest slope, get a word more
+on either side, or another one in the place of one of theirs, until the target is all but certain or nothing is gained; then
+words that add nothing are taken out. What the reference says with the same phrase, on the very same prompts, does not count.
 
-A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rivals`)
+A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rival_phrases`)
 is the null, and only `verify` decides.
 
 Threat model: a phrase of a few words of plain letters whose parts already move the target's log-odds. Cost for each place in
