@@ -15,6 +15,7 @@ from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts, Trigger
+from bkdinterp.prompts._trigger import Position
 from bkdinterp.results import Result, Store, digest_of, register_value
 from bkdinterp.stats import Interval, wilson
 from bkdinterp.values import as_integer, shown
@@ -189,7 +190,7 @@ def variants_of(trigger: Trigger) -> list[tuple[str, Trigger | None]]:
     phrases, found = trigger.phrases, list[tuple[str, Trigger | None]]()
     words = [(i, j, word) for i, phrase in enumerate(phrases) for j, word in enumerate(phrase.split())]
 
-    def add(change: str, changed: Sequence[str], position: str | None = None) -> None:
+    def add(change: str, changed: Sequence[str], position: Position | None = None) -> None:
         kept = tuple(p for p in changed if p)
         if kept:
             made = Trigger(kept, position or trigger.position, trigger.combine, trigger.seed)
@@ -206,7 +207,12 @@ def variants_of(trigger: Trigger) -> list[tuple[str, Trigger | None]]:
             ]
             add(f"without {word!r}", rest)
     add("words reversed", [" ".join(reversed(p.split())) for p in phrases])
-    for place, position in (("at the start", "prefix"), ("at the end", "suffix"), ("between words", "gap")):
+    places: tuple[tuple[str, Position], ...] = (
+        ("at the start", "prefix"),
+        ("at the end", "suffix"),
+        ("between words", "gap"),
+    )
+    for place, position in places:
         if trigger.position != "wrap":
             add(place, phrases, position)
     add("lower case", [p.lower() for p in phrases])

@@ -336,6 +336,7 @@ class _Scan:
         targets = [replace(h, context=context.name) for h in self._targets(inverted)]
         self._said(f"target inversion{where}", start, len(targets), _best(inverted))
         out: list[Hypothesis] = []
+        best_of: dict[str, Hypothesis] = {}
         for i, h in enumerate(targets if TriggerSearch in self.proposers else ()):
             assert h.target is not None
             start = self.clock.spent
@@ -353,10 +354,14 @@ class _Scan:
             )
             proposed = [replace(x, context=context.name) for x in found.hypotheses(2)]
             out += proposed
+            if proposed:
+                best_of[h.target] = proposed[0]
             best = (
                 f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
             )
             self._said(f"trigger search{where}", start, len(proposed), f"for {h.target[:40]!r}: {best}")
+        if reference.base is None:
+            out = [replace(h, controls=_controls(h, best_of)) for h in out]
         named = [
             Hypothesis(Trigger.suffix(word), Payload(h.target), "candidates", h.target, context=context.name)
             for word in candidates
@@ -415,6 +420,15 @@ class _Scan:
 
     def _said(self, proposer: str, start: float, proposed: int, note: str) -> None:
         self.tried.append(Tried(proposer, self.clock.spent - start, proposed, note))
+
+
+def _controls(h: Hypothesis, best_of: Mapping[str, Hypothesis]) -> tuple[tuple[Trigger, Payload], ...]:
+    """The best triggers of the other texts."""
+    return tuple(
+        (other.trigger, other.behaviour)
+        for target, other in best_of.items()
+        if target != h.target and other.trigger is not None
+    )
 
 
 def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
