@@ -91,8 +91,6 @@ def test_without_a_reference_other_texts_are_the_null():
     assert status(case(55, h, clean=0, sham=0, **{other: 52}), with_base=False) != "supported"
     assert status(case(30, h, clean=0, sham=0, **{other: 3}), with_base=False) == "for review"
     assert Hypothesis.from_dict(h.to_dict()).controls == h.controls
-    with pytest.raises(BkdinterpError, match="controls need"):
-        Hypothesis(Trigger.suffix("a"), Payload("b"), "us", controls=((Trigger.suffix("a"), "b"),))
 
 
 def test_a_behaviour_without_a_trigger_is_for_review():
