@@ -83,7 +83,7 @@ def bar_intervals(
         )  # fmt: skip
     if reference is not None:
         axes.axvline(reference, color="black", linestyle="--", linewidth=1.2, label=reference_label or None)
-    axes.set_yticks(np.arange(n), list(labels))
+    axes.set_yticks(np.arange(n), list(labels), parse_math=False)
     axes.set_ylim(n - 0.4, -0.6)
     if xlim is not None:
         axes.set_xlim(*xlim)

@@ -30,7 +30,7 @@ def test_no_mutant_loads_and_cannot_be_shown(tmp_path):
         [sys.executable, str(script), str(tmp_path), "600", "1"],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
     )
     assert found.returncode == 0, found.stderr
