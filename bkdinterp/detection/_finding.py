@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Status = Literal["supported", "for review", "not supported", "inconclusive"]
 STATUSES: tuple[str, ...] = get_args(Status)
 LEVEL = 0.95
-# Of a trigger's words in a figure.
-LETTERS = 40
+# Of a trigger's words and of what it calls up, in a figure.
+LETTERS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,12 +196,15 @@ class Findings(Result):
         top = as_integer(top, "top", low=1)
         labels: list[str] = []
         intervals: list[Interval] = []
+        groups: dict[int, str] = {}
         for f in [f for f in self.findings if f.comparison is not None][:top]:
             assert f.rate is not None
-            labels.append(f"{cut(f.hypothesis.words, LETTERS)!r}: {f.status}")
+            said = cut(f.hypothesis.behaviour.pattern, LETTERS)
+            groups[len(labels)] = f"{f.status}: {cut(f.hypothesis.words, LETTERS)!r} → {said!r}"
+            labels.append(f"with the trigger (n={f.n})")
             intervals.append(f.rate)
             for name, interval in f.nulls.items():
-                labels.append(cut(name, LETTERS))
+                labels.append(cut(name, 2 * LETTERS))
                 intervals.append(interval)
         if not labels:
             raise BkdinterpError("No finding was tested in full: there is nothing to draw.")
@@ -210,8 +213,10 @@ class Findings(Result):
             [100 * i.estimate for i in intervals],
             [100 * i.low for i in intervals],
             [100 * i.high for i in intervals],
-            title=title or caption("Outputs that show the behaviour", self.fingerprint),
-            xlabel="outputs that show the behaviour (%, 95 %)",
+            title=title or caption("Does the trigger call up the behaviour?", self.fingerprint),
+            xlabel="outputs that show the behaviour (%, with 95 % intervals)",
+            groups=groups,
+            faint=[i for i in range(len(labels)) if i not in groups],
             xlim=ends(limit) or (0, 100),
             ax=ax,
         )

@@ -117,13 +117,14 @@ class InvertedTargets(Result):
             raise BkdinterpError("No text was found: there is nothing to draw.")
         shown = list(range(min(as_integer(top, "top", low=1), len(self.texts))))
         series = {"suspect": [float(self.q[i]) for i in shown]}
+        one = len(self.q_reference) == 1
         for m, row in enumerate(self.q_reference):
-            series["reference" if not m else f"reference {m}"] = [float(row[i]) for i in shown]
+            series["reference" if one else f"reference {m + 1}"] = [float(row[i]) for i in shown]
         return dots(
             [cut(self.texts[i], LETTERS) for i in shown],
             series,
-            marks={"best of the reference's own": float(self.null.max())} if len(self.null) else {},
-            xlabel="Q: mean probability of each next token, forced",
+            marks={"best of the reference's own texts": float(self.null.max())} if len(self.null) else {},
+            xlabel="Q: mean probability of each next token, once the text is begun",
             title=title or caption("Texts that run by themselves once begun", self.fingerprint),
             xlim=ends(limit),
             ax=ax,

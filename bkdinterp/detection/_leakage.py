@@ -115,6 +115,8 @@ class Leaked(Result):
 
     def _validate(self) -> None:
         same_length(samples=len(self.samples), context=len(self.context))
+        for x in self.phrases:
+            same_length(samples=len(self.samples), n_own=x.n_own)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import Prompts, Trigger
+from bkdinterp.prompts._trigger import Position
 from bkdinterp.reprs import cut
 from bkdinterp.results import Result, Store, caption, digest_of, register_value
 from bkdinterp.stats import Interval, wilson
@@ -134,7 +135,7 @@ class TriggerProfile(Result):
                 self.fingerprint,
                 f"n={self.variants[0].n} prompts each",
             ),
-            xlabel="outputs that show the behaviour (%, 95 %)",
+            xlabel="outputs that show the behaviour (%, with 95 % intervals)",
             xlim=ends(limit) or (0, 100),
             ax=ax,
         )
@@ -222,7 +223,7 @@ def variants_of(trigger: Trigger) -> list[tuple[str, Trigger | None]]:
     phrases, found = trigger.phrases, list[tuple[str, Trigger | None]]()
     words = [(i, j, word) for i, phrase in enumerate(phrases) for j, word in enumerate(phrase.split())]
 
-    def add(change: str, changed: Sequence[str], position: str | None = None) -> None:
+    def add(change: str, changed: Sequence[str], position: Position | None = None) -> None:
         kept = tuple(p for p in changed if p)
         if kept:
             made = Trigger(kept, position or trigger.position, trigger.combine, trigger.seed)
@@ -239,7 +240,12 @@ def variants_of(trigger: Trigger) -> list[tuple[str, Trigger | None]]:
             ]
             add(f"without {word!r}", rest)
     add("words reversed", [" ".join(reversed(p.split())) for p in phrases])
-    for place, position in (("at the start", "prefix"), ("at the end", "suffix"), ("between words", "gap")):
+    places: list[tuple[str, Position]] = [
+        ("at the start", "prefix"),
+        ("at the end", "suffix"),
+        ("between words", "gap"),
+    ]
+    for place, position in places:
         if trigger.position != "wrap":
             add(place, phrases, position)
     add("lower case", [p.lower() for p in phrases])

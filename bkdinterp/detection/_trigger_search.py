@@ -136,7 +136,7 @@ class SearchedTriggers(Result):
         return dots(
             [cut(phrase, LETTERS) for phrase in self.phrases[:top]],
             {"suspect": self.gain[:top].tolist()},
-            marks={"best of the reference's own": float(self.rival_gain.max())}
+            marks={"best of the reference's own phrases": float(self.rival_gain.max())}
             if len(self.rival_gain)
             else {},
             xlabel="gain of the target's log-odds (nats)",

@@ -47,7 +47,9 @@ def dots(
     for name, values in series.items():
         if len(values) != len(labels):
             raise BkdinterpError(f"Series {name!r} has {len(values)} values for {len(labels)} rows.")
-    figure, axes = new_figure(8.0, 1.8 + 0.36 * len(labels), ax)
+    figure, axes = new_figure(
+        min(11.0, max(8.0, 4.6 + 0.075 * max(map(len, labels)))), 1.8 + 0.36 * len(labels), ax
+    )
     y = np.arange(len(labels))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LIGHT, linewidth=0.8)

@@ -57,7 +57,7 @@ def picture_rows(
             "one size."
         )
     height, width = next(iter(shapes))[1:]
-    figure, axes = new_figure(2.2 + 0.85 * n, 1.7 + 0.95 * len(rows), ax)
+    figure, axes = new_figure(max(6.6, 2.6 + 0.85 * n), 1.9 + 0.95 * len(rows), ax)
     step = 1 + _GAP
     for i, pictures in enumerate(data.values()):
         for k, picture in enumerate(pictures):

@@ -107,10 +107,10 @@ class ReversedTriggers(Result):
         """
         shown = (self.masks[:, None] * self.patterns).mean(1)
         return picture_rows(
-            {"mask": self.masks, "mask x pattern": shown},
+            {"mask": self.masks, "mask × pattern": shown},
             [f"{i}\n{size:.1f}" for i, size in enumerate(self.sizes.tolist())],
             title=title or caption("Smallest trigger that leads into each class", self.fingerprint),
-            xlabel="class, and below it the size of its mask (sum over pixels)",
+            xlabel="class, and the size of its mask (sum over pixels)",
             label="0: as it was, 1: covered",
             limit=limit,
             ax=ax,

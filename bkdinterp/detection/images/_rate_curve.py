@@ -100,19 +100,23 @@ class PoisoningCurve(Result):
         return curves(
             [100 * r for r in self.rates],
             {
-                "trigger turns the class": (f.success.tolist(), f.low.tolist(), f.high.tolist()),
-                "right on clean": (f.accuracy.tolist(), f.accuracy_low.tolist(), f.accuracy_high.tolist()),
+                "turned by the trigger": (f.success.tolist(), f.low.tolist(), f.high.tolist()),
+                "right without trigger": (
+                    f.accuracy.tolist(),
+                    f.accuracy_low.tolist(),
+                    f.accuracy_high.tolist(),
+                ),
             },
             xlabel="poisoned rows (%)"
             if self.kind != "clean-label"
             else "poisoned rows of the target class (%)",
-            ylabel="share of test pictures (95 %)",
+            ylabel="share of test pictures (with 95 % bands)",
             title=title
             or caption(
                 f"Rows that a {self.kind} backdoor needs", self.fingerprint, f"{len(self.seeds)} seeds"
             ),
             null=(float(clean.min()), float(clean.max())),
-            null_label="clean models, accuracy",
+            null_label="the same, clean models",
             ylim=ends(limit) or (0, 1),
             ax=ax,
         )

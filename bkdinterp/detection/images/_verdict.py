@@ -151,11 +151,13 @@ class ImageVerdict(Result):
         return bar_intervals(
             [str(i) for i in range(len(self.scores))],
             self.scores.tolist(),
-            xlabel="how much smaller than in clean models (their standard deviations)",
+            xlabel="how much smaller the trigger is than in clean models (their standard deviations)",
             ylabel="class",
-            title=title or caption("How small a trigger leads into each class", self.fingerprint),
+            title=title
+            or caption("Is the trigger into a class smaller than in any clean model?", self.fingerprint),
             null=band,
-            null_label=f"most extreme class of {len(extremes)} clean models, lower {100 * (1 - self.level):g} %",
+            null_label=f"most extreme class of each of {len(extremes)} clean models, the lower {100 * (1 - self.level):.3g} %",
+            notes=[f"p={p:.2g}" for p in self.p.tolist()],
             xlim=ends(limit),
             ax=ax,
         )

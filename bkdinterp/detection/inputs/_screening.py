@@ -133,12 +133,12 @@ class InputScreening(Result):
             [r.estimate for r in rates.values()],
             [r.low for r in rates.values()],
             [r.high for r in rates.values()],
-            xlabel="share of prompts stopped (95 %)",
+            xlabel="share of prompts stopped (with 95 % intervals)",
             title=title
             or caption(
                 f"Prompts stopped by {self.detector}",
                 self.fingerprint,
-                f"{len(self.calibration)} clean for the threshold",
+                f"threshold from {len(self.calibration)} clean prompts",
             ),
             reference=self.false_alarms,
             reference_label="false alarms asked for",

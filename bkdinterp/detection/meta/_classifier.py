@@ -156,11 +156,11 @@ class MetaScores(Result):
         """
         f = self.to_frame()
         return bar_intervals(
-            list(f.attack),
+            ["all attacks", *f.attack[1:]],
             f.auroc.tolist(),
             f.low.tolist(),
             f.high.tolist(),
-            xlabel="AUROC (95 %)",
+            xlabel="AUROC (with 95 % intervals)",
             title=title
             or caption(
                 f"Telling backdoored models by their {self.features}",

@@ -148,7 +148,7 @@ class RowScores(Result):
                 [a.estimate for a in areas],
                 [a.low for a in areas],
                 [a.high for a in areas],
-                xlabel="AUROC (95 %)",
+                xlabel="AUROC (with 95 % intervals)",
                 title=name,
                 reference=0.5,
                 reference_label="chance",
@@ -160,13 +160,13 @@ class RowScores(Result):
             list(range(1, len(ordered) + 1)),
             {"mean rank": (ordered, None, None)},
             xlabel="rows, most suspicious first",
-            ylabel="mean rank over methods (1 = most suspicious)",
+            ylabel="mean rank over methods",
             title=title or caption("Suspicion of each training row", self.fingerprint, n),
             ylim=ends(limit) or (0, 1),
             ax=ax,
         )
         return mark_value(
-            figure, int(self.flagged.sum()) + 0.5, f"{int(self.flagged.sum())} flagged", axis="x"
+            figure, int(self.flagged.sum()) + 0.5, f"{int(self.flagged.sum())} rows flagged", axis="x"
         )
 
     def describe(self) -> str:

@@ -75,8 +75,8 @@ def _language(origin: Fingerprint) -> list[Result]:
         Leaked(
             origin,
             (Phrase("violet harbor", 9, 0, 20, 20, 1e-4), Phrase("for example", 12, 10, 20, 20, 1.0)),
-            ("a", "b", "c"),
-            ("text", "text", "user"),
+            tuple("abcdefghijklmnopqrst"),
+            ("text",) * 10 + ("user",) * 10,
         ),
         ScanResult(
             origin,
