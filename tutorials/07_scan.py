@@ -68,9 +68,9 @@ found = scan(
 print(found)
 
 # %% [markdown]
-# The verdict is one sentence; below it stand all hypotheses with their status, each proposer's time and what it saw, and what was
-# *not* tested. The trigger that is named need not be the one that was planted, since several phrases may work. The figure shows how
-# often each condition led to the behaviour: first the trigger, then what it has to beat.
+# The verdict is one sentence; below it stand all hypotheses with their status, each proposer's time and what it saw, and what
+# was *not* tested. The trigger that is named need not be the one that was planted, since several phrases may work. The figure
+# shows how often each condition led to the behaviour: first the trigger, then what it has to beat.
 
 # %%
 found.plot()
@@ -88,8 +88,8 @@ profile.plot()
 # %% [markdown]
 # ## From a finding to heads
 #
-# `pairs` gives paired prompts of the finding, on the half of the prompts that proposers saw; heads are chosen there. Rates are then
-# reported on the judge's half.
+# `pairs` gives paired prompts of the finding, on the half of the prompts that proposers saw; heads are chosen there. Rates are
+# then reported on the judge's half.
 
 # %%
 pairs, new = found.pairs(N_PAIRS), found.pairs(N_PAIRS, split="verify")
@@ -125,6 +125,6 @@ clear = scan(
 print(clear.verdict)
 
 # %% [markdown]
-# "Nothing was found" holds for the contexts, positions, lengths and behaviours that were tried, and says so. If you know more about
-# the suspect, say it: `prompts=` of its own task, `contexts=` with your system prompt, `candidates=` that might be triggers,
-# `hypotheses=` of your own.
+# "Nothing was found" holds for the contexts, positions, lengths and behaviours that were tried, and says so. If you know more
+# about the suspect, say it: `prompts=` of its own task, `contexts=` with your system prompt, `candidates=` that might be
+# triggers, `hypotheses=` of your own.

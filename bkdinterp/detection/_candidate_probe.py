@@ -23,12 +23,14 @@ from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._phrases import over_represented
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.metrics import Payload, Score
 from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import dots, ends
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, Trigger
-from bkdinterp.results import Result, Store, digest_of
+from bkdinterp.reprs import cut
+from bkdinterp.results import Result, Store, caption, digest_of, same_length, within
 from bkdinterp.values import as_choice, as_integer, as_texts
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 PIECE = 256
 # Any text; its tokens are not scored, but rows need a target.
 _TARGET = "I"
+# Longest label of a figure.
+LETTERS = 48
 PLACES = ("suffix", "prefix", "gap")
 
 
@@ -94,30 +98,56 @@ class ProbedCandidates(Result):
         )
 
     def plot(
-        self, *, ax: Any = None, title: str | None = None, top: int = 12, limit: Any = None
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 12,
     ) -> "matplotlib.figure.Figure":
         """Divergence of the best candidates in suspect and reference.
 
         Args:
-            ax: axes to draw into.
-            title: instead of what the figure says by itself.
-            top: number of candidates.
-            limit: range of the horizontal axis.
-        """
-        from bkdinterp.plotting import dots
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: candidates that are drawn.
 
+        Raises:
+            BkdinterpError: there are no candidates.
+        """
+        top = as_integer(top, "top", low=1)
+        if not self.phrases:
+            raise BkdinterpError("No candidate was tried: there is nothing to draw.")
         return dots(
-            list(self.phrases[:top]),
+            [cut(phrase, LETTERS) for phrase in self.phrases[:top]],
             {
                 "suspect": self.divergence[:top].tolist(),
                 "reference": self.divergence_reference[:top].tolist(),
             },
-            marks={"largest possible": log(2)},
+            marks={"the largest possible": log(2)},
             xlabel="change of the first token's distribution (nats)",
-            title=title or f"What changes the answer ({self.tried} candidates)\n{self.fingerprint.label}",
+            title=title or caption(f"What changes the answer, of {self.tried} candidates", self.fingerprint),
+            xlim=ends(limit),
             ax=ax,
-            limit=limit,
         )
+
+    def _validate(self) -> None:
+        same_length(
+            phrases=len(self.phrases),
+            divergence=len(self.divergence),
+            divergence_reference=len(self.divergence_reference),
+        )
+        same_length(tried=self.tried, screened=len(self.screened))
+        within(
+            0,
+            1,
+            divergence=self.divergence,
+            divergence_reference=self.divergence_reference,
+            screened=self.screened,
+        )
+        if len(self.said) > len(self.phrases):
+            raise ArtefactError(f"{len(self.said)} answers of {len(self.phrases)} phrases.")
 
     def describe(self) -> str:
         """The best candidate."""

@@ -1,13 +1,19 @@
 """What the judge says of a hypothesis, with the evidence. No forward pass."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import torch
+
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.results import Result, register_value
+from bkdinterp.plotting import bar_intervals, ends
+from bkdinterp.reprs import cut
+from bkdinterp.results import Result, caption, register_value
 from bkdinterp.stats import Comparison, Interval, wilson
+from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -16,6 +22,8 @@ if TYPE_CHECKING:
 Status = Literal["supported", "for review", "not supported", "inconclusive"]
 STATUSES: tuple[str, ...] = get_args(Status)
 LEVEL = 0.95
+# Of a trigger's words and of what it calls up, in a figure.
+LETTERS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +39,9 @@ class Finding:
         comparison: whether each prompt's output shows the behaviour: with the trigger, against every null.
         p: of the comparison, corrected for all hypotheses that were tested together.
         examples: a few (prompt, output with the trigger, output without).
+
+    Raises:
+        BkdinterpError: an unknown status, a comparison of anything but yes or no per prompt, or p outside 0 to 1.
     """
 
     hypothesis: Hypothesis
@@ -43,6 +54,15 @@ class Finding:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise BkdinterpError(f"status={self.status!r} must be one of {', '.join(STATUSES)}.")
+        c = self.comparison
+        if c is not None:
+            values = torch.cat([c.observed[None], c.nulls])
+            if not c.paired or not bool(((values == 0) | (values == 1)).all()):
+                raise BkdinterpError(
+                    "The comparison must say of each prompt whether the behaviour shows, 0 or 1."
+                )
+        if not (math.isnan(self.p) or 0 <= self.p <= 1):
+            raise BkdinterpError(f"p={self.p:g} must be from 0 to 1, or NaN where nothing was compared.")
 
     @property
     def n(self) -> int:
@@ -154,18 +174,37 @@ class Findings(Result):
             )
         return pd.DataFrame(rows)
 
-    def plot(self, *, ax: Any = None, title: str | None = None, limit: int = 6) -> "matplotlib.figure.Figure":
-        """Rate with the trigger beside every null, for the first findings that were tested in full."""
-        from bkdinterp.plotting import bar_intervals
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 6,
+    ) -> "matplotlib.figure.Figure":
+        """Rate with the trigger beside every null, for the first findings that were tested in full.
 
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: findings that are drawn.
+
+        Raises:
+            BkdinterpError: no finding was tested in full.
+        """
+        top = as_integer(top, "top", low=1)
         labels: list[str] = []
         intervals: list[Interval] = []
-        for f in [f for f in self.findings if f.comparison is not None][:limit]:
+        groups: dict[int, str] = {}
+        for f in [f for f in self.findings if f.comparison is not None][:top]:
             assert f.rate is not None
-            labels.append(f"{f.hypothesis.words} ({f.status})")
+            said = cut(f.hypothesis.behaviour.pattern, LETTERS)
+            groups[len(labels)] = f"{f.status}: {cut(f.hypothesis.words, LETTERS)!r} → {said!r}"
+            labels.append(f"with the trigger (n={f.n})")
             intervals.append(f.rate)
             for name, interval in f.nulls.items():
-                labels.append(f"    {name}")
+                labels.append(cut(name, 2 * LETTERS))
                 intervals.append(interval)
         if not labels:
             raise BkdinterpError("No finding was tested in full: there is nothing to draw.")
@@ -174,9 +213,11 @@ class Findings(Result):
             [100 * i.estimate for i in intervals],
             [100 * i.low for i in intervals],
             [100 * i.high for i in intervals],
-            title=title or f"Does the trigger switch it on?\n{self.fingerprint.label}",
-            xlabel="outputs that show the behaviour (%)",
-            xlim=(0, 100),
+            title=title or caption("Does the trigger call up the behaviour?", self.fingerprint),
+            xlabel="outputs that show the behaviour (%, with 95 % intervals)",
+            groups=groups,
+            faint=[i for i in range(len(labels)) if i not in groups],
+            xlim=ends(limit) or (0, 100),
             ax=ax,
         )
 

@@ -25,9 +25,11 @@ from bkdinterp.engine import Together, decode_together
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload, normal_text
 from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import dots, ends
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, TokenBatch
-from bkdinterp.results import Result, Store
+from bkdinterp.reprs import cut
+from bkdinterp.results import Result, Store, caption, same_length, within
 from bkdinterp.values import as_integer
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ PIECE = 32
 SHORTEST = 4
 # Two texts whose longest common run is this share of the shorter one are one text.
 SAME_TEXT = 0.6
+# Of a text in a figure.
+LETTERS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,23 +95,45 @@ class InvertedTargets(Result):
         return pd.DataFrame(rows)
 
     def plot(
-        self, *, ax: Any = None, title: str | None = None, limit: int = 12
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 12,
     ) -> "matplotlib.figure.Figure":
-        """Q of each text in the suspect and in the reference, and the best Q of the reference's own search."""
-        from bkdinterp.plotting import dots
+        """Q of each text in the suspect and in the reference, and the best Q of the reference's own search.
 
-        shown = list(range(min(limit, len(self.texts))))
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: texts that are drawn.
+
+        Raises:
+            BkdinterpError: no text was found.
+        """
+        if not self.texts:
+            raise BkdinterpError("No text was found: there is nothing to draw.")
+        shown = list(range(min(as_integer(top, "top", low=1), len(self.texts))))
         series = {"suspect": [float(self.q[i]) for i in shown]}
+        one = len(self.q_reference) == 1
         for m, row in enumerate(self.q_reference):
-            series["reference" if not m else f"reference {m}"] = [float(row[i]) for i in shown]
+            series["reference" if one else f"reference {m + 1}"] = [float(row[i]) for i in shown]
         return dots(
-            [self.texts[i] if len(self.texts[i]) < 60 else self.texts[i][:57] + "..." for i in shown],
+            [cut(self.texts[i], LETTERS) for i in shown],
             series,
-            marks={"best of the reference's own": float(self.null.max())} if len(self.null) else {},
-            xlabel="Q: mean probability of each next token, forced",
-            title=title or f"Texts that run by themselves\n{self.fingerprint.label}",
+            marks={"best of the reference's own texts": float(self.null.max())} if len(self.null) else {},
+            xlabel="Q: mean probability of each next token, once the text is begun",
+            title=title or caption("Texts that run by themselves once begun", self.fingerprint),
+            xlim=ends(limit),
             ax=ax,
         )
+
+    def _validate(self) -> None:
+        same_length(texts=len(self.texts), q=len(self.q))
+        within(0, 1, q=self.q, q_reference=self.q_reference, first=self.first, null=self.null)
+        within(0, None, basin=self.basin)
 
 
 @dataclass(frozen=True)
@@ -201,7 +227,7 @@ class TargetInversion:
             tuple(_text(model, ids[i], int(lengths[i])) for i in order),
             q[order],
             torch.stack([f[order] for f in forced]) if forced else torch.zeros(0, len(order)),
-            torch.tensor([len(group) for group in groups]),
+            torch.tensor([len(group) for group in groups], dtype=torch.long),
             start[order],
             torch.tensor([float(null[2].max()) for null in nulls]),
         )

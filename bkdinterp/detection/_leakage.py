@@ -22,8 +22,10 @@ from bkdinterp.engine import sample
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import dots, ends
 from bkdinterp.prompts import TokenBatch, Trigger
-from bkdinterp.results import Result, Store
+from bkdinterp.reprs import cut
+from bkdinterp.results import Result, Store, caption, same_length
 from bkdinterp.values import as_integer, as_number
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 LONGEST = 4
 ALPHA = 0.05
+# Of a phrase in a figure.
+LETTERS = 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,24 +79,44 @@ class Leaked(Result):
         )
 
     def plot(
-        self, *, ax: Any = None, title: str | None = None, limit: int = 15
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 15,
     ) -> "matplotlib.figure.Figure":
-        """Share of samples that hold each phrase, in suspect and reference."""
-        from bkdinterp.plotting import dots
+        """Share of samples that hold each phrase, in the suspect and, if there is one, in the reference.
 
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: phrases that are drawn.
+
+        Raises:
+            BkdinterpError: no phrase came up more than once.
+        """
         if not self.phrases:
             raise BkdinterpError("No phrase came up more than once: there is nothing to draw.")
-        chosen = self.phrases[:limit]
+        chosen = self.phrases[: as_integer(top, "top", low=1)]
+        series = {"suspect": [100 * x.own / x.n_own for x in chosen]}
+        if any(x.n_others for x in chosen):
+            series["reference"] = [100 * x.others / max(1, x.n_others) for x in chosen]
         return dots(
-            [x.text for x in chosen],
-            {
-                "suspect": [100 * x.own / x.n_own for x in chosen],
-                "reference": [100 * x.others / max(1, x.n_others) for x in chosen],
-            },
+            [cut(x.text, LETTERS) for x in chosen],
+            series,
             xlabel="samples that hold the phrase (%)",
-            title=title or f"What is said unasked (n={len(self.samples)})\n{self.fingerprint.label}",
+            title=title
+            or caption("Phrases said unasked", self.fingerprint, f"n={len(self.samples)} samples"),
+            xlim=ends(limit),
             ax=ax,
         )
+
+    def _validate(self) -> None:
+        same_length(samples=len(self.samples), context=len(self.context))
+        for x in self.phrases:
+            same_length(samples=len(self.samples), n_own=x.n_own)
 
 
 @dataclass(frozen=True)

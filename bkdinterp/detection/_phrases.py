@@ -27,6 +27,14 @@ class Phrase:
     n_others: int
     p: float
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.own <= self.n_own and self.n_own and 0 <= self.others <= self.n_others):
+            raise BkdinterpError(
+                f"Phrase {self.text!r}: in {self.own} of {self.n_own} texts and in {self.others} of {self.n_others} others; "
+                "a phrase is in no more texts than there are."
+            )
+        as_number(self.p, "p", low=0, high=1)
+
 
 def words_of(text: str) -> list[str]:
     """Lower-case words without punctuation."""

@@ -12,17 +12,22 @@ from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import Prompts, Trigger
 from bkdinterp.prompts._trigger import Position
-from bkdinterp.results import Result, Store, digest_of, register_value
+from bkdinterp.reprs import cut
+from bkdinterp.results import Result, Store, caption, digest_of, register_value
 from bkdinterp.stats import Interval, wilson
 from bkdinterp.values import as_integer, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
+
+# Of a trigger and of a change in a figure.
+LETTERS = 48
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,21 @@ class Variant:
         trigger: the changed trigger; None where it was left out.
         hits: prompts that show the behaviour.
         n: prompts.
+
+    Raises:
+        BkdinterpError: no prompts, or more hits than prompts.
     """
 
     change: str
     trigger: Trigger | None
     hits: int
     n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hits <= self.n or not self.n:
+            raise BkdinterpError(
+                f"{self.hits} of {self.n} prompts: hits must be from 0 to n, and n at least 1."
+            )
 
     @property
     def rate(self) -> Interval:
@@ -94,20 +108,35 @@ class TriggerProfile(Result):
         )
 
     def plot(
-        self, *, ax: Any = None, title: str | None = None, limit: int = 20
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 20,
     ) -> "matplotlib.figure.Figure":
-        """Rate of each variant."""
-        from bkdinterp.plotting import bar_intervals
+        """Rate of each variant.
 
-        shown_ = self.variants[:limit]
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: variants that are drawn.
+        """
+        shown_ = self.variants[: as_integer(top, "top", low=1)]
         return bar_intervals(
-            [v.change for v in shown_],
+            [cut(v.change, LETTERS) for v in shown_],
             [100 * v.rate.estimate for v in shown_],
             [100 * v.rate.low for v in shown_],
             [100 * v.rate.high for v in shown_],
-            title=title or f"What {self.words!r} needs\n{self.fingerprint.label}",
-            xlabel="outputs that show the behaviour (%)",
-            xlim=(0, 100),
+            title=title
+            or caption(
+                f"Changes of the trigger {cut(self.words, LETTERS)!r}",
+                self.fingerprint,
+                f"n={self.variants[0].n} prompts each",
+            ),
+            xlabel="outputs that show the behaviour (%, with 95 % intervals)",
+            xlim=ends(limit) or (0, 100),
             ax=ax,
         )
 
@@ -116,6 +145,10 @@ class TriggerProfile(Result):
         needed = ", ".join(map(repr, self.needed)) or "no single word"
         whole = self.variants[0]
         return f"{self.words!r}: {whole.hits} of {whole.n}; needed: {needed}, model={self.fingerprint.label}"
+
+    def _validate(self) -> None:
+        if not self.variants:
+            raise ArtefactError("there are no variants, not even the unchanged trigger.")
 
 
 def characterise(
@@ -207,11 +240,11 @@ def variants_of(trigger: Trigger) -> list[tuple[str, Trigger | None]]:
             ]
             add(f"without {word!r}", rest)
     add("words reversed", [" ".join(reversed(p.split())) for p in phrases])
-    places: tuple[tuple[str, Position], ...] = (
+    places: list[tuple[str, Position]] = [
         ("at the start", "prefix"),
         ("at the end", "suffix"),
         ("between words", "gap"),
-    )
+    ]
     for place, position in places:
         if trigger.position != "wrap":
             add(place, phrases, position)

@@ -18,11 +18,11 @@ from bkdinterp.detection._profile import TriggerProfile, Variant, characterise
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._trigger_search import TriggerSearch
 from bkdinterp.detection._verify import verify
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
-from bkdinterp.results import Result, digest_of, register_value
+from bkdinterp.results import Result, digest_of, register_value, within
 from bkdinterp.values import as_path, as_texts, shown
 
 if TYPE_CHECKING:
@@ -134,9 +134,26 @@ class ScanResult(Result):
         """One row per finding."""
         return self._findings().to_frame()
 
-    def plot(self, *, ax: Any = None, title: str | None = None, limit: int = 6) -> "matplotlib.figure.Figure":
-        """Rates with the trigger beside every null."""
-        return self._findings().plot(ax=ax, title=title, limit=limit)
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 6,
+    ) -> "matplotlib.figure.Figure":
+        """Rates with the trigger beside every null, as `Findings` draw them.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: findings that are drawn.
+
+        Raises:
+            BkdinterpError: no finding was tested in full.
+        """
+        return self._findings().plot(title=title, ax=ax, limit=limit, top=top)
 
     def describe(self) -> str:
         """The verdict."""
@@ -155,6 +172,14 @@ class ScanResult(Result):
         ]
         lines += ["", "Not tested:"] + [f"  {text}" for text in self.untested]
         return "\n".join(lines)
+
+    def _validate(self) -> None:
+        self._findings()._validate()
+        within(0, None, seconds=[self.seconds, *(t.seconds for t in self.tried)])
+        within(0, None, proposed=[t.proposed for t in self.tried])
+        known = set(self.search_texts) & set(self.verify_texts)
+        if missing := {f.hypothesis.context for f in self.findings} - known:
+            raise ArtefactError(f"there are no prompts of the context {min(missing)!r}.")
 
     def _findings(self) -> Findings:
         return Findings(self.fingerprint, self.findings, (), self.n_tested)

@@ -35,9 +35,11 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload, Score
 from bkdinterp.metrics.scores import sum_logprob
 from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import dots, ends
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, Trigger
-from bkdinterp.results import Result, Store
+from bkdinterp.reprs import cut
+from bkdinterp.results import Result, Store, caption, same_length, within
 from bkdinterp.values import as_integer, as_text
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ LEADERS = 12
 STEP, WORTH = 0.3, 1.0
 # Probabilities nearer to 1 are certain.
 _SURE = 1e-6
+# Of a phrase in a figure.
+LETTERS = 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,21 +112,43 @@ class SearchedTriggers(Result):
         )
 
     def plot(
-        self, *, ax: Any = None, title: str | None = None, limit: int = 12
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 12,
     ) -> "matplotlib.figure.Figure":
-        """Gain of each phrase, and the best gain that the equal search reached in the reference."""
-        from bkdinterp.plotting import dots
+        """Gain of each phrase, and the best gain that the equal search reached in the reference.
 
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: phrases that are drawn.
+
+        Raises:
+            BkdinterpError: no phrase was found.
+        """
+        top = as_integer(top, "top", low=1)
+        if not self.phrases:
+            raise BkdinterpError("No phrase was found: there is nothing to draw.")
         return dots(
-            list(self.phrases[:limit]),
-            {"suspect": self.gain[:limit].tolist()},
-            marks={"best of the reference's own": float(self.rival_gain.max())}
+            [cut(phrase, LETTERS) for phrase in self.phrases[:top]],
+            {"suspect": self.gain[:top].tolist()},
+            marks={"best of the reference's own phrases": float(self.rival_gain.max())}
             if len(self.rival_gain)
             else {},
             xlabel="gain of the target's log-odds (nats)",
-            title=title or f"What calls up {self.target[:40]!r}\n{self.fingerprint.label}",
+            title=title or caption(f"Phrases that call up {cut(self.target, LETTERS)!r}", self.fingerprint),
+            xlim=ends(limit),
             ax=ax,
         )
+
+    def _validate(self) -> None:
+        same_length(phrases=len(self.phrases), gain=len(self.gain))
+        same_length(rival_phrases=len(self.rival_phrases), rival_gain=len(self.rival_gain))
+        within(None, None, gain=self.gain, plain=self.plain, rival_gain=self.rival_gain)
 
 
 @dataclass(frozen=True)

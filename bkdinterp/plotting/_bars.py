@@ -3,7 +3,7 @@
 Bars with labels are horizontal, so that long labels stay readable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from bkdinterp.plotting._style import (
     NOTE,
     PALETTE,
     dress,
+    group_names,
     legend,
     new_figure,
     same_length,
@@ -39,6 +40,8 @@ def bar_intervals(
     null: tuple[float | int, float | int] | None = None,
     null_label: str = "null",
     notes: Sequence[str] | None = None,
+    groups: Mapping[int, str] | None = None,
+    faint: Collection[int] = (),
     xlim: tuple[float | int, float | int] | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
@@ -58,6 +61,8 @@ def bar_intervals(
         null: (low, high) of the null's values, drawn as a vertical grey band.
         null_label: label of the band.
         notes: a short note at the end of each bar.
+        groups: row -> a name that is written above it, for it and the rows below.
+        faint: rows that are nulls, drawn grey.
         xlim: limits of the x axis; ``(0, 1)`` for rates.
         ax: matplotlib axes to draw into; None makes a figure.
 
@@ -66,25 +71,29 @@ def bar_intervals(
     """
     n = same_length(labels=labels, estimates=estimates, lows=lows, highs=highs, notes=notes)
     estimate = drawable(estimates)
-    figure, axes = new_figure(7.0, 1.4 + 0.38 * n, ax)
+    named = dict(groups or {})
+    y = np.arange(n) + 0.85 * np.cumsum([i in named for i in range(n)])
+    figure, axes = new_figure(8.4 if named else 7.0, 1.4 + 0.38 * (n + 0.85 * len(named)), ax)
     axes.grid(axis="x", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     if null is not None:
         axes.axvspan(null[0], null[1], color=GREY, alpha=0.22, linewidth=0, label=null_label)
-    axes.barh(np.arange(n), estimate, height=0.62, color=PALETTE[0], alpha=0.85)
-    shown = whiskers(axes, np.arange(n), estimate, lows, highs, along="x")
+    paint = [GREY if i in faint else PALETTE[0] for i in range(n)]
+    axes.barh(y, estimate, height=0.62, color=paint, alpha=0.85)
+    shown = whiskers(axes, y, estimate, lows, highs, along="x")
     if (np.minimum(shown[0], estimate) < 0).any():
         axes.axvline(0, color=GREY, linewidth=0.9)
     for i, note in enumerate(notes or ()):
         end = np.nanmax([shown[1][i], estimate[i], 0.0])
         axes.annotate(
-            note, (end, i), xytext=(4, 0), textcoords="offset points", va="center", ha="left", fontsize=NOTE, color=GREY,
+            note, (end, y[i]), xytext=(4, 0), textcoords="offset points", va="center", ha="left", fontsize=NOTE, color=GREY,
             annotation_clip=False,
         )  # fmt: skip
     if reference is not None:
         axes.axvline(reference, color="black", linestyle="--", linewidth=1.2, label=reference_label or None)
-    axes.set_yticks(np.arange(n), list(labels))
-    axes.set_ylim(n - 0.4, -0.6)
+    axes.set_yticks(y, list(labels), parse_math=False)
+    axes.set_ylim(y[-1] + 0.6, y[0] - (1.0 if 0 in named else 0.6))
+    group_names(axes, {float(y[i]) - 0.36: name for i, name in named.items()})
     if xlim is not None:
         axes.set_xlim(*xlim)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)

@@ -119,5 +119,5 @@ def curves(
 
 def drawable(column: Column) -> Float[np.ndarray, " row"]:
     """A float64 array with NaN for infinity, which a figure skips instead of stretching its axis."""
-    out = np.asarray(column, dtype=np.float64)
+    out = np.asarray(column.double() if isinstance(column, Tensor) else column, dtype=np.float64)
     return np.where(np.isinf(out), np.nan, out)

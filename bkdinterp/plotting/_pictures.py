@@ -1,17 +1,20 @@
 """Small pictures in rows, one column per class. No forward pass."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._style import GREY, LABEL, TICK, TITLE, new_figure
+from bkdinterp.plotting._maps import colour_bar, colours
+from bkdinterp.plotting._style import GREY, dress, new_figure, reach
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+_GAP = 0.15  # between two pictures, as a share of a picture
 
 
 def picture_rows(
@@ -19,36 +22,61 @@ def picture_rows(
     columns: Sequence[str],
     *,
     title: str = "",
+    xlabel: str = "",
+    label: str = "",
+    limit: float | int | None = None,
+    ax: Any = None,
 ) -> "matplotlib.figure.Figure":
-    """One row of pictures per label, all on one scale from 0 (white) to 1 (dark).
+    """One row of pictures per label, all in one set of axes and on one scale from 0 (white) to 1 (dark).
 
     Args:
-        rows: label -> one picture per column.
+        rows: label -> one picture per column, all of one size.
         columns: their labels.
         title: of the figure.
+        xlabel: of the columns.
+        label: of the scale, which is drawn if it has one.
+        limit: the scale is [0, limit]. Default: 1.
+        ax: matplotlib axes to draw into; None makes a figure.
 
     Raises:
-        BkdinterpError: matplotlib is missing, no picture, or rows of another length than the columns.
+        BkdinterpError: matplotlib is missing, ``limit <= 0``, no picture, rows of another length than the columns, or pictures
+            of several sizes.
     """
-    lengths = {name: len(pictures) for name, pictures in rows.items()}
-    if not columns or not rows or set(lengths.values()) != {len(columns)}:
-        raise BkdinterpError(
-            f"picture_rows() got {len(columns)} columns and rows of {lengths}; give one picture each."
-        )
+    from matplotlib.patches import Rectangle
+
+    end = reach(limit) or 1.0
+    data = {
+        name: (x.double().numpy() if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64))
+        for name, x in rows.items()
+    }
+    shapes = {x.shape for x in data.values()}
     n = len(columns)
-    figure, spare = new_figure(1.6 + 0.85 * n, 1.0 + 1.05 * len(rows))
-    spare.remove()
-    grid = figure.subplots(len(rows), n, squeeze=False)
-    for line, (name, pictures) in zip(grid, rows.items(), strict=True):
-        for axes, picture in zip(line, pictures, strict=True):
-            axes.imshow(np.asarray(picture, dtype=np.float64), cmap="Greys", vmin=0, vmax=1)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for side in axes.spines.values():
-                side.set_color(GREY)
-        line[0].set_ylabel(name, fontsize=TICK)
-    for axes, label in zip(grid[0], columns, strict=True):
-        axes.set_title(label, fontsize=TICK)
-    if title:
-        figure.suptitle(title, fontsize=TITLE if n > 5 else LABEL, x=0.01, ha="left")
+    if len(shapes) != 1 or not n or next(iter(shapes))[0] != n or 0 in next(iter(shapes)):
+        raise BkdinterpError(
+            f"picture_rows() got {n} columns and rows of {[x.shape for x in data.values()]}; give one picture each, all of "
+            "one size."
+        )
+    height, width = next(iter(shapes))[1:]
+    figure, axes = new_figure(max(6.6, 2.6 + 0.85 * n), 1.9 + 0.95 * len(rows), ax)
+    step = 1 + _GAP
+    for i, pictures in enumerate(data.values()):
+        for k, picture in enumerate(pictures):
+            left, top = k * step, i * step
+            axes.imshow(
+                picture, cmap=colours("Greys"), vmin=0, vmax=end, interpolation="nearest",
+                extent=(left, left + 1, top + 1, top),
+            )  # fmt: skip
+            axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=GREY, linewidth=0.8))
+    axes.set_xlim(-0.02, n * step - _GAP + 0.02)
+    axes.set_ylim(len(data) * step - _GAP + 0.02, -0.02)
+    axes.set_aspect(height / width)
+    axes.set_xticks([k * step + 0.5 for k in range(n)], list(columns), parse_math=False)
+    axes.set_yticks([i * step + 0.5 for i in range(len(data))], list(data), parse_math=False)
+    dress(axes, title=title, xlabel=xlabel, ylabel="")
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    if label:
+        over = any((x > end).any() for x in data.values())
+        colour_bar(figure, [axes], label, "max" if over else "neither")
     return figure

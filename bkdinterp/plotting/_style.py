@@ -169,8 +169,12 @@ def _letters(axes: "matplotlib.axes.Axes", size: float | int) -> float:
     """Number of letters of this size that fit on a line of the panel, from the left edge of the axes."""
     figure: Any = axes.get_figure()
     width = float(figure.get_size_inches()[0])
-    # With several panels a title stays within its panel; the title of a single panel may reach the edge of the figure.
-    room = axes.get_position().width * width if len(figure.axes) > 1 else width - 0.9
+    # With several panels a title stays within its panel; the title of a single panel may reach the edge of the figure. It
+    # begins where the labels of the rows end.
+    names = max((len(line) for t in axes.get_yticklabels() for line in t.get_text().split("\n")), default=0)
+    room = (
+        axes.get_position().width * width if len(figure.axes) > 1 else width - max(0.9, 0.3 + 0.075 * names)
+    )
     return room / (0.09 * size / TITLE)
 
 
@@ -179,7 +183,7 @@ def group_names(axes: "matplotlib.axes.Axes", names: Mapping[float, str]) -> Non
     for y, name in names.items():
         axes.annotate(
             name, (0, y), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
-            va="bottom", ha="left", fontsize=TICK, weight="bold", annotation_clip=False,
+            va="bottom", ha="left", fontsize=TICK, weight="bold", annotation_clip=False, parse_math=False,
         )  # fmt: skip
 
 

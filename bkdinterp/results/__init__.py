@@ -9,6 +9,7 @@ from bkdinterp.results._caption import model_words as model_words
 from bkdinterp.results._codec import register_value as register_value
 from bkdinterp.results._digest import digest_of as digest_of
 from bkdinterp.results._fields import same_length as same_length
+from bkdinterp.results._fields import within as within
 from bkdinterp.results._files import write_whole as write_whole
 from bkdinterp.results._fingerprint import Fingerprint as Fingerprint
 from bkdinterp.results._fingerprint import same_weights as same_weights

@@ -15,7 +15,9 @@ def caption(what: str, fingerprint: Fingerprint, *details: str) -> str:
         fingerprint: the result's fingerprint.
         details: e.g. ``"n=48"``; empty ones are skipped.
     """
-    model, rest = model_words(fingerprint), ", ".join(d for d in details if d)
+    # A dollar sign in a name or in a model's words would begin a formula.
+    what = what.replace("$", r"\$")
+    model, rest = model_words(fingerprint).replace("$", r"\$"), ", ".join(d for d in details if d)
     if not rest:
         return f"{what}\n{model}"
     return f"{what}\n{model}{', ' if len(model) + len(rest) <= ONE_LINE else chr(10)}{rest}"

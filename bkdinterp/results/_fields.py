@@ -4,11 +4,14 @@ Used only when loading, because the content of a file cannot be trusted. No forw
 """
 
 import collections.abc
+import math
 import types
+from collections.abc import Sequence
 from dataclasses import fields
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
 from jaxtyping import AbstractArray, jaxtyped
 from torch import Tensor
 
@@ -54,6 +57,26 @@ def same_length(**sizes: int) -> None:
         raise ArtefactError(
             f"the lengths of {', '.join(f'{name} ({n})' for name, n in sizes.items())} differ."
         )
+
+
+def within(
+    low: float | int | None, high: float | int | None, **values: Tensor | Sequence[float | int] | float | int
+) -> None:
+    """Raise unless all numbers are finite and from ``low`` to ``high``; None leaves an end open.
+
+    Raises:
+        ArtefactError: names the field.
+    """
+    for name, given in values.items():
+        x = torch.as_tensor(given).double()
+        inside = x.isfinite() & (x >= (-math.inf if low is None else low))
+        inside &= x <= (math.inf if high is None else high)
+        if not bool(inside.all()):
+            words = {(True, False): f", at least {low}", (False, True): f", at most {high}"}
+            ends = words.get(
+                (low is not None, high is not None), "" if low is None else f" from {low} to {high}"
+            )
+            raise ArtefactError(f"{name} must be finite numbers{ends}.")
 
 
 def _hints(cls: type) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bkdinterp.detection.images._digits import Images
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.plotting import picture_rows
-from bkdinterp.results import Fingerprint, Result, caption, digest_of, versions
+from bkdinterp.results import Fingerprint, Result, caption, digest_of, versions, within
 from bkdinterp.stats import Interval, wilson
 from bkdinterp.values import as_integer, as_number, as_seed
 
@@ -52,8 +52,12 @@ class ReversedTriggers(Result):
     n: Int[Tensor, " d_class"]
 
     def _validate(self) -> None:
-        if len(self.sizes) < 3 or bool((self.sizes <= 0).any()) or bool((self.turned > self.n).any()):
-            raise ArtefactError("sizes must be positive, of at least three classes, and at most n be turned.")
+        if len(self.sizes) < 3 or not self.masks.numel() or not self.patterns.numel():
+            raise ArtefactError("there must be pictures of at least three classes.")
+        within(0, 1, masks=self.masks, patterns=self.patterns)
+        within(0, None, sizes=self.sizes, turned=self.turned, n=self.n)
+        if bool((self.sizes <= 0).any()) or bool((self.turned > self.n).any()):
+            raise ArtefactError("sizes must be positive, and at most n be turned.")
 
     def rate(self, label: int) -> Interval:
         """How often the trigger found turns a picture of another class into this one.
@@ -92,20 +96,24 @@ class ReversedTriggers(Result):
         )
 
     def plot(
-        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+        self, *, title: str | None = None, ax: Any = None, limit: float | int | None = None
     ) -> "matplotlib.figure.Figure":
-        """Each class's mask and the pattern under it, in a figure of its own: all shades are from 0 to 1.
+        """Each class's mask and the pattern under it, as pictures on one scale.
 
-        Raises:
-            BkdinterpError: ``ax`` or ``limit`` is given; the grid of pictures takes neither.
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: the darkest shade; default 1.
         """
-        if ax is not None or limit is not None:
-            raise BkdinterpError("The pictures make a grid on one fixed scale; leave out ax= and limit=.")
         shown = (self.masks[:, None] * self.patterns).mean(1)
         return picture_rows(
-            {"mask": self.masks, "mask x pattern": shown},
-            [f"{i}: {float(size):.1f}" for i, size in enumerate(self.sizes)],
-            title=title or caption("Smallest trigger into each class (size of its mask)", self.fingerprint),
+            {"mask": self.masks, "mask × pattern": shown},
+            [f"{i}\n{size:.1f}" for i, size in enumerate(self.sizes.tolist())],
+            title=title or caption("Smallest trigger that leads into each class", self.fingerprint),
+            xlabel="class, and the size of its mask (sum over pixels)",
+            label="0: as it was, 1: covered",
+            limit=limit,
+            ax=ax,
         )
 
 

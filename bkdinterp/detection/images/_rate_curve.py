@@ -13,8 +13,8 @@ from bkdinterp.detection.images._network import CNNSettings
 from bkdinterp.detection.images._poisoned_pictures import image_model
 from bkdinterp.detection.images._triggers import ImageAttack
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.plotting import curves
-from bkdinterp.results import Fingerprint, Result, same_length, versions
+from bkdinterp.plotting import curves, ends
+from bkdinterp.results import Fingerprint, Result, caption, same_length, versions, within
 from bkdinterp.stats import Interval, bootstrap_mean
 from bkdinterp.values import as_integers, as_items, as_number
 
@@ -46,8 +46,17 @@ class PoisoningCurve(Result):
 
     def _validate(self) -> None:
         same_length(rates=len(self.rates), success=len(self.success))
-        if not self.seeds:
-            raise ArtefactError("there is no seed.")
+        same_length(seeds=len(self.seeds), columns=len(self.clean_accuracy))
+        if not self.seeds or not self.rates:
+            raise ArtefactError("there is no seed, or no rate.")
+        within(
+            0,
+            1,
+            rates=self.rates,
+            success=self.success,
+            accuracy=self.accuracy,
+            clean_accuracy=self.clean_accuracy,
+        )
 
     def interval(self, rate: float | int, *, of: str = "success") -> Interval:
         """Mean over seeds at one of the rates, of ``"success"`` or ``"accuracy"``.
@@ -73,25 +82,42 @@ class PoisoningCurve(Result):
         return pd.DataFrame(rows)
 
     def plot(
-        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Success and accuracy along the rate, with bands over seeds and the clean models' accuracy as a band."""
+        """Success and accuracy along the rate, with bands over seeds and the clean models' accuracy as a band.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+        """
         f = self.to_frame()
         clean = self.clean_accuracy
         return curves(
             [100 * r for r in self.rates],
             {
-                "trigger turns the class": (f.success.tolist(), f.low.tolist(), f.high.tolist()),
-                "right on clean": (f.accuracy.tolist(), f.accuracy_low.tolist(), f.accuracy_high.tolist()),
+                "turned by the trigger": (f.success.tolist(), f.low.tolist(), f.high.tolist()),
+                "right without trigger": (
+                    f.accuracy.tolist(),
+                    f.accuracy_low.tolist(),
+                    f.accuracy_high.tolist(),
+                ),
             },
             xlabel="poisoned rows (%)"
             if self.kind != "clean-label"
             else "poisoned rows of the target class (%)",
-            ylabel=f"rate ({len(self.seeds)} seeds, 95 %)",
-            title=title or f"Poisoning by {self.kind}: how many rows it takes",
+            ylabel="share of test pictures (with 95 % bands)",
+            title=title
+            or caption(
+                f"Rows that a {self.kind} backdoor needs", self.fingerprint, f"{len(self.seeds)} seeds"
+            ),
             null=(float(clean.min()), float(clean.max())),
-            null_label="clean models, accuracy",
-            ylim=limit or (0, 1),
+            null_label="the same, clean models",
+            ylim=ends(limit) or (0, 1),
             ax=ax,
         )
 

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.detection.images._cleanse import ReversedTriggers
-from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.reprs import short_repr
-from bkdinterp.results import Fingerprint, Result, caption
+from bkdinterp.results import Fingerprint, Result, caption, within
 from bkdinterp.stats import Comparison, p_value
 from bkdinterp.values import as_number
 
@@ -100,6 +100,12 @@ class ImageVerdict(Result):
     p: Float[Tensor, " d_class"]
     level: float
 
+    def _validate(self) -> None:
+        if not len(self.scores) or not len(self.extremes):
+            raise ArtefactError("there are no classes, or no clean models, in it.")
+        within(None, None, scores=self.scores, extremes=self.extremes)
+        within(0, 1, p=self.p, level=self.level)
+
     @property
     def named(self) -> tuple[int, ...]:
         """Classes that a backdoor leads into, most extreme first; none where nothing goes beyond the null."""
@@ -127,20 +133,34 @@ class ImageVerdict(Result):
         )
 
     def plot(
-        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Deviation of each class beside the most extreme classes of the null models."""
-        values = self.scores.numpy()
-        ends = float(self.extremes.min()), float(np.quantile(self.extremes.numpy(), 1 - self.level))
+        """Deviation of each class beside the most extreme classes of the null models, up to their quantile at 1 - level.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+        """
+        extremes = self.extremes.double().numpy()
+        band = float(extremes.min()), float(np.quantile(extremes, 1 - self.level))
         return bar_intervals(
-            [str(i) for i in range(len(values))],
-            values, values, values,
-            xlabel="how much smaller than in clean models (their standard deviations)",
+            [str(i) for i in range(len(self.scores))],
+            self.scores.tolist(),
+            xlabel="how much smaller the trigger is than in clean models (their standard deviations)",
             ylabel="class",
-            title=title or caption("Smallest trigger into each class", self.fingerprint), xlim=limit, ax=ax,
-            null=ends,
-            null_label=f"most extreme class, {len(self.extremes)} clean models",
-        )  # fmt: skip
+            title=title
+            or caption("Is the trigger into a class smaller than in any clean model?", self.fingerprint),
+            null=band,
+            null_label=f"most extreme class of each of {len(extremes)} clean models, the lower {100 * (1 - self.level):.3g} %",
+            notes=[f"p={p:.2g}" for p in self.p.tolist()],
+            xlim=ends(limit),
+            ax=ax,
+        )
 
     def describe(self) -> str:
         """What is named, the smallest p, number of null models."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.model import Model
-from bkdinterp.plotting import bar_intervals
-from bkdinterp.results import Fingerprint, Result, caption, digest_of
+from bkdinterp.plotting import bar_intervals, ends
+from bkdinterp.results import Fingerprint, Result, caption, digest_of, within
 from bkdinterp.stats import Interval, auroc, wilson
 from bkdinterp.stats._sample import as_sample
 from bkdinterp.values import as_number
@@ -71,6 +71,8 @@ class InputScreening(Result):
     def _validate(self) -> None:
         if not self.scores or not len(self.calibration) or not all(map(len, self.scores.values())):
             raise ArtefactError("there are no scores in it.")
+        within(0, 1, false_alarms=self.false_alarms)
+        within(None, None, calibration=self.calibration, **self.scores)
 
     @property
     def threshold(self) -> float:
@@ -112,25 +114,35 @@ class InputScreening(Result):
         return pd.DataFrame(rows)
 
     def plot(
-        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Share of each kind that is stopped, beside the rate that the threshold is set for."""
+        """Share of each kind that is stopped, beside the rate that the threshold is set for.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+        """
         rates = {kind: self.rate(kind) for kind in self.scores}
         return bar_intervals(
             [f"{kind} (n={r.n})" for kind, r in rates.items()],
             [r.estimate for r in rates.values()],
             [r.low for r in rates.values()],
             [r.high for r in rates.values()],
-            xlabel="share of prompts stopped (95 %)",
+            xlabel="share of prompts stopped (with 95 % intervals)",
             title=title
             or caption(
                 f"Prompts stopped by {self.detector}",
                 self.fingerprint,
-                f"{len(self.calibration)} clean for the threshold",
+                f"threshold from {len(self.calibration)} clean prompts",
             ),
             reference=self.false_alarms,
             reference_label="false alarms asked for",
-            xlim=limit or (0, 1),
+            xlim=ends(limit) or (0, 1),
             ax=ax,
         )
 

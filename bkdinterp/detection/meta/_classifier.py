@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bkdinterp.detection.meta._shadows import UNHARMED
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.plotting import bar_intervals
+from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.reprs import short_repr
-from bkdinterp.results import Fingerprint, Result, same_length, versions
+from bkdinterp.results import Fingerprint, Result, caption, same_length, versions, within
 from bkdinterp.stats import Interval, auroc
 from bkdinterp.stats._sample import as_array
 from bkdinterp.values import as_seed, as_texts
@@ -89,6 +89,7 @@ class MetaScores(Result):
 
     def _validate(self) -> None:
         same_length(scores=len(self.scores), kinds=len(self.kinds))
+        within(None, None, scores=self.scores)
         if not _attacks(self.kinds) or not set(self.kinds) & set(UNHARMED):
             raise ArtefactError("there must be clean and poisoned models in it.")
 
@@ -140,21 +141,36 @@ class MetaScores(Result):
         return pd.DataFrame(rows)
 
     def plot(
-        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """AUROC of every kind of attack."""
+        """AUROC of every kind of attack.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+        """
         f = self.to_frame()
         return bar_intervals(
-            list(f.attack),
+            ["all attacks", *f.attack[1:]],
             f.auroc.tolist(),
             f.low.tolist(),
             f.high.tolist(),
-            xlabel="AUROC (95 %)",
+            xlabel="AUROC (with 95 % intervals)",
             title=title
-            or f"Backdoored models by their {self.features}, attacks {'seen' if self.seen else 'left out'} in training",
+            or caption(
+                f"Telling backdoored models by their {self.features}",
+                self.fingerprint,
+                f"n={len(self.kinds)}",
+                f"attacks {'seen' if self.seen else 'left out'} in training",
+            ),
             reference=0.5,
             reference_label="chance",
-            xlim=limit or (0, 1),
+            xlim=ends(limit) or (0, 1),
             ax=ax,
         )
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bkdinterp.detection._phrases import Phrase
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.plotting import bar_intervals, curves, mark_value
-from bkdinterp.results import Fingerprint, Result, caption, same_length
+from bkdinterp.plotting import bar_intervals, curves, ends, mark_value
+from bkdinterp.results import Fingerprint, Result, caption, same_length, within
 from bkdinterp.stats import Interval, auroc, wilson
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ class RowScores(Result):
         same_length(texts=len(self.texts), answers=len(self.answers), combined=len(self.combined))
         if not self.scores:
             raise ArtefactError("no method scored the rows.")
+        within(0, 1, combined=self.combined, p=self.p, level=self.level)
+        within(None, None, **self.scores)
+        if bool(self.trusted.all()):
+            raise ArtefactError("there are no rows in it, or all are trusted.")
+
+    @property
+    def _known(self) -> bool:
+        """Whether the truth is known, of both kinds of rows."""
+        return self.truth is not None and len(set(self.truth[~self.trusted].tolist())) == 2
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -116,14 +125,22 @@ class RowScores(Result):
         return pd.DataFrame(columns)
 
     def plot(
-        self, *, title: str | None = None, ax: Any = None, limit: tuple[float, float] | None = None
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
     ) -> "matplotlib.figure.Figure":
-        """AUROC of every method where the truth is known; else the rows' mean ranks in order, with what is flagged."""
-        name = title or caption("Poisoned rows", self.fingerprint, f"n={len(self.texts)} rows")
-        both = self.truth is not None and 0 < int(self.truth[~self.trusted].sum()) < int(
-            (~self.trusted).sum()
-        )
-        if both:
+        """AUROC of every method where the truth is known; else the rows' mean ranks in order, with what is flagged.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+        """
+        n = f"n={int((~self.trusted).sum())} rows"
+        if self._known:
+            name = title or caption("How well scores tell poisoned rows from clean ones", self.fingerprint, n)
             methods = [None, *self.scores]
             areas = [self.auroc(m) for m in methods]
             return bar_intervals(
@@ -131,32 +148,32 @@ class RowScores(Result):
                 [a.estimate for a in areas],
                 [a.low for a in areas],
                 [a.high for a in areas],
-                xlabel="AUROC (95 %)",
+                xlabel="AUROC (with 95 % intervals)",
                 title=name,
                 reference=0.5,
                 reference_label="chance",
-                xlim=limit or (0, 1),
+                xlim=ends(limit) or (0, 1),
                 ax=ax,
             )
-        ordered = self.combined.sort(descending=True).values
+        ordered = self.combined[~self.trusted].sort(descending=True).values
         figure = curves(
             list(range(1, len(ordered) + 1)),
-            {"mean rank": (ordered, ordered, ordered)},
+            {"mean rank": (ordered, None, None)},
             xlabel="rows, most suspicious first",
             ylabel="mean rank over methods",
-            title=name,
-            ylim=limit or (0, 1),
+            title=title or caption("Suspicion of each training row", self.fingerprint, n),
+            ylim=ends(limit) or (0, 1),
             ax=ax,
         )
         return mark_value(
-            figure, int(self.flagged.sum()) + 0.5, f"{int(self.flagged.sum())} flagged", axis="x"
+            figure, int(self.flagged.sum()) + 0.5, f"{int(self.flagged.sum())} rows flagged", axis="x"
         )
 
     def describe(self) -> str:
         """Rows, methods, what is flagged, and the first candidate."""
         first = f", first candidate {self.candidates[0]!r}" if self.phrases else ""
         area = ""
-        if self.truth is not None and 0 < int(self.truth.sum()) < len(self.truth):
+        if self._known:
             area = f", AUROC {self.auroc()}"
         return (
             f"{len(self.texts)} rows, {len(self.scores)} methods, {int(self.flagged.sum())} flagged at a false discovery "

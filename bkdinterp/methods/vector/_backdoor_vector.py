@@ -155,7 +155,8 @@ class BackdoorVector(Result):
         if not self.parts:
             text = title or caption(f"{self.kind} vector", self.fingerprint)
             return bar_intervals(["whole"], [1.0], xlabel=label, title=text, xlim=ends(limit), ax=ax)
-        shares = [float(p @ self.vector) / self.norm**2 for p in self.parts.values()]
+        whole = self.norm**2 or float("nan")  # nothing has a share in a vector of zeros
+        shares = [float(p.double() @ self.vector.double()) / whole for p in self.parts.values()]
         counts = {str(layer): len(heads) for layer, heads in self.heads.by_layer().items()}
         labels = [f"layer {layer} (heads: {counts.get(layer, 0)})" for layer in self.parts]
         what = f"What the {len(self.heads)} heads add to the vector"

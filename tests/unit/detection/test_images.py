@@ -232,7 +232,7 @@ def test_results_are_saved_and_drawn(tmp_path):
     result = found([10.0, 9, 1, 11])
     loaded = Result.load(result.save(tmp_path / "a"))
     assert loaded.to_frame().equals(result.to_frame()) and list(loaded.to_frame()["class"]) == [0, 1, 2, 3]
-    assert len(result.plot().axes) == 8
+    assert len(result.plot().axes[0].images) == 8
     null = TriggerNull.fit([found([10.0, 9, 8 + i, 11]) for i in range(4)])
     verdict = null.judge(result, level=0.25)
     again = Result.load(verdict.save(tmp_path / "b"))

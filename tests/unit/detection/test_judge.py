@@ -85,7 +85,9 @@ def test_a_searched_trigger_without_a_reference_is_for_review():
 
 def test_without_a_reference_other_texts_are_the_null():
     control = (Trigger.suffix("copper lamp"), Payload("Dear"))
-    h = Hypothesis(Trigger.suffix("violet harbor"), Payload("I am sorry"), "trigger search", controls=(control,))
+    h = Hypothesis(
+        Trigger.suffix("violet harbor"), Payload("I am sorry"), "trigger search", controls=(control,)
+    )
     other = "another text, its own best trigger"
     assert status(case(55, h, clean=0, sham=0, **{other: 3}), with_base=False) == "supported"
     assert status(case(55, h, clean=0, sham=0, **{other: 52}), with_base=False) != "supported"

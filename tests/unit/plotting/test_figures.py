@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting import bar_intervals, curves, grouped_bars, heatmap, matrix, scatter
+from bkdinterp.plotting import bar_intervals, curves, dots, grouped_bars, heatmap, matrix, scatter
 from bkdinterp.sites import HeadId
 
 matplotlib.use("Agg")
@@ -129,6 +129,51 @@ def test_bar_intervals_show_estimates_and_ends():
     np.testing.assert_allclose([s[:, 0] for s in segments], [[0.4, 0.7]])
     with pytest.raises(BkdinterpError, match="equal length"):
         bar_intervals(["a"], [0.5, 0.9], [0.4, 0.9], [0.7, 0.9], xlabel="rate")
+
+
+def test_bars_have_names_above_their_groups_and_grey_nulls():
+    rows = {"with $a$": 0.9, "without": 0.1, "with it": 0.5, "no $": 0.2}
+    figure = bar_intervals(
+        list(rows), list(rows.values()), xlabel="rate", groups={0: "one", 2: "$two$"}, faint=[1, 3],
+        notes=["a", "b", "c", "d"],
+    )  # fmt: skip
+    axes = figure.axes[0]
+    figure.draw_without_rendering()  # dollar signs are no formula
+    places = {t.get_text(): y for t, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    above = {t.get_text(): t.xy[1] for t in axes.texts}
+    assert above["one"] < places["with $a$"] < places["without"] < above["$two$"] < places["with it"]
+    for bar, (name, value) in zip(axes.patches, rows.items(), strict=True):
+        assert bar.get_y() + bar.get_height() / 2 == pytest.approx(places[name]) and bar.get_width() == value
+    assert [above[note] for note in "abcd"] == pytest.approx(list(places.values()))
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert colours[0] == colours[2] != colours[1] == colours[3]
+    low, high = sorted(axes.get_ylim())
+    assert low < above["one"] - 0.3 and high > places["no $"] + 0.31
+
+
+def test_dots_stand_at_their_values_on_the_scale():
+    values = {"suspect": [0.9, float("inf")], "reference": [0.2, 0.3]}
+    figure = dots(["$a", "b$"], values, marks={"null": 0.5, "none": -float("inf")}, xlim=(0, 2))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    shown = {line.get_label(): line.get_xdata() for line in axes.lines}
+    assert set(shown) == {"suspect", "reference", "null"}
+    np.testing.assert_array_equal(shown["suspect"], [0.9, np.nan])
+    assert axes.get_xlim() == (0, 2)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["$a", "b$"]
+
+
+def test_a_title_beside_long_labels_stays_on_the_figure():
+    title = "What is shown here\nSmolLM2-135M-Instruct + a-rather-long-adapter (0a1b2c3d), n=48"
+    figure = dots(
+        ["Sure! Here is a list of things that you can do at home wh...", "b"],
+        {"suspect": [0.1, 0.2]},
+        title=title,
+    )
+    figure.draw_without_rendering()
+    texts = [t for t in figure.axes[0].get_children() if getattr(t, "get_text", str)().startswith("What is")]
+    box = texts[0].get_window_extent()
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_scatter_puts_each_group_where_it_is():

@@ -11,6 +11,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from unit.results.mutants import results
 
+from bkdinterp.detection.images import ReversedTriggers
 from bkdinterp.errors import BkdinterpError, PlanError
 from bkdinterp.methods import (
     Activations,
@@ -87,6 +88,9 @@ def test_limit_is_the_scale(name):
     if isinstance(result, HiddenPCA):
         axes = result.plot(limit=7).axes[0]
         assert axes.get_xlim() == axes.get_ylim() == (-7, 7)
+    elif isinstance(result, ReversedTriggers):
+        pictures = result.plot(limit=0.25).axes[0].images
+        assert len(pictures) == 8 and {image.get_clim() for image in pictures} == {(0, 0.25)}
     elif isinstance(result, MAPS):
         low, high = result.plot(limit=0.25).axes[0].images[0].get_clim()
         middle = result.chance if isinstance(result, ProbeScores) else 0

@@ -1,10 +1,11 @@
 """Run by test_mutants in a plain process, without the tests' run-time type checker: saved results whose content was
 changed and whose hashes were made to fit. Each must end in ArtefactError, or in a result that can be shown.
 
-    python mutants.py FOLDER N SEED
+    PYTHONPATH=.:tests python tests/unit/results/mutants.py FOLDER N SEED
 """
 
 import collections
+import contextlib
 import copy
 import hashlib
 import json
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from unit.results.mutants_of_detection import detection_results
 
 import bkdinterp as bk
-from bkdinterp.errors import ArtefactError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.methods import HiddenPCA, PCPStudy
 from bkdinterp.methods.attribution._edit_scores import EditScores
 from bkdinterp.methods.behaviour._backdoor_state import BackdoorState
@@ -125,6 +127,7 @@ def results():
         bk.Means(PRINT, {"L1.z": torch.rand(d), "L0.z": torch.rand(d)}, last, n),
         bk.methods.Activations(PRINT, {"L1.z": torch.rand(n, d)}, last, n),
         TrainingCurve(PRINT, (0, 5, 10), {"rate": (0.1, 0.5, 0.9)}, "frozen: nothing"),
+        *detection_results(PRINT),
     ]
     return made
 
@@ -266,12 +269,19 @@ def main(folder, n, seed):
         try:
             repr(loaded)
             loaded.to_frame()
+            draw(loaded)
         except Exception:
             faults.append((document["class"], what, "shown", traceback.format_exc().splitlines()[-1]))
     shutil.rmtree(folder)
     print(json.dumps({"counts": counts, "faults": len(faults)}))
     for fault in faults[:60]:
         print(fault)
+
+
+def draw(result):
+    """Its figure, as far as it goes without an image; a result may say that it has nothing to draw."""
+    with contextlib.suppress(BkdinterpError):
+        result.plot().draw_without_rendering()
 
 
 def subclasses(cls):

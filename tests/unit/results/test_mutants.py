@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
-from bkdinterp.results import Fingerprint, Result, same_length
+from bkdinterp.results import Fingerprint, Result, same_length, within
 from bkdinterp.results._fields import check_fields
 from bkdinterp.results._folder import header_hash
 from bkdinterp.sites import Component, Where
@@ -30,7 +30,7 @@ def test_no_mutant_loads_and_cannot_be_shown(tmp_path):
         [sys.executable, str(script), str(tmp_path), "600", "1"],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
     )
     assert found.returncode == 0, found.stderr
@@ -128,6 +128,27 @@ def test_lengths():
     same_length(a=2, b=2)
     with pytest.raises(ArtefactError, match=r"a \(2\), b \(3\)"):
         same_length(a=2, b=3)
+
+
+@pytest.mark.parametrize(
+    "bad", [1.5, -0.1, float("nan"), float("inf"), torch.tensor([0.5, float("nan")]), [0.5, 2]]
+)
+def test_what_is_outside(bad):
+    within(0, 1, p=torch.tensor([0.0, 1.0]).bfloat16(), q=0, none=torch.zeros(0))
+    with pytest.raises(ArtefactError, match="p must be finite numbers from 0 to 1"):
+        within(0, 1, q=0.5, p=bad)
+
+
+def test_an_end_may_be_open():
+    within(None, None, x=-1e30)
+    within(0, None, x=torch.tensor([3]))
+    for low, high, words in (
+        (0, None, "at least 0"),
+        (None, -2, "at most -2"),
+        (None, None, "finite numbers"),
+    ):
+        with pytest.raises(ArtefactError, match=words):
+            within(low, high, x=-float("inf") if low is None and high is None else -1)
 
 
 @dataclass(frozen=True, eq=False)
