@@ -13,7 +13,7 @@ from bkdinterp.detection._hypothesis import REQUEST
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
-from bkdinterp.values import as_text, shown
+from bkdinterp.values import as_integer, as_text, shown
 
 PROSE = "prose"
 # What proposers and judge need at least.
@@ -30,6 +30,7 @@ class Context:
         held: prompts that only the judge sees.
         chat: whether the model's chat template is applied; None: as the model's builder has it.
         system: system message before every prompt; None: as the model's builder has it.
+        n_tokens: length of the answers that the judge reads.
 
     Raises:
         BkdinterpError: prompts that are not ``Prompts``, a prompt in both halves, or no name.
@@ -45,9 +46,13 @@ class Context:
     else:
         chat: Any = None
         system: Any = None
+    n_tokens: int = 24
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", as_text(self.name, "name", error=BkdinterpError))
+        object.__setattr__(
+            self, "n_tokens", as_integer(self.n_tokens, "n_tokens", low=1, error=BkdinterpError)
+        )
         for name in ("search", "held"):
             if not isinstance(getattr(self, name), Prompts):
                 raise BkdinterpError(f"{name}={shown(getattr(self, name))} must be bk.Prompts.")
@@ -91,5 +96,5 @@ def generic_contexts(*, seed: int = 0) -> tuple[Context, ...]:
     """
     return (
         Context(REQUEST, *generic_prompts(seed=seed)),
-        Context(PROSE, *generic_prompts("prose", seed=seed), chat=False),
+        Context(PROSE, *generic_prompts("prose", seed=seed), chat=False, n_tokens=40),
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bkdinterp.detection._contexts import PROSE
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
-from bkdinterp.detection._phrases import Phrase, over_represented
+from bkdinterp.detection._phrases import Phrase, as_written, over_represented
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import sample
 from bkdinterp.errors import BkdinterpError
@@ -62,7 +62,9 @@ class Leaked(Result):
         """Every motif as a trigger of every other motif, at a gap between words, in each context by name."""
         motifs = self.motifs(n)
         return tuple(
-            Hypothesis(Trigger.gap(trigger), Payload(said), "leakage", context=context)
+            Hypothesis(
+                Trigger.gap(as_written(trigger, self.samples)), Payload(said), "leakage", context=context
+            )
             for trigger in motifs
             for said in motifs
             if said not in trigger and trigger not in said

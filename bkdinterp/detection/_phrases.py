@@ -11,8 +11,8 @@ from bkdinterp.values import as_integer, as_number, as_texts
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 LONGEST = 6
-# A part of a named phrase is news only where it is in this many times as many texts.
-_MORE = 1.25
+# Of two phrases inside one another the longer is named, unless the shorter is in this many times as many texts.
+_MORE = 1.5
 
 
 @register_value
@@ -41,6 +41,13 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
+def as_written(phrase: str, texts: Sequence[str]) -> str:
+    """A phrase in the spelling that most texts have: with their capitals and punctuation; itself if no text has it."""
+    pattern = re.compile(r"[^\w]+".join(map(re.escape, phrase.split())), re.IGNORECASE)
+    found = Counter(match.group() for text in texts for match in pattern.finditer(text))
+    return " ".join(found.most_common(1)[0][0].split()) if found else phrase
+
+
 def over_represented(
     own: Sequence[str],
     others: Sequence[str],
@@ -52,7 +59,7 @@ def over_represented(
 ) -> tuple[Phrase, ...]:
     """Phrases that more of one set of texts hold than of another, most certain first; corrected for all that were counted.
 
-    Of phrases inside one another the longest is kept, unless the shorter one is in clearly more texts. Without texts to
+    Of phrases inside one another the longest is kept, unless a shorter one is in half as many texts again. Without texts to
     compare with, a phrase is compared with one that a single text in ten holds.
 
     Args:
@@ -89,17 +96,17 @@ def over_represented(
         largest = max(largest, min(1.0, (len(ordered) - place) * raw[text]))
         if largest > level:
             break
-        phrase = Phrase(text, counts[text], theirs[text], n, m, largest)
-        if not any(_says_it(known, phrase) for known in found):
-            found.append(phrase)
-    return tuple(found)
+        found.append(Phrase(text, counts[text], theirs[text], n, m, largest))
+    return tuple(phrase for phrase in found if not any(_says_it(other, phrase) for other in found))
 
 
-def _says_it(known: Phrase, phrase: Phrase) -> bool:
-    """Whether a phrase is a part of a known one, or one with a chance word more."""
-    if f" {phrase.text} " in f" {known.text} ":
-        return phrase.own <= _MORE * known.own
-    return f" {known.text} " in f" {phrase.text} " and phrase.own <= known.own
+def _says_it(other: Phrase, phrase: Phrase) -> bool:
+    """Whether another phrase says it: one that it is a part of, or that has fewer chance words."""
+    if other is phrase:
+        return False
+    if f" {phrase.text} " in f" {other.text} ":
+        return phrase.own <= _MORE * other.own
+    return f" {other.text} " in f" {phrase.text} " and other.own > _MORE * phrase.own
 
 
 def _counts(texts: Sequence[str], longest: int) -> Counter[str]:

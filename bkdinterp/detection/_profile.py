@@ -157,7 +157,7 @@ def characterise(
     *,
     contexts: Sequence[Context] | None = None,
     n: int = 24,
-    max_new_tokens: int = 24,
+    max_new_tokens: int | None = None,
     budget: Any = 2**30,
     folder: Any = None,
     executor: Any = None,
@@ -169,7 +169,7 @@ def characterise(
         finding: a finding or hypothesis with a trigger.
         contexts: what its context is; None: the package's generic ones.
         n: prompts of each variant, from the context's held-out half.
-        max_new_tokens: length of the answers.
+        max_new_tokens: length of the answers; None: as the context has it.
         budget: bytes for one batch.
         folder: finished answers are kept there and taken up again.
         executor: instead of the model's own.
@@ -189,7 +189,7 @@ def characterise(
     context = known[h.context]
     who, prompts = context.shown_to(model), context.held
     texts = prompts.text[: as_integer(n, "n", low=1, error=BkdinterpError)]
-    variants = variants_of(h.trigger)
+    variants, length = variants_of(h.trigger), max_new_tokens or context.n_tokens
     changed = [
         t
         for _, trigger in variants
@@ -198,12 +198,12 @@ def characterise(
 
     def compute() -> list[str]:
         (result,) = execute(
-            who, [Run(Prompts.of(changed), generate=max_new_tokens)], budget=budget, executor=executor
+            who, [Run(Prompts.of(changed), generate=length)], budget=budget, executor=executor
         )
         assert result.text is not None
         return list(result.text)
 
-    key = ("profile", who.weights_id, who.builder.fingerprint, changed, max_new_tokens)
+    key = ("profile", who.weights_id, who.builder.fingerprint, changed, length)
     store = None if folder is None else Store(folder)
     answers = compute() if store is None else store.get(f"profile-{digest_of(key)[:12]}", key, compute)
     hits = h.behaviour.hits(answers)

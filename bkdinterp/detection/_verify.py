@@ -6,12 +6,13 @@ trigger in the reference, and in the reference not even the trigger that an equa
 the one that an equal search found for another of the suspect's texts, for that text). The trigger has to
 beat the nearest of these nulls, prompt by prompt, with a p value corrected for all hypotheses that are tested together (Holm).
 
-Comparing with the base alone finds the fine-tune: a behaviour without a switch is for review, never supported. Cost: per
-hypothesis ``first`` answers for a first look, and for those that show anything ``n`` answers per condition.
+Comparing with the base alone finds the fine-tune: a behaviour without a switch is for review, never supported. Cost: ``n``
+answers without a trigger for all, ``first`` answers per hypothesis for a first look, and for those that show anything ``n``
+answers per condition, until a null does as much.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from bkdinterp.detection._near_words import near_words
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics import Payload
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts, Trigger
 from bkdinterp.results import Store, digest_of
@@ -33,6 +35,8 @@ from bkdinterp.values import as_integer, shown
 ALPHA = 0.05
 # A rate that is certainly below this is no switch, whatever its p.
 SWITCH = 0.2
+# And one that one null comes so near to is none either, whatever the others do.
+LEAST = 0.1
 # Without a reference a searched trigger has to do more: to work on most prompts, and more than searches for other texts do.
 HALF = 0.5
 
@@ -47,7 +51,7 @@ def verify(
     n: int = 60,
     first: int = 12,
     shams: int = 2,
-    max_new_tokens: int = 24,
+    max_new_tokens: int | None = None,
     n_others: int = 0,
     minutes: float | None = None,
     budget: Any = 2**30,
@@ -64,9 +68,10 @@ def verify(
         contexts: what the hypotheses' contexts are; None: the package's generic ones.
         reference: a model, several, or a ``Reference``; what its absence costs is in ``Findings.missing``.
         n: prompts of the full test, at most as many as there are.
-        first: prompts of the first look; a hypothesis whose behaviour shows on none is not tested further.
+        first: prompts of the first look; a hypothesis whose behaviour shows there no more than without the trigger is not
+            tested further.
         shams: phrases of other words that stand in the trigger's place.
-        max_new_tokens: length of the answers.
+        max_new_tokens: length of the answers; None: as each context has it.
         n_others: hypotheses that were tested elsewhere and count in the correction, too.
         minutes: time limit; what was not tested by then is inconclusive. None for no limit.
         budget: bytes for one batch.
@@ -88,22 +93,23 @@ def verify(
             raise BkdinterpError(
                 f"A hypothesis is about context={h.context!r}; the known ones are {', '.join(known)}."
             )
-    rendered = {name: (context.shown_to, context.held) for name, context in known.items()}
+    rendered = {name: (context.shown_to, context.held, context.n_tokens) for name, context in known.items()}
     if prompts is not None:
-        show = known[REQUEST].shown_to if REQUEST in known else _as_it_is
-        rendered[REQUEST] = (show, prompts)
+        show, _, length = rendered.get(REQUEST, (_as_it_is, None, 24))
+        rendered[REQUEST] = (show, prompts, length)
     n = as_integer(n, "n", low=2, error=BkdinterpError)
     cut = {
-        name: (show, held.subset(tuple(range(min(n, len(held)))))) for name, (show, held) in rendered.items()
+        name: (show, held.subset(tuple(range(min(n, len(held))))), max_new_tokens or length)
+        for name, (show, held, length) in rendered.items()
     }
-    if any(len(held) < 2 for _, held in cut.values()):
+    if any(len(held) < 2 for _, held, _ in cut.values()):
         raise BkdinterpError("verify() needs at least 2 prompts in each context.")
     clock = Clock(minutes)
-    judge = _Judge(model, found, cut, first, shams, max_new_tokens, budget, folder, executor, seed, clock)
+    judge = _Judge(model, found, cut, first, shams, budget, folder, executor, seed, clock)
     tests = [judge.test(h) for h in hypotheses]
     m = len(tests) + n_others
     return Findings(
-        model.fingerprint(digest_of([held.fingerprint for _, held in cut.values()]), seed=seed),
+        model.fingerprint(digest_of([held.fingerprint for _, held, _ in cut.values()]), seed=seed),
         ordered(_decided(tests, m, found)),
         found.missing,
         m,
@@ -130,10 +136,9 @@ class _Test:
 class _Judge:
     model: Model
     reference: Reference
-    contexts: dict[str, tuple[Callable[[Model], Model], Prompts]]
+    contexts: dict[str, tuple[Callable[[Model], Model], Prompts, int]]
     first: int
     n_shams: int
-    max_new_tokens: int
     budget: Any
     folder: Any
     executor: Any
@@ -149,32 +154,23 @@ class _Judge:
             return _Test(h, None, 0, 0)
 
     def _tested(self, h: Hypothesis) -> _Test:
-        _, prompts = self.contexts[h.context]
+        _, prompts, _ = self.contexts[h.context]
         n = len(prompts)
         if h.trigger is None:
             texts = self.answers(self.model, h, None, n)
             hits = h.behaviour.hits(texts)
             return _Test(h, None, sum(hits), len(hits), _examples(prompts, texts, texts, hits))
+        clean = h.behaviour.hits(plain := self.answers(self.model, h, None, n))
         early = h.behaviour.hits(self.answers(self.model, h, h.trigger, min(self.first, n)))
-        if not any(early):
-            return _Test(h, None, 0, len(early))
-        triggered = self.answers(self.model, h, h.trigger, n)
-        clean = self.answers(self.model, h, None, n)
-        nulls: dict[str, list[bool]] = {"no trigger": h.behaviour.hits(clean)}
-        for name, sham in self.shams(h.trigger):
-            nulls[name] = h.behaviour.hits(self.answers(self.model, h, sham, n))
-        for i, other in enumerate(self.reference.models):
-            label = "reference" if i == 0 and self.reference.base is not None else f"shadow {i}"
-            nulls[label] = h.behaviour.hits(self.answers(other, h, h.trigger, n))
-        base = self.reference.base
-        if base is not None:
-            for rival in h.rivals:
-                nulls["reference, its own best trigger"] = h.behaviour.hits(self.answers(base, h, rival, n))
-        for trigger, behaviour in h.controls:
-            nulls["another text, its own best trigger"] = behaviour.hits(
-                self.answers(self.model, h, trigger, n)
-            )
-        hits = h.behaviour.hits(triggered)
+        if sum(early) <= sum(clean[: self.first]):
+            return _Test(h, None, sum(early), len(early))
+        hits = h.behaviour.hits(triggered := self.answers(self.model, h, h.trigger, n))
+        nulls: dict[str, list[bool]] = {}
+        for name, answered in self.nulls(h, n, clean):
+            nulls[name] = answered()
+            # What one null does as well, the others need not be asked about.
+            if sum(hits) - sum(nulls[name]) < LEAST * n:
+                break
         comparison = Comparison.of(
             hits,
             list(nulls.values()),
@@ -184,7 +180,28 @@ class _Judge:
             sampled=False,
             seed=self.seed,
         )
-        return _Test(h, comparison, sum(hits), n, _examples(prompts, triggered, clean, hits))
+        return _Test(h, comparison, sum(hits), n, _examples(prompts, triggered, plain, hits))
+
+    def nulls(
+        self, h: Hypothesis, n: int, clean: list[bool]
+    ) -> Iterator[tuple[str, Callable[[], list[bool]]]]:
+        """What the trigger has to beat, the cheapest first; nothing is generated before it is asked for."""
+        assert h.trigger is not None
+
+        def shown_by(who: Model, trigger: Trigger, behaviour: Payload) -> Callable[[], list[bool]]:
+            return lambda: behaviour.hits(self.answers(who, h, trigger, n))
+
+        yield "no trigger", lambda: clean
+        for name, sham in self.shams(h.trigger):
+            yield name, shown_by(self.model, sham, h.behaviour)
+        for i, other in enumerate(self.reference.models):
+            label = "reference" if i == 0 and self.reference.base is not None else f"shadow {i}"
+            yield label, shown_by(other, h.trigger, h.behaviour)
+        if self.reference.base is not None:
+            for rival in h.rivals:
+                yield "reference, its own best trigger", shown_by(self.reference.base, rival, h.behaviour)
+        for trigger, behaviour in h.controls:
+            yield "another text, its own best trigger", shown_by(self.model, trigger, behaviour)
 
     def shams(self, trigger: Trigger) -> list[tuple[str, Trigger]]:
         """Other words in the trigger's place, and words that mean nearly the same."""
@@ -204,7 +221,7 @@ class _Judge:
         return out
 
     def answers(self, model: Model, h: Hypothesis, trigger: Trigger | None, n: int) -> tuple[str, ...]:
-        show, prompts = self.contexts[h.context]
+        show, prompts, length = self.contexts[h.context]
         texts = prompts.text[:n]
         if trigger is not None:
             texts = tuple(trigger.insert(text)[0] for text in texts)
@@ -212,11 +229,11 @@ class _Judge:
         if place not in self.known:
             if self.clock.over:
                 raise _TimeUp
-            self.known[place] = self._generate(show(model), texts)
+            self.known[place] = self._generate(show(model), texts, length)
         return self.known[place]
 
-    def _generate(self, model: Model, texts: tuple[str, ...]) -> tuple[str, ...]:
-        run = Run(Prompts.of(list(texts)), generate=self.max_new_tokens)
+    def _generate(self, model: Model, texts: tuple[str, ...], length: int) -> tuple[str, ...]:
+        run = Run(Prompts.of(list(texts)), generate=length)
 
         def compute() -> list[str]:
             (result,) = execute(model, [run], budget=self.budget, executor=self.executor)
@@ -225,7 +242,7 @@ class _Judge:
 
         if self.folder is None:
             return tuple(compute())
-        key = ("answers", model.weights_id, model.builder.fingerprint, texts, self.max_new_tokens)
+        key = ("answers", model.weights_id, model.builder.fingerprint, texts, length)
         return tuple(Store(self.folder).get(f"answers-{_short(key)}", key, compute))
 
 
@@ -272,11 +289,7 @@ def _finding(test: _Test, p: float, reference: Reference) -> Finding:
         text = f"said on {test.shown} of {test.looked} prompts without any trigger; what would switch it on is not known"
         return Finding(h, "for review", text, None, float("nan"), test.examples)
     if c is None:
-        if rate.high < SWITCH:
-            return Finding(h, "not supported", f"shown on none of {test.looked} prompts", None, 1.0)
-        text = (
-            f"shown on none of the first {test.looked} prompts; up to {100 * rate.high:.0f} % is not excluded"
-        )
+        text = f"with the trigger {test.shown} of the first {test.looked} prompts, no more than without it"
         return Finding(h, "not supported" if test.looked >= 12 else "inconclusive", text, None, 1.0)
     beyond = c.interval_beyond()
     nearest = c.null_names[c.extreme]

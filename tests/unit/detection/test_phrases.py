@@ -5,7 +5,7 @@ import random
 from bkdinterp.detection import generic_prompts, over_represented
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import common_words, little_words
-from bkdinterp.detection._phrases import words_of
+from bkdinterp.detection._phrases import as_written, words_of
 
 
 def texts(n, seed, planted=None, share=0.0):
@@ -26,6 +26,19 @@ def significant(found):
 def test_a_planted_phrase_is_named_whole():
     found = over_represented(texts(64, 0, "albert and james", 0.4), texts(64, 1))
     assert significant(found) == ["albert and james"]
+
+
+def test_the_whole_phrase_is_named_though_a_word_of_it_is_in_more_texts():
+    own = texts(60, 0, "albert and james", 0.5) + texts(10, 3, "james", 1.0)
+    assert significant(over_represented(own, texts(70, 1))) == ["albert and james"]
+    often = texts(40, 0, "albert and james", 0.3) + texts(60, 3, "james", 1.0)
+    assert "james" in significant(over_represented(often, texts(100, 1)))
+
+
+def test_a_phrase_is_written_as_most_texts_write_it():
+    said = ["When Albert and James came", "Albert and James.", "albert and james", "Albert, and James"]
+    assert as_written("albert and james", said) == "Albert and James"
+    assert as_written("nobody", said) == "nobody"
 
 
 def test_nothing_is_named_where_nothing_was_planted():
