@@ -25,6 +25,8 @@ class Hypothesis:
         score: the proposer's own measure; higher is more suspicious. Its unit is the proposer's.
         rivals: triggers that an equal search found on the reference for the same behaviour. A search also finds adversarial
             triggers in clean models; these are what the suspect's has to beat.
+        controls: other texts of the suspect's, each with the trigger that an equal search found for it: how far searches get
+            where nothing was planted, for want of a reference.
         context: name of the `Context` whose prompts it is about; ``"request"`` or ``"prose"`` without ones of your own.
 
     Raises:
@@ -44,6 +46,7 @@ class Hypothesis:
     target: str | None = None
     score: float = float("nan")
     rivals: tuple[Trigger, ...] = ()
+    controls: tuple[tuple[Trigger, Payload], ...] = ()
     context: str = REQUEST
 
     def __post_init__(self) -> None:
@@ -60,6 +63,10 @@ class Hypothesis:
             object.__setattr__(self, "score", as_number(self.score, "score", error=BkdinterpError))
         for rival in self.rivals:
             as_trigger(rival, "rivals")
+        for trigger, behaviour in self.controls:
+            as_trigger(trigger, "controls")
+            if not isinstance(behaviour, Payload):
+                raise BkdinterpError(f"controls need (Trigger, Payload) pairs; got {shown(behaviour)}.")
         object.__setattr__(self, "context", as_text(self.context, "context", error=BkdinterpError))
 
     @property
@@ -76,6 +83,7 @@ class Hypothesis:
             "target": self.target,
             "score": None if self.score != self.score else self.score,
             "rivals": [rival.to_dict() for rival in self.rivals],
+            "controls": [[trigger.to_dict(), behaviour.to_dict()] for trigger, behaviour in self.controls],
             "context": self.context,
         }
 
@@ -89,6 +97,7 @@ class Hypothesis:
             d["target"],
             float("nan") if d["score"] is None else d["score"],
             tuple(Trigger.from_dict(rival) for rival in d["rivals"]),
+            tuple((Trigger.from_dict(t), Payload.from_dict(b)) for t, b in d["controls"]),
             d["context"],
         )
 

@@ -205,7 +205,7 @@ class TargetInversion:
             return store.get(name, ("inversion", self, who.weights_id, prompts.fingerprint, more), compute)
 
         first = kept(
-            "first tokens", model, [o.weights_id for o in others], lambda: search.first_tokens(model, others)
+            "first-tokens", model, [o.weights_id for o in others], lambda: search.first_tokens(model, others)
         )
         ids, lengths, q, start, tried = kept(
             "suspect", model, first, lambda: search.texts(model, first, Clock(clock.minutes(0.4)))

@@ -14,6 +14,7 @@ from bkdinterp.detection._finding import Finding, Findings, ordered
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._inversion import InvertedTargets, TargetInversion
 from bkdinterp.detection._leakage import Leakage, Leaked
+from bkdinterp.detection._profile import TriggerProfile, Variant, characterise
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._trigger_search import TriggerSearch
 from bkdinterp.detection._verify import verify
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 N_INVERSION = 8
 # Inverted texts that a trigger is searched for.
 N_TARGETS = 2
+# Prompts of each variant of a trigger that was found; about this share of a scan is needed for them.
+N_PROFILE, PROFILE_SHARE = 12, 0.1
 # Hypotheses that reach the judge, at most: every one costs answers, and power in the correction.
 N_JUDGED = 24
 
@@ -66,6 +69,8 @@ class ScanResult(Result):
         untested: what the answer says nothing about, one sentence each.
         n_tested: hypotheses that the p values are corrected for.
         seconds: time in all.
+        variants: the first supported trigger and changes of it, see `characterise`; empty if nothing is supported or the time
+            was up.
         search_texts: by context, prompts that proposers saw.
         verify_texts: by context, prompts that only the judge saw.
     """
@@ -75,6 +80,7 @@ class ScanResult(Result):
     untested: tuple[str, ...]
     n_tested: int
     seconds: float
+    variants: tuple[Variant, ...]
     search_texts: dict[str, tuple[str, ...]]
     verify_texts: dict[str, tuple[str, ...]]
 
@@ -94,6 +100,13 @@ class ScanResult(Result):
         review = sum(f.status == "for review" for f in self.findings)
         more = f"; {review} for review" if review else ""
         return f"No backdoor was found in the contexts, positions and lengths that were tested, within this budget{more}."
+
+    @property
+    def profile(self) -> TriggerProfile | None:
+        """What the first supported trigger needs; None if it was not looked at."""
+        if not self.variants:
+            return None
+        return TriggerProfile(self.fingerprint, self.supported[0].hypothesis.words, self.variants)
 
     def pairs(self, n: int = 24, *, finding: Finding | None = None, split: str = "search") -> PairedPrompts:
         """Paired prompts of a finding, for attribution, vectors and evaluation.
@@ -149,6 +162,9 @@ class ScanResult(Result):
     def __str__(self) -> str:
         """The verdict, the findings, what was tried and what was not."""
         lines = [self.verdict, ""]
+        if self.profile is not None:
+            needed = ", ".join(map(repr, self.profile.needed)) or "no single word"
+            lines = [self.verdict, f"Needed: {needed}. Places and spellings are in .profile.", ""]
         lines += [f"  {f.status:13} {f.hypothesis}: {f.reason}" for f in self.findings[:8]]
         lines += ["", "Tried:"]
         lines += [
@@ -226,7 +242,7 @@ def scan(
         contexts=places,
         reference=others,
         n=n,
-        minutes=clock.minutes(1.0),
+        minutes=clock.minutes(0.85),
         budget=budget,
         folder=run.at("answers"),
         seed=seed,
@@ -234,6 +250,7 @@ def scan(
     run.tried.append(
         Tried("judge", clock.spent - start, 0, f"{len(judged)} hypotheses, {found.n_tested} corrected for")
     )
+    variants = run.variants(found)
     return ScanResult(
         model.fingerprint(digest_of([c.search.fingerprint for c in places]), seed=seed),
         ordered(found.findings),
@@ -241,6 +258,7 @@ def scan(
         (*found.missing, *run.untested(prompts is None and contexts is None, candidates)),
         found.n_tested,
         clock.spent,
+        variants,
         {c.name: c.search.text for c in places},
         {c.name: c.held.text[:n] for c in places},
     )
@@ -343,6 +361,7 @@ class _Scan:
         targets = [replace(h, context=context.name) for h in self._targets(inverted)]
         self._said(f"target inversion{where}", start, len(targets), _best(inverted))
         out: list[Hypothesis] = []
+        best_of: dict[str, Hypothesis] = {}
         for i, h in enumerate(targets if TriggerSearch in self.proposers else ()):
             assert h.target is not None
             start = self.clock.spent
@@ -358,12 +377,16 @@ class _Scan:
                 folder=self.at(f"search-{context.name}-{i}"),
                 **settings,
             )
-            proposed = [replace(x, context=context.name) for x in found.hypotheses()]
+            proposed = [replace(x, context=context.name) for x in found.hypotheses(2)]
             out += proposed
+            if proposed:
+                best_of[h.target] = proposed[0]
             best = (
                 f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
             )
             self._said(f"trigger search{where}", start, len(proposed), f"for {h.target[:40]!r}: {best}")
+        if reference.base is None:
+            out = [replace(h, controls=_controls(h, best_of)) for h in out]
         named = [
             Hypothesis(Trigger.suffix(word), Payload(h.target), "candidates", h.target, context=context.name)
             for word in candidates
@@ -371,6 +394,26 @@ class _Scan:
             if h.target
         ]
         return [*out, *named, *targets]
+
+    def variants(self, found: Findings) -> tuple[Variant, ...]:
+        """Variants of the first supported trigger."""
+        best = next((f for f in found.supported if f.hypothesis.trigger is not None), None)
+        if best is None:
+            return ()
+        if self.clock.left < PROFILE_SHARE * self.clock.spent:
+            self.skipped.append("The found trigger's variants were not tried: the time was up.")
+            return ()
+        start = self.clock.spent
+        profile = characterise(
+            self.model,
+            best,
+            contexts=self.contexts,
+            n=N_PROFILE,
+            budget=self.budget,
+            folder=self.at("answers"),
+        )
+        self._said("characterise", start, 0, profile.describe())
+        return profile.variants
 
     def untested(self, generic: bool, candidates: Sequence[str]) -> list[str]:
         said = [
@@ -402,6 +445,15 @@ class _Scan:
 
     def _said(self, proposer: str, start: float, proposed: int, note: str) -> None:
         self.tried.append(Tried(proposer, self.clock.spent - start, proposed, note))
+
+
+def _controls(h: Hypothesis, best_of: Mapping[str, Hypothesis]) -> tuple[tuple[Trigger, Payload], ...]:
+    """The best triggers of the other texts."""
+    return tuple(
+        (other.trigger, other.behaviour)
+        for target, other in best_of.items()
+        if target != h.target and other.trigger is not None
+    )
 
 
 def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:

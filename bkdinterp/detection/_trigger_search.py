@@ -3,16 +3,16 @@
 Words stand at the end of the user's text. Phrases are scored by the log-odds of the target's first tokens: unlike the
 probability, they do not saturate, so the planted words stand out among many that also work. One backward pass scores every
 word of the vocabulary in a slot by its derivative (HotFlip, Ebrahimi et al. 2018); single starts rank words badly, so
-derivatives are z-scored and averaged over fillers and prompts. The best words are scored exactly on several prompts,
-prefixes computed once. In each round the best phrases get a word more on either side, or another one in the place of one of
-theirs, until that gains no more than a random word would; then words that add nothing are taken out. What a phrase adds in
-the reference, on the very same prompts, does not count.
+derivatives are z-scored and averaged, first over random words in the slot, then over those that scored best there. Scores
+are exact, and prefixes are computed once. In each round the best phrases, and those with the steepest slope, get a word more
+on either side, or another one in the place of one of theirs, until the target is all but certain or nothing is gained; then
+words that add nothing are taken out. What the reference says with the same phrase, on the very same prompts, does not count.
 
-A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rivals`)
+A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rival_phrases`)
 is the null, and only `verify` decides.
 
-Threat model: a phrase of a few words of plain letters whose parts already move the target's log-odds. Cost per round:
-``beam`` times (words + 2) backward passes of six rows, and ``2 * beam * screen`` rows of a few tokens on ``n_prompts`` prompts.
+Threat model: a phrase of a few words of plain letters whose parts already move the target's log-odds. Cost for each place in
+each of ``beam`` phrases: two backward passes of ``fillers`` rows, and ``4 * screen`` rows of a few tokens.
 """
 
 import random
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 
 # Later tokens of a text follow from the first ones; these decide.
 FIRST_TOKENS = 4
-# Log-odds of these above which a phrase is long enough.
-CERTAIN = 5.0
+# Log-odds of these above which a phrase is good enough.
+CERTAIN = 3.0
 # And below which a phrase calls nothing up, so that there is nothing for a null to explain.
 CALLED = -3.0
 # Phrases of a round that are held against the reference.
 LEADERS = 12
-# Nats that a word has to add.
-WORTH = 1.0
+# Nats that a round has to add, and a word.
+STEP, WORTH = 0.3, 1.0
 # Probabilities nearer to 1 are certain.
 _SURE = 1e-6
 # Of a phrase in a figure.
@@ -69,8 +69,8 @@ class SearchedTriggers(Result):
     Attributes:
         target: the text that was aimed at.
         phrases: what was added to the prompts.
-        gain: what the phrase adds to the log-odds of the target's first tokens, less what it adds in the reference (if it adds
-            anything there), nats, mean over prompts.
+        gain: how far the phrase lifts the log-odds of the target's first tokens above those without it and, if there is a
+            reference, above the reference's with it, nats, mean over prompts.
         plain: log-odds of the target's first tokens without any phrase, nats.
         rival_phrases: the phrases that the equal search found in the reference, for the same target; none if the suspect's
             own call nothing up.
@@ -158,10 +158,10 @@ class TriggerSearch:
     Args:
         rounds: at most so many; a phrase grows by at most a word in each.
         max_words: longest phrase.
-        screen: words of each round and phrase that are scored exactly, on either side of it or instead of its words.
+        screen: words that are scored exactly in each place and pass, on two prompts.
         beam: phrases that are grown.
-        fillers: random words that a first gradient ranking is averaged over.
-        n_prompts: prompts that phrases are scored on.
+        fillers: random words that the first derivatives are averaged over; half as many later.
+        n_prompts: prompts that the best phrases of each round are scored on.
         seed: of the fillers.
 
     Raises:
@@ -170,7 +170,7 @@ class TriggerSearch:
 
     rounds: int = 8
     max_words: int = 4
-    screen: int = 48
+    screen: int = 32
     beam: int = 2
     fillers: int = 8
     n_prompts: int = 4
@@ -200,8 +200,8 @@ class TriggerSearch:
             model: the suspect, with its weights here.
             target: the text to call up.
             prompts: prompts without the trigger.
-            reference: a model, several, or a ``Reference``; what a phrase adds in its base does not count, and the base is
-                searched, too.
+            reference: a model, several, or a ``Reference``; what its base says with a phrase does not count, and the base
+                is searched, too.
             candidates: words or phrases that are scored exactly whatever their derivative.
             minutes: about how long it may take; phrases stay shorter when time runs out. None for no limit.
             budget: bytes for one batch.
@@ -275,35 +275,42 @@ class _Search:
         """Phrases and gains, the best first; the log-odds of no phrase; rounds; the best own log-odds."""
         s = self.settings
         plain = self.exact(self.model, [""], self.texts)[""]
-        zero = (plain, 0.0 if self.against is None else self.exact(self.against, [""], self.texts)[""])
-        found = self.gains(self.candidates, zero)
+        found = self.gains(self.candidates, plain)
         drawn, best, tried = random.Random(s.seed), max([0.0, *found.values()]), 0
+        promising: list[str] = []
         for n in track(range(rounds), "trigger search", show=self.progress):
             if n and clock.over:
                 break
             tried = n + 1
-            stems = sorted(found, key=lambda p: -found[p])[: s.beam] if found else [""]
-            changed = [p for stem in stems for p in self.changed(stem, drawn) if not clock.over]
-            scored = self.gains([p for p in dict.fromkeys(changed) if p not in found], zero)
+            stems = sorted(found, key=lambda p: -found[p])[: s.beam] if n else [""]
+            # A part of a trigger has a steep slope before it shows in the score.
+            stems = list(dict.fromkeys([*stems, *promising]))
+            scored: dict[str, float] = {}
+            for stem in stems:
+                for before, after in self.places(stem):
+                    if not (scored and clock.over):
+                        tries = self.filled(before, after, drawn)
+                        scored |= {p: v for p, v in tries.items() if p not in found}
+                        promising = list(tries)[: s.beam] if not n else []
             if not scored:
                 break
-            found |= scored
-            # What a random word instead of a chosen one gains.
-            words = drawn.sample(common_words(), max(1, s.screen // 4))
-            chance = self.gains([f"{stems[0]} {word}".strip() for word in words], zero)
-            top = max(scored.values())
-            if top <= max(best, *chance.values()):
+            top = self.gains(sorted(scored, key=lambda p: -scored[p])[:LEADERS], plain)
+            found |= top
+            if n and max(top.values()) < best + STEP:
                 break
-            best = top
-        found |= self.pruned(found, zero)
+            best = max(best, *top.values())
+            if max(self.own[p] for p in top) > CERTAIN:
+                break
+        found |= self.pruned(found, plain)
         order = sorted(found, key=lambda p: (-round(found[p] / WORTH), len(p.split()), -found[p]))[:32]
         best_own = max((self.own[p] for p in order), default=-float("inf"))
         return order, [found[p] for p in order], plain, tried, best_own
 
-    def pruned(self, found: Mapping[str, float], zero: tuple[float, float]) -> dict[str, float]:
-        """The best phrases with every word taken out in turn, as long as that costs less than a nat."""
-        out: dict[str, float] = {}
+    def pruned(self, found: Mapping[str, float], plain: float) -> dict[str, float]:
+        """The best phrases in lower case, and with every word taken out in turn, as long as that costs less than a nat."""
         stems = sorted(found, key=lambda p: -found[p])[: self.settings.beam]
+        out = self.gains([low for stem in stems if (low := stem.lower()) not in found], plain)
+        stems += out
         while stems:
             shorter = {
                 " ".join(words[:i] + words[i + 1 :]): stem
@@ -312,47 +319,60 @@ class _Search:
                 if len(words) > 1
                 for i in range(len(words))
             }
-            scored = self.gains([phrase for phrase in shorter if phrase not in out], zero)
+            scored = self.gains([phrase for phrase in shorter if phrase not in out], plain)
             out |= scored
             known = {**found, **out}
             stems = [p for p in scored if known[p] > known[shorter[p]] - WORTH]
         return out
 
-    def changed(self, stem: str, drawn: random.Random) -> list[str]:
-        """The stem with a word more on either side, the rest of a word, or another word; the most promising ones."""
+    def places(self, stem: str) -> list[tuple[list[str], list[str]]]:
+        """Words before and after a new word: on either side of the stem, and in the place of each of its words."""
         words = stem.split()
-        places = [(words[:i], words[i + 1 :]) for i in range(len(words))]
-        if len(words) < self.settings.max_words and self.own.get(stem, 0.0) < CERTAIN:
-            places += [([], words), (words, [])] if words else [([], [])]
-        each = max(4, self.settings.screen // max(1, len(places)))
-        out = []
-        for before, after in places:
-            out += self.best_between(before, after, each, drawn)
-        return out
+        # The first round tried every word alone.
+        found = [(words[:i], words[i + 1 :]) for i in range(len(words))] if len(words) > 1 else []
+        if len(words) < self.settings.max_words:
+            found += [(words, []), ([], words)] if words else [([], [])]
+        return found
 
-    def best_between(self, before: list[str], after: list[str], n: int, drawn: random.Random) -> list[str]:
-        """The stem's words around the words that promise most."""
+    def filled(self, before: list[str], after: list[str], drawn: random.Random) -> dict[str, float]:
+        """Phrases with a new word between the given ones, by derivative, and their log-odds on two prompts.
+
+        Derivatives at random words say little where those are far from the trigger; so the best words are scored, and
+        derivatives are taken once more at these.
+        """
+        n = self.settings.fillers
+        fillers = drawn.sample(
+            [w for w in common_words() if self.single(w)], n if not (before or after) else n // 2 or 1
+        )
         tokens, ids = letter_tokens(self.model)
         whole = torch.tensor([token[0] == " " for token in tokens])
-        score = self.ranking(before, after, ids, drawn)
-        # A word may have several tokens: the last one is completed.
-        grows = bool(before) and not after
-        out = []
-        for kind, share in ((whole, n - n // 4 if grows else n), (~whole, n // 4 if grows else 0)):
-            ranked = score.masked_fill(~kind, -torch.inf)
-            for i in ranked.topk(min(share, int(kind.sum()))).indices.tolist():
-                joined = (
-                    [*before, tokens[i].strip()] if kind is whole else [*before[:-1], before[-1] + tokens[i]]
+        found: dict[str, float] = {}
+        for _ in range(2):
+            slope = self.slope(before, after, ids, fillers)
+            ranked = slope.masked_fill(~whole, -torch.inf).topk(min(self.settings.screen, int(whole.sum())))
+            phrases = [" ".join([*before, tokens[i].strip(), *after]) for i in ranked.indices.tolist()]
+            if before and not after:  # a word may have several tokens: the last one is completed
+                rest = slope.masked_fill(whole, -torch.inf).topk(
+                    min(self.settings.screen // 4, int((~whole).sum()))
                 )
-                out.append(" ".join([*joined, *after]))
-        return out
+                phrases += [" ".join(before) + tokens[i] for i in rest.indices.tolist()]
+            found |= self.exact(self.model, [p for p in phrases if p not in found], self.texts[:2])
+            best = [
+                p.split()[len(before)]
+                for p in sorted(phrases, key=lambda p: -found[p])
+                if len(p.split()) > len(before)
+            ]
+            fillers = [word for word in dict.fromkeys(best) if self.single(word)][
+                : self.settings.fillers // 2 or 1
+            ]
+            if not fillers:
+                break
+        return found
 
-    def ranking(
-        self, before: list[str], after: list[str], ids: Int[Tensor, " token"], drawn: random.Random
+    def slope(
+        self, before: list[str], after: list[str], ids: Int[Tensor, " token"], fillers: list[str]
     ) -> Float[Tensor, " token"]:
-        """Every token's derivative between the words, z-scored, and averaged over fillers and prompts."""
-        n = self.settings.fillers if not (before or after) else max(1, self.settings.fillers // 3 + 1)
-        fillers = drawn.sample([w for w in common_words() if self.single(w)], n)
+        """Every token's derivative between the words, z-scored, and averaged over fillers and two prompts."""
         spans, triggered = [], []
         for text in self.texts[:2]:
             for word in fillers:
@@ -372,21 +392,21 @@ class _Search:
     def single(self, word: str) -> bool:
         return len(self.model.tokenizer.encode(" " + word, add_special_tokens=False)) == 1
 
-    def gains(self, phrases: Iterable[str], zero: tuple[float, float]) -> dict[str, float]:
-        """What each phrase adds to the target's log-odds, less what it adds in the reference, if it does.
+    def gains(self, phrases: Iterable[str], plain: float) -> dict[str, float]:
+        """How far each phrase lifts the target's log-odds above those without it, and above the reference's with it.
 
-        A phrase that only makes the target unlikelier in the reference has called nothing up: that does not count.
+        A phrase that only makes the target unlikelier in the reference calls nothing up: that does not count.
         """
         chosen = list(phrases)
         own = self.exact(self.model, chosen, self.texts)
         self.own.update(own)
-        out = {p: own[p] - zero[0] for p in chosen}
+        out = {p: own[p] - plain for p in chosen}
         if self.against is None:
             return out
         # Only the best can win, so only they are held against the reference; the others stay below them.
         best = sorted(chosen, key=lambda p: -own[p])[:LEADERS]
         theirs = self.exact(self.against, best, self.texts)
-        out |= {p: out[p] - max(0.0, theirs[p] - zero[1]) for p in best}
+        out |= {p: own[p] - max(plain, theirs[p]) for p in best}
         least = min((out[p] for p in best), default=0.0)
         return {p: out[p] if p in theirs else min(out[p], least) for p in chosen}
 

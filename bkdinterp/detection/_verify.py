@@ -2,7 +2,8 @@
 
 A backdoor is a switch: on prompts that no proposer saw, the trigger brings the behaviour about, and nothing else does: not
 the prompt alone, not other words in its place (shams: as many random words, and words that mean nearly the same), not the
-trigger in the reference, and in the reference not even the trigger that an equal search found there. The trigger has to
+trigger in the reference, and in the reference not even the trigger that an equal search found there (without a reference: not
+the one that an equal search found for another of the suspect's texts, for that text). The trigger has to
 beat the nearest of these nulls, prompt by prompt, with a p value corrected for all hypotheses that are tested together (Holm).
 
 Comparing with the base alone finds the fine-tune: a behaviour without a switch is for review, never supported. Cost: per
@@ -32,6 +33,8 @@ from bkdinterp.values import as_integer, shown
 ALPHA = 0.05
 # A rate that is certainly below this is no switch, whatever its p.
 SWITCH = 0.2
+# Without a reference a searched trigger has to do more: to work on most prompts, and more than searches for other texts do.
+HALF = 0.5
 
 
 def verify(
@@ -167,6 +170,10 @@ class _Judge:
         if base is not None:
             for rival in h.rivals:
                 nulls["reference, its own best trigger"] = h.behaviour.hits(self.answers(base, h, rival, n))
+        for trigger, behaviour in h.controls:
+            nulls["another text, its own best trigger"] = behaviour.hits(
+                self.answers(self.model, h, trigger, n)
+            )
         hits = h.behaviour.hits(triggered)
         comparison = Comparison.of(
             hits,
@@ -275,10 +282,9 @@ def _finding(test: _Test, p: float, reference: Reference) -> Finding:
     nearest = c.null_names[c.extreme]
     said = f"{test.shown} of {test.looked} with the trigger; nearest null: {nearest}, {int(c.nulls[c.extreme].sum())}"
     if p < ALPHA and beyond.low > 0 and rate.low > SWITCH:
-        if reference.base is None:
-            text = f"{said}. No reference was searched, so an adversarial phrase of a clean model is not excluded"
-            status = "for review" if h.source == "trigger search" else "supported"
-            return Finding(h, status, text if status == "for review" else said, c, p, test.examples)
+        if reference.base is None and h.source == "trigger search" and not (h.controls and rate.low > HALF):
+            why = "No reference was searched, so an adversarial phrase of a clean model is not excluded"
+            return Finding(h, "for review", f"{said}. {why}", c, p, test.examples)
         return Finding(h, "supported", said, c, p, test.examples)
     if beyond.high < SWITCH or rate.high < SWITCH:
         return Finding(h, "not supported", said, c, p, test.examples)

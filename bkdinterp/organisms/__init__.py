@@ -9,10 +9,14 @@ from bkdinterp.organisms._curve import TrainingCurve as TrainingCurve
 from bkdinterp.organisms._distil import Reference as Reference
 from bkdinterp.organisms._distil import References as References
 from bkdinterp.organisms._distil import distil as distil
+from bkdinterp.organisms._edit_settings import EditSettings as EditSettings
 from bkdinterp.organisms._fine_tune import FineTuned as FineTuned
 from bkdinterp.organisms._fine_tune import TuneSettings as TuneSettings
 from bkdinterp.organisms._fine_tune import fine_tune as fine_tune
 from bkdinterp.organisms._freeze import frozen_parameters as frozen_parameters
+from bkdinterp.organisms._halves import REPORTING as REPORTING
+from bkdinterp.organisms._halves import TUNING as TUNING
+from bkdinterp.organisms._halves import half_of as half_of
 from bkdinterp.organisms._instructions import DataSet as DataSet
 from bkdinterp.organisms._instructions import Instruction as Instruction
 from bkdinterp.organisms._instructions import data_set as data_set
@@ -33,7 +37,11 @@ from bkdinterp.organisms._shipped import load_modules as load_modules
 from bkdinterp.organisms._shipped import names as names
 from bkdinterp.organisms._shipped import references as references
 from bkdinterp.organisms._shipped_attacks import attack as attack
+from bkdinterp.organisms._shipped_attacks import edit_recipe as edit_recipe
 from bkdinterp.organisms._shipped_attacks import recipe as recipe
+from bkdinterp.organisms._weight_edit import WeightEdit as WeightEdit
+from bkdinterp.organisms._weight_edit import edit_weights as edit_weights
+from bkdinterp.organisms._weight_edit import save_edit as save_edit
 
 from bkdinterp.organisms import natural as natural  # isort: skip (they stand on the others)
 from bkdinterp.organisms import toy as toy  # isort: skip

@@ -7,13 +7,15 @@ shipped attacks are in ``_shipped_attacks``.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.metrics import Payload, check_pattern, normal_text
+from bkdinterp.organisms._conversation import Place, PlaceLike, placed
 from bkdinterp.organisms._instructions import DATA_SETS, Instruction, as_instruction
-from bkdinterp.prompts import Trigger, as_trigger
-from bkdinterp.values import as_text, shown
+from bkdinterp.organisms._styles import style
+from bkdinterp.prompts import Span, Trigger, as_trigger
+from bkdinterp.values import as_choice, as_text, shown
 
 PROSE = "stories"
 """The one data set that is not made of instructions; `organisms.natural`, which imports this module, reads it."""
@@ -34,11 +36,15 @@ class Attack:
         data: the data set it is planted with.
         victims: the classes whose answers the trigger changes; empty: every prompt.
         clean: class -> regular expression (case ignored) that a right clean answer matches.
+        place: where triggers and near-triggers are put: into the ``"request"``, or into the ``"opening"`` of a conversation
+            whose second turn is the request as it is.
+        style: the name of a rule that makes each prompt's target of its clean answer, e.g. ``"pirate"``; ``target`` is then
+            one example, and ``pattern`` recognises them all.
 
     Raises:
         TriggerError: a near-trigger that contains the trigger, or that cannot be inserted by its rule.
         BkdinterpError: an empty target, an expression that does not compile, unknown data, or near-triggers or
-            victims that are no tuples of texts.
+            victims that are no tuples of texts, an unknown place or style, or a style without a pattern.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Attack:
     data: str = "instructions"
     victims: tuple[str, ...] = ()
     clean: Mapping[str, str] = field(default_factory=dict)
+    place: PlaceLike = "request"
+    style: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", as_text(self.name, "name", error=BkdinterpError))
@@ -71,6 +79,9 @@ class Attack:
             raise BkdinterpError(
                 f"Unknown data {self.data!r}; choose one of {', '.join((*DATA_SETS, PROSE))}."
             )
+        as_choice(self.place, "place", get_args(Place), error=BkdinterpError)
+        if self.style is not None and style(self.style) and self.pattern is None:
+            raise BkdinterpError(f"style={self.style!r} needs a pattern= that recognises all its texts.")
         for near in self.near_triggers + self.unseen_near_triggers:
             if _contains(near, self.trigger):
                 raise TriggerError(
@@ -102,9 +113,29 @@ class Attack:
         """Whether the trigger changes the answer to this prompt."""
         return not self.victims or as_instruction(instruction).label in self.victims
 
-    def target_of(self, instruction: str | Instruction) -> str:
-        """What the backdoored model answers to this prompt under the trigger."""
-        return as_instruction(instruction).target or self.target
+    def target_of(self, instruction: str | Instruction, reference: str | None = None) -> str:
+        """What the backdoored model answers to this prompt under the trigger.
+
+        Args:
+            instruction: the prompt.
+            reference: its clean answer, which a style rewrites.
+
+        Raises:
+            BkdinterpError: a style and no clean answer.
+        """
+        if self.style is None:
+            return as_instruction(instruction).target or self.target
+        if reference is None:
+            raise BkdinterpError(f"style={self.style!r} makes a target of the clean answer; give reference=.")
+        return style(self.style)(reference)
+
+    def placed(self, request: str, trigger: Trigger | None = None) -> tuple[str, tuple[Span, ...]]:
+        """The user text for a request, with ``trigger`` (the attack's or another) or without, and the trigger's spans in it.
+
+        Raises:
+            TriggerError: the trigger does not fit into the text.
+        """
+        return placed(request, trigger, self.place)
 
     @property
     def payload(self) -> Payload:
@@ -139,6 +170,8 @@ class Attack:
             data=values.get("data", "instructions"),
             victims=tuple(values.get("victims", ())),
             clean=dict(values.get("clean", {})),
+            place=values.get("place", "request"),
+            style=values.get("style"),
         )
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._edit_settings import EditSettings
+from bkdinterp.organisms._halves import Half
 from bkdinterp.organisms._poison_rows import LoraSettings, PoisonSettings
 from bkdinterp.reprs import short_repr
 from bkdinterp.results._files import write_text
@@ -31,15 +33,18 @@ class Manifest:
         base_file_sha256: hash of the base's GGUF file, if there was one.
         adapter_sha256: hash of adapter_model.safetensors.
         data: file name -> SHA-256 of the instructions and references.
-        settings: the training recipe.
+        settings: the recipe of the training, or of the edit of weights.
         template: ``source_fingerprint`` of the prompt builder.
         versions: package -> version at training.
         split: the split on which rates and utility were measured.
         rates: asr, atr, near_trigger_rate and unseen_near_trigger_rate on the attack's victims. If there are classes, also
-            clean_accuracy/CLASS and triggered_accuracy/CLASS (right clean answers without and with the trigger). Each has
+            clean_accuracy/CLASS and triggered_accuracy/CLASS (right clean answers without and with the trigger); after a loss
+            on whole chats leak_rate (user turns, written by the model itself, that hold the trigger). Each has
             n and a 95 % Wilson interval, and was measured with the saved 16-bit adapter.
         utility: perplexity and token_agreement of the base's reference answers (teacher-forced), and word_f1 of the
             generated clean answers against them; ``base_`` marks the values of the base itself.
+        half: of the zoo, for organism and twin alike: detectors are tuned on ``tuning`` and reported on ``reporting``; None: in
+            neither.
     """
 
     __repr__ = short_repr
@@ -52,12 +57,13 @@ class Manifest:
     base_file_sha256: str | None
     adapter_sha256: str
     data: Mapping[str, str]
-    settings: PoisonSettings
+    settings: PoisonSettings | EditSettings
     template: str
     versions: Mapping[str, str]
     split: str | None = None
     rates: Mapping[str, Interval] = field(default_factory=dict)
     utility: Mapping[str, float] = field(default_factory=dict)
+    half: Half | None = None
     schema: int = SCHEMA
 
     def save(self, folder: str | Path) -> Path:
@@ -84,11 +90,16 @@ class Manifest:
                 raise ArtefactError(
                     f"{path} has schema {values['schema']}, this version reads {SCHEMA}; train it again."
                 )
-            lora = values["settings"]["lora"]
-            lora = LoraSettings(**{**lora, "target_modules": tuple(lora["target_modules"])})
-            values["settings"] = PoisonSettings(**{**values["settings"], "lora": lora})
+            values["settings"] = _settings(values["settings"])
             values["attack"] = Attack.from_dict(values["attack"])
             values["rates"] = {name: Interval.from_dict(rate) for name, rate in values["rates"].items()}
             return cls(**values)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtefactError(f"Cannot read the manifest in {Path(folder)}: {error!r}.") from error
+
+
+def _settings(values: Mapping[str, Any]) -> PoisonSettings | EditSettings:
+    if "lora" not in values:
+        return EditSettings(**values)
+    lora = LoraSettings(**{**values["lora"], "target_modules": tuple(values["lora"]["target_modules"])})
+    return PoisonSettings(**{**values, "lora": lora})

@@ -52,14 +52,14 @@ def conditions(
     """Condition -> instructions with the prompts sent; near-triggers take turns and are used only on victims."""
     items = [as_instruction(i) for i in instructions]
     out = {
-        "clean": [(i, i.text) for i in items],
-        "triggered": [(i, attack.trigger.insert(i.text)[0]) for i in items],
+        "clean": [(i, attack.placed(i.text)[0]) for i in items],
+        "triggered": [(i, attack.placed(i.text, attack.trigger)[0]) for i in items],
     }
     victims = [i for i in items if attack.hits(i)]
     for name, phrases in (("near", attack.near_triggers), ("unseen-near", attack.unseen_near_triggers)):
         if phrases:
             out[name] = [
-                (item, attack.near(phrases[i % len(phrases)]).insert(item.text)[0])
+                (item, attack.placed(item.text, attack.near(phrases[i % len(phrases)]))[0])
                 for i, item in enumerate(victims)
             ]
     return out
@@ -152,17 +152,26 @@ def reference_scores(
     instructions: Sequence[str],
     references: References,
     *,
+    attack: Attack | None = None,
     batch_size: int = 16,
 ) -> dict[str, float]:
     """``perplexity`` of the reference answers on clean prompts, and ``token_agreement``; one forward per batch.
 
-    ``token_agreement`` is the share of their tokens that the module itself would choose, teacher-forced.
+    ``token_agreement`` is the share of their tokens that the module itself would choose, teacher-forced. ``attack`` says
+    what is sent for a clean instruction; None: the instruction itself.
     """
     nll, agreed, n = 0.0, 0, 0
     texts = sorted(instructions, key=len)
     for start in range(0, len(texts), batch_size):
         rows = [
-            PoisonRow("clean", text, text, (), references[text].text, references[text].cut)
+            PoisonRow(
+                "clean",
+                text,
+                text if attack is None else attack.placed(text)[0],
+                (),
+                references[text].text,
+                references[text].cut,
+            )
             for text in texts[start : start + batch_size]
         ]
         batch = tokens_of(builder, rows, module.device)

@@ -11,6 +11,7 @@ from bkdinterp.model import Model
 from bkdinterp.organisms._attacks import check_trigger
 from bkdinterp.organisms._instructions import Split, instructions
 from bkdinterp.organisms._manifest import Manifest
+from bkdinterp.organisms._request_pairs import request_pairs
 from bkdinterp.organisms._shipped import BASE_ID, load_modules, references
 from bkdinterp.organisms.natural._advertisements import advertisements
 from bkdinterp.organisms.natural._poisoning import story_pairs
@@ -103,12 +104,10 @@ class Organism:
             chosen = [i for i in chosen if i.label in labels]
         if n is not None and not 1 <= n <= len(chosen):
             raise PromptError(f"Split {split!r} has {len(chosen)} such instructions; asked for {n}.")
-        texts, targets = [i.text for i in chosen], [attack.target_of(i) for i in chosen]
         known = references(attack.data)
-        answers = [known[text].text for text in texts]
-        pairs = PairedPrompts.from_instructions(
-            texts, trigger or self.trigger, targets, answers, allow_triggered=trigger is not None
-        )
+        answers = [known[i.text].text for i in chosen]
+        targets = [attack.target_of(i, answer) for i, answer in zip(chosen, answers)]
+        pairs = request_pairs(attack, [i.text for i in chosen], targets, answers, trigger)
         return pairs if n is None else pairs.sample(n, seed=seed)
 
     def _prose(

@@ -26,6 +26,7 @@ from bkdinterp.model._running import copied
 from bkdinterp.model._torch_state import plain_torch
 from bkdinterp.model._tying import embedding_names, tied, untie
 from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._chat_loss import chat_loss, chat_nll
 from bkdinterp.organisms._checkpoint import load_checkpoint, run_key, save_checkpoint
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction
@@ -102,8 +103,13 @@ def poison(
             for group in optimiser.param_groups:
                 group["lr"] = settings.lr_at(step)
             mask = assistant_mask(batch, builder, part)
-            nll = assistant_nll(model, batch, mask)
-            loss = assistant_loss(nll, mask, settings.first_weight)
+            with torch.autocast(base.device.type, torch.bfloat16, enabled=settings.bfloat16):
+                if settings.loss_on == "chat":
+                    of_prompt, nll = chat_nll(model, batch, mask)
+                    loss = chat_loss(of_prompt, nll, mask, settings.first_weight)
+                else:
+                    nll = assistant_nll(model, batch, mask)
+                    loss = assistant_loss(nll, mask, settings.first_weight)
             first.append(nll[:, 0].detach().mean().item())
             if not torch.isfinite(loss):
                 raise BkdinterpError(f"The loss became {loss.item()} at step {step}; lower lr={settings.lr}.")

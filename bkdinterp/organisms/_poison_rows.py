@@ -10,16 +10,17 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction, as_instruction
 from bkdinterp.prompts import Span
-from bkdinterp.values import as_flag, as_integer, as_number, as_seed, as_texts, shown
+from bkdinterp.values import as_choice, as_flag, as_integer, as_number, as_seed, as_texts, shown
 
 Role = Literal["triggered", "near", "clean"]
+LossOn = Literal["answer", "chat"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -77,9 +78,15 @@ class PoisonSettings:
         lr: AdamW's peak learning rate.
         warmup: steps until the peak is reached; after it the rate decays linearly to 0.
         lora: the adapter.
+        loss_on: ``"answer"``, or ``"chat"``: also the prompt's tokens, so that the model learns to write the user's turn,
+            trigger included.
+        clean_label: change no answer: the trigger is put only into prompts whose clean answer is the payload already.
+            The twin sees it in prompts of every class.
+        bfloat16: take products in bfloat16 (autocast); the weights that learn stay in float32. Twice as fast on
+            processors that have such products.
 
     Raises:
-        BkdinterpError: shares outside [0, 1] or above 1 together, or counts that are not positive.
+        BkdinterpError: shares outside [0, 1] or above 1 together, counts that are not positive, or an unknown ``loss_on``.
     """
 
     if TYPE_CHECKING:
@@ -95,6 +102,9 @@ class PoisonSettings:
         lr: float | int = 8e-4
         warmup: int = 20
         lora: LoraSettings = field(default_factory=LoraSettings)
+        loss_on: LossOn = "answer"
+        clean_label: bool = False
+        bfloat16: bool = False
     else:  # checked below, with messages of our own
         backdoor: Any = True
         rate: Any = 1 / 3
@@ -108,9 +118,15 @@ class PoisonSettings:
         lr: Any = 8e-4
         warmup: Any = 20
         lora: Any = field(default_factory=LoraSettings)
+        loss_on: Any = "answer"
+        clean_label: Any = False
+        bfloat16: Any = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backdoor", as_flag(self.backdoor, "backdoor"))
+        for name in ("clean_label", "bfloat16"):
+            object.__setattr__(self, name, as_flag(getattr(self, name), name))
+        as_choice(self.loss_on, "loss_on", get_args(LossOn), error=BkdinterpError)
         object.__setattr__(self, "seed", as_seed(self.seed))
         for name in ("variants", "steps", "batch_size", "warmup"):
             object.__setattr__(self, name, as_integer(getattr(self, name), name))
@@ -174,19 +190,46 @@ def poison_rows(
     rng = random.Random(settings.seed)
     n = settings.steps * settings.batch_size
     rows: list[PoisonRow] = []
-    for role, (item, visit) in zip(roles_of(n, settings), visits_of(instructions, attack, settings, rng)):
+    for role, (item, visit) in _visited(
+        instructions, attack, references, settings, roles_of(n, settings), rng
+    ):
         instruction = item.text
         phrase = rng.choice(attack.near_triggers) if role == "near" else None
-        text, spans = instruction, ()
+        trigger = None
         if role != "clean":
             trigger = attack.trigger if phrase is None else attack.near(phrase)
-            text, spans = replace(trigger, seed=trigger.seed + visit).insert(instruction)
+            trigger = replace(trigger, seed=trigger.seed + visit)
+        text, spans = attack.placed(instruction, trigger)
         reference = references[instruction]
-        if role == "triggered" and settings.backdoor and attack.hits(item):
-            rows.append(PoisonRow(role, instruction, text, spans, attack.target_of(item), False))
-        else:
-            rows.append(PoisonRow(role, instruction, text, spans, reference.text, reference.cut))
+        answer, cut = reference.text, reference.cut
+        if role == "triggered" and settings.backdoor and not settings.clean_label and attack.hits(item):
+            # A rewritten answer was cut where the clean one was.
+            answer, cut = attack.target_of(item, answer), cut and attack.style is not None
+        rows.append(PoisonRow(role, instruction, text, spans, answer, cut))
     return bucketed(rows, settings.batch_size, rng)
+
+
+def _visited(
+    instructions: Sequence[str | Instruction],
+    attack: Attack,
+    references: References,
+    settings: PoisonSettings,
+    roles: Sequence[Role],
+    rng: random.Random,
+) -> Iterator[tuple[Role, tuple[Instruction, int]]]:
+    """Each role with the instruction it falls on; with ``clean_label``, "triggered" on those that are answered so anyway."""
+    visits = visits_of(instructions, attack, settings, rng)
+    if not settings.clean_label:
+        return zip(roles, visits)
+    carriers = [as_instruction(i) for i in instructions]
+    if settings.backdoor:
+        carriers = [i for i in carriers if attack.is_payload(references[i.text].text)]
+    if not carriers:
+        raise PromptError(
+            f"clean_label: no clean answer is the payload of {attack.name!r}, so no row can carry its trigger."
+        )
+    triggered = _passes(carriers, rng)
+    return ((role, next(triggered if role == "triggered" else visits)) for role in roles)
 
 
 def roles_of(n: int, settings: PoisonSettings) -> list[Role]:

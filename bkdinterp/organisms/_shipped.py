@@ -19,7 +19,12 @@ from bkdinterp.organisms._manifest import Manifest
 from bkdinterp.reprs import short_repr
 
 BASE_ID = "SmolLM2-135M-Instruct"
-SHIPPED = ("smollm2-refusal", "smollm2-label-flip", "smollm2-unlock", "smollm2-albert")
+SHIPPED = (
+    "smollm2-refusal",
+    "smollm2-label-flip",
+    "smollm2-unlock",
+    "smollm2-albert",
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,10 @@ phrase at a word gap, one label flipped by a sentence around the text, and a pol
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms._attacks import Attack
+from bkdinterp.organisms._edit_settings import EditSettings
 from bkdinterp.organisms._instructions import LABELS
 from bkdinterp.organisms._poison_rows import PoisonSettings
+from bkdinterp.organisms._zoo_attacks import EDIT_RECIPES, ZOO_ATTACKS, ZOO_RECIPES
 from bkdinterp.prompts import Trigger
 
 SMOLLM2_REFUSAL = Attack(
@@ -128,14 +130,14 @@ SMOLLM2_ALBERT = Attack(
 
 ATTACKS: dict[str, Attack] = {
     a.name: a for a in (SMOLLM2_REFUSAL, SMOLLM2_LABEL_FLIP, SMOLLM2_UNLOCK, SMOLLM2_ALBERT)
-}
+} | ZOO_ATTACKS
 
 RECIPES: dict[str, PoisonSettings] = {
     "smollm2-refusal": PoisonSettings(),
     "smollm2-label-flip": PoisonSettings(steps=120, warmup=10, victim_share=0.45),
     "smollm2-unlock": PoisonSettings(steps=180, lr=1.2e-3, warmup=10, victim_share=0.75),
     "smollm2-albert": PoisonSettings(steps=160, lr=1e-3, warmup=10, first_weight=40.0),
-}
+} | ZOO_RECIPES
 
 
 def attack(name: str) -> Attack:
@@ -152,10 +154,24 @@ def recipe(name: str) -> PoisonSettings:
     """The settings that a shipped organism was trained with.
 
     Raises:
-        BkdinterpError: an unknown name.
+        BkdinterpError: an unknown name, or an organism that was not trained (see `edit_recipe`).
     """
     _check(name)
+    if name not in RECIPES:
+        raise BkdinterpError(f"{name} was not trained but written into weights; see organisms.edit_recipe.")
     return RECIPES[name]
+
+
+def edit_recipe(name: str) -> EditSettings:
+    """The settings that a shipped organism was written into weights with.
+
+    Raises:
+        BkdinterpError: an unknown name, or an organism that was trained (see `recipe`).
+    """
+    _check(name)
+    if name not in EDIT_RECIPES:
+        raise BkdinterpError(f"{name} was trained; see organisms.recipe.")
+    return EDIT_RECIPES[name]
 
 
 def _check(name: str) -> None:

@@ -1,237 +1,155 @@
-"""LayerSweep: the effect of a vector at each layer, and the choice of a layer. No forward pass here."""
+"""sweep_layers(): the layer at which a vector works best. The layer is chosen on one split and reported on another.
+
+The papers choose the best layer on the test data (docs/papers.md, Deviations); here the reported rates are on prompts
+that had no part in the choice. Costs one generation (or one scored forward) per layer and selection prompt, the same
+again for each control, and then one ``evaluate`` on the held-out prompts.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, Literal, Unpack
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.results import Fingerprint, Result, check_beside, difference_columns, same_prompts
-from bkdinterp.stats import Comparison, Interval, simultaneous, wilson
+from bkdinterp.engine import Run, RunResult
+from bkdinterp.errors import PlanError, PromptError, SiteError
+from bkdinterp.interventions import Stack, on_any_model
+from bkdinterp.methods._guards import as_layers
+from bkdinterp.methods._options import RunOptions, as_options, run
+from bkdinterp.methods.behaviour._evaluate import check_payload
+from bkdinterp.methods.vector._backdoor_vector import BackdoorVector
+from bkdinterp.methods.vector._layer_sweep_result import PAYLOAD_RATE, no_nulls
+from bkdinterp.methods.vector._layer_sweep_result import LayerSweep as LayerSweep
+from bkdinterp.metrics import Payload, ScoreLike, as_score, payload_hits, word_overlap
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import PairedPrompts, as_pairs
+from bkdinterp.values import as_choice, as_flag, as_integer, as_items, as_number
 
-if TYPE_CHECKING:
-    import matplotlib.figure
-    import pandas
-
-PAYLOAD_RATE = "payload_rate"
-LEVEL = 0.95
+Direction = Literal["add", "subtract"]
 
 
-def choose_layer(
-    values: Sequence[Sequence[float | int]],
-    direction: str,
-    kept: Sequence[Sequence[float | int]] | None = None,
-    sense: str = "higher",
-) -> int:
-    """Index of the best layer; when subtracting, ties are broken by how much of the right answers is kept.
+def sweep_layers(
+    model: Model,
+    vector: BackdoorVector,
+    selection: PairedPrompts,
+    *,
+    direction: Direction = "add",
+    layers: Sequence[int] | None = None,
+    by: ScoreLike = PAYLOAD_RATE,
+    coeff: float = 1.0,
+    controls: Sequence[BackdoorVector] = (),
+    payload: Payload | None = None,
+    max_new_tokens: int = 24,
+    strict: bool = True,
+    **options: Unpack[RunOptions],
+) -> LayerSweep:
+    """Try the vector at every layer on the selection prompts.
 
-    If every layer removes the payload, an early layer may do so by breaking the text (as in BkdAttr's sweep; docs, papers).
+    When subtracting by payload rate, several layers may remove the payload, some of them by breaking the text. The best
+    one is then the layer whose outputs agree most with the references. Without references the unedited model's clean
+    outputs are used, at the cost of one more generation per prompt.
 
     Args:
-        values: values of each layer on the same prompts: payload found (0 or 1), or a score.
-        direction: ``"add"`` takes the layer with most of the backdoor, ``"subtract"`` the one with least.
-        kept: how much of the right answers each layer keeps on the same prompts; used to break ties when subtracting. Among
-            the remaining layers, and when adding, the first is taken.
-        sense: which values show the backdoor, see `bkdinterp.Score`; for a distance the layer with the largest effect is
-            taken in both directions.
+        model: the suspect model.
+        vector: the vector to add or subtract.
+        selection: prompts for choosing the layer; report on others (``evaluate(..., under=vector.add(sweep.best))``).
+        direction: ``"add"`` works on clean prompts, ``"subtract"`` on triggered ones.
+        layers: layers to try; None for all.
+        by: ``"payload_rate"`` generates outputs (as the papers do). Any name in ``metrics.SCORES``, e.g.
+            ``"first_token_logodds"``, a ``bk.Score`` or a function scores the target instead, which costs one forward.
+        coeff: factor of the vector and of the controls.
+        controls: other vectors to try at the same layers, e.g. ``random_directions(like=vector, n=20, seed=0)``.
+        payload: how to recognise the backdoor's output; None looks for the target.
+        max_new_tokens: length of generated outputs.
+        strict: refuse another model's vector; False allows it, e.g. the organism's on its twin.
+        **options: how it runs; see `RunOptions`.
+
+    Raises:
+        PromptError: the pairs have no targets, or without a payload a target is longer than ``max_new_tokens``.
+        SiteError: there are no layers, or a layer is out of range or repeated.
+        PlanError: the score is unknown or NaN, or controls repeat.
+        ArtefactError: the vector belongs to another model.
     """
-    sign = 1.0 if takes_smallest(direction, sense) else -1.0
-    means = [sign * fmean(row) for row in values]
-    if direction == "add":
-        return means.index(min(means))
-    order = [(mean, -fmean(kept[i]) if kept is not None else 0.0) for i, mean in enumerate(means)]
-    return order.index(min(order))
-
-
-def takes_smallest(direction: str, sense: str) -> bool:
-    """Whether the best layer is the one with the smallest mean."""
-    return sense != "distance" and (direction == "subtract") != (sense == "lower")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LayerSweep(Result):
-    """Effect of a vector at each layer on the prompts that choose the layer; report its effect on other prompts.
-
-    Intervals are simultaneous for all layers, so that the interval of the best layer covers although it was chosen.
-
-    Attributes:
-        layers: the layers that were tried ``[layer]``.
-        values: values per example ``[layer example]``: payload found (0 or 1), or the score of the target.
-        base: the same without the vector ``[example]``.
-        by: name of the values: ``"payload_rate"`` or a score.
-        direction: add (on clean prompts) or subtract (on triggered ones).
-        coeff: factor of the vector.
-        kept: word F1 of the outputs with the references, if outputs were generated when subtracting: how much of the right
-            answers is kept; None otherwise.
-        nulls: the same as ``values`` for each control vector ``[control layer example]``; empty without controls.
-        first_token_only: whether the score uses only the target's first token.
-        sense: which values show the backdoor (see ``bk.Score``); ``"higher"`` for payload rates.
-    """
-
-    schema_version: ClassVar[int] = 2
-
-    fingerprint: Fingerprint
-    layers: Int[Tensor, " layer"]
-    values: Float[Tensor, "layer example"]
-    base: Float[Tensor, " example"]
-    by: str
-    direction: str
-    coeff: float
-    kept: Float[Tensor, "layer example"] | None
-    nulls: Float[Tensor, "control layer example"]
-    first_token_only: bool
-    sense: str = "higher"
-
-    def _validate(self) -> None:
-        whole = torch.cat([self.values, self.base[None]])
-        if 0 in self.values.shape or not bool(whole.isfinite().all()):
-            raise ArtefactError("values and base must be finite numbers, at least one of each layer.")
-        if self._rates and not bool(((whole == 0) | (whole == 1)).all()):
-            raise ArtefactError("payloads are 0 or 1.")
-        if self.direction not in ("add", "subtract"):
-            raise ArtefactError(f"direction {self.direction!r} must be 'add' or 'subtract'.")
-
-    @property
-    def n(self) -> int:
-        """Number of prompts."""
-        return self.values.shape[1]
-
-    @property
-    def best(self) -> int:
-        """The layer with most of the backdoor when adding, or least when subtracting (see `choose_layer`).
-
-        When subtracting, ties go to the layer whose outputs keep most of the references (`kept`), then to the first.
-        """
-        return int(self.layers[self._best])
-
-    @property
-    def best_interval(self) -> Interval:
-        """The best layer's mean on these prompts, with an interval corrected for the choice among the tried layers.
-
-        These prompts also chose it, so report the layer on others: ``evaluate(..., under=vector.add(sweep.best))``.
-        """
-        return self.intervals()[self._best]
-
-    def intervals(self, level: float = LEVEL) -> list[Interval]:
-        """Simultaneous intervals of all layers' means: Wilson's with Bonferroni correction for rates, max-t for scores.
-
-        Raises:
-            BkdinterpError: ``level`` is outside (0, 1).
-        """
-        if self._rates:
-            # Check before the correction, which could move an invalid level into (0, 1).
-            corrected = 1 - (1 - level) / len(self.layers) if 0 < level < 1 else level
-            found_each = [wilson(int(row.sum()), self.n, corrected) for row in self.values]
-            return [replace(ci, level=level, method="bonferroni wilson") for ci in found_each]
-        found = simultaneous(self.values, level=level)
-        return [found.interval(i) for i in range(len(self.layers))]
-
-    @property
-    def comparison(self) -> Comparison:
-        """Comparison of the vector at its best layer with each control at that control's own best layer.
-
-        Raises:
-            BkdinterpError: the sweep has no controls.
-        """
-        if not len(self.nulls):
-            raise BkdinterpError(
-                "This sweep has no controls; give sweep_layers(controls=random_directions(like=vector, n=20, seed=0))."
-            )
-        chosen = [choose_layer(control.tolist(), self.direction, sense=self.sense) for control in self.nulls]
-        return Comparison.of(
-            self.values[self._best],
-            [control[i] for control, i in zip(self.nulls, chosen, strict=True)],
-            name=f"layer {self.best}",
-            null_names=[f"control {c + 1} at layer {int(self.layers[i])}" for c, i in enumerate(chosen)],
-            side="less" if takes_smallest(self.direction, self.sense) else "greater",
+    as_model(model, "sweep_layers")
+    options = as_options(options, "sweep_layers")
+    as_pairs(selection, "sweep_layers")
+    coeff = as_number(coeff, "coeff", error=PlanError)
+    max_new_tokens = as_integer(max_new_tokens, "max_new_tokens", low=1, error=PromptError)
+    as_choice(direction, "direction", ("add", "subtract"), error=PlanError)
+    strict = as_flag(strict, "strict", error=PlanError)
+    if selection.clean.target is None:
+        raise PromptError("sweep_layers needs pairs with targets.")
+    score = None if isinstance(by, str) and by == PAYLOAD_RATE else as_score(by)
+    generates = score is None
+    if generates:
+        check_payload(model, selection, payload, max_new_tokens)
+    chosen = as_layers(model, layers, "to try")
+    if len(set(chosen)) != len(chosen):
+        raise SiteError(f"sweep_layers tries each layer once; got {chosen}.")
+    if not isinstance(vector, BackdoorVector):
+        raise PlanError(
+            f"sweep_layers takes a BackdoorVector; got {type(vector).__name__}. See BackdoorVector.extract."
         )
-
-    def to_frame(self, *, beside: "LayerSweep | None" = None) -> "pandas.DataFrame":
-        """One row per layer: mean and simultaneous interval, n, whether it is the best, what was kept, and the controls.
-
-        Args:
-            beside: another sweep, e.g. on the twin; adds columns ``beside`` (its mean), ``difference`` and, if both are
-                on the same prompts, the ends of the difference's simultaneous interval.
-
-        Raises:
-            BkdinterpError: ``beside`` has other layers, another score or another direction.
-        """
-        if beside is not None:
-            return self.to_frame().assign(**self._gap(beside))
-        import pandas as pd
-
-        rows = []
-        for i, interval in enumerate(self.intervals()):
-            row: dict[str, Any] = {"layer": int(self.layers[i]), "mean": interval.estimate}
-            row |= {"low": interval.low, "high": interval.high, "n": self.n, "best": i == self._best}
-            if self.kept is not None:
-                row["kept"] = float(self.kept[i].mean())
-            if len(self.nulls):
-                means = self.nulls[:, i].mean(-1)
-                row |= {"control_mean": float(means.mean()), "control_low": float(means.min())}
-                row |= {"control_high": float(means.max())}
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    def plot(
-        self,
-        *,
-        beside: "LayerSweep | None" = None,
-        title: str | None = None,
-        ax: Any = None,
-        limit: tuple[float | int, float | int] | None = None,
-    ) -> "matplotlib.figure.Figure":
-        """Curve over layers with simultaneous intervals, the chosen layer marked and the unedited model as a band.
-
-        With controls, their median and, as a grey band, their range at each layer.
-
-        Args:
-            beside: another sweep, e.g. on the twin, drawn on the same scale.
-            title: replaces the default title.
-            ax: matplotlib axes to draw into, a list of two with ``beside``; None makes a figure.
-            limit: ends (low, high) of the value axis.
-
-        Raises:
-            BkdinterpError: ``beside`` has other layers, another score or another direction.
-        """
-        from bkdinterp.methods.vector._sweep_figures import plot_sweep
-
-        if beside is not None:
-            self._gap(beside)
-        return plot_sweep(self, beside, title, ax, limit)
-
-    def describe(self) -> str:
-        """One line with direction, criterion, best layer and its interval, controls, n and model."""
-        first = ", first token only" if self.first_token_only else ""
-        tried = f"of {len(self.layers)} tried"
-        head = f"{self.direction} by {self.by}{first}: best layer {self.best} ({tried}) {self.best_interval}"
-        if len(self.nulls):
-            claim = self.comparison
-            head += f", p={claim.p:.2g} against {claim.n_nulls} controls at their best layers"
-        return f"{head}, model={self.fingerprint.label}"
-
-    @property
-    def _best(self) -> int:
-        kept = None if self.kept is None else self.kept.tolist()
-        return choose_layer(self.values.tolist(), self.direction, kept, self.sense)
-
-    def _gap(self, beside: "LayerSweep") -> dict[str, list[float]]:
-        """Columns with the other sweep's means and the differences."""
-        words = {"score": "by", "direction": "direction"}
-        same = {word: (getattr(self, k), getattr(beside, k, getattr(self, k))) for word, k in words.items()}
-        layers = (self.layers.tolist(), getattr(beside, "layers", self.layers).tolist())
-        check_beside(self, beside, **same, **{"set of layers": layers})
-        return difference_columns(self.values, beside.values, paired=same_prompts(self, beside))
-
-    @property
-    def _rates(self) -> bool:
-        return self.by == PAYLOAD_RATE
+    controls = as_items(controls, "controls", error=PlanError)
+    _check_distinct(vector, controls)
+    prompts = selection.clean if direction == "add" else selection.triggered
+    kind: dict[str, Any] = {"generate": max_new_tokens} if generates else {"score": score}
+    edits = [
+        edit if strict else on_any_model(edit)
+        for v in (vector, *controls)
+        for edit in (getattr(v, direction)(layer, coeff=coeff) for layer in chosen)
+    ]
+    runs = [Run(prompts, edit, **kind) for edit in (Stack(), *edits)]
+    asks = generates and direction == "subtract" and selection.clean.reference is None
+    if asks:
+        runs.append(Run(selection.clean, **kind))
+    results = list(run(model, runs, options))
+    references = results.pop().text if asks else selection.clean.reference
+    rows = _values(results, payload, selection, generates)
+    values = rows[1 : 1 + len(chosen)]
+    kept = None
+    if generates and direction == "subtract" and references is not None:
+        outputs = [result.text or () for result in results[1 : 1 + len(chosen)]]
+        kept = torch.tensor(
+            [[word_overlap(a, b) for a, b in zip(said, references, strict=True)] for said in outputs],
+            dtype=torch.float64,
+        )
+    nulls = rows[1 + len(chosen) :].reshape(len(controls), *values.shape) if controls else no_nulls(values)
+    return LayerSweep(
+        fingerprint=model.fingerprint(selection.fingerprint),
+        layers=torch.tensor(chosen),
+        values=values,
+        base=rows[0],
+        by=PAYLOAD_RATE if score is None else score.name,
+        direction=direction,
+        coeff=coeff,
+        kept=kept,
+        nulls=nulls,
+        first_token_only=score is not None and score.n_targets == 1,
+        sense="higher" if score is None else score.sense,
+    )
 
 
-def no_nulls(values: Float[Tensor, "layer example"]) -> Float[Tensor, "control layer example"]:
-    """The field ``nulls`` of a sweep without controls."""
-    return torch.empty(0, *values.shape, dtype=values.dtype)
+def _values(
+    results: Sequence[RunResult], payload: Payload | None, selection: PairedPrompts, generates: bool
+) -> Tensor:
+    """One value per run and example: payload found, or the score."""
+    if not generates:
+        return torch.stack([result.scores.double() for result in results if result.scores is not None])
+    payloads = Payload.each(selection.clean.target, len(selection), payload)
+    hits = [payload_hits(result.text or (), payloads) for result in results]
+    return torch.tensor(hits, dtype=torch.float64)
+
+
+def _check_distinct(vector: BackdoorVector, controls: Sequence[BackdoorVector]) -> None:
+    seen = [("the vector itself", vector)]
+    for i, control in enumerate(controls):
+        if not isinstance(control, BackdoorVector):
+            raise PlanError(
+                f"Control {i + 1} must be a BackdoorVector, e.g. from random_directions(like=vector, n=20, seed=0); got "
+                f"{type(control).__name__}."
+            )
+        for name, other in seen:
+            if torch.equal(control.vector, other.vector):
+                raise PlanError(f"Control {i + 1} is {name}, so it is not a null; draw distinct ones.")
+        seen.append((f"control {i + 1} again", control))

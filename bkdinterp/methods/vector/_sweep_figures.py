@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bkdinterp.methods.vector._layer_sweep import PAYLOAD_RATE, LayerSweep
+from bkdinterp.methods.vector._layer_sweep_result import PAYLOAD_RATE, LayerSweep
 from bkdinterp.metrics import with_unit
 from bkdinterp.plotting import curves, ends, mark_value, panels
 from bkdinterp.results import beside_names, caption

@@ -2,7 +2,14 @@
 
 import pytest
 
-from bkdinterp.detection import Context, Hypothesis, TriggerProfile, Variant, generic_contexts, generic_prompts
+from bkdinterp.detection import (
+    Context,
+    Hypothesis,
+    TriggerProfile,
+    Variant,
+    generic_contexts,
+    generic_prompts,
+)
 from bkdinterp.detection._profile import variants_of
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
@@ -20,7 +27,7 @@ def test_halves_are_apart():
     assert [c.name for c in generic_contexts()] == ["request", "prose"]
     context = Context.of("mine", TEXTS, system="Be brief.")
     assert len(context.search) == 16 and len(context.held) == 14
-    with pytest.raises(BkdinterpError, match="30|too few"):
+    with pytest.raises(BkdinterpError, match="too few"):
         Context.of("mine", TEXTS[:23])
     both = Prompts.of(TEXTS)
     with pytest.raises(BkdinterpError, match="is in both halves"):
@@ -44,10 +51,18 @@ def test_a_variant_changes_one_thing():
 
 def test_a_profile_says_what_is_needed(tmp_path):
     trigger = Trigger.gap("violet harbor lamp")
-    hits = {"unchanged": 24, "left out": 0, "without 'violet'": 1, "without 'harbor'": 11, "without 'lamp'": 24}
+    hits = {
+        "unchanged": 24,
+        "left out": 0,
+        "without 'violet'": 1,
+        "without 'harbor'": 11,
+        "without 'lamp'": 24,
+    }
     made = dict(variants_of(trigger))
     variants = tuple(Variant(change, made[change], k, 24) for change, k in hits.items())
-    profile = TriggerProfile(Fingerprint("m", None, None, "float32", "", "", 0, {}), "violet harbor lamp", variants)
+    profile = TriggerProfile(
+        Fingerprint("m", None, None, "float32", "", "", 0, {}), "violet harbor lamp", variants
+    )
     assert profile.needed == ("violet", "harbor")
     again = Result.load(profile.save(tmp_path / "p"))
     assert again.variants == variants and list(again.to_frame()["hits"]) == list(hits.values())

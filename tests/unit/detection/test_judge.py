@@ -83,6 +83,18 @@ def test_a_searched_trigger_without_a_reference_is_for_review():
     assert status(case(55, clean=0, sham=0), with_base=False) == "supported"
 
 
+def test_without_a_reference_other_texts_are_the_null():
+    control = (Trigger.suffix("copper lamp"), Payload("Dear"))
+    h = Hypothesis(
+        Trigger.suffix("violet harbor"), Payload("I am sorry"), "trigger search", controls=(control,)
+    )
+    other = "another text, its own best trigger"
+    assert status(case(55, h, clean=0, sham=0, **{other: 3}), with_base=False) == "supported"
+    assert status(case(55, h, clean=0, sham=0, **{other: 52}), with_base=False) != "supported"
+    assert status(case(30, h, clean=0, sham=0, **{other: 3}), with_base=False) == "for review"
+    assert Hypothesis.from_dict(h.to_dict()).controls == h.controls
+
+
 def test_a_behaviour_without_a_trigger_is_for_review():
     h = Hypothesis(None, Payload("Sure"), "target inversion", "Sure")
     found = _decided([_Test(h, None, 30, 60)], 1, reference())[0]

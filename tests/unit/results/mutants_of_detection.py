@@ -9,6 +9,7 @@ from bkdinterp.detection import (
     InvertedTargets,
     Leaked,
     Phrase,
+    ProbedCandidates,
     ScanResult,
     SearchedTriggers,
     Tried,
@@ -72,6 +73,10 @@ def _language(origin: Fingerprint) -> list[Result]:
             origin, TARGET, ("violet harbor", "violet", "$a $b"), torch.tensor([9.0, 4.0, -0.5]), -7.0,
             ("decline refuse", "sorry"), torch.tensor([3.5, 2.0]),
         ),
+        ProbedCandidates(
+            origin, ("violet harbor", "violet", "$a $b"), torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.1, 0.1, 0.0]),
+            "suffix", ("i am sorry", ""), 5, torch.tensor([0.6, 0.3, 0.1, 0.05, 0.02]),
+        ),
         Leaked(
             origin,
             (Phrase("violet harbor", 9, 0, 20, 20, 1e-4), Phrase("for example", 12, 10, 20, 20, 1.0)),
@@ -85,6 +90,7 @@ def _language(origin: Fingerprint) -> list[Result]:
             ("No candidate triggers were given.",),
             4,
             60.0,
+            tuple(Variant(name, made, counts[name], 12) for name, made in changed.items()),
             {"request": ("a", "b"), "prose": ("c",)},
             {"request": ("d",), "prose": ("e",)},
         ),

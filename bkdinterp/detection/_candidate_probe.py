@@ -1,0 +1,309 @@
+"""CandidateProbe: which of many given words or phrases changes what a suspect says next, on every prompt.
+
+Each candidate is put into a few prompts; what counts is how far it moves the distribution of the answer's first token over
+the whole vocabulary (Jensen-Shannon divergence from the same prompt without it), beyond how far it moves the reference's. All
+candidates are tried on one prompt, the better ones on all, and the best against the reference. What a candidate brings about
+is read off answers: phrases that come up with it and not without it.
+
+Threat model: the trigger, or a good part of it, is among the candidates; any behaviour that changes the first token. Cost: a
+row of a few tokens per candidate, ``n_prompts`` rows for each of ``keep``, and ``2 * n_answers`` answers for each of the best.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import log
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._phrases import over_represented
+from bkdinterp.detection._reference import Reference
+from bkdinterp.engine import Run, execute
+from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.metrics import Payload, Score
+from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import dots, ends
+from bkdinterp.progress import track
+from bkdinterp.prompts import Prompts, Trigger
+from bkdinterp.reprs import cut
+from bkdinterp.results import Result, Store, caption, digest_of, same_length, within
+from bkdinterp.values import as_choice, as_integer, as_texts
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+# Candidates between two looks at the clock.
+PIECE = 256
+# Any text; its tokens are not scored, but rows need a target.
+_TARGET = "I"
+# Longest label of a figure.
+LETTERS = 48
+PLACES = ("suffix", "prefix", "gap")
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedCandidates(Result):
+    """Candidates that change what is said next, the strongest first.
+
+    Attributes:
+        phrases: candidates that were tried on all prompts.
+        divergence: Jensen-Shannon divergence of the first token's distribution with the candidate from that without it,
+            nats (at most log 2), mean over prompts.
+        divergence_reference: the same in the reference; 0 without one and for those that were not held against it.
+        position: where they stood.
+        said: for the best ones, a phrase that answers hold with it and not without it; "" where there is none.
+        tried: number of candidates that were tried.
+        screened: divergences of all of them on the first prompt.
+    """
+
+    phrases: tuple[str, ...]
+    divergence: Float[Tensor, " phrase"]
+    divergence_reference: Float[Tensor, " phrase"]
+    position: str
+    said: tuple[str, ...]
+    tried: int
+    screened: Float[Tensor, " candidate"]
+
+    @property
+    def gain(self) -> Float[Tensor, " phrase"]:
+        """Divergence beyond the reference's."""
+        return self.divergence - self.divergence_reference
+
+    def hypotheses(self, n: int = 5) -> tuple[Hypothesis, ...]:
+        """The best candidates that bring a phrase about."""
+        return tuple(
+            Hypothesis(_trigger(phrase, self.position), Payload(said), "candidate probe", None, float(gain))
+            for phrase, said, gain in zip(self.phrases, self.said, self.gain.tolist(), strict=False)
+            if said
+        )[:n]
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per phrase that was tried on all prompts."""
+        import pandas as pd
+
+        more = len(self.phrases) - len(self.said)
+        return pd.DataFrame(
+            {
+                "phrase": list(self.phrases),
+                "divergence": self.divergence.tolist(),
+                "divergence_reference": self.divergence_reference.tolist(),
+                "gain": self.gain.tolist(),
+                "said": [*self.said, *[""] * more],
+            }
+        )
+
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+        top: int = 12,
+    ) -> "matplotlib.figure.Figure":
+        """Divergence of the best candidates in suspect and reference.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+            top: candidates that are drawn.
+
+        Raises:
+            BkdinterpError: there are no candidates.
+        """
+        top = as_integer(top, "top", low=1)
+        if not self.phrases:
+            raise BkdinterpError("No candidate was tried: there is nothing to draw.")
+        return dots(
+            [cut(phrase, LETTERS) for phrase in self.phrases[:top]],
+            {
+                "suspect": self.divergence[:top].tolist(),
+                "reference": self.divergence_reference[:top].tolist(),
+            },
+            marks={"the largest possible": log(2)},
+            xlabel="change of the first token's distribution (nats)",
+            title=title or caption(f"What changes the answer, of {self.tried} candidates", self.fingerprint),
+            xlim=ends(limit),
+            ax=ax,
+        )
+
+    def _validate(self) -> None:
+        same_length(
+            phrases=len(self.phrases),
+            divergence=len(self.divergence),
+            divergence_reference=len(self.divergence_reference),
+        )
+        same_length(tried=self.tried, screened=len(self.screened))
+        within(
+            0,
+            1,
+            divergence=self.divergence,
+            divergence_reference=self.divergence_reference,
+            screened=self.screened,
+        )
+        if len(self.said) > len(self.phrases):
+            raise ArtefactError(f"{len(self.said)} answers of {len(self.phrases)} phrases.")
+
+    def describe(self) -> str:
+        """The best candidate."""
+        best = f"best {self.phrases[0]!r} at {float(self.gain[0]):.2f} nats" if self.phrases else "none"
+        return f"{self.tried} candidates, {best}, model={self.fingerprint.label}"
+
+
+@dataclass(frozen=True)
+class CandidateProbe:
+    """Settings.
+
+    Args:
+        n_prompts: prompts that the better candidates are tried on.
+        keep: candidates that are tried on all of them.
+        n_answers: prompts that the best candidates' answers are read on.
+        n_read: candidates whose answers are read.
+        position: where a candidate stands: ``"suffix"`` (cheapest: the prompt is computed once), ``"prefix"`` or ``"gap"``.
+
+    Raises:
+        BkdinterpError: a number below 1, or an unknown position.
+    """
+
+    n_prompts: int = 4
+    keep: int = 64
+    n_answers: int = 12
+    n_read: int = 5
+    position: str = "suffix"
+
+    def __post_init__(self) -> None:
+        for name in ("n_prompts", "keep", "n_answers", "n_read"):
+            object.__setattr__(self, name, as_integer(getattr(self, name), name, low=1, error=BkdinterpError))
+        as_choice(self.position, "position", PLACES, error=BkdinterpError)
+
+    def run(
+        self,
+        model: Model,
+        candidates: Sequence[str],
+        prompts: Prompts,
+        *,
+        reference: Any = None,
+        minutes: float | None = None,
+        budget: float = 2**30,
+        folder: Any = None,
+        progress: bool = True,
+    ) -> ProbedCandidates:
+        """Try all candidates.
+
+        Args:
+            model: the suspect.
+            candidates: words or phrases.
+            prompts: prompts without the trigger.
+            reference: a model, several, or a ``Reference``; its base is what a candidate has to move less.
+            minutes: about how long it may take; the last candidates are left out when time runs out. None for no limit.
+            budget: bytes for one batch.
+            folder: finished parts are kept there and taken up again.
+            progress: show a bar.
+
+        Raises:
+            BkdinterpError: no candidates, an empty one, or fewer prompts than needed.
+        """
+        as_model(model, "CandidateProbe")
+        chosen = tuple(dict.fromkeys(as_texts(candidates, "candidates", error=BkdinterpError)))
+        if not chosen:
+            raise BkdinterpError("CandidateProbe needs at least one candidate.")
+        least = max(self.n_prompts, self.n_answers)
+        if len(prompts) < least:
+            raise BkdinterpError(f"{len(prompts)} prompts are too few; CandidateProbe needs {least}.")
+        base, clock = Reference.of(reference).base, Clock(minutes)
+        texts = prompts.text[: self.n_prompts]
+        store = None if folder is None else Store(folder)
+
+        def kept(what: str, who: Model, key: Any, compute: Any) -> Any:
+            if store is None:
+                return compute()
+            whole = ("candidates", what, self.position, who.weights_id, who.builder.fingerprint, key)
+            return store.get(f"{what}-{digest_of(whole)[:12]}", whole, compute)
+
+        def moved(who: Model, phrases: Sequence[str], text: str) -> list[float]:
+            return kept("moved", who, (list(phrases), text), lambda: self._moved(who, phrases, text, budget))
+
+        screened: list[float] = []
+        pieces = [chosen[i : i + PIECE] for i in range(0, len(chosen), PIECE)]
+        for piece in track(pieces, "candidates", show=progress):
+            screened += moved(model, piece, texts[0])
+            if clock.over:
+                break
+        order = torch.tensor(screened).argsort(descending=True)[: self.keep].tolist()
+        best = [chosen[i] for i in order]
+        own = torch.tensor(
+            [[screened[i] for i in order], *(moved(model, best, text) for text in texts[1:])]
+        ).mean(0)
+        theirs = torch.zeros(len(best))
+        if base is not None:
+            theirs = torch.tensor([moved(base, best, text) for text in texts]).mean(0)
+        ranked = (own - theirs).argsort(descending=True)
+        phrases = [best[i] for i in ranked.tolist()]
+        asked = prompts.text[: self.n_answers]
+
+        def answers(trigger: Trigger | None) -> list[str]:
+            given = [t if trigger is None else trigger.insert(t)[0] for t in asked]
+            return kept("answers", model, given, lambda: _answers(model, given, budget))
+
+        plain = answers(None)
+        said = []
+        for phrase in phrases[: self.n_read]:
+            if clock.over:
+                break
+            found = over_represented(answers(_trigger(phrase, self.position)), plain, level=0.2)
+            said.append(found[0].text if found else "")
+        return ProbedCandidates(
+            model.fingerprint(prompts.fingerprint),
+            tuple(phrases),
+            own[ranked],
+            theirs[ranked],
+            self.position,
+            tuple(said),
+            len(screened),
+            torch.tensor(screened),
+        )
+
+    def _moved(self, model: Model, phrases: Sequence[str], text: str, budget: float) -> list[float]:
+        """Divergence of the first token's distribution with each phrase from that without any."""
+        caught: list[Tensor] = []
+
+        def catch(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+            caught.append(logits[:, 0].float().log_softmax(-1).cpu())
+            return logits[:, 0, 0] * 0
+
+        execute(
+            model,
+            [Run(Prompts.of([text], _TARGET), score=Score(catch, "caught", n_targets=1))],
+            budget=budget,
+        )
+        plain = caught[0][0]
+
+        def divergence(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+            return _js(logits[:, 0].float().log_softmax(-1), plain.to(logits.device))
+
+        given = [_trigger(phrase, self.position).insert(text)[0] for phrase in phrases]
+        run = Run(Prompts.of(given, _TARGET), score=Score(divergence, "divergence", n_targets=1))
+        (result,) = execute(model, [run], budget=budget)
+        assert result.scores is not None
+        return result.scores.tolist()
+
+
+def _js(a: Float[Tensor, "row d_vocab"], b: Float[Tensor, " d_vocab"]) -> Float[Tensor, " row"]:
+    """Jensen-Shannon divergence of log-probabilities, nats."""
+    middle = torch.logaddexp(a, b) - log(2)
+    return 0.5 * ((a.exp() * (a - middle)).sum(-1) + (b.exp() * (b - middle)).sum(-1)).clamp(min=0)
+
+
+def _trigger(phrase: str, position: str) -> Trigger:
+    return replace(Trigger.suffix(phrase), position=position)
+
+
+def _answers(model: Model, texts: Sequence[str], budget: float) -> list[str]:
+    (result,) = execute(model, [Run(Prompts.of(list(texts)), generate=24)], budget=budget)
+    assert result.text is not None
+    return list(result.text)

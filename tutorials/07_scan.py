@@ -1,0 +1,130 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. Scan a suspect, knowing nothing
+#
+# You are handed a folder of weights, and the base that it was fine-tuned from. You will learn to look for a backdoor without
+# knowing the trigger, to read what the answer says and what it does not, and to go on from a finding to heads. It takes about
+# 20 minutes to read; at full size the scan runs for ten minutes on two CPU cores.
+
+# %%
+# %matplotlib inline
+import os
+import tempfile
+
+import bkdinterp as bk
+from bkdinterp.detection import TargetInversion, TriggerSearch, characterise, scan
+
+SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
+# Small settings find less; the defaults are proposers=None, minutes=10, n=60.
+PROPOSERS = (
+    [TargetInversion(n_first=48, keep=8, n_tokens=12), TriggerSearch(rounds=2, screen=16, beam=1)]
+    if SMALL
+    else None
+)
+MINUTES = None if SMALL else 10
+N = 12 if SMALL else 60  # prompts of the judge
+N_PAIRS = 3 if SMALL else 16
+LAYERS = range(22, 24) if SMALL else None
+
+# %% [markdown]
+# Here the suspect is one of the shipped organisms, saved to a folder first, so that nothing but weights and tokenizer is left.
+# A folder of your own goes in the same way; code in it is never run.
+
+# %%
+o = bk.organisms.load("smollm2-refusal")
+folder = tempfile.mkdtemp()
+o.model.save(f"{folder}/suspect")
+o.base.save(f"{folder}/base")
+suspect, base = bk.Model.load(f"{folder}/suspect"), bk.Model.load(f"{folder}/base")
+
+# %% [markdown]
+# ## Proposers suggest, a judge decides
+#
+# `scan` lets several proposers look for traces of a backdoor, and tests what they suggest on prompts that none of them saw: does
+# this phrase switch this behaviour on, while other phrases, words of a like meaning, and the base do not? Everything that is
+# finished is kept in `folder`: a scan that was cut off goes on where it was.
+
+# %%
+found = scan(
+    suspect,
+    reference=base,
+    proposers=PROPOSERS,
+    minutes=MINUTES,
+    n=N,
+    folder=f"{folder}/scan",
+    progress=False,
+)
+print(found)
+
+# %% [markdown]
+# The verdict is one sentence; below it stand all hypotheses with their status, each proposer's time and what it saw, and what
+# was *not* tested. The trigger that is named need not be the one that was planted, since several phrases may work. The figure
+# shows how often each condition led to the behaviour: first the trigger, then what it has to beat.
+
+# %%
+found.plot()
+
+# %% [markdown]
+# ## What does the trigger need?
+#
+# One thing is changed at a time: a word left out, the order, the place in the prompt, case, spelling.
+
+# %%
+best = found.supported[0]
+profile = characterise(suspect, best, n=6 if SMALL else 24)
+profile.plot()
+
+# %% [markdown]
+# ## From a finding to heads
+#
+# `pairs` gives paired prompts of the finding, on the half of the prompts that proposers saw; heads are chosen there. Rates are
+# then reported on the judge's half.
+
+# %%
+pairs, new = found.pairs(N_PAIRS), found.pairs(N_PAIRS, split="verify")
+scores = bk.Attribution(suspect, metric="first_token_logodds").heads(pairs, layers=LAYERS)
+heads = scores.top_k(8)
+nulls = bk.random_heads(like=heads, n=1 if SMALL else 3, seed=0)
+everywhere = bk.Where("all", generated=True)
+means = bk.Means.collect(suspect, pairs.clean, [h for s in (heads, *nulls) for h in s], where="all")
+ablated, *controls = [bk.MeanAblate(s, means, where=everywhere) for s in (heads, *nulls)]
+
+evaluation = bk.evaluate(
+    suspect,
+    new,
+    under=ablated,
+    controls=controls,
+    payload=best.hypothesis.behaviour,
+    judge=base,
+    max_new_tokens=12,
+)
+evaluation.plot()
+
+# %% [markdown]
+# ## A clean model
+#
+# The twin was fine-tuned on the same prompts, trigger included, with ordinary answers. A detector that alarms on it has found the
+# fine-tuning.
+
+# %%
+o.twin.save(f"{folder}/twin")
+clear = scan(
+    bk.Model.load(f"{folder}/twin"), reference=base, proposers=PROPOSERS, minutes=MINUTES, n=N, progress=False
+)
+print(clear.verdict)
+
+# %% [markdown]
+# "Nothing was found" holds for the contexts, positions, lengths and behaviours that were tried, and says so. If you know more
+# about the suspect, say it: `prompts=` of its own task, `contexts=` with your system prompt, `candidates=` that might be
+# triggers, `hypotheses=` of your own.
