@@ -124,7 +124,7 @@ class InvertedTargets(Result):
             [cut(self.texts[i], LETTERS) for i in shown],
             series,
             marks={"best of the reference's own texts": float(self.null.max())} if len(self.null) else {},
-            xlabel="Q: mean probability of each next token, once the text is begun",
+            xlabel="Q: mean probability of each next token",
             title=title or caption("Texts that run by themselves once begun", self.fingerprint),
             xlim=ends(limit),
             ax=ax,

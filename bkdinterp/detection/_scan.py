@@ -177,6 +177,8 @@ class ScanResult(Result):
         self._findings()._validate()
         within(0, None, seconds=[self.seconds, *(t.seconds for t in self.tried)])
         within(0, None, proposed=[t.proposed for t in self.tried])
+        if self.variants and not self.supported:
+            raise ArtefactError("there are variants of a trigger, but no finding is supported.")
         known = set(self.search_texts) & set(self.verify_texts)
         if missing := {f.hypothesis.context for f in self.findings} - known:
             raise ArtefactError(f"there are no prompts of the context {min(missing)!r}.")

@@ -57,7 +57,7 @@ def scatter(
     axes.grid(color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     for i, (label, points) in enumerate(groups.items()):
-        data = np.asarray(points, dtype=np.float64)
+        data = np.asarray(points.double() if isinstance(points, Tensor) else points, dtype=np.float64)
         # Hollow markers when the colours repeat.
         turn = i // len(palette)
         colour = PROMPTS.get(label) or palette[i % len(palette)]

@@ -97,6 +97,7 @@ def test_rows_are_drawn_without_the_trusted_ones():
         ("ScanResult", {"n_tested": 0}, "n_tested=0"),
         ("ScanResult", {"verify_texts": {"request": ()}}, "no prompts of the context 'prose'"),
         ("ScanResult", {"seconds": -1.0}, "seconds must be"),
+        ("ScanResult", {"findings": ()}, "no finding is supported"),
         ("TriggerProfile", {"variants": ()}, "no variants"),
         ("RowScores", {"scores": {}}, "no method"),
         ("RowScores", {"scores": {"one": torch.full((8,), NAN)}}, "one must be finite"),

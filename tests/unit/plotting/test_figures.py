@@ -163,6 +163,14 @@ def test_dots_stand_at_their_values_on_the_scale():
     assert [t.get_text() for t in axes.get_yticklabels()] == ["$a", "b$"]
 
 
+def test_bfloat16_is_drawn():
+    half = torch.tensor([0.5, 1.0]).bfloat16()
+    line = curves([1, 2], {"a": (half, None, None)}, xlabel="x", ylabel="y").axes[0].lines[0]
+    assert line.get_ydata().tolist() == [0.5, 1.0]
+    dot = scatter({"a": half[None]}, xlabel="x", ylabel="y").axes[0].collections[0]
+    assert dot.get_offsets().tolist() == [[0.5, 1.0]]
+
+
 def test_a_title_beside_long_labels_stays_on_the_figure():
     title = "What is shown here\nSmolLM2-135M-Instruct + a-rather-long-adapter (0a1b2c3d), n=48"
     figure = dots(
