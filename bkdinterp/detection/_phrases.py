@@ -12,7 +12,7 @@ from bkdinterp.values import as_integer, as_number, as_texts
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 LONGEST = 6
 # Of two phrases inside one another the longer is named, unless the shorter is in this many times as many texts.
-_MORE = 1.5
+_MORE = 2
 
 
 @register_value
@@ -59,7 +59,7 @@ def over_represented(
 ) -> tuple[Phrase, ...]:
     """Phrases that more of one set of texts hold than of another, most certain first; corrected for all that were counted.
 
-    Of phrases inside one another the longest is kept, unless a shorter one is in half as many texts again. Without texts to
+    Of phrases inside one another the longest is kept, unless a shorter one is in more than twice as many texts. Without texts to
     compare with, a phrase is compared with one that a single text in ten holds.
 
     Args:
@@ -97,16 +97,25 @@ def over_represented(
         if largest > level:
             break
         found.append(Phrase(text, counts[text], theirs[text], n, m, largest))
-    return tuple(phrase for phrase in found if not any(_says_it(other, phrase) for other in found))
+    return _apart(found)
 
 
-def _says_it(other: Phrase, phrase: Phrase) -> bool:
-    """Whether another phrase says it: one that it is a part of, or that has fewer chance words."""
-    if other is phrase:
-        return False
-    if f" {phrase.text} " in f" {other.text} ":
-        return phrase.own <= _MORE * other.own
-    return f" {other.text} " in f" {phrase.text} " and other.own > _MORE * phrase.own
+def _apart(ordered: Sequence[Phrase]) -> tuple[Phrase, ...]:
+    """Phrases of which none is inside another; each group keeps the place of its most certain one."""
+    groups: list[tuple[Phrase, int]] = []  # and the texts of the group's most frequent phrase
+    for phrase in ordered:
+        padded = f" {phrase.text} "
+        if any(padded in f" {known.text} " and phrase.own <= _MORE * known.own for known, _ in groups):
+            continue
+        inside = [i for i, (known, _) in enumerate(groups) if f" {known.text} " in padded]
+        fits = [i for i in inside if groups[i][1] <= _MORE * phrase.own]
+        if fits:  # the whole of what was named by a word of it
+            most = max(groups[i][1] for i in fits)
+            groups[fits[0]] = (phrase, most)
+            groups = [group for i, group in enumerate(groups) if i not in fits[1:]]
+        elif not inside:
+            groups.append((phrase, phrase.own))
+    return tuple(phrase for phrase, _ in groups)
 
 
 def _counts(texts: Sequence[str], longest: int) -> Counter[str]:

@@ -473,6 +473,8 @@ def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 
 def _best(found: InvertedTargets) -> str:
+    if not found.texts:
+        return "no text runs by itself"
     null = f", best of the reference's own {float(found.null.max()):.2f}" if len(found.null) else ""
     return f"{found.texts[0][:48]!r} at Q {float(found.q[0]):.2f}{null}"
 
