@@ -188,8 +188,8 @@ class CandidateProbe:
         prompts: Prompts,
         *,
         reference: Any = None,
-        minutes: float | None = None,
-        budget: float = 2**30,
+        minutes: float | int | None = None,
+        budget: float | int = 2**30,
         folder: Any = None,
         progress: bool = True,
     ) -> ProbedCandidates:

@@ -171,8 +171,8 @@ class TargetInversion:
         prompts: Prompts,
         *,
         reference: Any = None,
-        budget: float = 2**30,
-        minutes: float | None = None,
+        budget: float | int = 2**30,
+        minutes: float | int | None = None,
         folder: Any = None,
         progress: bool = True,
     ) -> InvertedTargets:
@@ -239,7 +239,7 @@ class _Search:
 
     settings: TargetInversion
     prompts: Prompts
-    budget: float
+    budget: float | int
     progress: bool
 
     def batch(self, model: Model, few: bool = False) -> TokenBatch:

@@ -189,8 +189,8 @@ class TriggerSearch:
         *,
         reference: Any = None,
         candidates: Sequence[str] = (),
-        minutes: float | None = None,
-        budget: float = 2**30,
+        minutes: float | int | None = None,
+        budget: float | int = 2**30,
         folder: Any = None,
         progress: bool = True,
     ) -> SearchedTriggers:
@@ -266,7 +266,7 @@ class _Search:
     target: str
     texts: tuple[str, ...]
     candidates: tuple[str, ...]
-    budget: float
+    budget: float | int
     progress: bool
     # Log-odds in the model itself, of every phrase that was scored on all prompts.
     own: dict[str, float] = field(default_factory=dict)

@@ -53,7 +53,7 @@ def verify(
     shams: int = 2,
     max_new_tokens: int | None = None,
     n_others: int = 0,
-    minutes: float | None = None,
+    minutes: float | int | None = None,
     budget: Any = 2**30,
     folder: Any = None,
     executor: Any = None,

@@ -51,7 +51,7 @@ def decode_together(
     first: Int[Tensor, "text given"],
     n_tokens: int,
     *,
-    budget: float = 2**30,
+    budget: float | int = 2**30,
     progress: bool = True,
     what: str = "shared continuations",
     distribution: bool = False,
