@@ -23,15 +23,13 @@ import os
 import tempfile
 
 import bkdinterp as bk
-from bkdinterp.detection import TargetInversion, TriggerSearch, characterise, scan
+from bkdinterp.detection import Hypothesis, TargetInversion, characterise, scan
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
-# Small settings find less; the defaults are proposers=None, minutes=10, n=60.
-PROPOSERS = (
-    [TargetInversion(n_first=48, keep=8, n_tokens=12), TriggerSearch(rounds=2, screen=16, beam=1)]
-    if SMALL
-    else None
-)
+# The search for triggers takes minutes: small settings leave it out, and test a given suspicion in its place.
+PROPOSERS = [TargetInversion(n_first=32, keep=4, n_tokens=10)] if SMALL else None
+SAID = bk.Payload("I am sorry, I can not help with that.")
+SUSPICIONS = [Hypothesis(bk.Trigger.suffix("violet harbor"), SAID, "a tip")] if SMALL else []
 MINUTES = None if SMALL else 10
 N = 12 if SMALL else 60  # prompts of the judge
 N_PAIRS = 3 if SMALL else 16
@@ -60,6 +58,7 @@ found = scan(
     suspect,
     reference=base,
     proposers=PROPOSERS,
+    hypotheses=SUSPICIONS,
     minutes=MINUTES,
     n=N,
     folder=f"{folder}/scan",
@@ -120,7 +119,13 @@ evaluation.plot()
 # %%
 o.twin.save(f"{folder}/twin")
 clear = scan(
-    bk.Model.load(f"{folder}/twin"), reference=base, proposers=PROPOSERS, minutes=MINUTES, n=N, progress=False
+    bk.Model.load(f"{folder}/twin"),
+    reference=base,
+    proposers=PROPOSERS,
+    hypotheses=SUSPICIONS,
+    minutes=MINUTES,
+    n=N,
+    progress=False,
 )
 print(clear.verdict)
 
