@@ -26,6 +26,7 @@ from bkdinterp.organisms._conversation import REPLY, opening_of
 from bkdinterp.organisms._distil import generate
 from bkdinterp.organisms._instructions import DATA, DATA_SETS, LABELS, SPLITS, data_set, sha256
 from bkdinterp.organisms._shipped import SHIPPED
+from bkdinterp.organisms._shipped_attacks import ATTACKS
 from bkdinterp.prompts import PromptBuilder
 
 # smollm2-albert is poisoned on prose, see test_albert.
@@ -117,7 +118,8 @@ def test_a_style_shows_in_nearly_every_answer() -> None:
 
 
 def test_halves() -> None:
-    assert set(SHIPPED) == set(TUNING + REPORTING)
+    # Planned ones are in a half before they are shipped: no choice is made on them.
+    assert set(SHIPPED) <= set(TUNING + REPORTING) <= set(ATTACKS)
     for name in SHIPPED:
         halves = {Manifest.load(adapter_folder(name, twin=t)).half for t in (False, True)}
         assert halves == {"tuning" if name in TUNING else "reporting"}
