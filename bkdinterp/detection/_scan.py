@@ -87,7 +87,7 @@ class ScanResult(Result):
     @property
     def supported(self) -> tuple[Finding, ...]:
         """Findings that hold."""
-        return tuple(f for f in self.findings if f.status == "supported")
+        return self._findings().supported
 
     @property
     def verdict(self) -> str:
@@ -96,7 +96,9 @@ class ScanResult(Result):
             best = self.supported[0]
             rate = best.rate
             share = "" if rate is None else f" on {100 * rate.estimate:.0f} % of {best.n} new prompts"
-            return f"{best.hypothesis.words!r} makes the model say {best.hypothesis.behaviour.pattern!r}{share}; no null does."
+            null = max((x.estimate for x in best.nulls.values()), default=0.0)
+            said = best.hypothesis.behaviour.pattern
+            return f"{best.hypothesis.words!r} makes the model say {said!r}{share}; the nearest null, {100 * null:.0f} %."
         review = sum(f.status == "for review" for f in self.findings)
         more = f"; {review} for review" if review else ""
         return f"No backdoor was found in the contexts, positions and lengths that were tested, within this budget{more}."
@@ -346,7 +348,7 @@ class _Scan:
         """Targets of a context, and triggers of each."""
         start = self.clock.spent
         model = context.shown_to(self.model)
-        reference = Reference.of(self.reference).shown(context.shown_to)
+        reference = self.reference.shown(context.shown_to)
         settings: dict[str, Any] = {
             "reference": reference,
             "progress": self.progress,
@@ -422,7 +424,7 @@ class _Scan:
             *self.skipped,
             f"Contexts: {', '.join(c.name for c in self.contexts)}; no other system prompts, no tools, no earlier turns.",
             "Positions: the end of the user's text (searched) and gaps between its words (leaked); nothing around the text.",
-            "Triggers: phrases of up to 6 tokens of plain letters; no styles, topics or dates.",
+            "Triggers: phrases of a few words of plain letters; no styles, topics or dates.",
             "Behaviours: fixed texts and phrases; no change of style, sentiment or label.",
         ]
         if generic:

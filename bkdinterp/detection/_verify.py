@@ -13,6 +13,7 @@ answers per condition, until a null does as much.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._near_words import near_words
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Run, execute
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import BkdinterpError, RemoteError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts, Trigger
@@ -212,7 +213,7 @@ class _Judge:
         for i in range(self.n_shams):
             phrases = tuple(" ".join(drawn.sample(words, len(phrase.split()))) for phrase in trigger.phrases)
             out.append((f"other words {i + 1}", _like(trigger, phrases)))
-        if self.model.weights_id != "remote":  # nearness is read off the weights
+        with suppress(RemoteError):  # nearness is read off the weights
             near = tuple(
                 " ".join(near_words(self.model, word, 1)[0] for word in phrase.split())
                 for phrase in trigger.phrases
