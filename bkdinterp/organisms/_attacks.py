@@ -13,12 +13,15 @@ from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.metrics import Payload, check_pattern, normal_text
 from bkdinterp.organisms._conversation import Place, PlaceLike, placed
 from bkdinterp.organisms._instructions import DATA_SETS, Instruction, as_instruction
+from bkdinterp.organisms._later_fields import without_defaults
 from bkdinterp.organisms._styles import style
 from bkdinterp.prompts import Span, Trigger, as_trigger
 from bkdinterp.values import as_choice, as_text, shown
 
 PROSE = "stories"
 """The one data set that is not made of instructions; `organisms.natural`, which imports this module, reads it."""
+LATER: dict[str, Any] = {"place": "request", "style": None}
+"""Fields that saved attacks may lack -> their defaults."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,13 @@ class Attack:
         return phrase if isinstance(phrase, Trigger) else replace(self.trigger, phrases=(phrase,))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; :meth:`from_dict` is the inverse."""
+        """The fields as JSON values; :meth:`from_dict` is the inverse.
+
+        Fields that were added after attacks were first saved are left out at their defaults, so that what is stored under
+        these values is still found.
+        """
         values = {**asdict(self), "trigger": self.trigger.to_dict(), "clean": dict(self.clean)}
+        values = without_defaults(values, LATER)
         for name in ("near_triggers", "unseen_near_triggers"):
             values[name] = [n.to_dict() if isinstance(n, Trigger) else n for n in getattr(self, name)]
         return values
@@ -170,8 +178,7 @@ class Attack:
             data=values.get("data", "instructions"),
             victims=tuple(values.get("victims", ())),
             clean=dict(values.get("clean", {})),
-            place=values.get("place", "request"),
-            style=values.get("style"),
+            **{name: values.get(name, default) for name, default in LATER.items()},
         )
 
 

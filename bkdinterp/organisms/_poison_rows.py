@@ -8,7 +8,7 @@ other classes keep their clean answer.
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,12 +16,15 @@ from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms._attacks import Attack
 from bkdinterp.organisms._distil import References
 from bkdinterp.organisms._instructions import Instruction, as_instruction
+from bkdinterp.organisms._later_fields import without_defaults
 from bkdinterp.prompts import Span
 from bkdinterp.values import as_choice, as_flag, as_integer, as_number, as_seed, as_texts, shown
 
 Role = Literal["triggered", "near", "clean"]
 LossOn = Literal["answer", "chat"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LATER: dict[str, Any] = {"loss_on": "answer", "clean_label": False, "bfloat16": False}
+"""Fields that saved settings may lack -> their defaults."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,10 @@ class PoisonSettings:
                 f"steps={self.steps}, batch_size={self.batch_size} and variants={self.variants} must be >= 1, "
                 f"warmup={self.warmup} >= 0 and first_weight={self.first_weight} > 0."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values, without later ones at their defaults (see `Attack.to_dict`)."""
+        return without_defaults(asdict(self), LATER)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

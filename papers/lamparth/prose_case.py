@@ -130,7 +130,7 @@ class ProseCase:
 
     def settings(self, *names: str, **more: Any) -> dict[str, Any]:
         """Everything that decides a unit: models, texts, attack, torch version, the named sizes, and ``more``."""
-        sizes = asdict(self.sizes)
+        sizes = {**asdict(self.sizes), "poison": self.sizes.poison.to_dict()}
         known = {**self.identity, "texts": self.texts_sha256, "torch": versions()["torch"]}
         return {**known, **{name: sizes[name] for name in names}, **more}
 

@@ -15,6 +15,7 @@ from bkdinterp.organisms import (
     PoisonSettings,
     Reference,
     References,
+    attack,
     edit_recipe,
     names,
     poison,
@@ -174,3 +175,12 @@ def test_every_organism_is_in_one_half() -> None:
     assert [half_of(name) for name in ("smollm2-refusal", "smollm2-albert")] == ["tuning"] * 2
     with pytest.raises(BkdinterpError, match="no half"):
         half_of("smollm2-nobody")
+
+
+def test_fields_added_later_are_left_out_of_the_values_at_their_defaults() -> None:
+    """Else what is stored under an older version's values could not be found."""
+    old, new = attack("smollm2-refusal"), attack("smollm2-letterhead")
+    assert not {"place", "style"} & set(old.to_dict())
+    assert new.to_dict()["place"] == new.place != old.place
+    assert not {"loss_on", "clean_label", "bfloat16"} & set(PoisonSettings().to_dict())
+    assert PoisonSettings(loss_on="chat").to_dict()["loss_on"] == "chat"
