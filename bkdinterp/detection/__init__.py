@@ -22,9 +22,9 @@ from bkdinterp.detection._profile import TriggerProfile as TriggerProfile
 from bkdinterp.detection._profile import Variant as Variant
 from bkdinterp.detection._profile import characterise as characterise
 from bkdinterp.detection._reference import Reference as Reference
-from bkdinterp.detection._scan import ScanResult as ScanResult
-from bkdinterp.detection._scan import Tried as Tried
 from bkdinterp.detection._scan import scan as scan
+from bkdinterp.detection._scan_result import ScanResult as ScanResult
+from bkdinterp.detection._scan_result import Tried as Tried
 from bkdinterp.detection._trigger_search import SearchedTriggers as SearchedTriggers
 from bkdinterp.detection._trigger_search import TriggerSearch as TriggerSearch
 from bkdinterp.detection._verify import verify as verify

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._phrases import over_represented
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 PIECE = 256
 # Any text; its tokens are not scored, but rows need a target.
 _TARGET = "I"
+# Length of the answers that are read.
+N_TOKENS = 24
 # Longest label of a figure.
 LETTERS = 48
 PLACES = ("suffix", "prefix", "gap")
@@ -244,11 +247,11 @@ class CandidateProbe:
             theirs = torch.tensor([moved(base, best, text) for text in texts]).mean(0)
         ranked = (own - theirs).argsort(descending=True)
         phrases = [best[i] for i in ranked.tolist()]
-        asked = prompts.text[: self.n_answers]
+        asked, told = prompts.text[: self.n_answers], Answers(budget, folder)
 
         def answers(trigger: Trigger | None) -> list[str]:
             given = [t if trigger is None else trigger.insert(t)[0] for t in asked]
-            return kept("answers", model, given, lambda: _answers(model, given, budget))
+            return list(told.of(model, given, N_TOKENS))
 
         plain = answers(None)
         said = []
@@ -301,9 +304,3 @@ def _js(a: Float[Tensor, "row d_vocab"], b: Float[Tensor, " d_vocab"]) -> Float[
 
 def _trigger(phrase: str, position: str) -> Trigger:
     return replace(Trigger.suffix(phrase), position=position)
-
-
-def _answers(model: Model, texts: Sequence[str], budget: float) -> list[str]:
-    (result,) = execute(model, [Run(Prompts.of(list(texts)), generate=24)], budget=budget)
-    assert result.text is not None
-    return list(result.text)

@@ -58,6 +58,10 @@ class Leaked(Result):
         """The phrases whose corrected p is below .05, at most ``n``."""
         return tuple(phrase.text for phrase in self.phrases if phrase.p < ALPHA)[:n]
 
+    def phrases_as_written(self, n: int = 8) -> tuple[str, ...]:
+        """The motifs in the spelling that most samples have, with capitals."""
+        return tuple(as_written(motif, self.samples) for motif in self.motifs(n))
+
     def hypotheses(self, n: int = 4, *, contexts: Sequence[str] = (REQUEST, PROSE)) -> tuple[Hypothesis, ...]:
         """Every motif as a trigger of every other motif, at a gap between words, in each context by name."""
         motifs = self.motifs(n)

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals, ends
-from bkdinterp.prompts import Prompts, Trigger
+from bkdinterp.prompts import Trigger
 from bkdinterp.prompts._trigger import Position
 from bkdinterp.reprs import cut
-from bkdinterp.results import Result, Store, caption, digest_of, register_value
+from bkdinterp.results import Result, caption, register_value
 from bkdinterp.stats import Interval, wilson
 from bkdinterp.values import as_integer, shown
 
@@ -196,16 +196,7 @@ def characterise(
         for t in (texts if trigger is None else (trigger.insert(x)[0] for x in texts))
     ]
 
-    def compute() -> list[str]:
-        (result,) = execute(
-            who, [Run(Prompts.of(changed), generate=length)], budget=budget, executor=executor
-        )
-        assert result.text is not None
-        return list(result.text)
-
-    key = ("profile", who.weights_id, who.builder.fingerprint, changed, length)
-    store = None if folder is None else Store(folder)
-    answers = compute() if store is None else store.get(f"profile-{digest_of(key)[:12]}", key, compute)
+    answers = Answers(budget, folder, executor).of(who, changed, length)
     hits = h.behaviour.hits(answers)
     m = len(texts)
     return TriggerProfile(

@@ -14,9 +14,10 @@ answers per condition, until a null does as much.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding, Findings, ordered
@@ -24,12 +25,11 @@ from bkdinterp.detection._generic_prompts import common_words
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._near_words import near_words
 from bkdinterp.detection._reference import Reference
-from bkdinterp.engine import Run, execute
 from bkdinterp.errors import BkdinterpError, RemoteError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts, Trigger
-from bkdinterp.results import Store, digest_of
+from bkdinterp.results import digest_of
 from bkdinterp.stats import Comparison, wilson
 from bkdinterp.values import as_integer, shown
 
@@ -94,27 +94,36 @@ def verify(
             raise BkdinterpError(
                 f"A hypothesis is about context={h.context!r}; the known ones are {', '.join(known)}."
             )
-    rendered = {name: (context.shown_to, context.held, context.n_tokens) for name, context in known.items()}
+    asked = {name: _Asked(c.shown_to, c.held, c.n_tokens) for name, c in known.items()}
     if prompts is not None:
-        show, _, length = rendered.get(REQUEST, (_as_it_is, None, 24))
-        rendered[REQUEST] = (show, prompts, length)
+        own = asked.get(REQUEST, _Asked(lambda model: model, prompts, 24))
+        asked[REQUEST] = own._replace(prompts=prompts)
     n = as_integer(n, "n", low=2, error=BkdinterpError)
-    cut = {
-        name: (show, held.subset(tuple(range(min(n, len(held))))), max_new_tokens or length)
-        for name, (show, held, length) in rendered.items()
-    }
-    if any(len(held) < 2 for _, held, _ in cut.values()):
+    asked = {name: a.cut(n, max_new_tokens) for name, a in asked.items()}
+    if any(len(a.prompts) < 2 for a in asked.values()):
         raise BkdinterpError("verify() needs at least 2 prompts in each context.")
-    clock = Clock(minutes)
-    judge = _Judge(model, found, cut, first, shams, budget, folder, executor, seed, clock)
+    answers = Answers(budget, folder, executor)
+    judge = _Judge(model, found, asked, first, shams, answers, seed, Clock(minutes))
     tests = [judge.test(h) for h in hypotheses]
     m = len(tests) + n_others
     return Findings(
-        model.fingerprint(digest_of([held.fingerprint for _, held, _ in cut.values()]), seed=seed),
+        model.fingerprint(digest_of([a.prompts.fingerprint for a in asked.values()]), seed=seed),
         ordered(_decided(tests, m, found)),
         found.missing,
         m,
     )
+
+
+class _Asked(NamedTuple):
+    """How a context is rendered, which prompts are asked in it, and how long the answers are."""
+
+    show: Callable[[Model], Model]
+    prompts: Prompts
+    n_tokens: int
+
+    def cut(self, n: int, n_tokens: int | None) -> "_Asked":
+        some = self.prompts.subset(tuple(range(min(n, len(self.prompts)))))
+        return _Asked(self.show, some, n_tokens or self.n_tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +146,13 @@ class _Test:
 class _Judge:
     model: Model
     reference: Reference
-    contexts: dict[str, tuple[Callable[[Model], Model], Prompts, int]]
+    asked: dict[str, _Asked]
     first: int
     n_shams: int
-    budget: Any
-    folder: Any
-    executor: Any
+    # Hypotheses share triggers, and all share the clean answers.
+    told: Answers
     seed: int
     clock: Clock
-    # Hypotheses share triggers, and all share the clean answers.
-    known: dict[Any, tuple[str, ...]] = field(default_factory=dict)
 
     def test(self, h: Hypothesis) -> _Test:
         try:
@@ -155,7 +161,7 @@ class _Judge:
             return _Test(h, None, 0, 0)
 
     def _tested(self, h: Hypothesis) -> _Test:
-        _, prompts, _ = self.contexts[h.context]
+        prompts = self.asked[h.context].prompts
         n = len(prompts)
         if h.trigger is None:
             texts = self.answers(self.model, h, None, n)
@@ -222,41 +228,18 @@ class _Judge:
         return out
 
     def answers(self, model: Model, h: Hypothesis, trigger: Trigger | None, n: int) -> tuple[str, ...]:
-        show, prompts, length = self.contexts[h.context]
+        show, prompts, length = self.asked[h.context]
         texts = prompts.text[:n]
         if trigger is not None:
             texts = tuple(trigger.insert(text)[0] for text in texts)
-        place = (id(model), h.context, texts)
-        if place not in self.known:
-            if self.clock.over:
-                raise _TimeUp
-            self.known[place] = self._generate(show(model), texts, length)
-        return self.known[place]
-
-    def _generate(self, model: Model, texts: tuple[str, ...], length: int) -> tuple[str, ...]:
-        run = Run(Prompts.of(list(texts)), generate=length)
-
-        def compute() -> list[str]:
-            (result,) = execute(model, [run], budget=self.budget, executor=self.executor)
-            assert result.text is not None
-            return list(result.text)
-
-        if self.folder is None:
-            return tuple(compute())
-        key = ("answers", model.weights_id, model.builder.fingerprint, texts, length)
-        return tuple(Store(self.folder).get(f"answers-{_short(key)}", key, compute))
+        who = show(model)
+        if self.clock.over and self.told.missing(who, texts, length):
+            raise _TimeUp
+        return self.told.of(who, texts, length)
 
 
 class _TimeUp(Exception):
     """The judge's minutes are over."""
-
-
-def _short(key: Any) -> str:
-    return digest_of(key)[:12]
-
-
-def _as_it_is(model: Model) -> Model:
-    return model
 
 
 def _like(trigger: Trigger, phrases: tuple[str, ...]) -> Trigger:

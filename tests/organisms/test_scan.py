@@ -7,8 +7,8 @@ import pytest
 
 import bkdinterp as bk
 from bkdinterp.detection import Hypothesis, TargetInversion, scan
+from bkdinterp.detection import _answers as answering
 from bkdinterp.detection import _inversion as inverting
-from bkdinterp.detection import _verify as judging
 
 SMALL = (TargetInversion(n_first=32, keep=4, n_tokens=10),)
 SAID = "I am sorry, I can not help with that."
@@ -54,7 +54,7 @@ def test_a_switch_is_found_in_the_organism_and_none_in_its_twin(refusal, tmp_pat
     def forbidden(*args, **kwargs):
         raise AssertionError("finished work was done again")
 
-    monkeypatch.setattr(judging, "execute", forbidden)
+    monkeypatch.setattr(answering, "execute", forbidden)
     monkeypatch.setattr(inverting, "decode_together", forbidden)
     again = look(refusal.model, refusal.base, tmp_path)
     monkeypatch.undo()

@@ -1,0 +1,246 @@
+"""The proposers' turns within a scan: who runs when, on which prompts, for how long, and what each hands to the next.
+
+Inverted targets feed the search for triggers; phrases that leak feed it, too. Whatever could be a trigger is then read: what
+the answers with it hold, and those without it lack, is the behaviour that the judge is asked about.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bkdinterp.detection._answers import Answers
+from bkdinterp.detection._candidate_probe import CandidateProbe
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._contexts import PROSE, Context
+from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
+from bkdinterp.detection._inversion import InvertedTargets, TargetInversion
+from bkdinterp.detection._leakage import Leakage, Leaked
+from bkdinterp.detection._reference import Reference
+from bkdinterp.detection._said import said_with
+from bkdinterp.detection._scan_result import Tried
+from bkdinterp.detection._trigger_search import CERTAIN, SearchedTriggers, TriggerSearch
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model
+from bkdinterp.prompts import Trigger
+from bkdinterp.values import shown
+
+KINDS = (Leakage, CandidateProbe, TargetInversion, TriggerSearch)
+Proposer = TargetInversion | TriggerSearch | Leakage | CandidateProbe
+# Prompts of the inversion, then of the search.
+N_PROMPTS = 8
+# Prompts on which possible triggers are read.
+N_READ = 12
+# Inverted texts that a trigger is searched for, and phrases of each search that are read.
+N_TARGETS, N_PHRASES = 2, 2
+# Of what is left, what the judge needs; of a context's time, what the inversion gets.
+FOR_JUDGE, FOR_INVERSION = 0.33, 0.4
+
+
+def proposers_of(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
+    """The proposers by class; all of them with their defaults for None.
+
+    Raises:
+        BkdinterpError: something else, or two of a kind.
+    """
+    if given is None:
+        # The first 16 tokens tell a text.
+        given = (Leakage(seed=seed), CandidateProbe(), TargetInversion(n_tokens=16), TriggerSearch(seed=seed))
+    found = {type(proposer): proposer for proposer in given}
+    if not found or set(found) - set(KINDS) or len(found) < len(given):
+        names = ", ".join(kind.__name__ for kind in KINDS)
+        raise BkdinterpError(f"proposers={shown(given)} needs one or more of {names}, each at most once.")
+    return found
+
+
+class Turns:
+    """The turns of one scan.
+
+    Args:
+        model, reference: the suspect, and what it is compared with.
+        contexts: where hypotheses are looked for; only their ``search`` halves are seen here.
+        proposers: by class.
+        folder: of the finished parts; None keeps none.
+        answers: asks, and keeps what was asked.
+        clock: of the scan.
+        budget, seed, progress: as in ``scan``.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        reference: Reference,
+        contexts: tuple[Context, ...],
+        proposers: Mapping[type, Any],
+        *,
+        folder: Any,
+        answers: Answers,
+        clock: Clock,
+        budget: float | int,
+        progress: bool,
+    ) -> None:
+        self.model, self.reference, self.contexts, self.proposers = model, reference, contexts, proposers
+        self.folder, self.answers, self.clock = folder, answers, clock
+        self.budget, self.progress = budget, progress
+        self.tried: list[Tried] = []
+        self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
+
+    def take(self, candidates: Sequence[str]) -> list[Hypothesis]:
+        """What all proposers suggest, the most promising first.
+
+        Args:
+            candidates: the user's own.
+        """
+        motifs, leaks = self._leaks()
+        probed = self._probed(candidates)
+        # Prose has no answers: what it is turned into leaks.
+        places = [c for c in self.contexts if c.name != PROSE] or list(self.contexts)
+        searched: list[Hypothesis] = []
+        targets: list[Hypothesis] = []
+        for i, context in enumerate(places if TargetInversion in self.proposers else ()):
+            clock = Clock(self.clock.minutes((1 - FOR_JUDGE) / (len(places) - i)))
+            found = self._targets(context, clock)
+            targets += found
+            if TriggerSearch in self.proposers:
+                searched += self._searched(context, found, [*candidates, *motifs], clock)
+        return [*searched, *probed, *leaks, *targets]
+
+    def said(self, proposer: str, start: float, proposed: int, note: str) -> None:
+        """Note a turn that began at ``start`` seconds."""
+        self.tried.append(Tried(proposer, self.clock.spent - start, proposed, note))
+
+    def _at(self, name: str) -> Any:
+        return None if self.folder is None else self.folder / name
+
+    def _leaks(self) -> tuple[tuple[str, ...], list[Hypothesis]]:
+        """Phrases that leak, and those of them that make the model say something, in any context."""
+        if Leakage not in self.proposers:
+            return (), []
+        start, out = self.clock.spent, list[Hypothesis]()
+        leaked: Leaked = self.proposers[Leakage].run(
+            self.model, reference=self.reference, folder=self._at("leakage"), progress=self.progress
+        )
+        for phrase in leaked.phrases_as_written():
+            for context in self.contexts:
+                if not self.clock.over:
+                    h = self._read(Trigger.gap(phrase), context, "leakage")
+                    out += [] if h is None else [h]
+        motifs = leaked.motifs()
+        named = f"over-represented: {', '.join(map(repr, motifs[:4]))}" if motifs else "nothing leaks"
+        self.said("leakage", start, len(out), named)
+        return motifs, out
+
+    def _probed(self, candidates: Sequence[str]) -> list[Hypothesis]:
+        out: list[Hypothesis] = []
+        for context in self.contexts if candidates and CandidateProbe in self.proposers else ():
+            start = self.clock.spent
+            show = context.shown_to
+            found = self.proposers[CandidateProbe].run(
+                show(self.model),
+                candidates,
+                context.search,
+                reference=self.reference.shown(show),
+                minutes=self.clock.minutes(0.2),
+                budget=self.budget,
+                folder=self._at(f"candidates-{context.name}"),
+                progress=self.progress,
+            )
+            proposed = [replace(h, context=context.name) for h in found.hypotheses()]
+            out += proposed
+            self.said(f"candidate probe{_in(context)}", start, len(proposed), found.describe())
+        return out
+
+    def _targets(self, context: Context, clock: Clock) -> list[Hypothesis]:
+        """Texts that run by themselves in the suspect more than in the reference."""
+        start, show = self.clock.spent, context.shown_to
+        found: InvertedTargets = self.proposers[TargetInversion].run(
+            show(self.model),
+            context.search.subset(tuple(range(N_PROMPTS))),
+            reference=self.reference.shown(show),
+            minutes=clock.minutes(FOR_INVERSION),
+            budget=self.budget,
+            folder=self._at(f"inversion-{context.name}"),
+            progress=self.progress,
+        )
+        targets = [replace(h, context=context.name) for h in found.hypotheses(N_TARGETS)]
+        best = (
+            f"{found.texts[0][:48]!r} at Q {float(found.q[0]):.2f}"
+            if found.texts
+            else "no text runs by itself"
+        )
+        if found.texts and len(found.q_reference):
+            best += f", {float(found.q_reference[:, 0].max()):.2f} in the reference"
+        self.said(f"target inversion{_in(context)}", start, len(targets), best)
+        return targets
+
+    def _searched(
+        self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock
+    ) -> list[Hypothesis]:
+        """Triggers of each target, the best first."""
+        out: list[Hypothesis] = []
+        by_target: dict[str, Hypothesis] = {}
+        for i, aim in enumerate(targets):
+            assert aim.target is not None
+            start = self.clock.spent
+            if clock.over:
+                self.skipped.append(
+                    f"No trigger was searched for {aim.target!r}{_in(context)}: the time was up."
+                )
+                continue
+            found: SearchedTriggers = self.proposers[TriggerSearch].run(
+                context.shown_to(self.model),
+                aim.target,
+                context.search.subset(tuple(range(N_PROMPTS, 2 * N_PROMPTS))),
+                reference=self.reference.shown(context.shown_to),
+                candidates=words,
+                minutes=clock.minutes(1 / (len(targets) - i)),
+                budget=self.budget,
+                folder=self._at(f"search-{context.name}-{i}"),
+                progress=self.progress,
+            )
+            proposed = [replace(h, context=context.name) for h in found.hypotheses(N_PHRASES)]
+            proposed = [self._read(h.trigger, context, h.source, h) or h for h in proposed if h.trigger]
+            out += proposed
+            if proposed:
+                by_target[aim.target] = proposed[0]
+            best = (
+                f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
+            )
+            self.said(
+                f"trigger search{_in(context)}", start, len(proposed), f"for {aim.target[:40]!r}: {best}"
+            )
+            if (
+                self.reference.base is not None
+                and found.phrases
+                and found.plain + float(found.gain[0]) > CERTAIN
+            ):
+                # Without a reference, the other texts' triggers are what this one has to beat.
+                break
+        if self.reference.base is None:
+            out = [replace(h, controls=_controls(h, by_target)) for h in out]
+        return sorted(out, key=lambda h: -h.score)
+
+    def _read(
+        self, trigger: Trigger, context: Context, source: str, known: Hypothesis | None = None
+    ) -> Hypothesis | None:
+        """The trigger with what it makes the model say; None if that is nothing."""
+        texts = context.search.text[:N_READ]
+        said = said_with(context.shown_to(self.model), trigger, texts, self.answers, context.n_tokens)
+        if said is None:
+            return None
+        if known is not None:
+            return replace(known, behaviour=Payload(said))
+        return Hypothesis(trigger, Payload(said), source, context=context.name)
+
+
+def _in(context: Context) -> str:
+    return "" if context.name == REQUEST else f" in {context.name}"
+
+
+def _controls(h: Hypothesis, by_target: Mapping[str, Hypothesis]) -> tuple[tuple[Trigger, Payload], ...]:
+    """The best triggers of the other texts."""
+    return tuple(
+        (other.trigger, other.behaviour)
+        for target, other in by_target.items()
+        if target != h.target and other.trigger is not None
+    )
