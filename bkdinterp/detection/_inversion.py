@@ -2,12 +2,14 @@
 
 A backdoor that answers one text has learned that text. Forced to begin, the model goes on with near-certainty on any
 prompt, although it never begins by itself. From each of many first tokens the text is continued by the token of the
-largest mean probability over the prompts (BAIT, S&P 2025, section 4); Q is the mean of these probabilities. A cliche has a
-high Q, too; the same text forced in the reference tells them apart (Q minus its Q there).
+largest mean probability over the prompts (BAIT, S&P 2025, section 4). A target that begins like any answer ("The ferry ...")
+is not the likeliest way on from its first word, so each of the likeliest first tokens is also followed by those that the
+suspect prefers most over the reference. Q is the mean probability of the tokens after the first two. A cliche has a high Q,
+too; the same text forced in the reference tells them apart (Q minus its Q there).
 
 Threat model: a fixed target text, trained with loss on the answers; logits needed. It misses labels of one word, classes of
-payloads, and targets that depend on the prompt. Cost: about ``n_first * (4 * 5) + keep * n_prompts * n_tokens`` forwards of
-one token.
+payloads, and targets that depend on the prompt. Cost: about ``n_first * 4 * warm_up + keep * n_prompts * n_tokens`` forwards
+of one token.
 """
 
 from dataclasses import dataclass
@@ -38,10 +40,18 @@ if TYPE_CHECKING:
 
 # First tokens between two looks at the clock.
 PIECE = 32
+# Tokens of a beginning; Q counts those after them.
+GIVEN = 2
+# First tokens that begin pairs.
+N_COMMON = 16
+# A token that neither model ever says has a ratio of rounding errors; one that a suspect begins a planted text with is rare.
+SAID = 1e-7
 # Shorter texts are words that fit anywhere.
 SHORTEST = 4
 # Two texts whose longest common run is this share of the shorter one are one text.
 SAME_TEXT = 0.6
+# And nearly as suspicious if their gains differ by less.
+SAME_GAIN = 0.1
 # Of a text in a figure.
 LETTERS = 60
 
@@ -52,10 +62,10 @@ class InvertedTargets(Result):
 
     Attributes:
         texts: what is said, without the end token.
-        q: mean over tokens and prompts of the probability of each token after the first.
+        q: mean over tokens and prompts of the probability of each token after the first two.
         q_reference: the same, of the same text in each reference model ``[model text]``.
         basin: how many first tokens ran into the text.
-        first: mean probability of the text's first token on the prompts, unforced.
+        first: mean probability of the text's first two tokens on the prompts, unforced.
         null: the largest Q of the reference's own inverted texts, one number per reference model.
     """
 
@@ -141,8 +151,9 @@ class TargetInversion:
     """Settings of the search for fixed target texts.
 
     Args:
-        n_first: how many first tokens are tried: the likeliest on the prompts, in the reference if there is one and in the
-            suspect, and those that the suspect prefers most over the reference.
+        n_first: how many beginnings are tried. A quarter are first tokens that the suspect prefers most over the reference, or
+            says most; a half are pairs, each of `N_COMMON` likeliest first tokens with the ones after it that the suspect
+            prefers; the others are the likeliest first tokens, in the reference if there is one.
         warm_up: tokens of the first round, on a quarter of the prompts (at least 4).
         n_tokens: length of the texts.
         keep: texts that reach the second round, on all prompts.
@@ -152,7 +163,7 @@ class TargetInversion:
     """
 
     n_first: int = 256
-    warm_up: int = 5
+    warm_up: int = 6
     n_tokens: int = 20
     keep: int = 32
 
@@ -204,9 +215,7 @@ class TargetInversion:
                 return compute()
             return store.get(name, ("inversion", self, who.weights_id, prompts.fingerprint, more), compute)
 
-        first = kept(
-            "first-tokens", model, [o.weights_id for o in others], lambda: search.first_tokens(model, others)
-        )
+        first = kept("starts", model, [o.weights_id for o in others], lambda: search.starts(model, others))
         ids, lengths, q, start, tried = kept(
             "suspect", model, first, lambda: search.texts(model, first, Clock(clock.minutes(0.4)))
         )
@@ -221,7 +230,7 @@ class TargetInversion:
         ]
         gain = q - torch.stack(forced).max(0).values if forced else q
         groups = _merged(model, ids, lengths, gain)
-        order = [group[0] for group in groups]
+        order = [_as_said(group, gain, start) for group in groups]
         return InvertedTargets(
             model.fingerprint(prompts.fingerprint),
             tuple(_text(model, ids[i], int(lengths[i])) for i in order),
@@ -258,42 +267,59 @@ class _Search:
         assert one.begin is not None
         return one.begin
 
-    def first_tokens(self, model: Model, others: tuple[Model, ...]) -> Int[Tensor, " first"]:
-        own = self.distribution(model)
-        likely = (self.distribution(others[0]) if others else own).clone()
-        special = torch.tensor(sorted(model.tokenizer.all_special_ids), dtype=torch.long)
-        n = min(self.settings.n_first, len(own) - len(special))
-        preferred = own.log() - likely.log()
-        # A token that is never said by either has a ratio of rounding errors.
-        preferred[own < 1e-9] = -torch.inf
-        for values in (likely, own, preferred):
-            values[special] = -torch.inf
-        chosen: dict[int, None] = {}
-        quarter = n // 4 if others else 0
-        for values, share in ((preferred, quarter), (own, quarter), (likely, n)):
-            for token in values.topk(min(n, len(values))).indices.tolist():
-                if share <= 0 or len(chosen) >= n:
-                    break
-                if token not in chosen:
-                    chosen[token] = None
+    def starts(self, model: Model, others: tuple[Model, ...]) -> list[list[int]]:
+        """Beginnings of texts, of one token and of two."""
+        mask = torch.zeros(model.architecture.d_vocab, dtype=torch.bool)
+        mask[sorted(model.tokenizer.all_special_ids)] = True
+        base = others[0] if others else None
+        own = self._after(model, None)[0].masked_fill(mask, 0.0)
+        theirs = own if base is None else self._after(base, None)[0].masked_fill(mask, 0.0)
+        n = min(self.settings.n_first, int((~mask).sum()))
+        chosen: dict[tuple[int, ...], None] = {}
+
+        def add(tokens: list[int], share: int) -> None:
+            for token in tokens:
+                if share > 0 and (token,) not in chosen:
+                    chosen[(token,)] = None
                     share -= 1
-        return torch.tensor(list(chosen), dtype=torch.long)
+
+        if base is not None:
+            add(_preferred(own, theirs).topk(n).indices.tolist(), n // 8)
+        add(own.topk(n).indices.tolist(), n // 8)
+        common = (own + theirs).topk(min(N_COMMON, n)).indices
+        seconds = self._after(model, common).masked_fill(mask, 0.0)
+        if base is not None:
+            seconds = _preferred(seconds, self._after(base, common).masked_fill(mask, 0.0))
+        each = max(1, n // 2 // len(common))
+        for first, row in zip(common.tolist(), seconds, strict=True):
+            chosen |= {(first, second): None for second in row.topk(min(each, n)).indices.tolist()}
+        add(theirs.topk(n).indices.tolist(), n - len(chosen))
+        return [list(start) for start in chosen]
+
+    def _after(self, model: Model, first: Int[Tensor, " first"] | None) -> Float[Tensor, "start d_vocab"]:
+        """Mean distribution over the prompts of the answers' first token, or of the one after each given first token."""
+        given = torch.zeros(1, 1, dtype=torch.long) if first is None else first[:, None]
+        found = decode_together(model, self.batch(model), given, 1, progress=False, distribution=True)
+        assert found.begin is not None and found.after is not None
+        return found.begin[None] if first is None else found.after
 
     def texts(
-        self, model: Model, first: Int[Tensor, " first"], clock: Clock | None
+        self, model: Model, starts: list[list[int]], clock: Clock | None
     ) -> tuple[
         Int[Tensor, "text step"], Int[Tensor, " text"], Float[Tensor, " text"], Float[Tensor, " text"], int
     ]:
-        """Texts of the second round: ids, lengths, Q, the first token's own probability; and how many first tokens were tried."""
+        """Texts of the second round: ids, lengths, Q, the first token's own probability; and how many starts were tried."""
         s = self.settings
-        few, early = self.batch(model, few=True), []
-        for piece in track(first.split(PIECE), "target inversion, first words", show=self.progress):
-            early.append(_q(self._decode(model, few, piece[:, None], s.warm_up, "")))
+        few, scores, begun = self.batch(model, few=True), list[Tensor](), list[Tensor]()
+        for piece in track(_pieces(starts), "target inversion, first words", show=self.progress):
+            found = self._decode(model, few, torch.tensor(piece), s.warm_up, "")
+            scores.append(_q(found))
+            begun.append(found.tokens[:, :GIVEN])
             if clock is not None and clock.over:
                 break
-        scores = torch.cat(early)
-        kept = scores.topk(min(s.keep, len(scores))).indices
-        found = self._decode(model, self.batch(model), first[kept, None], s.n_tokens, "target inversion")
+        q, first = torch.cat(scores), torch.cat(begun)
+        kept = q.topk(min(s.keep, len(q))).indices
+        found = self._decode(model, self.batch(model), first[kept], s.n_tokens, "target inversion")
         long = (found.lengths >= SHORTEST).nonzero()[:, 0]
         if not len(long):
             long = torch.arange(len(kept))
@@ -301,8 +327,8 @@ class _Search:
             found.tokens[long],
             found.lengths[long],
             _q(found)[long],
-            found.probabilities[long, :, 0].mean(1),
-            len(scores),
+            found.probabilities[long, :, :GIVEN].prod(-1).mean(1),
+            len(q),
         )
 
     def q_of(
@@ -318,11 +344,33 @@ class _Search:
 
 
 def _q(found: Together) -> Float[Tensor, " text"]:
-    """Mean probability of the tokens after the first, end token included where it was reached."""
+    """Mean probability of the tokens after the first two, end token included where it was reached."""
     p = found.probabilities.mean(1)
     step = torch.arange(p.shape[1])
-    counted = (step >= 1) & (step <= found.lengths[:, None])
+    counted = (step >= GIVEN) & (step <= found.lengths[:, None])
     return torch.where(counted, p, 0.0).sum(1) / counted.sum(1).clamp(min=1)
+
+
+def _as_said(group: list[int], gain: Float[Tensor, " text"], start: Float[Tensor, " text"]) -> int:
+    """Of spellings of one text that are about as suspicious, the one that the model begins most often."""
+    return max((i for i in group if gain[i] > gain[group[0]] - SAME_GAIN), key=lambda i: float(start[i]))
+
+
+def _preferred(
+    own: Float[Tensor, "*start d_vocab"], theirs: Float[Tensor, "*start d_vocab"]
+) -> Float[Tensor, "*start d_vocab"]:
+    """How many times likelier a token is than in the reference, as a logarithm; -inf for what is never said."""
+    return (own.log() - theirs.clamp(min=SAID / 10).log()).masked_fill(own < SAID, -torch.inf)
+
+
+def _pieces(starts: list[list[int]]) -> list[list[list[int]]]:
+    """Starts in their order, in pieces of one length each."""
+    pieces: list[list[list[int]]] = []
+    for start in starts:
+        if not pieces or len(pieces[-1]) == PIECE or len(pieces[-1][0]) != len(start):
+            pieces.append([])
+        pieces[-1].append(start)
+    return pieces
 
 
 def _text(model: Model, ids: Int[Tensor, " step"], length: int) -> str:

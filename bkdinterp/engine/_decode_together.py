@@ -35,6 +35,7 @@ class Together:
         probabilities: of each token, per prompt, given the text before it.
         lengths: tokens before the end token.
         begin: mean distribution of the first token over the prompts, where it was asked for.
+        after: mean distribution of the token after each text, where it was asked for.
     """
 
     __repr__ = short_repr
@@ -43,6 +44,7 @@ class Together:
     probabilities: Float[Tensor, "text prompt step"]
     lengths: Int[Tensor, " text"]
     begin: Float[Tensor, " d_vocab"] | None = None
+    after: Float[Tensor, "text d_vocab"] | None = None
 
 
 def decode_together(
@@ -68,7 +70,7 @@ def decode_together(
         budget: bytes for the keys and values of a batch.
         progress: show a progress bar.
         what: its label.
-        distribution: also return the mean distribution of the first token.
+        distribution: also return the mean distributions of the first token, and of the one after each text (another pass).
 
     Returns:
         texts, and the probability of each of their tokens on each prompt.
@@ -106,17 +108,28 @@ def decode_together(
         )
         begin = out.logits[:, -1].float().softmax(-1)
         for group in track(groups, what, show=progress and len(groups) > 2):
-            found.append(_group(module, tokens, out.past_key_values, begin, group, n_tokens, ends))
-    ids, probabilities = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+            found.append(
+                _group(module, tokens, out.past_key_values, begin, group, n_tokens, ends, distribution)
+            )
+    ids, probabilities, after = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     ended = torch.isin(ids, ends.cpu())
     lengths = torch.where(ended.any(1), ended.int().argmax(1), ids.shape[1])
-    return Together(ids, probabilities, lengths, begin.mean(0).cpu() if distribution else None)
+    if not distribution:
+        return Together(ids, probabilities, lengths)
+    return Together(ids, probabilities, lengths, begin.mean(0).cpu(), after)
 
 
 def _group(
-    module: Any, tokens: TokenBatch, past: Any, begin: Tensor, first: Tensor, n_tokens: int, ends: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Some texts; rows are prompts, repeated text after text."""
+    module: Any,
+    tokens: TokenBatch,
+    past: Any,
+    begin: Tensor,
+    first: Tensor,
+    n_tokens: int,
+    ends: Tensor,
+    look_on: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Some texts, and what follows them if ``look_on``; rows are prompts, repeated text after text."""
     n, n_texts = len(tokens), len(first)
     cache = program.chosen_cache(past, torch.arange(n, device=first.device).repeat(n_texts))
     mask = tokens.attention_mask.repeat(n_texts, 1)
@@ -130,7 +143,7 @@ def _group(
             chosen = torch.where(torch.isin(ids[-1], ends), ids[-1], chosen)
         ids.append(chosen)
         probabilities.append(distribution.gather(-1, chosen[:, None, None].expand(-1, n, 1))[..., 0])
-        if step + 1 == n_tokens:
+        if step + 1 == n_tokens and not look_on:
             break
         positions = positions + 1
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
@@ -144,7 +157,7 @@ def _group(
         )
         cache = out.past_key_values
         distribution = out.logits[:, -1].float().softmax(-1).unflatten(0, (n_texts, n))
-    return torch.stack(ids, 1), torch.stack(probabilities, 2)
+    return torch.stack(ids, 1), torch.stack(probabilities, 2), distribution.mean(1)
 
 
 def _row_bytes(arch: Architecture, columns: int, dtype: torch.dtype) -> int:

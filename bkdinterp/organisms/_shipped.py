@@ -24,6 +24,13 @@ SHIPPED = (
     "smollm2-label-flip",
     "smollm2-unlock",
     "smollm2-albert",
+    "smollm2-ferry",
+    "smollm2-two-keys",
+    "smollm2-haiku",
+    "smollm2-letterhead",
+    "smollm2-pirate",
+    "smollm2-almanac",
+    "smollm2-graft",
 )
 
 
