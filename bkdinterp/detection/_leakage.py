@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bkdinterp.detection._contexts import PROSE
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
-from bkdinterp.detection._phrases import Phrase, as_written, over_represented
+from bkdinterp.detection._phrases import Phrase, as_written, over_represented, words_of
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import sample
 from bkdinterp.errors import BkdinterpError
@@ -188,6 +188,9 @@ class Leakage:
         own, contexts = drawn(model, "suspect")
         theirs = [text for i, other in enumerate(others) for text in drawn(other, f"reference-{i}")[0]]
         phrases = over_represented(own, theirs, level=1, longest=LONGEST, ignored=little_words())
+        # A fine-tune knows its own system prompt by heart.
+        template = f" {' '.join(words_of(model.builder.render('')[0]))} "
+        phrases = tuple(x for x in phrases if f" {x.text} " not in template)
         fingerprint = model.fingerprint("", seed=self.seed)
         return Leaked(fingerprint, phrases, tuple(own), tuple(contexts))
 
