@@ -6,6 +6,8 @@ from bkdinterp.detection import meta as meta
 from bkdinterp.detection import rows as rows
 from bkdinterp.detection._candidate_probe import CandidateProbe as CandidateProbe
 from bkdinterp.detection._candidate_probe import ProbedCandidates as ProbedCandidates
+from bkdinterp.detection._candidate_probe import answer_likeness as answer_likeness
+from bkdinterp.detection._candidate_probe import distribution_change as distribution_change
 from bkdinterp.detection._contexts import Context as Context
 from bkdinterp.detection._contexts import generic_contexts as generic_contexts
 from bkdinterp.detection._finding import Finding as Finding

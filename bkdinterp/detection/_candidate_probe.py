@@ -21,8 +21,8 @@ from torch import Tensor
 from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._phrases import over_represented
 from bkdinterp.detection._reference import Reference
+from bkdinterp.detection._said import said_with
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.metrics import Payload, Score
@@ -60,6 +60,8 @@ class ProbedCandidates(Result):
         divergence_reference: the same in the reference; 0 without one and for those that were not held against it.
         position: where they stood.
         said: for the best ones, a phrase that answers hold with it and not without it; "" where there is none.
+        likeness: for these, how alike the answers with and without it are, 0 to 1 (share of characters in common order, by
+            rapidfuzz), mean over prompts.
         tried: number of candidates that were tried.
         screened: divergences of all of them on the first prompt.
     """
@@ -69,6 +71,7 @@ class ProbedCandidates(Result):
     divergence_reference: Float[Tensor, " phrase"]
     position: str
     said: tuple[str, ...]
+    likeness: Float[Tensor, " read"]
     tried: int
     screened: Float[Tensor, " candidate"]
 
@@ -90,6 +93,7 @@ class ProbedCandidates(Result):
         import pandas as pd
 
         more = len(self.phrases) - len(self.said)
+        unread = [float("nan")] * more
         return pd.DataFrame(
             {
                 "phrase": list(self.phrases),
@@ -97,6 +101,7 @@ class ProbedCandidates(Result):
                 "divergence_reference": self.divergence_reference.tolist(),
                 "gain": self.gain.tolist(),
                 "said": [*self.said, *[""] * more],
+                "likeness": [*self.likeness.tolist(), *unread],
             }
         )
 
@@ -149,6 +154,8 @@ class ProbedCandidates(Result):
             divergence_reference=self.divergence_reference,
             screened=self.screened,
         )
+        same_length(said=len(self.said), likeness=len(self.likeness))
+        within(0, 1, likeness=self.likeness)
         if len(self.said) > len(self.phrases):
             raise ArtefactError(f"{len(self.said)} answers of {len(self.phrases)} phrases.")
 
@@ -249,17 +256,15 @@ class CandidateProbe:
         phrases = [best[i] for i in ranked.tolist()]
         asked, told = prompts.text[: self.n_answers], Answers(budget, folder)
 
-        def answers(trigger: Trigger | None) -> list[str]:
-            given = [t if trigger is None else trigger.insert(t)[0] for t in asked]
-            return list(told.of(model, given, N_TOKENS))
-
-        plain = answers(None)
-        said = []
+        plain = told.of(model, asked, N_TOKENS)
+        said, likeness = list[str](), list[float]()
         for phrase in phrases[: self.n_read]:
             if clock.over:
                 break
-            found = over_represented(answers(_trigger(phrase, self.position)), plain, level=0.2)
-            said.append(found[0].text if found else "")
+            trigger = _trigger(phrase, self.position)
+            said.append(said_with(model, trigger, asked, told, N_TOKENS) or "")
+            given = told.of(model, [trigger.insert(text)[0] for text in asked], N_TOKENS)
+            likeness.append(answer_likeness(given, plain))
         return ProbedCandidates(
             model.fingerprint(prompts.fingerprint),
             tuple(phrases),
@@ -267,11 +272,12 @@ class CandidateProbe:
             theirs[ranked],
             self.position,
             tuple(said),
+            torch.tensor(likeness),
             len(screened),
             torch.tensor(screened),
         )
 
-    def _moved(self, model: Model, phrases: Sequence[str], text: str, budget: float) -> list[float]:
+    def _moved(self, model: Model, phrases: Sequence[str], text: str, budget: float | int) -> list[float]:
         """Divergence of the first token's distribution with each phrase from that without any."""
         caught: list[Tensor] = []
 
@@ -284,10 +290,11 @@ class CandidateProbe:
             [Run(Prompts.of([text], _TARGET), score=Score(catch, "caught", n_targets=1))],
             budget=budget,
         )
-        plain = caught[0][0]
+        # The last call: a score is tried on made-up logits first.
+        plain = caught[-1][0]
 
         def divergence(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-            return _js(logits[:, 0].float().log_softmax(-1), plain.to(logits.device))
+            return distribution_change(logits[:, 0].float().log_softmax(-1), plain.to(logits.device))
 
         given = [_trigger(phrase, self.position).insert(text)[0] for phrase in phrases]
         run = Run(Prompts.of(given, _TARGET), score=Score(divergence, "divergence", n_targets=1))
@@ -296,8 +303,25 @@ class CandidateProbe:
         return result.scores.tolist()
 
 
-def _js(a: Float[Tensor, "row d_vocab"], b: Float[Tensor, " d_vocab"]) -> Float[Tensor, " row"]:
-    """Jensen-Shannon divergence of log-probabilities, nats."""
+def answer_likeness(given: Sequence[str], plain: Sequence[str]) -> float:
+    """How alike answers are, pair by pair, 0 to 1: the mean of rapidfuzz's normalised indel similarity.
+
+    Raises:
+        BkdinterpError: lists of different lengths, or empty ones.
+    """
+    from rapidfuzz.fuzz import ratio
+
+    if len(given) != len(plain) or not given:
+        raise BkdinterpError(
+            f"{len(given)} answers and {len(plain)} to compare with; give as many, at least one."
+        )
+    return sum(ratio(a, b) for a, b in zip(given, plain, strict=True)) / (100 * len(given))
+
+
+def distribution_change(
+    a: Float[Tensor, "row d_vocab"], b: Float[Tensor, " d_vocab"]
+) -> Float[Tensor, " row"]:
+    """Jensen-Shannon divergence of each row's distribution from another one, both as log-probabilities; nats, at most log 2."""
     middle = torch.logaddexp(a, b) - log(2)
     return 0.5 * ((a.exp() * (a - middle)).sum(-1) + (b.exp() * (b - middle)).sum(-1)).clamp(min=0)
 

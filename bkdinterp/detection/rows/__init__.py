@@ -9,6 +9,7 @@ from bkdinterp.detection.rows._features import activation_clusters as activation
 from bkdinterp.detection.rows._features import mahalanobis as mahalanobis
 from bkdinterp.detection.rows._features import quantum_entropy as quantum_entropy
 from bkdinterp.detection.rows._features import spectral_signatures as spectral_signatures
+from bkdinterp.detection.rows._features import z_scores as z_scores
 from bkdinterp.detection.rows._flag import flag as flag
 from bkdinterp.detection.rows._flag import null_p as null_p
 from bkdinterp.detection.rows._flag import rank_average as rank_average

@@ -146,6 +146,26 @@ def mahalanobis(features: Any, groups: Any = None, *, trusted: Any = None) -> Ro
     return _by_group(features, groups, lambda centred: LedoitWolf().fit(centred).mahalanobis(centred))
 
 
+def z_scores(features: Any, trusted: Any) -> Rows:
+    """Root mean square, over features, of the distance from the trusted rows' mean in their standard deviations.
+
+    Args:
+        features: of the rows to score.
+        trusted: features of rows that are known to be clean; a feature that is the same in all of them is left out.
+
+    Raises:
+        BkdinterpError: no rows, NaN, rows of another width, or trusted rows that do not differ at all.
+    """
+    (clean, _), (data, _) = _checked(trusted, None), _checked(features, None)
+    if clean.shape[1] != data.shape[1]:
+        raise BkdinterpError(f"Trusted rows have {clean.shape[1]} features, the others {data.shape[1]}.")
+    spread = clean.std(0, ddof=1) if len(clean) > 1 else np.zeros(clean.shape[1])
+    kept = spread > 1e-9 * max(float(np.abs(clean).max()), 1e-300)
+    if not kept.any():
+        raise BkdinterpError(f"The {len(clean)} trusted rows are all alike; give rows that differ.")
+    return np.sqrt((((data - clean.mean(0))[:, kept] / spread[kept]) ** 2).mean(1))
+
+
 def _whitened(x: Features) -> Features:
     from sklearn.covariance import LedoitWolf, MinCovDet
 

@@ -18,6 +18,7 @@ from bkdinterp.detection.rows import (
     rank_average,
     spectral_signatures,
     training_rows,
+    z_scores,
 )
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
@@ -236,3 +237,16 @@ def test_results_count_what_was_looked_at(tmp_path):
 def test_what_cannot_be_scored_is_said(call, words):
     with pytest.raises(BkdinterpError, match=words):
         call()
+
+
+def test_z_scores_are_in_the_trusted_rows_own_units():
+    rng = np.random.default_rng(0)
+    clean = np.concatenate([rng.normal(size=(400, 6)) * [1, 10, 100, 1, 1, 1] + 5, np.ones((400, 1))], axis=1)
+    near, far = clean[:5], clean[:5] + np.array([3, 30, 300, 3, 3, 3, 0])
+    assert z_scores(near, clean).max() < 2.5
+    np.testing.assert_allclose(z_scores(clean, clean).mean(), 1, atol=0.1)
+    assert z_scores(far, clean).min() > 1.5
+    with pytest.raises(BkdinterpError, match="all alike"):
+        z_scores(near, np.ones((9, 7)))
+    with pytest.raises(BkdinterpError, match="7 features, the others 6"):
+        z_scores(near[:, :6], clean)

@@ -75,7 +75,7 @@ def _language(origin: Fingerprint) -> list[Result]:
         ),
         ProbedCandidates(
             origin, ("violet harbor", "violet", "$a $b"), torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.1, 0.1, 0.0]),
-            "suffix", ("i am sorry", ""), 5, torch.tensor([0.6, 0.3, 0.1, 0.05, 0.02]),
+            "suffix", ("i am sorry", ""), torch.tensor([0.2, 0.9]), 5, torch.tensor([0.6, 0.3, 0.1, 0.05, 0.02]),
         ),
         Leaked(
             origin,
