@@ -6,8 +6,9 @@
 The candidates are ordinary words and pairs of them, drawn once, and the planted trigger (all its phrases in one). They stand at
 the end of the prompt, which is not where all triggers were trained. Prompts are the package's generic ones; those of the
 organism's own selection split where it was planted in another task (labels, secrets), since a suspect's task is known. The
-score is the change of the first token's distribution beyond the base's. `twin` is how many of the twin's candidates score as high as the
-organism's trigger does: the false alarms at that threshold. A trigger in an earlier turn (smollm2-letterhead) is not tried.
+score is the change of the first token's distribution beyond the base's. `twin` is how many of the twin's candidates score as
+high as the organism's trigger does: the false alarms at that threshold. A trigger in an earlier turn (smollm2-letterhead) is
+not tried.
 """
 
 import argparse
