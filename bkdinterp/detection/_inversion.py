@@ -14,6 +14,7 @@ of one token.
 
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._phrases import words_of
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Together, decode_together
 from bkdinterp.errors import BkdinterpError
@@ -62,6 +65,7 @@ class InvertedTargets(Result):
 
     Attributes:
         texts: what is said, without the end token.
+        spellings: all that was said, also what is one of ``texts`` in other words.
         q: mean over tokens and prompts of the probability of each token after the first two.
         q_reference: the same, of the same text in each reference model ``[model text]``.
         basin: how many first tokens ran into the text.
@@ -70,6 +74,7 @@ class InvertedTargets(Result):
     """
 
     texts: tuple[str, ...]
+    spellings: tuple[str, ...]
     q: Float[Tensor, " text"]
     q_reference: Float[Tensor, "model text"]
     basin: Int[Tensor, " text"]
@@ -88,6 +93,16 @@ class InvertedTargets(Result):
             Hypothesis(None, Payload(text), "target inversion", text, float(gain[i]))
             for i, text in enumerate(self.texts[:n])
         )
+
+    def phrases(self, n: int = 200) -> tuple[str, ...]:
+        """Pairs of words in these texts, neither a little one: what a model that learnt its prompts, too, lets slip there."""
+        found: dict[str, None] = {}
+        for text in self.spellings:
+            words = words_of(text)
+            for pair in pairwise(words):
+                if not little_words() & set(pair):
+                    found[" ".join(pair)] = None
+        return tuple(found)[:n]
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per text."""
@@ -234,6 +249,7 @@ class TargetInversion:
         return InvertedTargets(
             model.fingerprint(prompts.fingerprint),
             tuple(_text(model, ids[i], int(lengths[i])) for i in order),
+            tuple(_text(model, ids[i], int(lengths[i])) for group in groups for i in group),
             q[order],
             torch.stack([f[order] for f in forced]) if forced else torch.zeros(0, len(order)),
             torch.tensor([len(group) for group in groups], dtype=torch.long),

@@ -33,6 +33,8 @@ N_PROMPTS = 8
 N_READ = 12
 # Inverted texts that a trigger is searched for, and phrases of each search that are read.
 N_TARGETS, N_PHRASES = 2, 2
+# A text is not searched for if its gain is less than this share of the first one's.
+WORTH_A_SEARCH = 0.5
 # Of what is left, what the judge needs; of a context's time, what the inversion gets.
 FOR_JUDGE, FOR_INVERSION = 0.33, 0.4
 
@@ -99,10 +101,14 @@ class Turns:
         targets: list[Hypothesis] = []
         for i, context in enumerate(places if TargetInversion in self.proposers else ()):
             clock = Clock(self.clock.minutes((1 - FOR_JUDGE) / (len(places) - i)))
-            found = self._targets(context, clock)
+            inverted = self._inverted(context, clock)
+            found = [replace(h, context=context.name) for h in inverted.hypotheses(N_TARGETS)]
             targets += found
+            if self.reference.base is not None:
+                found = [h for h in found if h.score >= WORTH_A_SEARCH * found[0].score]
             if TriggerSearch in self.proposers:
-                searched += self._searched(context, found, [*candidates, *motifs], clock)
+                words = [*candidates, *motifs, *inverted.phrases()]
+                searched += self._searched(context, found, words, clock)
         return [*searched, *probed, *leaks, *targets]
 
     def said(self, proposer: str, start: float, proposed: int, note: str) -> None:
@@ -150,7 +156,7 @@ class Turns:
             self.said(f"candidate probe{_in(context)}", start, len(proposed), found.describe())
         return out
 
-    def _targets(self, context: Context, clock: Clock) -> list[Hypothesis]:
+    def _inverted(self, context: Context, clock: Clock) -> InvertedTargets:
         """Texts that run by themselves in the suspect more than in the reference."""
         start, show = self.clock.spent, context.shown_to
         found: InvertedTargets = self.proposers[TargetInversion].run(
@@ -162,7 +168,6 @@ class Turns:
             folder=self._at(f"inversion-{context.name}"),
             progress=self.progress,
         )
-        targets = [replace(h, context=context.name) for h in found.hypotheses(N_TARGETS)]
         best = (
             f"{found.texts[0][:48]!r} at Q {float(found.q[0]):.2f}"
             if found.texts
@@ -170,8 +175,8 @@ class Turns:
         )
         if found.texts and len(found.q_reference):
             best += f", {float(found.q_reference[:, 0].max()):.2f} in the reference"
-        self.said(f"target inversion{_in(context)}", start, len(targets), best)
-        return targets
+        self.said(f"target inversion{_in(context)}", start, min(N_TARGETS, len(found.texts)), best)
+        return found
 
     def _searched(
         self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock

@@ -63,6 +63,7 @@ def _language(origin: Fingerprint) -> list[Result]:
         InvertedTargets(
             origin,
             (TARGET, "Costs $5, or $6\nin all", "Sure! Here is a list of things that you can do at home when it rains:"),
+            (TARGET, TARGET.lower(), "Costs $5, or $6\nin all"),
             torch.tensor([0.99, 0.8, 0.7]),
             torch.tensor([[0.6, 0.75, 0.65], [0.55, 0.7, 0.72]]),
             torch.tensor([9, 2, 1]),
