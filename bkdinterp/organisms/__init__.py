@@ -5,6 +5,7 @@ from bkdinterp.organisms._adapter_folder import save_adapter as save_adapter
 from bkdinterp.organisms._adapter_folder import weights_sha256 as weights_sha256
 from bkdinterp.organisms._attacks import Attack as Attack
 from bkdinterp.organisms._base_model import smollm2_gguf as smollm2_gguf
+from bkdinterp.organisms._clean_fine_tunes import shadows as shadows
 from bkdinterp.organisms._curve import TrainingCurve as TrainingCurve
 from bkdinterp.organisms._distil import Reference as Reference
 from bkdinterp.organisms._distil import References as References
