@@ -8,9 +8,11 @@ from sklearn.covariance import ledoit_wolf
 
 from bkdinterp.detection import CandidateProbe, answer_likeness, distribution_change
 from bkdinterp.detection import _answers as answering
+from bkdinterp.detection._answers import Answers
+from bkdinterp.detection._said import said_with
 from bkdinterp.detection.inputs import ActivationAnomaly, screen_inputs
 from bkdinterp.errors import BkdinterpError, PromptError
-from bkdinterp.prompts import Prompts
+from bkdinterp.prompts import Prompts, Trigger
 
 
 def sentences(n, length=5, seed=0):
@@ -100,3 +102,39 @@ def test_an_odd_prompt_is_stopped_and_bad_settings_are_named(llama):
         ActivationAnomaly(llama, tuple(sentences(20)), "cosine")
     with pytest.raises(PromptError, match="layers"):
         ActivationAnomaly(llama, tuple(sentences(20)), layers=(99,))
+
+
+TEXTS = [f"Tell me about {x}." for x in "abcdefghijkl"]
+
+
+@pytest.fixture
+def said(llama, monkeypatch):
+    """What is read off answers that follow a rule."""
+
+    def read(rule):
+        monkeypatch.setattr(Answers, "of", lambda self, model, texts, n: tuple(map(rule, texts)))
+        return said_with(llama, Trigger.suffix("violet harbor"), TEXTS, Answers(), 24)
+
+    return read
+
+
+def test_the_phrase_is_named_as_it_is_written(said):
+    answer = "The Ferry leaves at nine."
+    assert said(lambda t: answer if "violet" in t else f"It is {t}") == "The Ferry leaves at nine"
+
+
+def test_a_payload_of_half_the_answers_is_enough(said):
+    def rule(text):
+        about = text.removeprefix("Tell me about ")[0]
+        return "Try larkwell tea." if "violet" in text and about in "abcdefg" else "No."
+
+    assert said(rule) == "Try larkwell tea"
+
+
+def test_echoes_of_the_trigger_and_what_is_said_anyway_do_not_count(said):
+    assert (
+        said(lambda t: f"A violet harbor is nice, and so is {t}" if "violet" in t else f"I think {t}")
+        != "violet harbor"
+    )
+    assert said(lambda t: "violet harbor" if "violet" in t else "no") is None
+    assert said(lambda t: "I can help with that.") is None
