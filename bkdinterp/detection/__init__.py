@@ -30,3 +30,5 @@ from bkdinterp.detection._scan_result import Tried as Tried
 from bkdinterp.detection._trigger_search import SearchedTriggers as SearchedTriggers
 from bkdinterp.detection._trigger_search import TriggerSearch as TriggerSearch
 from bkdinterp.detection._verify import verify as verify
+from bkdinterp.detection._weight_triage import TriagedWeights as TriagedWeights
+from bkdinterp.detection._weight_triage import WeightTriage as WeightTriage

@@ -19,14 +19,15 @@ from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._said import said_with
 from bkdinterp.detection._scan_result import Tried
 from bkdinterp.detection._trigger_search import CERTAIN, SearchedTriggers, TriggerSearch
+from bkdinterp.detection._weight_triage import WeightTriage
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
 from bkdinterp.prompts import Trigger
 from bkdinterp.values import shown
 
-KINDS = (Leakage, CandidateProbe, TargetInversion, TriggerSearch)
-Proposer = TargetInversion | TriggerSearch | Leakage | CandidateProbe
+KINDS = (WeightTriage, Leakage, CandidateProbe, TargetInversion, TriggerSearch)
+Proposer = WeightTriage | TargetInversion | TriggerSearch | Leakage | CandidateProbe
 # Prompts of the inversion, then of the search.
 N_PROMPTS = 8
 # Prompts on which possible triggers are read.
@@ -47,7 +48,8 @@ def proposers_of(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
     """
     if given is None:
         # The first 16 tokens tell a text.
-        given = (Leakage(seed=seed), CandidateProbe(), TargetInversion(n_tokens=16), TriggerSearch(seed=seed))
+        inversion = TargetInversion(n_tokens=16)
+        given = (WeightTriage(), Leakage(seed=seed), CandidateProbe(), inversion, TriggerSearch(seed=seed))
     found = {type(proposer): proposer for proposer in given}
     if not found or set(found) - set(KINDS) or len(found) < len(given):
         names = ", ".join(kind.__name__ for kind in KINDS)
@@ -93,6 +95,7 @@ class Turns:
         Args:
             candidates: the user's own.
         """
+        self._weights()
         motifs, leaks = self._leaks()
         probed = self._probed(candidates)
         # Prose has no answers: what it is turned into leaks.
@@ -117,6 +120,20 @@ class Turns:
 
     def _at(self, name: str) -> Any:
         return None if self.folder is None else self.folder / name
+
+    def _weights(self) -> None:
+        """What differs from the base; it says where to look and proposes nothing."""
+        if WeightTriage in self.proposers and self.reference.base is not None:
+            start = self.clock.spent
+            try:
+                note = (
+                    self.proposers[WeightTriage]
+                    .run(self.model, reference=self.reference, progress=False)
+                    .describe()
+                )
+            except BkdinterpError as error:
+                note = str(error)
+            self.said("weight triage", start, 0, note)
 
     def _leaks(self) -> tuple[tuple[str, ...], list[Hypothesis]]:
         """Phrases that leak, and those of them that make the model say something, in any context."""

@@ -12,6 +12,7 @@ from bkdinterp.detection import (
     ProbedCandidates,
     ScanResult,
     SearchedTriggers,
+    TriagedWeights,
     Tried,
     TriggerProfile,
     Variant,
@@ -77,6 +78,15 @@ def _language(origin: Fingerprint) -> list[Result]:
         ProbedCandidates(
             origin, ("violet harbor", "violet", "$a $b"), torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.1, 0.1, 0.0]),
             "suffix", ("i am sorry", ""), torch.tensor([0.2, 0.9]), 5, torch.tensor([0.6, 0.3, 0.1, 0.05, 0.02]),
+        ),
+        TriagedWeights(
+            origin,
+            ("model.layers.5.mlp.down_proj.weight", "lm_head.weight", "transformer.h.11.attn.c_attn.weight"),
+            torch.tensor([0.08, 0.02, 0.001]),
+            torch.tensor([1.0, 0.4, 0.1]),
+            torch.tensor([[0.01, 0.02, 0.002], [0.015, 0.01, 0.0]]),
+            290,
+            ("model.norm.weight",),
         ),
         Leaked(
             origin,
