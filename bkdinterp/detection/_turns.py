@@ -199,7 +199,8 @@ class Turns:
         self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock
     ) -> list[Hypothesis]:
         """Triggers of each target, the best first."""
-        out: list[Hypothesis] = []
+        # What shows in answers comes before what only lifts the odds: the judge's time may not do for all.
+        spoken, silent = list[Hypothesis](), list[Hypothesis]()
         by_target: dict[str, Hypothesis] = {}
         for i, aim in enumerate(targets):
             assert aim.target is not None
@@ -220,9 +221,13 @@ class Turns:
                 folder=self._at(f"search-{context.name}-{i}"),
                 progress=self.progress,
             )
-            proposed = [replace(h, context=context.name) for h in found.hypotheses(N_PHRASES)]
-            proposed = [self._read(h.trigger, context, h.source, h) or h for h in proposed if h.trigger]
-            out += proposed
+            proposed = []
+            for h in found.hypotheses(N_PHRASES):
+                assert h.trigger is not None
+                h = replace(h, context=context.name)
+                read = self._read(h.trigger, context, h.source, h)
+                (spoken if read else silent).append(read or h)
+                proposed.append(read or h)
             if proposed:
                 by_target[aim.target] = proposed[0]
             best = (
@@ -238,9 +243,10 @@ class Turns:
             ):
                 # Without a reference, the other texts' triggers are what this one has to beat.
                 break
+        out = [*sorted(spoken, key=_last), *sorted(silent, key=_last)]
         if self.reference.base is None:
             out = [replace(h, controls=_controls(h, by_target)) for h in out]
-        return sorted(out, key=lambda h: -h.score)
+        return out
 
     def _read(
         self, trigger: Trigger, context: Context, source: str, known: Hypothesis | None = None
@@ -253,6 +259,10 @@ class Turns:
         if known is not None:
             return replace(known, behaviour=Payload(said))
         return Hypothesis(trigger, Payload(said), source, context=context.name)
+
+
+def _last(h: Hypothesis) -> float:
+    return -h.score
 
 
 def _in(context: Context) -> str:
