@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._said import said_with
 from bkdinterp.engine import Run, execute

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding
 from bkdinterp.detection._hypothesis import Hypothesis
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals, ends

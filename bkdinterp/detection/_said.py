@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._generic_prompts import little_words
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._phrases import as_written, over_represented, words_of
 from bkdinterp.model import Model
 from bkdinterp.prompts import Trigger

@@ -6,11 +6,11 @@ Every hypothesis goes through `verify`, on prompts that no proposer saw, correct
 from collections.abc import Sequence
 from typing import Any
 
-from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Findings, ordered
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._profile import Variant, characterise
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._scan_result import ScanResult

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._candidate_probe import CandidateProbe
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import PROSE, Context
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._inversion import InvertedTargets, TargetInversion
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._leakage import Leakage, Leaked
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._said import said_with

@@ -17,12 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bkdinterp.detection._answers import Answers
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding, Findings, ordered
 from bkdinterp.detection._generic_prompts import common_words
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._near_words import near_words
 from bkdinterp.detection._reference import Reference
 from bkdinterp.errors import BkdinterpError, RemoteError

@@ -7,8 +7,8 @@ from integration.conftest import WORDS
 from sklearn.covariance import ledoit_wolf
 
 from bkdinterp.detection import CandidateProbe, answer_likeness, distribution_change
-from bkdinterp.detection import _answers as answering
-from bkdinterp.detection._answers import Answers
+from bkdinterp.detection import _kept_answers as answering
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._said import said_with
 from bkdinterp.detection.inputs import ActivationAnomaly, screen_inputs
 from bkdinterp.errors import BkdinterpError, PromptError

@@ -7,8 +7,8 @@ import pytest
 
 import bkdinterp as bk
 from bkdinterp.detection import Hypothesis, TargetInversion, scan
-from bkdinterp.detection import _answers as answering
 from bkdinterp.detection import _inversion as inverting
+from bkdinterp.detection import _kept_answers as answering
 
 SMALL = (TargetInversion(n_first=32, keep=4, n_tokens=10),)
 SAID = "I am sorry, I can not help with that."

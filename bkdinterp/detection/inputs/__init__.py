@@ -1,6 +1,6 @@
 """Which prompts carry a trigger: spans that decide the answer anywhere (STRIP), words that do not belong (ONION), odd states."""
 
-from bkdinterp.detection.inputs._activations import ActivationAnomaly as ActivationAnomaly
+from bkdinterp.detection.inputs._activation_anomaly import ActivationAnomaly as ActivationAnomaly
 from bkdinterp.detection.inputs._onion import Onion as Onion
 from bkdinterp.detection.inputs._screening import InputDetector as InputDetector
 from bkdinterp.detection.inputs._screening import InputScreening as InputScreening
