@@ -221,13 +221,13 @@ class Turns:
                 folder=self._at(f"search-{context.name}-{i}"),
                 progress=self.progress,
             )
-            proposed = []
+            proposed = list[Hypothesis]()
             for h in found.hypotheses(N_PHRASES):
                 assert h.trigger is not None
-                h = replace(h, context=context.name)
                 read = self._read(h.trigger, context, h.source, h)
-                (spoken if read else silent).append(read or h)
-                proposed.append(read or h)
+                kept = replace(read or h, context=context.name)
+                (spoken if read else silent).append(kept)
+                proposed.append(kept)
             if proposed:
                 by_target[aim.target] = proposed[0]
             best = (

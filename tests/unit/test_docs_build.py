@@ -1,6 +1,7 @@
 """`make docs` fails on what a reader would stumble over, and the site's search needs no server and no network."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -53,3 +54,16 @@ def test_a_sound_page_builds_and_its_search_works_from_a_folder(tmp_path):
     # A browser starts no Worker in a page of a folder; ours replaces it, and nothing is fetched from the web.
     assert 'src="assets/iframe-worker.js"' in page and 'src="http' not in page
     assert (ROOT / "docs" / "assets" / "iframe-worker.js").is_file()
+
+
+def test_no_page_waits_for_a_table():
+    """A line of capitals alone is a place that was left empty."""
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    assert len(pages) > 20
+    left = [
+        f"{page.relative_to(ROOT)}:{number}: {line}"
+        for page in pages
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if re.fullmatch(r"[A-Z]{3,}", line.strip()) or re.search(r"\b(TODO|TBD|FIXME|NULLRATE)\b", line)
+    ]
+    assert not left
