@@ -29,7 +29,6 @@ SHIPPED = (
     "smollm2-haiku",
     "smollm2-letterhead",
     "smollm2-pirate",
-    "smollm2-almanac",
     "smollm2-graft",
 )
 
