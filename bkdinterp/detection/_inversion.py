@@ -274,15 +274,6 @@ class _Search:
         )
         return model.builder.tokenize(Prompts.of(chosen.text), targets=False)
 
-    def distribution(self, model: Model) -> Float[Tensor, " d_vocab"]:
-        """Mean log-probability of the first token of the answers."""
-        batch = self.batch(model)
-        one = decode_together(
-            model, batch, torch.zeros(1, 1, dtype=torch.long), 1, progress=False, distribution=True
-        )
-        assert one.begin is not None
-        return one.begin
-
     def starts(self, model: Model, others: tuple[Model, ...]) -> list[list[int]]:
         """Beginnings of texts, of one token and of two."""
         mask = torch.zeros(model.architecture.d_vocab, dtype=torch.bool)

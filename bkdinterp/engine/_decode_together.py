@@ -111,11 +111,12 @@ def decode_together(
             found.append(
                 _group(module, tokens, out.past_key_values, begin, group, n_tokens, ends, distribution)
             )
-    ids, probabilities, after = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    ids, probabilities = (torch.cat([part[i] for part in found]).cpu() for i in (0, 1))
     ended = torch.isin(ids, ends.cpu())
     lengths = torch.where(ended.any(1), ended.int().argmax(1), ids.shape[1])
     if not distribution:
         return Together(ids, probabilities, lengths)
+    after = torch.cat([part for _, _, part in found if part is not None]).cpu()
     return Together(ids, probabilities, lengths, begin.mean(0).cpu(), after)
 
 
@@ -128,7 +129,7 @@ def _group(
     n_tokens: int,
     ends: Tensor,
     look_on: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Some texts, and what follows them if ``look_on``; rows are prompts, repeated text after text."""
     n, n_texts = len(tokens), len(first)
     cache = program.chosen_cache(past, torch.arange(n, device=first.device).repeat(n_texts))
@@ -157,7 +158,8 @@ def _group(
         )
         cache = out.past_key_values
         distribution = out.logits[:, -1].float().softmax(-1).unflatten(0, (n_texts, n))
-    return torch.stack(ids, 1), torch.stack(probabilities, 2), distribution.mean(1)
+    after = distribution.mean(1) if look_on else None
+    return torch.stack(ids, 1), torch.stack(probabilities, 2), after
 
 
 def _row_bytes(arch: Architecture, columns: int, dtype: torch.dtype) -> int:

@@ -40,8 +40,9 @@ def shadows(
 ) -> tuple[Model, ...]:
     """Train clean fine-tunes of a base, for ``detection.Reference(base, shadows)``.
 
-    Cost: ``n * steps`` optimiser steps of nine rows, each about three forward passes; for a model of 135 million parameters
-    about five minutes a shadow on one core. Without ``rows`` also one short answer to each of the package's everyday requests.
+    Cost: ``n * steps`` optimiser steps of nine rows, each about three forward passes (110 steps of six rows took seven minutes
+    on a shared core with 135 million parameters). Without ``rows`` also one short answer to each of the package's everyday
+    requests.
 
     Args:
         base: the suspect's base, with its weights here.
