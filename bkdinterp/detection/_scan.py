@@ -14,7 +14,7 @@ from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._profile import Variant, characterise
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._scan_result import ScanResult
-from bkdinterp.detection._turns import Proposer, Turns, proposers_of
+from bkdinterp.detection._turns import FOR_JUDGE, Proposer, Turns, proposers_of
 from bkdinterp.detection._verify import verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
@@ -75,6 +75,8 @@ def scan(
     clock = Clock(minutes)
     places = _places(prompts, contexts, seed)
     root = None if folder is None else as_path(folder, "folder")
+    # Kept as time, not as a share of what is left: proposers that take long must not starve the judge.
+    until = Clock(clock.minutes(1 - FOR_JUDGE))
     turns = Turns(
         model,
         others,
@@ -82,7 +84,7 @@ def scan(
         proposers_of(proposers, seed),
         folder=root,
         answers=Answers(budget, None if root is None else root / "answers"),
-        clock=clock,
+        clock=until,
         budget=budget,
         progress=progress,
     )
@@ -100,7 +102,7 @@ def scan(
         seed=seed,
     )
     turns.said("judge", start, 0, f"{len(judged)} hypotheses, {found.n_tested} corrected for")
-    variants = _variants(turns, found)
+    variants = _variants(turns, found, clock)
     return ScanResult(
         model.fingerprint(digest_of([c.search.fingerprint for c in places]), seed=seed),
         ordered(found.findings),
@@ -141,12 +143,12 @@ def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
     return list(known.values())[:N_JUDGED]
 
 
-def _variants(turns: Turns, found: Findings) -> tuple[Variant, ...]:
+def _variants(turns: Turns, found: Findings, clock: Clock) -> tuple[Variant, ...]:
     """Variants of the first supported trigger."""
     best = next((f for f in found.supported if f.hypothesis.trigger is not None), None)
     if best is None:
         return ()
-    start, clock = turns.clock.spent, turns.clock
+    start = clock.spent
     if clock.left < PROFILE_SHARE * clock.spent:
         turns.skipped.append("The found trigger's variants were not tried: the time was up.")
         return ()

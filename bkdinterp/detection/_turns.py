@@ -36,7 +36,7 @@ N_READ = 12
 N_TARGETS, N_PHRASES = 2, 2
 # A text is not searched for if its gain is less than this share of the first one's.
 WORTH_A_SEARCH = 0.5
-# Of what is left, what the judge needs; of a context's time, what the inversion gets.
+# Of all the time, what is kept for the judge; of a context's time, what the inversion gets.
 FOR_JUDGE, FOR_INVERSION = 0.33, 0.4
 
 
@@ -66,7 +66,7 @@ class Turns:
         proposers: by class.
         folder: of the finished parts; None keeps none.
         answers: asks, and keeps what was asked.
-        clock: of the scan.
+        clock: of the turns; it ends before the judge's time.
         budget, seed, progress: as in ``scan``.
     """
 
@@ -103,7 +103,7 @@ class Turns:
         searched: list[Hypothesis] = []
         targets: list[Hypothesis] = []
         for i, context in enumerate(places if TargetInversion in self.proposers else ()):
-            clock = Clock(self.clock.minutes((1 - FOR_JUDGE) / (len(places) - i)))
+            clock = Clock(self.clock.minutes(1 / (len(places) - i)))
             inverted = self._inverted(context, clock)
             found = [replace(h, context=context.name) for h in inverted.hypotheses(N_TARGETS)]
             targets += found
