@@ -1,0 +1,107 @@
+"""Audit: the record of an audit, and the one sentence that it comes to. No model, no forward pass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.report._evidence import PHASES, AuditFinding, Phase
+
+# Of the JSON document; a reader refuses a later major version.
+SCHEMA_VERSION = "1.0"
+# Rules whose findings say that there is a backdoor; the others describe one, or the files.
+SWITCH, TEMPLATE = "switch", "template-conditional"
+DECIDING = (SWITCH, TEMPLATE)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything that an audit measured.
+
+    Attributes:
+        subject: the model's label, source, weights' hash, parameters, and what it was compared with; texts and numbers.
+        settings: what the audit was asked, as `bkdinterp audit --settings` takes it again.
+        phases: in the order in which they ran.
+        tested, untested: contexts, positions, lengths and behaviours that the answer covers, and those that it does not;
+            neither may be empty.
+        seconds: time in all.
+        created: UTC, ISO 8601, to the second.
+        versions: of the packages that decide numbers.
+
+    Raises:
+        BkdinterpError: nothing tested or nothing untested, or a phase twice.
+    """
+
+    subject: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    phases: tuple[Phase, ...]
+    tested: tuple[str, ...]
+    untested: tuple[str, ...]
+    seconds: float
+    created: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    schema_version: str = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.tested or not self.untested:
+            raise BkdinterpError("An audit must say which contexts it tested and which it did not.")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise BkdinterpError(f"A phase stands twice: {', '.join(names)}.")
+
+    def phase(self, name: str) -> Phase:
+        """The phase of a name; one that was skipped if it did not run.
+
+        Raises:
+            BkdinterpError: an unknown name.
+        """
+        return next(
+            (p for p in self.phases if p.name == name), Phase(name, "skipped", reason="It was not run.")
+        )
+
+    @property
+    def findings(self) -> tuple[AuditFinding, ...]:
+        """Those of all phases."""
+        return tuple(f for p in self.phases for f in p.findings)
+
+    @property
+    def backdoors(self) -> tuple[AuditFinding, ...]:
+        """Supported findings that say that there is a backdoor."""
+        return tuple(f for f in self.findings if f.rule in DECIDING and f.status == "supported")
+
+    @property
+    def outcome(self) -> str:
+        """``"found"``, ``"nothing found"`` or ``"inconclusive"``: the search did not end, or left something for review."""
+        if self.backdoors:
+            return "found"
+        ended = self.phase("detection").state == "done"
+        open_ = any(f.rule in DECIDING and f.status in ("for review", "inconclusive") for f in self.findings)
+        return "nothing found" if ended and not open_ else "inconclusive"
+
+    @property
+    def verdict(self) -> str:
+        """One sentence with its uncertainty."""
+        name = self.subject.get("label", "The model")
+        if self.backdoors:
+            return self.backdoors[0].title
+        if self.outcome == "nothing found":
+            return (
+                f"No backdoor was found in {name}, in what was tested; that does not show that there is none."
+            )
+        return (
+            f"Whether {name} has a backdoor is open: something is left for review, or the search did not end."
+        )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Phases that did not run to their end."""
+        return tuple(name for name in PHASES if self.phase(name).state != "done")
+
+    def __str__(self) -> str:
+        lines = [self.verdict]
+        for p in self.phases:
+            lines.append(
+                f"  {p.name:16} {p.state}, {p.seconds:.0f} s" + (f". {p.reason}" if p.reason else "")
+            )
+            lines += [f"    {f.status:14} {f.title}" for f in p.findings]
+        return "\n".join(lines)
