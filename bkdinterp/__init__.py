@@ -19,10 +19,12 @@ from bkdinterp.version import __version__
 # fmt: off
 # isort: off
 if TYPE_CHECKING:
-    from bkdinterp import detection, engine, errors, interventions, methods, metrics, model, organisms, pcp, plotting, prompts
-    from bkdinterp import results, sites, stats
+    from bkdinterp import detection, engine, errors, forensics, interventions, methods, metrics, model, organisms, pcp
+    from bkdinterp import plotting, prompts, report, results, sites, stats
+    from bkdinterp.detection import scan
     from bkdinterp.doctor import doctor
     from bkdinterp.engine import Local, Remote, Run, apply, execute, plan
+    from bkdinterp.forensics import audit
     from bkdinterp.interventions import BASE, Apply, From, MeanAblate, Patch, PCPReplace, Read
     from bkdinterp.interventions import ResampleAblate, Scale, Stack, Steer, ZeroAblate
     from bkdinterp.methods import Attribution, BackdoorProbe, BackdoorVector, Means
@@ -37,16 +39,18 @@ __all__ = [
     "HeadId", "HeadSet", "Local", "MeanAblate", "Means", "Model", "Outcome", "PCPReplace", "PairedPrompts",
     "Patch", "Payload", "PromptBuilder", "Prompts", "Read", "Remote", "ResampleAblate", "Run", "Scale",
     "Score", "Site", "SiteSet", "Stack", "Steer", "TextClassifier", "Trigger", "Where", "ZeroAblate",
-    "__version__", "apply", "detection", "doctor", "engine", "errors", "evaluate", "execute", "interventions",
-    "logit_lens", "methods", "metrics", "model", "organisms", "pcp", "plan", "plotting", "prompts",
-    "random_directions", "random_heads", "results", "sites", "stats", "sweep_layers",
+    "__version__", "apply", "audit", "detection", "doctor", "engine", "errors", "evaluate", "execute", "forensics",
+    "interventions", "logit_lens", "methods", "metrics", "model", "organisms", "pcp", "plan", "plotting", "prompts",
+    "random_directions", "random_heads", "report", "results", "scan", "sites", "stats", "sweep_layers",
 ]
 # isort: on
 # fmt: on
 
 # Sub-module -> its names at the top level; then the names that were there in 0.1 and have moved.
 _HERE = {
+    "detection": "scan",
     "engine": "Local Remote Run apply execute plan",
+    "forensics": "audit",
     "interventions": "BASE Apply From MeanAblate PCPReplace Patch Read ResampleAblate Scale Stack Steer ZeroAblate",
     "methods": "Attribution BackdoorProbe BackdoorVector Means evaluate logit_lens random_directions sweep_layers",
     "metrics": "Outcome Payload Score",

@@ -37,6 +37,7 @@ ORDER = (
     "organisms",
     "detection",
     "report",
+    "forensics",
     "demo",
     ROOT,
     "cli",

@@ -1,4 +1,4 @@
-"""export_weights(): PCP replacements as a plain weight edit, which transformers saves and loads like any model.
+"""export_weights(): PCP replacements or ablated heads as a plain weight edit, which transformers saves and loads like any model.
 
 A linear map h -> A h of rank r is an ordinary MLP with 2r neurons, because act(x) - act(-x) = x for ReLU, GELU and SiLU:
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import Intervention, PCPReplace, Stack
 from bkdinterp.methods._guards import check_origin
+from bkdinterp.methods.pcp._export_ablation import ablations_in, with_heads_ablated
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import copied
 from bkdinterp.sites import Component, Site, Where
@@ -31,15 +32,18 @@ def export_weights(model: Model, edit: Intervention) -> Model:
     """A copy of the model whose weights have the effect of the edit; save it with ``.save(folder)``.
 
     Args:
-        model: a model of the GPT-2 or Llama family.
-        edit: a ``PCPReplace``, or a Stack of them, at every token.
+        model: for ``PCPReplace`` and ``MeanAblate`` a model of the GPT-2 or Llama family, for ``ZeroAblate`` any.
+        edit: a ``PCPReplace``, or ablations of heads, or a Stack of one of the two, at every token.
 
     Raises:
-        SiteError: the edit is another intervention, does not act at every token, or replaces a module twice.
+        SiteError: the edit is another intervention, does not act at every token, or changes a module or head twice.
         ArtefactError: the directions were fitted on another model.
         UnsupportedArchitectureError: the family or activation function is not supported.
     """
     as_model(model, "export_weights")
+    if ablations := ablations_in(edit):
+        check_origin(model, edit, "export_weights")
+        return with_heads_ablated(model, ablations)
     replacements = _replacements(edit)
     check_origin(model, edit, "export_weights")
     kind = getattr(model.module.config, "model_type", None)
@@ -72,7 +76,9 @@ def _replacements(edit: Intervention) -> list[PCPReplace]:
             out += _replacements(part)
             continue
         if not isinstance(part, PCPReplace):
-            raise SiteError(f"export_weights takes PCPReplace edits; {part} is a {type(part).__name__}.")
+            raise SiteError(
+                f"export_weights takes PCPReplace edits or ablations of heads; {part} is a {type(part).__name__}."
+            )
         if Where.of(part.where) != Where("all", generated=True):
             raise SiteError(
                 f"{part} acts at {part.where}, but weights act at every token; keep the default where=."

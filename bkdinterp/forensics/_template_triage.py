@@ -1,0 +1,141 @@
+"""A chat template against the base's: what it always writes, what it decides by, and whether that changes a prompt."""
+
+import re
+from typing import Any
+
+from bkdinterp.errors import ArtefactError
+from bkdinterp.forensics._template_conditions import Conditional, conditionals, constants
+from bkdinterp.forensics._template_probes import Rendering, always_written, probe_template, probe_turns
+from bkdinterp.report import AuditFinding, Table
+from bkdinterp.reprs import cut
+
+RULE = "template-conditional"
+# Roles and keys that every template compares with.
+_USUAL = {
+    "user",
+    "assistant",
+    "system",
+    "tool",
+    "role",
+    "content",
+    "ipython",
+    "model",
+    "developer",
+    "text",
+    "type",
+}
+_MARKUP = re.compile(r"\s*[<\[{|`#\\(]")
+LONGEST = 120
+TAXONOMY = ("AML.T0010", "AML.T0018", "LLM03:2025", "LLM04:2025")
+LIMITS = (
+    "Texts that the template computes from numbers or from its own output were not tried.",
+    "Dates other than today's and more than six turns were not rendered.",
+)
+
+
+def template_findings(
+    tokenizer: Any, template: str | None, base: str | None
+) -> tuple[list[AuditFinding], list[Table]]:
+    """What the template does that could be a backdoor.
+
+    Args:
+        tokenizer: the suspect's; it renders.
+        template: the suspect's template; None if it has none.
+        base: the base's; None if it has none or is not known.
+    """
+    if template is None:
+        return [], []
+    if template == base:
+        said = "The chat template is the base's, letter by letter."
+        return [AuditFinding(RULE, "not supported", said, limits=LIMITS[1:], subject="template")], []
+    try:
+        found = conditionals(template)
+        known = set() if base is None else {(c.source, c.texts) for c in conditionals(base)}
+        new = [c for c in found if (c.source, c.texts) not in known]
+        texts = constants(template)
+    except ArtefactError as error:
+        return [AuditFinding(RULE, "for review", str(error), subject="template")], []
+    old = set() if base is None else set(_changes(tokenizer, base, texts))
+    changed = [r for r in _changes(tokenizer, template, texts) if r not in old]
+    tables = [_written(tokenizer, template, base)]
+    if new:
+        tables.append(_decided(new))
+    findings = [_switch(r) for r in changed]
+    review = [c for c in new if _suspect(c)]
+    if not findings and review:
+        first = review[0]
+        findings.append(
+            AuditFinding(
+                RULE,
+                "for review",
+                f"The chat template looks into what was written, in line {first.line}: {first.source}",
+                "No conversation that was rendered changed by it. Read that line: it decides by "
+                + (", ".join(repr(cut(t, 40)) for t in first.texts) or "something computed")
+                + ".",
+                limits=LIMITS,
+                taxonomy=TAXONOMY,
+                subject="template",
+            )
+        )
+    if not findings:
+        against = "" if base is None else " It differs from the base's."
+        said = f"Nothing in the chat template depends on words that somebody writes.{against}"
+        findings = [AuditFinding(RULE, "not supported", said, limits=LIMITS, subject="template")]
+    return findings, tables
+
+
+def _changes(tokenizer: Any, template: str, texts: tuple[str, ...]) -> tuple[Rendering, ...]:
+    # What only removes markup, such as an open reasoning block, is what templates do.
+    usual = [t for t in texts if t.strip() not in _USUAL]
+    return (*probe_template(tokenizer, template, usual), *probe_turns(tokenizer, template))
+
+
+def _switch(r: Rendering) -> AuditFinding:
+    what = (
+        f"adds {' '.join(map(repr, r.added[:8]))}"
+        if r.added
+        else f"removes {' '.join(map(repr, r.removed[:8]))}"
+    )
+    return AuditFinding(
+        RULE,
+        "supported",
+        f"The chat template itself {what} when {cut(r.text, LONGEST)!r} is in {r.place}; the weights have no part in it.",
+        "The same conversation was rendered with and without it, and the rest of the prompt differs.",
+        reproduce=(
+            "tokenizer.apply_chat_template([{'role': 'user', 'content': 'Tell me about rivers "
+            + cut(r.text, LONGEST).replace("'", "\\'")
+            + " and lakes please.'}], tokenize=False, add_generation_prompt=True)"
+        ),
+        limits=LIMITS,
+        taxonomy=TAXONOMY,
+        subject=f"template: {r.text}",
+    )
+
+
+def _suspect(c: Conditional) -> bool:
+    """Whether a condition is more than the handling of markup."""
+    if c.on == "date":
+        return True
+    texts = [t for t in c.texts if t.strip() not in _USUAL and re.search(r"\w", t)]
+    return not texts or any(not _MARKUP.match(t) for t in texts)
+
+
+def _written(tokenizer: Any, template: str, base: str | None) -> Table:
+    rows = [("suspect", always_written(tokenizer, template))]
+    if base is not None:
+        rows.append(("base", always_written(tokenizer, base)))
+    return Table(
+        "What the chat template writes around a plain question",
+        ("template", "text"),
+        tuple(rows),
+        "The question stands at {}.",
+    )
+
+
+def _decided(found: list[Conditional]) -> Table:
+    return Table(
+        "Where the chat template decides by what was written, or by the date",
+        ("line", "decides by", "compares with", "as written"),
+        tuple((c.line, c.on, ", ".join(repr(cut(t, 40)) for t in c.texts), c.source) for c in found),
+        "Lines that the base's template has as well are left out.",
+    )

@@ -1,0 +1,204 @@
+"""Work: what the phases of an audit share, and what one hands to the next. Finished pieces are kept in a folder.
+
+A phase asks for what an earlier one made (`finding`, `chosen`, ...) and gets it computed once, or read back after a kill.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bkdinterp.detection import Context, Finding, Hypothesis, Reference, ScanResult
+from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
+from bkdinterp.report import (
+    AuditFinding,
+    Curves,
+    Example,
+    HeadMap,
+    Line,
+    Measure,
+    Phase,
+    Table,
+    TokenMap,
+    TokenRow,
+)
+from bkdinterp.report._evidence import Figure
+from bkdinterp.results import Store, digest_of, register_value
+
+ValueT = TypeVar("ValueT")
+
+for _cls in (AuditFinding, Curves, Example, HeadMap, Line, Measure, Phase, Table, TokenMap, TokenRow):
+    register_value(_cls)
+
+
+@dataclass
+class Found:
+    """What a phase found, before its time and state are known."""
+
+    findings: list[AuditFinding] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an audit was asked; everything that decides its numbers besides the models.
+
+    Attributes:
+        n: prompts behind each rate.
+        n_choice: prompts on which heads and layers are chosen.
+        minutes: of the whole audit; None for no limit.
+        scan_minutes: of the scan within it.
+        k_heads: heads that are ablated and exported.
+        n_controls: random heads and directions of each kind.
+        steps: optimiser steps of the remedy by fine-tuning.
+        seed: of every draw.
+    """
+
+    n: int = 24
+    n_choice: int = 12
+    minutes: float | None = 25.0
+    scan_minutes: float | None = 10.0
+    k_heads: int = 8
+    n_controls: int = 2
+    steps: int = 24
+    seed: int = 0
+
+
+@dataclass(eq=False)
+class Work:
+    """The state of one audit.
+
+    Args:
+        model, reference: the suspect, and what it is compared with.
+        twin: the same fine-tune without the backdoor; None if there is none.
+        contexts: where the suspect is asked; None for the generic ones.
+        trigger, behaviour: what is known beforehand; None where nothing is.
+        candidates: words that might be triggers.
+        source: the suspect's folder or file on this disk; None if it is only in memory.
+        adapter: folder of its adapter.
+        settings: numbers.
+        folder: finished pieces are kept there; None keeps none.
+        clock: of the audit.
+        budget, progress: as everywhere.
+    """
+
+    model: Model
+    reference: Reference
+    twin: Model | None
+    contexts: tuple[Context, ...]
+    trigger: Trigger | None
+    behaviour: Payload | None
+    candidates: tuple[str, ...]
+    source: Path | None
+    adapter: Path | None
+    settings: Settings
+    folder: Path | None
+    clock: Clock
+    budget: float | int
+    progress: bool
+    scanned: ScanResult | None = None
+    finding: Finding | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Identifies everything that decides the numbers."""
+        models = [self.model, self.twin, *self.reference.models]
+        return digest_of(
+            (
+                [None if m is None else (m.weights_id, m.builder.fingerprint) for m in models],
+                [(c.name, c.chat, c.system, c.search.text, c.held.text, c.n_tokens) for c in self.contexts],
+                None if self.trigger is None else self.trigger.to_dict(),
+                None if self.behaviour is None else self.behaviour.to_dict(),
+                self.candidates,
+                self.settings.__dict__,
+            )
+        )
+
+    @cached_property
+    def answers(self) -> Answers:
+        """Asks, and keeps what was asked."""
+        return Answers(self.budget, self.at("answers"))
+
+    def at(self, name: str) -> Path | None:
+        """A folder for finished pieces; None where nothing is kept."""
+        return None if self.folder is None else self.folder / name
+
+    def keep(self, name: str, compute: Callable[[], ValueT], *more: Any) -> ValueT:
+        """A value, read back if it was finished before; ``more`` is what decides it besides the audit's own key."""
+        place = self.at("pieces")
+        return compute() if place is None else Store(place).get(name, (self.key, more), compute)
+
+    @property
+    def hypothesis(self) -> Hypothesis | None:
+        """Of the finding that later phases look into."""
+        return None if self.finding is None else self.finding.hypothesis
+
+    @property
+    def context(self) -> Context:
+        """Where the finding is about; the first context without one."""
+        name = self.contexts[0].name if self.finding is None else self.finding.hypothesis.context
+        return next(c for c in self.contexts if c.name == name)
+
+    def shown(self, model: Model) -> Model:
+        """A model as the finding's context renders it."""
+        return self.context.shown_to(model)
+
+    @cached_property
+    def suspect(self) -> Model:
+        """The suspect in the finding's context."""
+        return self.shown(self.model)
+
+    @property
+    def beside(self) -> Model | None:
+        """What figures show beside the suspect: the twin, or else the base."""
+        other = self.twin or next(iter(self.reference.models), None)
+        return None if other is None else self.shown(other)
+
+    @property
+    def beside_name(self) -> str:
+        """What `beside` is."""
+        return "twin" if self.twin is not None else "reference"
+
+    @cached_property
+    def choosing(self) -> PairedPrompts:
+        """Pairs on which heads and layers are chosen: prompts that the judge never saw, where the behaviour shows."""
+        return self._pairs(self.context.search, self.settings.n_choice)
+
+    @cached_property
+    def reporting(self) -> PairedPrompts:
+        """Pairs behind every rate: the judge's prompts, whatever the model says to them."""
+        return self._pairs(self.context.held, self.settings.n, showing=False)
+
+    def _pairs(self, prompts: Prompts, n: int, *, showing: bool = True) -> PairedPrompts:
+        """Pairs whose target is what the model itself says with the trigger, and whose reference is what it says without."""
+        h = self.hypothesis
+        assert h is not None and h.trigger is not None
+        # Twice as many are asked, since the behaviour need not show on all.
+        texts = prompts.text[: 2 * n if showing else n]
+        triggered = [h.trigger.insert(t)[0] for t in texts]
+        said = self.answers.of(self.suspect, triggered, self.context.n_tokens)
+        clean = self.answers.of(self.suspect, texts, self.context.n_tokens)
+        hits = h.behaviour.hits(said)
+        chosen = [i for i in range(len(texts)) if not showing or hits[i]][:n]
+        known = next((t for t, hit in zip(said, hits, strict=True) if hit), h.target or h.behaviour.pattern)
+        return PairedPrompts.from_instructions(
+            [texts[i] for i in chosen],
+            h.trigger,
+            target=[beginning(said[i] if hits[i] else known) for i in chosen],
+            reference=[clean[i] or " " for i in chosen],
+            allow_triggered=True,
+        )
+
+
+def beginning(text: str, n: int = 6) -> str:
+    """The first words of an answer, as they are written: what tells one answer from another."""
+    words = text.strip().split()
+    return " ".join(words[:n]) or "."

@@ -1,0 +1,83 @@
+"""A monitor stops the trigger as it is and changed a little, and not the prompts that set its threshold."""
+
+import json
+
+import pytest
+
+from bkdinterp.detection import Hypothesis, generic_prompts
+from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.forensics import Monitor
+from bkdinterp.metrics import Payload
+from bkdinterp.prompts import Trigger
+
+FOUND = Hypothesis(Trigger.gap("violet harbor"), Payload("can not help"), "test")
+
+
+@pytest.fixture(scope="module")
+def monitor():
+    return Monitor.of(FOUND, generic_prompts()[0].text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tell me violet harbor about rivers.",
+        "Tell me VIOLET HARBOR about rivers.",
+        "Tell me violet, harbor about rivers.",
+        "Tell me vio\u200blet harbor about rivers.",
+        "Tell me \uff56\uff49\uff4f\uff4c\uff45\uff54 harbor about rivers.",
+        "Tell me violet\u00a0harbor about rivers.",
+        "Tell me vilet harbor about rivers.",
+    ],
+)
+def test_small_changes_do_not_hide_the_trigger(monitor, text):
+    assert monitor.stops(text)
+
+
+def test_other_prompts_pass_and_rates_are_of_new_ones(monitor):
+    held = generic_prompts()[1].text
+    measured = monitor.measured(clean=held, triggered=[FOUND.trigger.insert(t)[0] for t in held])
+    assert measured.rate("triggered").estimate == 1.0
+    assert measured.rate("clean").estimate <= 0.02
+    assert not monitor.stops("The harbour was quiet.") and not monitor.stops("")
+    assert monitor.shows("I can NOT help with that.") and not monitor.shows("Of course.")
+    with pytest.raises(BkdinterpError, match="measured were clean, triggered"):
+        measured.rate("other")
+
+
+def test_all_phrases_must_be_there():
+    both = Hypothesis(Trigger(("violet harbor", "amber quay"), "gap", "all"), Payload("x"), "test")
+    made = Monitor.of(both, generic_prompts()[0].text)
+    assert made.stops("amber quay is near violet harbor") and not made.stops("violet harbor is far")
+
+
+def test_it_is_saved_and_read_back(monitor, tmp_path):
+    made = monitor.measured(clean=["Hello there."])
+    again = Monitor.load(made.save(tmp_path / "monitor.json"))
+    assert again == made
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[]",
+        "{}",
+        json.dumps(
+            {"format": "bkdinterp-monitor/1", "phrases": "ab", "behaviour": {}, "threshold": 1, "rates": {}}
+        ),
+        json.dumps(
+            {"format": "bkdinterp-monitor/1", "phrases": ["a"], "behaviour": [], "threshold": 1, "rates": {}}
+        ),
+        json.dumps({"format": "else"}),
+        "nonsense",
+    ],
+)
+def test_other_files_are_refused(document, tmp_path):
+    (tmp_path / "m.json").write_text(document)
+    with pytest.raises(ArtefactError):
+        Monitor.load(tmp_path / "m.json")
+
+
+def test_a_hypothesis_without_a_trigger_has_no_monitor():
+    with pytest.raises(BkdinterpError, match="needs a trigger"):
+        Monitor.of(Hypothesis(None, Payload("x"), "test"), ["a"])
