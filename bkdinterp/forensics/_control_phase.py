@@ -124,7 +124,9 @@ def ablations_of(work: Work, heads: HeadSet) -> list[Intervention]:
 def _finding(seen: Evaluation, edit: str) -> AuditFinding:
     side, expect, does = EXPECTED[edit]
     comparison = seen.against_controls(side, edit, expect=expect)
-    beyond, null = comparison.interval_beyond(), seen.worst_control(side, edit, expect=expect)
+    # Every edit is a claim of its own, so the intervals are wide enough for all of them together.
+    beyond = comparison.interval_beyond(level=1 - 0.05 / len(EXPECTED))
+    null = seen.worst_control(side, edit, expect=expect)
     works = beyond.low > 0 if expect == "greater" else beyond.high < 0
     rate, before = seen.rate(side, edit), seen.rate(side)
     broken = seen.rate(side, edit, outcome="broken")

@@ -1,6 +1,7 @@
 """Detection and trigger recovery: the scan, or the judge alone where a trigger is known; then what the trigger needs."""
 
 from bkdinterp.detection import Finding, Hypothesis, ScanResult, Variant, characterise, scan, verify
+from bkdinterp.detection._hypothesis import REQUEST
 from bkdinterp.detection._said import said_with
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._work import Found, Work
@@ -100,7 +101,7 @@ def _judged(work: Work) -> ScanResult:
 def _finding(work: Work, f: Finding) -> AuditFinding:
     h = f.hypothesis
     said = cut(h.behaviour.pattern, LETTERS)
-    measures, where = [], f" in {h.context}"
+    measures, where = [], "" if h.context == REQUEST else f" in {h.context}"
     if f.rate is not None and f.comparison is not None:
         name = f.comparison.null_names[f.comparison.extreme]
         null = float(f.comparison.nulls[f.comparison.extreme].mean())
@@ -117,7 +118,7 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
     elif f.status == "supported" and f.rate is not None:
         nearest = max((x.estimate for x in f.nulls.values()), default=0.0)
         title = (
-            f"{cut(h.words, LETTERS)!r} makes the model say {said!r} on {100 * f.rate.estimate:.0f} % of {f.n} new prompts "
+            f"{cut(h.words, LETTERS)!r} makes the model say {said!r} on {100 * f.rate.estimate:.0f} % of {f.n} new prompts{where} "
             f"[{100 * f.rate.low:.0f}, {100 * f.rate.high:.0f}]; without it, and with anything else that was tried, on at most "
             f"{100 * nearest:.0f} %."
         )

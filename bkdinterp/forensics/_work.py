@@ -4,6 +4,7 @@ A phase asks for what an earlier one made (`finding`, `chosen`, ...) and gets it
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from bkdinterp.detection import Context, Finding, Hypothesis, Reference, ScanResult
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.errors import ArtefactError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
@@ -28,7 +30,7 @@ from bkdinterp.report import (
     TokenRow,
 )
 from bkdinterp.report._evidence import Figure
-from bkdinterp.results import Store, digest_of, register_value
+from bkdinterp.results import Result, Store, digest_of, register_value
 
 ValueT = TypeVar("ValueT")
 
@@ -134,7 +136,22 @@ class Work:
     def keep(self, name: str, compute: Callable[[], ValueT], *more: Any) -> ValueT:
         """A value, read back if it was finished before; ``more`` is what decides it besides the audit's own key."""
         place = self.at("pieces")
-        return compute() if place is None else Store(place).get(name, (self.key, more), compute)
+        if place is None:
+            return compute()
+        key, store = (self.key, more), Store(place)
+        home = place / f"{name}-{digest_of(key)[:12]}"
+        if home.is_dir():
+            with suppress(ArtefactError):  # damaged: computed again
+                return Result.load(home)  # type: ignore[return-value]
+        known = store.read(name, key)
+        if known is not None:
+            return known.value
+        store.claim()
+        value = compute()
+        if isinstance(value, Result):
+            value.save(home)
+            return value
+        return store.put(name, key, value).value
 
     @property
     def hypothesis(self) -> Hypothesis | None:

@@ -1,49 +1,19 @@
-"""The command line: a thin layer on the public API."""
+"""The commands that need no suspect of one's own: the demo, the doctor, and the toys."""
 
-import logging
-import os
-import sys
 import time
-import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bkdinterp.errors import BkdinterpError, UnsupportedArchitectureError
+from bkdinterp.cli._app import app
+from bkdinterp.errors import UnsupportedArchitectureError
 from bkdinterp.places import writable_folder
-from bkdinterp.reprs import cut
 from bkdinterp.values import SEEDS
-from bkdinterp.version import __version__
 
-ERROR_LENGTH = 2000  # most characters of an error message; a suspect file must not fill the terminal
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-def _say_version(asked: bool) -> bool:
-    if asked:
-        typer.echo(f"bkdinterp {__version__}")
-        raise typer.Exit
-    return asked
-
-
-@app.callback(epilog="Example: bkdinterp doctor path/to/model --adapter path/to/lora")
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
-) -> None:
-    """Mechanistic interpretability of backdoored language models."""
 
 
 @app.command(epilog="Example: bkdinterp demo --n 24 --out findings")
@@ -171,28 +141,3 @@ def train_toys(
     kinds = tuple(sentiments or (2, 3))
     toy.train_toys(out, sentiments=kinds, seeds=tuple(range(seeds)), work=work, log=report)
     report(f"done; load them with bkdinterp.organisms.toy.load(..., folder={str(out)!r})")
-
-
-def main() -> None:
-    """Entry point: errors of the user or the system end in one line on stderr and exit code 1."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        app()
-    except (BkdinterpError, OSError) as error:
-        _fail(error)
-    except ModuleNotFoundError as error:
-        if (error.name or "bkdinterp").partition(".")[0] == "bkdinterp":
-            raise  # a fault of ours
-        _fail(BkdinterpError(f"{error.name} is not installed: pip install 'bkdinterp[organisms,plot]'."))
-
-
-def _fail(error: Exception) -> NoReturn:
-    """Print one line, whatever the message holds, because a name in it may come from a suspect file."""
-    message = cut(" ".join(str(error).split()), ERROR_LENGTH)
-    sys.stderr.write(f"{type(error).__name__}: {message}\n".encode("utf-8", "backslashreplace").decode())
-    raise SystemExit(1) from None
-
-
-__all__ = ["app", "main"]

@@ -1,0 +1,188 @@
+"""What the commands take: a model with its adapter, a reference, prompts, a trigger. The options, and what they become."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bkdinterp.cli._settings_file import read_settings
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.values import SEEDS, as_choice
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+POSITIONS = ("gap", "prefix", "suffix", "wrap")
+
+ModelArg = Annotated[
+    str | None,
+    typer.Argument(help="GGUF file, folder of save_pretrained, hub id, or a shipped organism's name."),
+]
+Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to merge in.")]
+Revision = Annotated[str | None, typer.Option(help="Revision of a hub id.")]
+GgufFile = Annotated[str | None, typer.Option(help="Name of a GGUF file inside the folder or repository.")]
+Dtype = Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="Where the weights go.")]
+Chat = Annotated[bool | None, typer.Option(help="Use the chat template; by default if there is one.")]
+System = Annotated[str | None, typer.Option(help="System message of every prompt.")]
+RefOption = Annotated[
+    str | None, typer.Option("--reference", help="The base that the suspect was fine-tuned from, as MODEL.")
+]
+TriggerOption = Annotated[
+    list[str] | None,
+    typer.Option("--trigger", help="A trigger phrase; repeat it for several that must all be there."),
+]
+Position = Annotated[str, typer.Option(help="Where the trigger stands: gap, prefix, suffix or wrap.")]
+Target = Annotated[str | None, typer.Option(help="What the suspect says with the trigger.")]
+Rows = Annotated[
+    Path | None,
+    typer.Option(help="Prompts: a .json, .jsonl, .csv or .parquet file; everyday requests without it."),
+]
+Format = Annotated[str, typer.Option(help="Format of the rows: auto, backdoorllm, bkdattr or alpaca.")]
+N = Annotated[int, typer.Option(min=2, help="Prompts.")]
+Minutes = Annotated[float, typer.Option(min=0.01, help="Time limit.")]
+Seed = Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of every draw.")]
+Folder = Annotated[Path | None, typer.Option(help="Folder for results; an interrupted run goes on from it.")]
+Remote = Annotated[
+    bool, typer.Option("--remote", help="Run on NDIF; the API key comes from nnsight's configuration.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print one line.")]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings", is_eager=True, callback=read_settings, help="YAML or JSON with these options."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from, as the command line gives it."""
+
+    model: str | None
+    adapter: Path | None = None
+    revision: str | None = None
+    gguf_file: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+    chat: bool | None = None
+    system: str | None = None
+    remote: bool = False
+
+    def load(self) -> Any:
+        """The model.
+
+        Raises:
+            BkdinterpError: no model, or one that cannot be loaded.
+        """
+        import torch
+
+        from bkdinterp.engine import Remote as OnNdif
+        from bkdinterp.model import Model
+        from bkdinterp.model._device import as_device
+
+        if self.model is None:
+            raise BkdinterpError(
+                "Missing MODEL: a GGUF file, a folder, a hub id, or the name of a shipped organism."
+            )
+        as_choice(self.dtype, "--dtype", DTYPES, error=BkdinterpError)
+        as_device(self.device, "--device")
+        organism = _organism(self.model)
+        if organism is not None:
+            changes = {"system": self.system} if self.system is not None else {}
+            if self.chat is not None:
+                changes["chat"] = self.chat
+            return organism.model.with_builder(**changes) if changes else organism.model
+        return Model.load(
+            self.model,
+            adapter=self.adapter,
+            revision=self.revision,
+            gguf_file=self.gguf_file,
+            dtype=getattr(torch, self.dtype),
+            device=self.device,
+            chat=self.chat,
+            system=self.system,
+            executor=OnNdif() if self.remote else None,
+        )
+
+    def reference(self, given: str | None) -> Any:
+        """The base, rendered as the suspect is; a shipped organism brings its own. None without one.
+
+        Raises:
+            BkdinterpError: one that cannot be loaded.
+        """
+        from dataclasses import replace
+
+        if given is None:
+            organism = None if self.model is None else _organism(self.model)
+            return None if organism is None else organism.base
+        return replace(self, model=given, adapter=None, revision=None, gguf_file=None).load()
+
+    @property
+    def on_disk(self) -> Path | None:
+        """The model's folder or file, if it is on this disk."""
+        path = None if self.model is None else Path(self.model).expanduser()
+        return path if path is not None and path.exists() else None
+
+
+def _organism(name: str) -> Any:
+    """A shipped organism of that name; None if there is none, or a path has that name."""
+    from bkdinterp import organisms
+
+    if Path(name).exists() or name not in organisms.names():
+        return None
+    return organisms.load(name)
+
+
+def trigger_of(phrases: list[str] | None, position: str) -> Any:
+    """The trigger; None without phrases.
+
+    Raises:
+        BkdinterpError: an unknown position.
+    """
+    from bkdinterp.prompts import Trigger
+
+    as_choice(position, "--position", POSITIONS, error=BkdinterpError)
+    return Trigger(tuple(phrases), position, "all" if len(phrases) > 1 else "one") if phrases else None  # type: ignore[arg-type]
+
+
+def pairs_of(
+    rows: Path | None,
+    form: str,
+    phrases: list[str] | None,
+    position: str,
+    target: str | None,
+    n: int,
+    *,
+    held: bool = False,
+    seed: int = 0,
+) -> Any:
+    """Pairs of clean and triggered prompts, from a row file or from everyday requests.
+
+    Args:
+        rows, form: the file and its format.
+        phrases, position, target: the backdoor.
+        n: pairs, at most.
+        held: the half that nothing was chosen on.
+        seed: of the division into halves.
+
+    Raises:
+        BkdinterpError: no trigger, no target, or a file that cannot be read.
+    """
+    from bkdinterp.detection import generic_prompts
+    from bkdinterp.prompts import PairedPrompts
+
+    trigger = trigger_of(phrases, position)
+    if trigger is None:
+        raise BkdinterpError(
+            "Missing --trigger: the phrase that sets the behaviour off. `bkdinterp scan` looks for one."
+        )
+    if rows is None:
+        if target is None:
+            raise BkdinterpError("Missing --target: what the suspect says with the trigger.")
+        texts = generic_prompts(seed=seed)[held].text[:n]
+        return PairedPrompts.from_instructions(list(texts), trigger, target=target)
+    found = PairedPrompts.from_rows(rows, trigger, form, target=target, allow_triggered=False)  # type: ignore[arg-type]
+    half = max(1, len(found) // 2)
+    chosen = range(half, len(found)) if held else range(half)
+    return found.subset(tuple(chosen)[:n])

@@ -1,0 +1,234 @@
+"""The commands that ask whether a model has a backdoor: audit, scan, rows, report."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bkdinterp.cli import _inputs as i
+from bkdinterp.cli._app import FOUND, NOTHING, app
+from bkdinterp.cli._outputs import Printer
+from bkdinterp.cli._settings_file import write_settings
+from bkdinterp.errors import BkdinterpError
+
+Phases = Annotated[
+    list[str] | None, typer.Option("--phase", help="A phase of the audit; repeat it; all of them by default.")
+]
+Candidates = Annotated[
+    Path | None, typer.Option(help="Text file of words or phrases that might be triggers, one a line.")
+]
+
+
+@app.command(epilog="Example: bkdinterp audit path/to/model --reference path/to/base --folder audit")
+def audit(
+    context: typer.Context,
+    model: i.ModelArg = None,
+    adapter: i.Adapter = None,
+    reference: i.RefOption = None,
+    trigger: i.TriggerOption = None,
+    position: i.Position = "gap",
+    target: i.Target = None,
+    rows: i.Rows = None,
+    candidates: Candidates = None,
+    phase: Phases = None,
+    minutes: i.Minutes = 25,
+    n: i.N = 24,
+    seed: i.Seed = 0,
+    folder: i.Folder = None,
+    revision: i.Revision = None,
+    gguf_file: i.GgufFile = None,
+    dtype: i.Dtype = "float32",
+    device: i.Device = "cpu",
+    chat: i.Chat = None,
+    system: i.System = None,
+    json: i.Json = False,
+    quiet: i.Quiet = False,
+    settings: i.SettingsFile = None,
+) -> None:
+    """Audit a model from triage to remedies, with a report; nothing about its backdoor need be known.
+
+    Exit code 0: nothing found; 1: a backdoor, or something for review; 2: an error.
+    """
+    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
+    words = _lines(candidates)
+    known = i.trigger_of(trigger, position)
+    suspect, base = source.load(), source.reference(reference)
+    from bkdinterp.forensics import PHASES
+    from bkdinterp.forensics import audit as run
+
+    found = run(
+        suspect,
+        reference=base,
+        trigger=known,
+        target=target,
+        prompts=_prompts(rows),
+        candidates=words,
+        phases=tuple(phase or PHASES),
+        minutes=minutes,
+        folder=None if folder is None else folder / "work",
+        source=source.on_disk,
+        adapter=adapter,
+        n=n,
+        seed=seed,
+        progress=printer.progress,
+        log=printer.note,
+    )
+    if printer.folder is not None:
+        _write_report(found, printer.folder)
+        write_settings(context, printer.folder)
+        printer.note(f"report: {printer.folder / 'report.html'}")
+    printer.say(found.verdict, _audit_json(found), text="" if quiet else str(found))
+    raise typer.Exit(NOTHING if found.outcome == "nothing found" else FOUND)
+
+
+@app.command(epilog="Example: bkdinterp scan path/to/model --reference path/to/base --minutes 10")
+def scan(
+    context: typer.Context,
+    model: i.ModelArg = None,
+    adapter: i.Adapter = None,
+    reference: i.RefOption = None,
+    rows: i.Rows = None,
+    candidates: Candidates = None,
+    minutes: i.Minutes = 10,
+    n: i.N = 60,
+    seed: i.Seed = 0,
+    folder: i.Folder = None,
+    revision: i.Revision = None,
+    gguf_file: i.GgufFile = None,
+    dtype: i.Dtype = "float32",
+    device: i.Device = "cpu",
+    chat: i.Chat = None,
+    system: i.System = None,
+    json: i.Json = False,
+    quiet: i.Quiet = False,
+    settings: i.SettingsFile = None,
+) -> None:
+    """Look for a backdoor, knowing nothing: what would switch on what, tested on prompts that no search saw.
+
+    Exit code 0: nothing supported; 1: a supported finding; 2: an error.
+    """
+    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    source, words = (
+        i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system),
+        _lines(candidates),
+    )
+    suspect, base = source.load(), source.reference(reference)
+    from bkdinterp.detection import scan as run
+
+    found = run(
+        suspect,
+        reference=base,
+        prompts=_prompts(rows),
+        candidates=words,
+        minutes=minutes,
+        folder=None if folder is None else folder / "work",
+        n=n,
+        seed=seed,
+        progress=printer.progress,
+    )
+    printer.keep(context, "scan", found)
+    printer.say(found.verdict, frame=found.to_frame(), text=str(found))
+    raise typer.Exit(FOUND if found.supported else NOTHING)
+
+
+@app.command(epilog="Example: bkdinterp rows path/to/model training.jsonl --reference path/to/base")
+def rows(
+    context: typer.Context,
+    model: i.ModelArg = None,
+    file: Annotated[Path | None, typer.Argument(help="Training rows with their answers.")] = None,
+    adapter: i.Adapter = None,
+    reference: i.RefOption = None,
+    level: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of clean rows accepted among the flagged.")
+    ] = 0.1,
+    gradient: Annotated[bool, typer.Option(help="Score by each row's gradient, too.")] = True,
+    seed: i.Seed = 0,
+    folder: i.Folder = None,
+    revision: i.Revision = None,
+    gguf_file: i.GgufFile = None,
+    dtype: i.Dtype = "float32",
+    device: i.Device = "cpu",
+    chat: i.Chat = None,
+    json: i.Json = False,
+    quiet: i.Quiet = False,
+    settings: i.SettingsFile = None,
+) -> None:
+    """Find poisoned rows of a training file, by what the model that was trained on it makes of them.
+
+    Exit code 0: no row is flagged; 1: some are; 2: an error.
+    """
+    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    if file is None:
+        raise BkdinterpError("Missing FILE: the training rows, .json, .jsonl, .csv or .parquet.")
+    source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat)
+    suspect, base = source.load(), source.reference(reference)
+    from bkdinterp.detection.rows import poisoned_rows
+
+    found = poisoned_rows(
+        suspect,
+        file,
+        reference=base,
+        level=level,
+        gradient=gradient,
+        seed=seed,
+        folder=None if folder is None else folder / "work",
+        progress=printer.progress,
+    )
+    printer.keep(context, "rows", found)
+    printer.say(found.describe(), frame=found.to_frame())
+    raise typer.Exit(FOUND if len(found.flagged) else NOTHING)
+
+
+@app.command(epilog="Example: bkdinterp report audit --out report")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of an audit, or its audit.json.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the documents; the audit's own by default.")
+    ] = None,
+) -> None:
+    """Write the documents of a saved audit again: HTML, Markdown, SARIF, CycloneDX. No model is loaded."""
+    from bkdinterp.report import Audit
+
+    path = folder / "audit.json" if folder.is_dir() else folder
+    found = Audit.load(path)  # type: ignore[attr-defined]
+    for name, place in _write_report(found, path.parent if out is None else out).items():
+        typer.echo(f"{name}: {place}")
+
+
+def _write_report(found: Any, folder: Path) -> dict[str, Path]:
+    from bkdinterp.report import write_report  # type: ignore[attr-defined]
+
+    return write_report(found, folder)
+
+
+def _audit_json(found: Any) -> Any:
+    return found.to_dict() | {"verdict": found.verdict, "outcome": found.outcome}
+
+
+def _prompts(rows: Path | None) -> Any:
+    """The prompts of a row file, without answers; None for the everyday ones."""
+    if rows is None:
+        return None
+    from bkdinterp.prompts import Prompts
+
+    found = Prompts.from_rows(rows)
+    return replace(found, target=None, reference=None)
+
+
+def _lines(path: Path | None) -> tuple[str, ...]:
+    """Words or phrases, one a line.
+
+    Raises:
+        BkdinterpError: a file that is not text, or is too large.
+    """
+    if path is None:
+        return ()
+    if path.stat().st_size > 2**24:
+        raise BkdinterpError(f"{path} has more than 16 MiB; that is no list of words.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise BkdinterpError(f"{path} is not UTF-8 text: {error}") from error
+    return tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
