@@ -172,17 +172,21 @@ class TargetInversion:
         warm_up: tokens of the first round, on a quarter of the prompts (at least 4).
         n_tokens: length of the texts.
         keep: texts that reach the second round, on all prompts.
+        beyond: beginnings of a search with this ``n_first`` are left out, because it was run before.
 
     Raises:
-        BkdinterpError: a number below 1, or fewer tokens than the warm-up.
+        BkdinterpError: a number below 1 (``beyond``: 0), ``beyond`` not below ``n_first``, or fewer tokens than the warm-up.
     """
 
     n_first: int = 256
     warm_up: int = 6
     n_tokens: int = 20
     keep: int = 32
+    beyond: int = 0
 
     def __post_init__(self) -> None:
+        beyond = as_integer(self.beyond, "beyond", low=0, high=self.n_first - 1, error=BkdinterpError)
+        object.__setattr__(self, "beyond", beyond)
         for name in ("n_first", "warm_up", "n_tokens", "keep"):
             value = as_integer(getattr(self, name), name, low=1, error=BkdinterpError)
             object.__setattr__(self, name, value)
@@ -275,13 +279,20 @@ class _Search:
         return model.builder.tokenize(Prompts.of(chosen.text), targets=False)
 
     def starts(self, model: Model, others: tuple[Model, ...]) -> list[list[int]]:
-        """Beginnings of texts, of one token and of two."""
+        """Beginnings of texts, of one token and of two, without those of the smaller search."""
+        found = self._starts(model, others, self.settings.n_first)
+        if not self.settings.beyond:
+            return found
+        before = {tuple(start) for start in self._starts(model, others, self.settings.beyond)}
+        return [start for start in found if tuple(start) not in before]
+
+    def _starts(self, model: Model, others: tuple[Model, ...], n_first: int) -> list[list[int]]:
         mask = torch.zeros(model.architecture.d_vocab, dtype=torch.bool)
         mask[sorted(model.tokenizer.all_special_ids)] = True
         base = others[0] if others else None
         own = self._after(model, None)[0].masked_fill(mask, 0.0)
         theirs = own if base is None else self._after(base, None)[0].masked_fill(mask, 0.0)
-        n = min(self.settings.n_first, int((~mask).sum()))
+        n = min(n_first, int((~mask).sum()))
         chosen: dict[tuple[int, ...], None] = {}
 
         def add(tokens: list[int], share: int) -> None:

@@ -38,6 +38,8 @@ N_TARGETS, N_PHRASES = 2, 2
 WORTH_A_SEARCH = 0.5
 # Of all the time, what is kept for the judge; of a context's time, what the inversion gets.
 FOR_JUDGE, FOR_INVERSION = 0.33, 0.4
+# Inversions of a context, each of other beginnings; another is worth it if this share of the time spent is left.
+ROUNDS, WORTH_A_ROUND = 2, 0.5
 
 
 def proposers_of(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
@@ -87,6 +89,8 @@ class Turns:
         self.folder, self.answers, self.clock = folder, answers, clock
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
+        # Whether a search found what certainly brings its text about.
+        self._certain = False
         self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
 
     def take(self, candidates: Sequence[str]) -> list[Hypothesis]:
@@ -104,14 +108,18 @@ class Turns:
         targets: list[Hypothesis] = []
         for i, context in enumerate(places if TargetInversion in self.proposers else ()):
             clock = Clock(self.clock.minutes(1 / (len(places) - i)))
-            inverted = self._inverted(context, clock)
-            found = [replace(h, context=context.name) for h in inverted.hypotheses(N_TARGETS)]
-            targets += found
-            if self.reference.base is not None:
-                found = [h for h in found if h.score >= WORTH_A_SEARCH * found[0].score]
-            if TriggerSearch in self.proposers:
-                words = [*candidates, *motifs, *inverted.phrases()]
-                searched += self._searched(context, found, words, clock)
+            for round_ in range(ROUNDS):
+                # A search for a trigger that would be cut short says nothing of its text.
+                if round_ and (self._certain or clock.left < WORTH_A_ROUND * clock.spent):
+                    break
+                inverted = self._inverted(context, clock, round_)
+                found = [replace(h, context=context.name) for h in inverted.hypotheses(N_TARGETS)]
+                targets += found
+                if self.reference.base is not None:
+                    found = [h for h in found if h.score >= WORTH_A_SEARCH * found[0].score]
+                if TriggerSearch in self.proposers:
+                    words = [*candidates, *motifs, *inverted.phrases()]
+                    searched += self._searched(context, found, words, clock, round_)
         return [*searched, *probed, *leaks, *targets]
 
     def said(self, proposer: str, start: float, proposed: int, note: str) -> None:
@@ -173,16 +181,19 @@ class Turns:
             self.said(f"candidate probe{_in(context)}", start, len(proposed), found.describe())
         return out
 
-    def _inverted(self, context: Context, clock: Clock) -> InvertedTargets:
-        """Texts that run by themselves in the suspect more than in the reference."""
+    def _inverted(self, context: Context, clock: Clock, round_: int) -> InvertedTargets:
+        """Texts that run by themselves in the suspect more than in the reference; in a later round, of rarer beginnings."""
         start, show = self.clock.spent, context.shown_to
-        found: InvertedTargets = self.proposers[TargetInversion].run(
+        inversion = self.proposers[TargetInversion]
+        if round_:
+            inversion = replace(inversion, n_first=3 * inversion.n_first, beyond=inversion.n_first)
+        found: InvertedTargets = inversion.run(
             show(self.model),
             context.search.subset(tuple(range(N_PROMPTS))),
             reference=self.reference.shown(show),
             minutes=clock.minutes(FOR_INVERSION),
             budget=self.budget,
-            folder=self._at(f"inversion-{context.name}"),
+            folder=self._at(f"inversion-{context.name}{_nth(round_)}"),
             progress=self.progress,
         )
         best = (
@@ -196,7 +207,7 @@ class Turns:
         return found
 
     def _searched(
-        self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock
+        self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock, round_: int
     ) -> list[Hypothesis]:
         """Triggers of each target, the best first."""
         # What shows in answers comes before what only lifts the odds: the judge's time may not do for all.
@@ -218,7 +229,7 @@ class Turns:
                 candidates=words,
                 minutes=clock.minutes(1 / (len(targets) - i)),
                 budget=self.budget,
-                folder=self._at(f"search-{context.name}-{i}"),
+                folder=self._at(f"search-{context.name}-{i}{_nth(round_)}"),
                 progress=self.progress,
             )
             proposed = list[Hypothesis]()
@@ -242,6 +253,7 @@ class Turns:
                 and found.plain + float(found.gain[0]) > CERTAIN
             ):
                 # Without a reference, the other texts' triggers are what this one has to beat.
+                self._certain = True
                 break
         out = [*sorted(spoken, key=_last), *sorted(silent, key=_last)]
         if self.reference.base is None:
@@ -259,6 +271,10 @@ class Turns:
         if known is not None:
             return replace(known, behaviour=Payload(said))
         return Hypothesis(trigger, Payload(said), source, context=context.name)
+
+
+def _nth(round_: int) -> str:
+    return f"-{round_ + 1}" if round_ else ""
 
 
 def _last(h: Hypothesis) -> float:
