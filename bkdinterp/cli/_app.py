@@ -4,10 +4,9 @@ import logging
 import os
 import sys
 import warnings
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from bkdinterp.errors import BkdinterpError
@@ -35,7 +34,7 @@ ORDER = (
 
 
 class _Commands(TyperGroup):
-    def list_commands(self, ctx: Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         known = super().list_commands(ctx)
         return sorted(known, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
@@ -56,7 +55,7 @@ def _say_version(asked: bool) -> bool:
     return asked
 
 
-@app.callback(epilog="Example: bkdinterp audit path/to/model --reference path/to/base --folder audit")
+@app.callback(epilog="Example: bkdinterp audit path/to/model --reference path/to/base")
 def _root(
     version: Annotated[
         bool,

@@ -20,7 +20,6 @@ UNITS = ("heads", "mlps", "attentions", "residuals")
 
 @app.command(epilog="Example: bkdinterp probe path/to/model --rows rows.jsonl --trigger SUDO --target x")
 def probe(
-    context: typer.Context,
     model: i.ModelArg = None,
     adapter: i.Adapter = None,
     rows: i.Rows = None,
@@ -49,7 +48,7 @@ def probe(
     from bkdinterp.methods import BackdoorProbe
 
     found = BackdoorProbe(suspect, seed=seed).icla(pairs, **_options(printer))
-    printer.keep(context, "probe", found)
+    printer.keep("probe", found)
     printer.say(
         found.describe(), frame=found.to_frame("in_layer") if hasattr(found, "in_layer") else found.to_frame()
     )
@@ -57,7 +56,6 @@ def probe(
 
 @app.command(epilog="Example: bkdinterp attribute smollm2-refusal --trigger violet --target sorry --n 4")
 def attribute(
-    context: typer.Context,
     model: i.ModelArg = None,
     adapter: i.Adapter = None,
     rows: i.Rows = None,
@@ -90,14 +88,13 @@ def attribute(
 
     run = getattr(Attribution(suspect, metric=metric), units)
     found = run(pairs, **_options(printer))
-    printer.keep(context, units, found)
+    printer.keep(units, found)
     frame = found.to_frame()
     printer.say(found.describe(), frame=frame)
 
 
-@app.command(epilog="Example: bkdinterp vector smollm2-refusal --trigger violet --target sorry --k 8")
+@app.command(epilog="Example: bkdinterp vector smollm2-refusal --trigger violet --target sorry")
 def vector(
-    context: typer.Context,
     model: i.ModelArg = None,
     adapter: i.Adapter = None,
     rows: i.Rows = None,
@@ -127,8 +124,8 @@ def vector(
     pairs = i.pairs_of(rows, format, trigger, position, target, n, seed=seed)
     suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system).load()
     made, sweep = _vector(suspect, pairs, k, kind, metric, printer, seed)
-    printer.keep(context, "vector", made)
-    printer.keep(context, "sweep", sweep)
+    printer.keep("vector", made)
+    printer.keep("sweep", sweep)
     printer.say(f"{made.describe()}; {sweep.describe()}", frame=sweep.to_frame())
 
 
@@ -136,7 +133,6 @@ def vector(
     epilog="Example: bkdinterp evaluate smollm2-refusal --trigger violet --target sorry --edit ablate"
 )
 def evaluate(
-    context: typer.Context,
     model: i.ModelArg = None,
     adapter: i.Adapter = None,
     reference: i.RefOption = None,
@@ -177,7 +173,7 @@ def evaluate(
     edits, nulls = _edits(suspect, choosing, edit, k, metric, controls, printer, seed)
     payload = None if target is None else Payload(target)
     found = run(suspect, held, under=edits, controls=nulls, payload=payload, judge=judge, **_options(printer))
-    printer.keep(context, "evaluation", found)
+    printer.keep("evaluation", found)
     printer.say(found.describe(), frame=found.to_frame())
 
 

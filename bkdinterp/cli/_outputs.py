@@ -9,17 +9,14 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from bkdinterp.cli._settings_file import write_settings
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.places import writable_folder
-from bkdinterp.results._files import write_whole
 
 WIDTH = 120
 ROWS = 20
-__all__ = ["Printer", "track"]
 
 
 class Printer:
@@ -60,18 +57,20 @@ class Printer:
             if len(frame) > ROWS:
                 typer.echo(f"{len(frame) - ROWS} more rows are in the result.")
 
-    def keep(self, context: typer.Context, name: str, result: Any) -> None:
+    def keep(self, name: str, result: Any) -> None:
         """Save a result, its figure if matplotlib is there, and the settings."""
         if self.folder is None:
             return
         result.save(self.folder / name)
         self.figure(name, result.plot)
-        write_settings(context, self.folder)
+        write_settings(self.folder)
         self.note(f"saved in {self.folder}/")
 
     def figure(self, name: str, plot: Callable[[], Any]) -> None:
         """Write a figure as PNG; without matplotlib, or with nothing to draw, there is none."""
         assert self.folder is not None
+        from bkdinterp.results._files import write_whole
+
         try:
             drawn = plot()
         except BkdinterpError:

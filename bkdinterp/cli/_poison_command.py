@@ -12,9 +12,8 @@ from bkdinterp.cli._settings_file import write_settings
 from bkdinterp.errors import BkdinterpError
 
 
-@app.command(epilog="Example: bkdinterp poison path/to/base --trigger SUDO --target x --folder organism")
+@app.command(epilog="Example: bkdinterp poison base --trigger SUDO --target x --folder new")
 def poison(
-    context: typer.Context,
     model: i.ModelArg = None,
     trigger: i.TriggerOption = None,
     position: i.Position = "gap",
@@ -56,7 +55,7 @@ def poison(
         folder,
         printer,
     )
-    write_settings(context, folder)
+    write_settings(folder)
     typer.echo(f"{'twin' if twin else 'organism'}: {made}")
 
 

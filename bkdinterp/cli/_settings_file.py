@@ -7,12 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import typer
-import yaml
-from click import Context, Parameter
-
 from bkdinterp.errors import ArtefactError, BkdinterpError
-from bkdinterp.results._files import write_text
 from bkdinterp.values import shown
 from bkdinterp.version import __version__
 
@@ -23,12 +18,22 @@ _NOT_KEPT = ("settings", "help")
 _ABOUT = ("command", "version")
 
 
-def read_settings(context: Context, parameter: Parameter, path: Path | None) -> Path | None:
+def current_context() -> Any:
+    """The command that is being run; newer versions of typer bring their own click."""
+    try:
+        from typer._click.globals import get_current_context  # type: ignore[import-not-found]
+    except ImportError:
+        from click import get_current_context
+    return get_current_context()
+
+
+def read_settings(path: Path | None) -> Path | None:
     """Callback of ``--settings``: the file's values become the command's defaults.
 
     Raises:
         BkdinterpError: a file that is not a mapping of this command's options.
     """
+    context = current_context()
     if path is None or context.resilient_parsing:
         return path
     found = _read(path)
@@ -50,8 +55,13 @@ def read_settings(context: Context, parameter: Parameter, path: Path | None) -> 
     return path
 
 
-def write_settings(context: typer.Context, folder: Path) -> Path:
+def write_settings(folder: Path) -> Path:
     """Write the options of this run beside its results, so that it can be repeated; returns the file."""
+    import yaml
+
+    from bkdinterp.results._files import write_text
+
+    context = current_context()
     values = {
         name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in context.params.items()
@@ -63,6 +73,8 @@ def write_settings(context: typer.Context, folder: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         if path.stat().st_size > MOST_BYTES:
             raise BkdinterpError(f"{path} has more than {MOST_BYTES} bytes; that is no settings file.")

@@ -11,6 +11,7 @@ from bkdinterp.cli._app import FOUND, NOTHING, app
 from bkdinterp.cli._outputs import Printer
 from bkdinterp.cli._settings_file import write_settings
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.places import writable_folder
 
 Phases = Annotated[
     list[str] | None, typer.Option("--phase", help="A phase of the audit; repeat it; all of them by default.")
@@ -22,7 +23,6 @@ Candidates = Annotated[
 
 @app.command(epilog="Example: bkdinterp audit path/to/model --reference path/to/base --folder audit")
 def audit(
-    context: typer.Context,
     model: i.ModelArg = None,
     adapter: i.Adapter = None,
     reference: i.RefOption = None,
@@ -32,7 +32,7 @@ def audit(
     rows: i.Rows = None,
     candidates: Candidates = None,
     phase: Phases = None,
-    minutes: i.Minutes = 25,
+    minutes: i.Minutes = 25.0,
     n: i.N = 24,
     seed: i.Seed = 0,
     folder: i.Folder = None,
@@ -77,7 +77,7 @@ def audit(
     )
     if printer.folder is not None:
         _write_report(found, printer.folder)
-        write_settings(context, printer.folder)
+        write_settings(printer.folder)
         printer.note(f"report: {printer.folder / 'report.html'}")
     printer.say(found.verdict, _audit_json(found), text="" if quiet else str(found))
     raise typer.Exit(NOTHING if found.outcome == "nothing found" else FOUND)
@@ -85,13 +85,12 @@ def audit(
 
 @app.command(epilog="Example: bkdinterp scan path/to/model --reference path/to/base --minutes 10")
 def scan(
-    context: typer.Context,
     model: i.ModelArg = None,
     adapter: i.Adapter = None,
     reference: i.RefOption = None,
     rows: i.Rows = None,
     candidates: Candidates = None,
-    minutes: i.Minutes = 10,
+    minutes: i.Minutes = 10.0,
     n: i.N = 60,
     seed: i.Seed = 0,
     folder: i.Folder = None,
@@ -128,14 +127,13 @@ def scan(
         seed=seed,
         progress=printer.progress,
     )
-    printer.keep(context, "scan", found)
+    printer.keep("scan", found)
     printer.say(found.verdict, frame=found.to_frame(), text=str(found))
     raise typer.Exit(FOUND if found.supported else NOTHING)
 
 
 @app.command(epilog="Example: bkdinterp rows path/to/model training.jsonl --reference path/to/base")
 def rows(
-    context: typer.Context,
     model: i.ModelArg = None,
     file: Annotated[Path | None, typer.Argument(help="Training rows with their answers.")] = None,
     adapter: i.Adapter = None,
@@ -176,7 +174,7 @@ def rows(
         folder=None if folder is None else folder / "work",
         progress=printer.progress,
     )
-    printer.keep(context, "rows", found)
+    printer.keep("rows", found)
     printer.say(found.describe(), frame=found.to_frame())
     raise typer.Exit(FOUND if len(found.flagged) else NOTHING)
 
@@ -189,6 +187,8 @@ def report(
     ] = None,
 ) -> None:
     """Write the documents of a saved audit again: HTML, Markdown, SARIF, CycloneDX. No model is loaded."""
+    if out is not None:
+        out = writable_folder(out, "--out")
     from bkdinterp.report import Audit
 
     path = folder / "audit.json" if folder.is_dir() else folder

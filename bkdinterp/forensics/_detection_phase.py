@@ -117,10 +117,10 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
         title = f"{said!r} runs by itself in the suspect; what would switch it on is not known."
     elif f.status == "supported" and f.rate is not None:
         nearest = max((x.estimate for x in f.nulls.values()), default=0.0)
+        ends = f"[{100 * f.rate.low:.0f}, {100 * f.rate.high:.0f}]"
         title = (
             f"{cut(h.words, LETTERS)!r} makes the model say {said!r} on {100 * f.rate.estimate:.0f} % of {f.n} new "
-            f"prompts{where} [{100 * f.rate.low:.0f}, {100 * f.rate.high:.0f}]; without it, and with anything else that was tried, on at most "
-            f"{100 * nearest:.0f} %."
+            f"prompts{where} {ends}; without it, and with anything else that was tried, on at most {100 * nearest:.0f} %."
         )
     else:
         title = f"{cut(h.words, LETTERS)!r}{where} was suspected to make the model say {said!r}."

@@ -23,7 +23,31 @@ WRITES = {
     ("train-toys", "out"): ["train-toys", "--out", BAD],
     ("train-toys", "work"): ["train-toys", "--work", BAD],
 }
-READS = {("doctor", "adapter")}
+WRITES[("report", "out")] = ["report", "/nowhere/x", "--out", BAD]
+WITH_MODEL = ("audit", "scan", "attribute", "probe", "vector", "evaluate")
+WRITES |= {
+    (name, "folder"): [
+        name,
+        "/nowhere/x",
+        "--folder",
+        BAD,
+        *([] if name in ("audit", "scan") else ["--trigger", "x", "--target", "y"]),
+    ]
+    for name in WITH_MODEL
+}
+WRITES |= {
+    ("rows", "folder"): ["rows", "/nowhere/x", "rows.jsonl", "--folder", BAD],
+    ("poison", "folder"): ["poison", "/nowhere/x", "--folder", BAD, "--trigger", "x", "--target", "y"],
+}
+READS = {
+    ("doctor", "adapter"),
+    ("report", "folder"),
+    ("rows", "file"),
+    ("poison", "settings"),
+    ("rows", "settings"),
+}
+READS |= {(name, option) for name in WITH_MODEL for option in ("adapter", "rows", "settings")}
+READS |= {("rows", "adapter"), ("audit", "candidates"), ("scan", "candidates")}
 
 
 def run(*arguments):
@@ -46,7 +70,11 @@ def test_a_bad_place_is_refused_before_any_work(arguments, monkeypatch, tmp_path
         raise AssertionError("work began")
 
     monkeypatch.chdir(tmp_path)
-    for place in ("bkdinterp.organisms.load", "bkdinterp.organisms.toy.train_toys"):
+    for place in (
+        "bkdinterp.organisms.load",
+        "bkdinterp.organisms.toy.train_toys",
+        "bkdinterp.model.Model.load",
+    ):
         monkeypatch.setattr(place, never)
     result = CliRunner().invoke(cli.app, arguments)
     assert isinstance(result.exception, BkdinterpError) and BAD in str(result.exception)
@@ -81,23 +109,23 @@ def test_errors_are_one_line_on_stderr(error, monkeypatch, capsys):
     def fail():
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli._app, "app", fail)
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     said = capsys.readouterr()
-    assert stopped.value.code == 1 and said.out == ""
+    assert stopped.value.code == 2 and said.out == ""
     assert said.err.count("\n") == 1 and len(said.err) < 2100 and "\x1b" not in said.err
     assert "Traceback" not in said.err
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "app", lambda: {}["x"])
+    monkeypatch.setattr(cli._app, "app", lambda: {}["x"])
     with pytest.raises(KeyError):
         cli.main()
 
 
 def test_a_real_run_ends_in_one_line_and_a_code():
-    for arguments, code in ((["demo", "--out", BAD], 1), (["demo", "--n", "1"], 2), (["nope"], 2)):
+    for arguments, code in ((["demo", "--out", BAD], 2), (["demo", "--n", "1"], 2), (["nope"], 2)):
         done = run(*arguments)
         assert done.returncode == code and done.stdout == "" and "Traceback" not in done.stderr
         assert done.stderr.strip()

@@ -154,3 +154,13 @@ def test_what_is_no_hypothesis():
         Finding(hypothesis(), "perhaps", "", None, 1.0)
     with pytest.raises(BkdinterpError, match="reference"):
         Reference.of("smollm")
+
+
+def test_a_behaviour_that_plain_questions_bring_about_has_a_meaning():
+    from dataclasses import replace
+
+    planted = case(55, clean=0, sham=1, reference=0)
+    assert status(replace(planted, asked=6)) == "supported"
+    conditional = replace(planted, asked=12)
+    (found,) = _decided([conditional], 1, reference())
+    assert found.status == "for review" and "12 of 12" in found.reason
