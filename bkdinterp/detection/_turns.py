@@ -38,8 +38,8 @@ N_TARGETS, N_PHRASES = 2, 2
 WORTH_A_SEARCH = 0.5
 # Of all the time, what is kept for the judge; of a context's time, what the inversion gets.
 FOR_JUDGE, FOR_INVERSION = 0.33, 0.4
-# Inversions of a context, each of other beginnings; another is worth it if this share of the time spent is left.
-ROUNDS, WORTH_A_ROUND = 2, 0.5
+# A text that gains less than this over the reference does not stand out; without a reference, Q below that.
+STRIKING, STRIKING_ALONE = 0.4, 0.9
 
 
 def proposers_of(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
@@ -89,8 +89,6 @@ class Turns:
         self.folder, self.answers, self.clock = folder, answers, clock
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
-        # Whether a search found what certainly brings its text about.
-        self._certain = False
         self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
 
     def take(self, candidates: Sequence[str]) -> list[Hypothesis]:
@@ -108,18 +106,18 @@ class Turns:
         targets: list[Hypothesis] = []
         for i, context in enumerate(places if TargetInversion in self.proposers else ()):
             clock = Clock(self.clock.minutes(1 / (len(places) - i)))
-            for round_ in range(ROUNDS):
-                # A search for a trigger that would be cut short says nothing of its text.
-                if round_ and (self._certain or clock.left < WORTH_A_ROUND * clock.spent):
-                    break
-                inverted = self._inverted(context, clock, round_)
-                found = [replace(h, context=context.name) for h in inverted.hypotheses(N_TARGETS)]
-                targets += found
-                if self.reference.base is not None:
-                    found = [h for h in found if h.score >= WORTH_A_SEARCH * found[0].score]
-                if TriggerSearch in self.proposers:
-                    words = [*candidates, *motifs, *inverted.phrases()]
-                    searched += self._searched(context, found, words, clock, round_)
+            inverted = [self._inverted(context, clock, 0)]
+            if not self._striking(inverted[0]) and clock.left > clock.spent:
+                # Of rarer beginnings, before time goes into triggers of texts that hardly stand out.
+                inverted.append(self._inverted(context, clock, 1))
+            found = [h for one in inverted for h in one.hypotheses(N_TARGETS)]
+            found = [replace(h, context=context.name) for h in sorted(found, key=_last)[:N_TARGETS]]
+            targets += found
+            if self.reference.base is not None:
+                found = [h for h in found if h.score >= WORTH_A_SEARCH * found[0].score]
+            if TriggerSearch in self.proposers:
+                words = [*candidates, *motifs, *(p for one in inverted for p in one.phrases())]
+                searched += self._searched(context, found, words, clock)
         return [*searched, *probed, *leaks, *targets]
 
     def said(self, proposer: str, start: float, proposed: int, note: str) -> None:
@@ -206,8 +204,13 @@ class Turns:
         self.said(f"target inversion{_in(context)}", start, min(N_TARGETS, len(found.texts)), best)
         return found
 
+    def _striking(self, found: InvertedTargets) -> bool:
+        """Whether a text stands out by far."""
+        best = max((h.score for h in found.hypotheses(1)), default=0.0)
+        return best >= (STRIKING if self.reference.models else STRIKING_ALONE)
+
     def _searched(
-        self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock, round_: int
+        self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock
     ) -> list[Hypothesis]:
         """Triggers of each target, the best first."""
         # What shows in answers comes before what only lifts the odds: the judge's time may not do for all.
@@ -229,7 +232,7 @@ class Turns:
                 candidates=words,
                 minutes=clock.minutes(1 / (len(targets) - i)),
                 budget=self.budget,
-                folder=self._at(f"search-{context.name}-{i}{_nth(round_)}"),
+                folder=self._at(f"search-{context.name}-{i}"),
                 progress=self.progress,
             )
             proposed = list[Hypothesis]()
@@ -253,7 +256,6 @@ class Turns:
                 and found.plain + float(found.gain[0]) > CERTAIN
             ):
                 # Without a reference, the other texts' triggers are what this one has to beat.
-                self._certain = True
                 break
         out = [*sorted(spoken, key=_last), *sorted(silent, key=_last)]
         if self.reference.base is None:

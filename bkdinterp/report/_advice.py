@@ -1,0 +1,30 @@
+"""What to do after an audit, in two or three sentences, from its outcome and from what was measured. No model."""
+
+from bkdinterp.report._audit_record import Audit
+
+
+def advice(audit: Audit) -> tuple[str, ...]:
+    """Sentences, the most urgent first."""
+    if audit.outcome == "found":
+        worked = [f for f in audit.phase("remediation").findings if f.status == "supported"]
+        lines = ["Do not use this model where somebody else's text can reach its prompts."]
+        if worked:
+            lines.append("Measured remedies: " + " ".join(f.title for f in worked))
+        else:
+            lines.append("No remedy was shown to work: go back to the base, or to a fine-tune of your own.")
+        return (*lines, "Ask who trained it on which rows, and search the logs of prompts for the trigger.")
+    if audit.outcome == "nothing found":
+        return (
+            "This speaks for the contexts that were tested and for no others; read what was not tested below.",
+            "Test again with prompts, system prompts and tools of your own use, and with clean fine-tunes as references.",
+        )
+    lines = []
+    if any(f.status == "for review" for f in audit.findings):
+        lines.append(
+            "Read the findings for review: somebody has to say whether what they describe is intended."
+        )
+    if audit.phase("detection").state != "done":
+        lines.append(
+            "The search did not end: run it again with more minutes, or with the trigger that you suspect."
+        )
+    return (*lines, "Until then treat the model as untested.")

@@ -1,0 +1,142 @@
+"""An audit as JSON and back, without loss: validated against the schema in the package, written whole. No model.
+
+Numbers that JSON does not have (NaN where a head was not scored) are null. The same audit always gives the same bytes.
+"""
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from bkdinterp.errors import ArtefactError
+from bkdinterp.report._audit_record import SCHEMA_VERSION, Audit
+from bkdinterp.report._evidence import Curves, HeadMap, TokenMap
+from bkdinterp.results._files import read_json, write_text
+from bkdinterp.values import as_path, shown
+
+NAME = "audit.json"
+KINDS: dict[str, type] = {"heads": HeadMap, "curves": Curves, "tokens": TokenMap}
+_MESSAGE = 300
+
+
+def audit_to_dict(audit: Audit) -> dict[str, Any]:
+    """JSON values, in the schema's order."""
+    return _plain(audit) | {"outcome": audit.outcome, "verdict": audit.verdict}
+
+
+def audit_from_dict(found: Any) -> Audit:
+    """The audit that `audit_to_dict` described.
+
+    Raises:
+        ArtefactError: values that the schema does not allow, another major version of it, or jsonschema is missing.
+    """
+    if not isinstance(found, Mapping):
+        raise ArtefactError(f"An audit is a JSON object; this is {shown(found)}.")
+    version = found.get("schema_version")
+    if not isinstance(version, str) or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise ArtefactError(
+            f"The audit has schema version {shown(version)}; this bkdinterp reads {SCHEMA_VERSION.split('.')[0]}.x."
+        )
+    _validate(found)
+    given = {name: value for name, value in found.items() if name not in ("outcome", "verdict")}
+    try:
+        return _built(Audit, given)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ArtefactError(f"The audit does not fit together: {str(error)[:_MESSAGE]}") from error
+
+
+def save_audit(audit: Audit, path: Any) -> None:
+    """Write one JSON file, atomically; parents are created."""
+    write_text(as_path(path, "path"), json.dumps(audit_to_dict(audit), indent=1, ensure_ascii=True) + "\n")
+
+
+def load_audit(path: Any) -> Audit:
+    """Read what `save_audit` wrote; a folder stands for the ``audit.json`` in it.
+
+    Raises:
+        ArtefactError: no such file, or no audit.
+    """
+    place = as_path(path, "path")
+    if place.is_dir():
+        place = place / NAME
+    try:
+        return audit_from_dict(read_json(place))
+    except ArtefactError as error:
+        raise ArtefactError(f"{place} cannot be read as an audit: {error}") from error
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a saved audit."""
+    file = resources.files("bkdinterp.report") / "schemas" / f"audit-{SCHEMA_VERSION}.schema.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _validate(found: Any) -> None:
+    try:
+        import jsonschema
+    except ImportError as error:
+        raise ArtefactError("Reading an audit needs jsonschema: pip install 'bkdinterp[report]'.") from error
+    try:
+        jsonschema.Draft202012Validator(schema()).validate(found)
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "the top"
+        raise ArtefactError(f"at {place}: {error.message[:_MESSAGE]}") from error
+    except RecursionError as error:
+        raise ArtefactError("it is nested too deeply") from error
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        made = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        kind = next((name for name, cls in KINDS.items() if type(value) is cls), None)
+        return made if kind is None else {"kind": kind} | made
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise ArtefactError(f"{shown(value)} in an audit has no JSON form.")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _built(kind: Any, value: Any) -> Any:
+    """A value of the annotated type from its JSON form."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        options = get_args(kind)
+        if isinstance(value, Mapping) and "kind" in value:
+            return _built(KINDS[value["kind"]], {k: v for k, v in value.items() if k != "kind"})
+        if value is None:
+            return None if type(None) in options else math.nan
+        return float(value) if float in options and isinstance(value, float) else value
+    if origin is tuple:
+        inner = get_args(kind)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_built(inner[0], v) for v in value)
+        return tuple(_built(k, v) for k, v in zip(inner, value, strict=True))
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = _hints(kind)
+        known = {f.name: f for f in fields(kind)}
+        missing = [
+            n
+            for n, f in known.items()
+            if n not in value and f.default is MISSING and f.default_factory is MISSING
+        ]
+        if missing:
+            raise KeyError(missing[0])
+        return kind(**{name: _built(hints[name], v) for name, v in value.items() if name in known})
+    if kind is float:
+        return math.nan if value is None else float(value)
+    return value
