@@ -97,6 +97,40 @@ class Audit:
         """Phases that did not run to their end."""
         return tuple(name for name in PHASES if self.phase(name).state != "done")
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, as the schema ``audit-1.0`` in the package describes them; `from_dict` is the inverse."""
+        from bkdinterp.report._audit_json import audit_to_dict
+
+        return audit_to_dict(self)
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> "Audit":
+        """The audit that `to_dict` described.
+
+        Raises:
+            ArtefactError: values that the schema does not allow, or another major version of it.
+        """
+        from bkdinterp.report._audit_json import audit_from_dict
+
+        return audit_from_dict(d)
+
+    def save(self, path: Any) -> None:
+        """Write one JSON file, atomically."""
+        from bkdinterp.report._audit_json import save_audit
+
+        save_audit(self, path)
+
+    @classmethod
+    def load(cls, path: Any) -> "Audit":
+        """Read what `save` wrote; a folder stands for the ``audit.json`` in it.
+
+        Raises:
+            ArtefactError: no such file, or no audit.
+        """
+        from bkdinterp.report._audit_json import load_audit
+
+        return load_audit(path)
+
     def __str__(self) -> str:
         lines = [self.verdict]
         for p in self.phases:

@@ -2,10 +2,10 @@
 
 import re
 
+from bkdinterp.report._advice import advice
 from bkdinterp.report._audit_record import Audit
 from bkdinterp.report._evidence import AuditFinding, Phase, Table
 from bkdinterp.report._frameworks import entry
-from bkdinterp.report._advice import advice
 from bkdinterp.report._visible_text import visible
 
 ROWS, LETTERS = 40, 300

@@ -14,7 +14,7 @@ def visible(text: str) -> str:
 
 
 def _hides(c: str) -> bool:
-    if c in _KEPT or c.isascii() and c.isprintable():
+    if c in _KEPT or (c.isascii() and c.isprintable()):
         return False
     kind = unicodedata.category(c)
     # Marks that stack up on one letter without end are cut by the page's line height; these have no shape at all.
