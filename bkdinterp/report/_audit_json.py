@@ -1,6 +1,8 @@
 """An audit as JSON and back, without loss: validated against the schema in the package, written whole. No model.
 
-Numbers that JSON does not have (NaN where a head was not scored) are null. The same audit always gives the same bytes.
+Numbers that JSON does not have (NaN where a head was not scored) are null, and two halves of a surrogate pair become the
+character that they stand for, as every reader of JSON makes of them. The same audit always gives the same bytes. A document
+of a later minor version is read too: what it has in addition is left out.
 """
 
 import json
@@ -12,20 +14,23 @@ from functools import cache
 from importlib import resources
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from bkdinterp.errors import ArtefactError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.report._audit_record import SCHEMA_VERSION, Audit
 from bkdinterp.report._evidence import Curves, HeadMap, TokenMap
-from bkdinterp.results._files import read_json, write_text
+from bkdinterp.reprs import cut
+from bkdinterp.results._files import plain_file, read_json, write_text
 from bkdinterp.values import as_path, shown
 
 NAME = "audit.json"
 KINDS: dict[str, type] = {"heads": HeadMap, "curves": Curves, "tokens": TokenMap}
+# Of a file: the largest audits so far have half a megabyte, and every value of a file is held against the schema.
+LARGEST = 16 * 2**20
 _MESSAGE = 300
 
 
 def audit_to_dict(audit: Audit) -> dict[str, Any]:
     """JSON values, in the schema's order."""
-    return _plain(audit) | {"outcome": audit.outcome, "verdict": audit.verdict}
+    return plain(audit) | {"outcome": audit.outcome, "verdict": audit.verdict}
 
 
 def audit_from_dict(found: Any) -> Audit:
@@ -42,16 +47,25 @@ def audit_from_dict(found: Any) -> Audit:
             f"The audit has schema version {shown(version)}; this bkdinterp reads {SCHEMA_VERSION.split('.')[0]}.x."
         )
     _validate(found)
-    given = {name: value for name, value in found.items() if name not in ("outcome", "verdict")}
     try:
-        return _built(Audit, given)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ArtefactError(f"The audit does not fit together: {str(error)[:_MESSAGE]}") from error
+        return _built(Audit, {**found, "schema_version": SCHEMA_VERSION})
+    except (BkdinterpError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ArtefactError(f"The audit does not fit together: {cut(str(error), _MESSAGE)}") from error
+
+
+def normal(audit: Audit) -> Audit:
+    """The audit as it would be after saving and loading, so that a document is the same before and after."""
+    return _built(Audit, plain(audit))
 
 
 def save_audit(audit: Audit, path: Any) -> None:
     """Write one JSON file, atomically; parents are created."""
-    write_text(as_path(path, "path"), json.dumps(audit_to_dict(audit), indent=1, ensure_ascii=True) + "\n")
+    write_text(as_path(path, "path"), json_text(audit_to_dict(audit)))
+
+
+def json_text(value: Any) -> str:
+    """A document's text: ASCII, so that nothing in it can hide or reorder what an editor shows."""
+    return json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def load_audit(path: Any) -> Audit:
@@ -59,14 +73,18 @@ def load_audit(path: Any) -> Audit:
 
     Raises:
         ArtefactError: no such file, or no audit.
+        BkdinterpError: jsonschema is missing.
     """
     place = as_path(path, "path")
     if place.is_dir():
         place = place / NAME
+    if plain_file(place).stat().st_size > LARGEST:
+        raise ArtefactError(f"{shown(str(place), _MESSAGE)} is larger than {LARGEST >> 20} MiB, too large for an audit.")
+    found = read_json(place)
     try:
-        return audit_from_dict(read_json(place))
+        return audit_from_dict(found)
     except ArtefactError as error:
-        raise ArtefactError(f"{place} cannot be read as an audit: {error}") from error
+        raise ArtefactError(f"{shown(str(place), _MESSAGE)} cannot be read as an audit: {error}") from error
 
 
 @cache
@@ -78,32 +96,43 @@ def schema() -> dict[str, Any]:
 
 def _validate(found: Any) -> None:
     try:
-        import jsonschema
+        from jsonschema import Draft202012Validator
     except ImportError as error:
-        raise ArtefactError("Reading an audit needs jsonschema: pip install 'bkdinterp[report]'.") from error
+        raise BkdinterpError("Reading an audit needs jsonschema: pip install 'bkdinterp[report]'.") from error
     try:
-        jsonschema.Draft202012Validator(schema()).validate(found)
-    except jsonschema.ValidationError as error:
-        place = "/".join(map(str, error.absolute_path)) or "the top"
-        raise ArtefactError(f"at {place}: {error.message[:_MESSAGE]}") from error
-    except RecursionError as error:
-        raise ArtefactError("it is nested too deeply") from error
+        # The first fault is enough: a hostile file may have a million.
+        fault = next(Draft202012Validator(schema()).iter_errors(found), None)
+        said = None if fault is None else cut(fault.message, _MESSAGE)
+    except RecursionError:
+        raise ArtefactError("The audit is nested too deeply.") from None
+    if fault is not None:
+        place = cut("/".join(map(str, fault.absolute_path)) or "the top", _MESSAGE)
+        raise ArtefactError(f"at {place}: {said}")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        made = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        made = {f.name: plain(getattr(value, f.name)) for f in fields(value)}
         kind = next((name for name, cls in KINDS.items() if type(value) is cls), None)
         return made if kind is None else {"kind": kind} | made
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {_joined(str(k)): plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return _joined(value)
+    if value is None or isinstance(value, bool | int):
         return value
     raise ArtefactError(f"{shown(value)} in an audit has no JSON form.")
+
+
+def _joined(text: str) -> str:
+    """The text with pairs of surrogates as one character; a half without its other half stays."""
+    if text.isascii():
+        return str(text)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 @cache
@@ -120,7 +149,7 @@ def _built(kind: Any, value: Any) -> Any:
             return _built(KINDS[value["kind"]], {k: v for k, v in value.items() if k != "kind"})
         if value is None:
             return None if type(None) in options else math.nan
-        return float(value) if float in options and isinstance(value, float) else value
+        return value
     if origin is tuple:
         inner = get_args(kind)
         if len(inner) == 2 and inner[1] is Ellipsis:
@@ -137,6 +166,6 @@ def _built(kind: Any, value: Any) -> Any:
         if missing:
             raise KeyError(missing[0])
         return kind(**{name: _built(hints[name], v) for name, v in value.items() if name in known})
-    if kind is float:
-        return math.nan if value is None else float(value)
+    if kind is int:
+        return int(value)
     return value

@@ -1,11 +1,13 @@
 """Audit: the record of an audit, and the one sentence that it comes to. No model, no forward pass."""
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.report._evidence import PHASES, AuditFinding, Phase
+from bkdinterp.values import shown
 
 # Of the JSON document; a reader refuses a later major version.
 SCHEMA_VERSION = "1.0"
@@ -29,7 +31,7 @@ class Audit:
         versions: of the packages that decide numbers.
 
     Raises:
-        BkdinterpError: nothing tested or nothing untested, or a phase twice.
+        BkdinterpError: nothing tested or nothing untested, a phase twice, or a time that is not UTC.
     """
 
     subject: Mapping[str, Any]
@@ -37,7 +39,7 @@ class Audit:
     phases: tuple[Phase, ...]
     tested: tuple[str, ...]
     untested: tuple[str, ...]
-    seconds: float
+    seconds: float | int
     created: str
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: str = SCHEMA_VERSION
@@ -48,6 +50,10 @@ class Audit:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise BkdinterpError(f"A phase stands twice: {', '.join(names)}.")
+        if not _utc(self.created):
+            raise BkdinterpError(
+                f"created={shown(self.created)} must be a time in UTC, as 2026-01-31T12:00:00+00:00."
+            )
 
     def phase(self, name: str) -> Phase:
         """The phase of a name; one that was skipped if it did not run.
@@ -139,3 +145,10 @@ class Audit:
             )
             lines += [f"    {f.status:14} {f.title}" for f in p.findings]
         return "\n".join(lines)
+
+
+def _utc(text: str) -> bool:
+    try:
+        return datetime.datetime.fromisoformat(text).isoformat("T", "seconds") == text.replace("Z", "+00:00")
+    except ValueError:
+        return False

@@ -1,135 +1,137 @@
-"""Figures of a report as places and numbers for its SVG templates: head maps, curves, shaded tokens. Pure arithmetic."""
+"""Figures of a report as places and texts for its SVG templates: head maps, curves, shaded tokens. Pure arithmetic.
+
+Every mark has a row, a column and a text of its own, so that one script serves the pointer and the arrow keys in all of them.
+"""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from bkdinterp.report._evidence import Curves, HeadMap, TokenMap
+from bkdinterp.report._evidence import Curves, Figure, HeadMap, Line, TokenMap
 
-# Of a head map's cell, and of a chart, in SVG units.
-CELL, GAP = 20, 2
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 260, 62, 14, 12, 40
+# Of a head map in SVG units: a cell's largest and smallest side, and the width that a map of many layers should keep.
+CELL, SMALLEST, MAP_WIDTH = 24, 9, 960
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 270, 58, 14, 14, 44
 TICKS = 5
+# Heads that the table below a map names, and that its slider can outline.
+LISTED, OUTLINED = 10, 64
+SHADES = 10
+# Beyond these, sums of numbers from a hostile file would overflow.
+_LARGEST = 1e100
 
 
-def head_view(figure: HeadMap, name: str) -> dict[str, Any]:
+def figure_view(figure: Figure, name: str) -> dict[str, Any]:
+    """What the template of a figure's kind needs; `name` is the figure's id in the page."""
+    if isinstance(figure, HeadMap):
+        made = _head_view(figure)
+    else:
+        made = _chart_view(figure) if isinstance(figure, Curves) else _token_view(figure)
+    return {"name": name, "title": figure.title} | made
+
+
+def _head_view(figure: HeadMap) -> dict[str, Any]:
     """Cells of every model on one scale, symmetric around zero."""
-    values = [v for grid in figure.effects for row in grid for v in row if math.isfinite(v)]
-    limit = max((abs(v) for v in values), default=0.0) or 1.0
-    chosen = set(figure.chosen)
-    panels = []
-    for m, (model, grid) in enumerate(zip(figure.models, figure.effects, strict=False)):
-        order = sorted(
-            ((v, i, j) for i, row in enumerate(grid) for j, v in enumerate(row) if math.isfinite(v)),
-            reverse=True,
-        )
-        rank = {(i, j): k + 1 for k, (_, i, j) in enumerate(order)}
-        cells = []
-        for i, row in enumerate(grid):
-            for j, value in enumerate(row):
-                low, high = (_at(ends, m, i, j) for ends in (figure.low, figure.high))
-                cells.append(
-                    {
-                        "layer": i,
-                        "head": j,
-                        "x": i * (CELL + GAP),
-                        "y": j * (CELL + GAP),
-                        "sign": "none" if not math.isfinite(value) else "pos" if value >= 0 else "neg",
-                        "opacity": f"{min(1.0, abs(value) / limit):.3f}" if math.isfinite(value) else "0",
-                        "rank": rank.get((i, j), 10**6),
-                        "chosen": m == 0 and (i, j) in chosen,
-                        "text": _head_text(model, i, j, value, low, high, figure),
-                    }
-                )
-        n_layers, n_heads = len(grid), max((len(row) for row in grid), default=0)
-        panels.append(
-            {
-                "model": model,
-                "cells": cells,
-                "width": n_layers * (CELL + GAP),
-                "height": n_heads * (CELL + GAP),
-                "n_layers": n_layers,
-                "n_heads": n_heads,
-            }
-        )
+    limit = _limit([v for grid in figure.effects for row in grid for v in row])
+    n_layers, n_heads = len(figure.effects[0]), len(figure.effects[0][0])
+    cell = max(SMALLEST, min(CELL, MAP_WIDTH // n_layers))
+    order = sorted(
+        ((i, j) for i in range(n_layers) for j in range(n_heads) if math.isfinite(figure.effects[0][i][j])),
+        key=lambda at: (-figure.effects[0][at[0]][at[1]], at),
+    )
+    rank = {at: k + 1 for k, at in enumerate(order)}
+    panels = [
+        {
+            "model": model,
+            "cells": [
+                {
+                    "row": j,
+                    "column": i,
+                    "x": i * cell,
+                    "y": j * cell,
+                    "sign": _sign(grid[i][j]),
+                    "opacity": _share(grid[i][j], limit),
+                    "rank": rank.get((i, j), 0),
+                    "text": f"layer {i}, head {j}: {_head_words(figure, m, i, j)}",
+                }
+                for j in range(n_heads)
+                for i in range(n_layers)
+            ],
+            # Below a map, for whoever does not point: the suspect's strongest heads, with the other models' values of them.
+            "listed": [_head_words(figure, m, i, j) for i, j in order[:LISTED]],
+        }
+        for m, (model, grid) in enumerate(zip(figure.models, figure.effects, strict=True))
+    ]
     return {
         "kind": "heads",
-        "name": name,
-        "title": figure.title,
         "unit": figure.unit,
         "n": figure.n,
+        "interval": bool(figure.low and figure.high),
         "limit": f"{limit:.3g}",
         "panels": panels,
-        "most": min(64, max((len(p["cells"]) for p in panels), default=1)),
-        "k": max(1, len(chosen)),
-        "cell": CELL,
+        "chosen": [{"x": (i + 0.5) * cell, "y": (j + 0.5) * cell} for i, j in figure.chosen],
+        "listed": [f"layer {i}, head {j}" for i, j in order[:LISTED]],
+        "layers": range(n_layers),
+        "heads": range(n_heads),
+        "step": max(1, math.ceil(n_layers / 30)) * (5 if n_layers > 12 else 1),
+        "head_step": max(1, math.ceil(n_heads * 11 / (n_heads * cell))),
+        "width": n_layers * cell,
+        "height": n_heads * cell,
+        "most": min(OUTLINED, len(order)),
+        "k": min(OUTLINED, len(order), max(1, len(figure.chosen))),
+        "cell": cell,
     }
 
 
-def _at(grids: Sequence[Any], m: int, i: int, j: int) -> float | None:
-    try:
-        value = grids[m][i][j]
-    except IndexError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _head_text(
-    model: str, i: int, j: int, value: float, low: float | None, high: float | None, figure: HeadMap
-) -> str:
+def _head_words(figure: HeadMap, m: int, i: int, j: int) -> str:
+    value = figure.effects[m][i][j]
     if not math.isfinite(value):
-        return f"{model}, layer {i}, head {j}: not scored"
-    ends = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
-    return f"{model}, layer {i}, head {j}: {value:.3g}{ends} {figure.unit}, n={figure.n}"
+        return "not scored"
+    ends = ""
+    if figure.low and figure.high and math.isfinite(figure.low[m][i][j] + figure.high[m][i][j]):
+        ends = f" [{_signed(figure.low[m][i][j])}, {_signed(figure.high[m][i][j])}]"
+    return f"{_signed(value)} {figure.unit}{ends}, n={figure.n}"
 
 
-def chart_view(figure: Curves, name: str) -> dict[str, Any]:
+def _chart_view(figure: Curves) -> dict[str, Any]:
     """Lines, bands and axes; points without a value interrupt a line."""
-    ys = [
-        v for line in figure.lines for part in (line.y, line.low, line.high) for v in part if math.isfinite(v)
-    ]
+    ys = [v for line in figure.lines for part in (line.y, line.low, line.high) for v in part if _known(v)]
     low, high = (min([*ys, 0.0]), max([*ys, 0.0])) if ys else (0.0, 1.0)
     high = high if high > low else low + 1.0
-    xs = [v for v in figure.x if math.isfinite(v)] or [0.0]
-    first, last = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1.0
+    xs = [v for v in figure.x if _known(v)] or [0.0]
+    first, last = min(xs), max(xs)
+    last = last if last > first else first + 1.0
 
-    def x(v: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (v - first) / (last - first)
-
-    def y(v: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - v) / (high - low)
+    def place(a: float | int, b: float | int) -> tuple[float, float]:
+        across, up = (a - first) / (last - first), (b - low) / (high - low)
+        return LEFT + (WIDTH - LEFT - RIGHT) * across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * up
 
     lines = []
     for k, line in enumerate(figure.lines):
-        points = [
-            (x(a), y(b), a, b)
-            for a, b in zip(figure.x, line.y, strict=False)
-            if math.isfinite(a) and math.isfinite(b)
-        ]
+        dots = []
+        for c, (a, b) in enumerate(zip(figure.x, line.y, strict=True)):
+            if _known(a) and _known(b):
+                x, y = place(a, b)
+                words = f"{line.name}, {figure.xlabel} {a:g}: {_point_words(line, c)}"
+                dots.append({"row": k, "column": c, "x": f"{x:.1f}", "y": f"{y:.1f}", "text": words})
         band = ""
-        if len(line.low) == len(line.high) == len(figure.x):
-            edge = [(x(a), y(b)) for a, b in zip(figure.x, line.high, strict=True) if math.isfinite(b)]
-            edge += [
-                (x(a), y(b)) for a, b in list(zip(figure.x, line.low, strict=True))[::-1] if math.isfinite(b)
+        if line.low and line.high:
+            whole = [
+                (a, b, c)
+                for a, b, c in zip(figure.x, line.low, line.high, strict=True)
+                if _known(a) and _known(b) and _known(c)
             ]
-            band = " ".join(f"{a:.1f},{b:.1f}" for a, b in edge)
+            edge = [place(a, c) for a, _, c in whole] + [place(a, b) for a, b, _ in reversed(whole)]
+            band = " ".join(f"{x:.1f},{y:.1f}" for x, y in edge)
+        path, pen = "", "M"
+        known = {d["column"]: d for d in dots}
+        for c in range(len(figure.x)):
+            path, pen = (f"{path}{pen}{known[c]['x']} {known[c]['y']}", "L") if c in known else (path, "M")
         lines.append(
-            {
-                "name": line.name,
-                "null": line.null,
-                "series": k % 4,
-                "points": " ".join(f"{a:.1f},{b:.1f}" for a, b, _, _ in points),
-                "band": band,
-                "dots": [
-                    {"x": f"{a:.1f}", "y": f"{b:.1f}", "text": f"{line.name}, {figure.xlabel} {u:g}: {v:.3g}"}
-                    for a, b, u, v in points
-                ],
-            }
+            {"name": line.name, "null": line.null, "series": k % 4, "path": path, "band": band, "dots": dots}
         )
+    mark = figure.mark if figure.mark is not None and _known(figure.mark) else None
     return {
         "kind": "curves",
-        "name": name,
-        "title": figure.title,
         "xlabel": figure.xlabel,
         "ylabel": figure.ylabel,
         "lines": lines,
@@ -139,51 +141,82 @@ def chart_view(figure: Curves, name: str) -> dict[str, Any]:
         "right": WIDTH - RIGHT,
         "top": TOP,
         "bottom": HEIGHT - BOTTOM,
-        "xticks": [{"at": f"{x(v):.1f}", "text": f"{v:g}"} for v in _ticks(first, last, whole=True)],
-        "yticks": [{"at": f"{y(v):.1f}", "text": f"{v:.3g}"} for v in _ticks(low, high)],
-        "mark": None if figure.mark is None or not math.isfinite(figure.mark) else f"{x(figure.mark):.1f}",
-        "marked": "" if figure.mark is None else f"{figure.mark:g}",
-        "zero": f"{y(0.0):.1f}",
+        "xticks": [
+            {"at": f"{place(v, low)[0]:.1f}", "text": f"{v:g}"}
+            for v in _ticks(first, last, whole=all(float(v).is_integer() for v in xs))
+        ],
+        "yticks": [{"at": f"{place(first, v)[1]:.1f}", "text": f"{v:.3g}"} for v in _ticks(low, high)],
+        "mark": None if mark is None else f"{place(mark, low)[0]:.1f}",
+        "marked": "" if mark is None else f"{mark:g}",
+        "zero": f"{place(first, 0.0)[1]:.1f}",
     }
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def _point_words(line: Line, c: int) -> str:
+    text = f"{line.y[c]:.3g}"
+    if line.low and line.high and _known(line.low[c]) and _known(line.high[c]):
+        text += f" [{line.low[c]:.3g}, {line.high[c]:.3g}]"
+    return text
+
+
+def _ticks(low: float | int, high: float | int, *, whole: bool = False) -> list[float]:
     """Round numbers from low to high."""
     rough = (high - low) / TICKS
-    if rough <= 0 or not math.isfinite(rough):
+    if not math.isfinite(rough) or rough <= 1e-300:
         return [low]
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough)
-    if whole:
-        step = max(1.0, step)
-    start = math.ceil(low / step - 1e-9)
-    return [round(k * step, 12) for k in range(start, math.floor(high / step + 1e-9) + 1)]
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next((s * power for s in (1, 2, 5, 10) if s * power >= rough), 10 * power)
+    step = max(1.0, step) if whole else step
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(k * step, 12) for k in range(first, min(last, first + 3 * TICKS) + 1)]
 
 
-def token_view(figure: TokenMap, name: str) -> dict[str, Any]:
+def _token_view(figure: TokenMap) -> dict[str, Any]:
     """Tokens with their shade, on one scale."""
-    values = [abs(v) for row in figure.rows for v in row.values if math.isfinite(v)]
-    limit = max(values, default=0.0) or 1.0
+    limit = _limit([v for row in figure.rows for v in row.values])
     rows = []
-    for row in figure.rows:
+    for r, row in enumerate(figure.rows):
         tokens = []
-        for token, value in zip(row.tokens, row.values, strict=False):
-            known = math.isfinite(value)
+        for c, (token, value) in enumerate(zip(row.tokens, row.values, strict=True)):
+            words = f"{value:.3g} {figure.unit}".strip() if math.isfinite(value) else "no value"
+            # In classes: a shade of its own for every value would need inline styles, which the policy forbids.
+            shade = round(SHADES * min(1.0, abs(value) / limit)) if math.isfinite(value) else 0
             tokens.append(
                 {
-                    "text": token or " ",
-                    "sign": "none" if not known else "pos" if value >= 0 else "neg",
-                    # Ten shades: a style of its own for each value would need inline styles, which the policy forbids.
-                    "shade": min(10, round(10 * abs(value) / limit)) if known else 0,
-                    "value": f"{value:.3g} {figure.unit}".strip() if known else "no value",
+                    "row": r,
+                    "column": c,
+                    "text": token,
+                    "sign": _sign(value),
+                    "shade": shade,
+                    "words": words,
                 }
             )
         rows.append({"label": row.label, "tokens": tokens})
+    signs = {t["sign"] for row in rows for t in row["tokens"]}
     return {
         "kind": "tokens",
-        "name": name,
-        "title": figure.title,
         "unit": figure.unit,
         "limit": f"{limit:.3g}",
         "rows": rows,
+        "negative": "neg" in signs,
     }
+
+
+def _limit(values: Sequence[float | int]) -> float:
+    return max((abs(float(v)) for v in values if math.isfinite(v)), default=0.0) or 1.0
+
+
+def _sign(value: float | int) -> str:
+    return "none" if not math.isfinite(value) else "pos" if value >= 0 else "neg"
+
+
+def _share(value: float | int, limit: float) -> str:
+    return f"{min(1.0, abs(value) / limit):.2f}" if math.isfinite(value) else "0"
+
+
+def _signed(value: float | int) -> str:
+    return f"{value:+.3g}".replace("-", "−")
+
+
+def _known(value: float | int) -> bool:
+    return math.isfinite(value) and abs(value) < _LARGEST

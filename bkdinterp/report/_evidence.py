@@ -1,8 +1,11 @@
 """What an audit records: measures, findings, phases, figures as data. Plain values, no model, no forward pass.
 
-Everything here turns into JSON and back without loss, so that a saved audit can be shown again in any form.
+Everything here turns into JSON and back without loss, so that a saved audit can be shown again in any form. A number that
+could not be measured is NaN; JSON has null for it, and the documents say so.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -42,35 +45,47 @@ class Measure:
     """
 
     name: str
-    value: float
+    value: float | int
     unit: str = "share"
     n: int = 0
-    low: float | None = None
-    high: float | None = None
-    level: float = 0.95
-    null: float | None = None
+    low: float | int | None = None
+    high: float | int | None = None
+    level: float | int = 0.95
+    null: float | int | None = None
     null_name: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.words}"
 
     @property
+    def number(self) -> str:
+        """The value alone, with its unit."""
+        return _number(self.value, self.unit)
+
+    @property
+    def null_number(self) -> str:
+        """The null's value alone; empty without one."""
+        return "" if self.null is None else _number(self.null, self.unit)
+
+    @property
     def words(self) -> str:
         """Value, interval, n and null in one line."""
-        text = _number(self.value, self.unit)
+        text = self.number
         if self.low is not None and self.high is not None:
             ends = [_number(x, self.unit) for x in (self.low, self.high)]
             text += f" [{ends[0]}, {ends[1]}]"
         if self.n:
             text += f", n={self.n}"
         if self.null is not None:
-            text += f"; null {_number(self.null, self.unit)}" + (
+            text += f"; null {self.null_number}" + (
                 f" ({self.null_name})" if self.null_name else ""
             )
         return text
 
 
-def _number(value: float, unit: str) -> str:
+def _number(value: float | int, unit: str) -> str:
+    if not math.isfinite(value):
+        return "not known"
     if unit == "share":
         return f"{100 * value:.0f} %" if value in (0, 1) or 0.01 <= value <= 0.99 else f"{100 * value:.1f} %"
     text = f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.3g}"
@@ -147,16 +162,36 @@ class HeadMap:
         effects: ``[model][layer][head]``.
         low, high: simultaneous intervals of the same shape; empty where there are none.
         chosen: (layer, head) of those that later phases edit.
+
+    Raises:
+        BkdinterpError: models of another number or shape than the effects, ends of another shape, or a chosen head outside.
     """
 
     title: str
     unit: str
     n: int
     models: tuple[str, ...]
-    effects: tuple[tuple[tuple[float, ...], ...], ...]
-    low: tuple[tuple[tuple[float, ...], ...], ...] = ()
-    high: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    effects: tuple[tuple[tuple[float | int, ...], ...], ...]
+    low: tuple[tuple[tuple[float | int, ...], ...], ...] = ()
+    high: tuple[tuple[tuple[float | int, ...], ...], ...] = ()
     chosen: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes = [_shape(grid) for grid in self.effects]
+        if not shapes or len(shapes) != len(self.models) or None in shapes or len(set(shapes)) > 1:
+            raise BkdinterpError(f"{self.title!r} needs one grid of layers and heads, all alike, per model.")
+        for ends in (self.low, self.high):
+            if ends and [_shape(grid) for grid in ends] != shapes:
+                raise BkdinterpError(f"The intervals of {self.title!r} have another shape than its effects.")
+        n_layers, n_heads = shapes[0] or (0, 0)
+        if not all(0 <= i < n_layers and 0 <= j < n_heads for i, j in self.chosen):
+            raise BkdinterpError(f"A chosen head of {self.title!r} is outside {n_layers} x {n_heads}.")
+
+
+def _shape(grid: Sequence[Sequence[float | int]]) -> tuple[int, int] | None:
+    """Layers and heads; None for rows of different lengths."""
+    lengths = {len(row) for row in grid}
+    return (len(grid), lengths.pop()) if len(lengths) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -164,9 +199,9 @@ class Line:
     """One curve: values over x, with intervals where there are any."""
 
     name: str
-    y: tuple[float, ...]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
+    y: tuple[float | int, ...]
+    low: tuple[float | int, ...] = ()
+    high: tuple[float | int, ...] = ()
     null: bool = False
 
 
@@ -180,23 +215,40 @@ class Curves:
         x: positions.
         lines: curves; those marked as nulls are drawn so.
         mark: a chosen x; None for none.
+
+    Raises:
+        BkdinterpError: a line with more or fewer points than x, or ends of another length.
     """
 
     title: str
     xlabel: str
     ylabel: str
-    x: tuple[float, ...]
+    x: tuple[float | int, ...]
     lines: tuple[Line, ...]
-    mark: float | None = None
+    mark: float | int | None = None
+
+    def __post_init__(self) -> None:
+        for line in self.lines:
+            lengths = {len(line.y), len(line.low) or len(self.x), len(line.high) or len(self.x)}
+            if lengths - {len(self.x)}:
+                raise BkdinterpError(f"{line.name!r} in {self.title!r} must have {len(self.x)} points.")
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Tokens of one text, a value for each."""
+    """Tokens of one text, a value for each.
+
+    Raises:
+        BkdinterpError: more or fewer values than tokens.
+    """
 
     label: str
     tokens: tuple[str, ...]
-    values: tuple[float, ...]
+    values: tuple[float | int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.values):
+            raise BkdinterpError(f"{len(self.values)} values for {len(self.tokens)} tokens.")
 
 
 @dataclass(frozen=True)
@@ -251,7 +303,7 @@ class Phase:
 
     name: str
     state: str
-    seconds: float = 0.0
+    seconds: float | int = 0.0
     reason: str = ""
     findings: tuple[AuditFinding, ...] = ()
     examples: tuple[Example, ...] = ()

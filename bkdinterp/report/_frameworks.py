@@ -32,13 +32,12 @@ def frameworks() -> tuple[Framework, ...]:
     )
 
 
-def entry(id_: str) -> tuple[Framework, str]:
-    """The framework of an id, and the entry's name; an id that no file has is its own name.
+def entry(id_: str) -> tuple[Framework, str] | None:
+    """The framework of an id, and the entry's name; None for an id that no file has."""
+    return next(((f, f.items[id_]) for f in frameworks() if id_ in f.items), None)
 
-    Raises:
-        KeyError: there is no framework at all.
-    """
-    for framework in frameworks():
-        if id_ in framework.items:
-            return framework, framework.items[id_]
-    return frameworks()[0], id_
+
+def words(id_: str) -> str:
+    """Framework, version, id and name in one line; an id that no file has stands alone."""
+    found = entry(id_)
+    return id_ if found is None else f"{found[0].name} {found[0].version}: {id_} {found[1]}"

@@ -1,53 +1,83 @@
 "use strict";
 (() => {
-  const root = document.documentElement, tip = document.getElementById("tip");
-  const say = (text) => { tip.textContent = text; tip.classList.toggle("on", Boolean(text)); };
-  document.getElementById("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme === "dark" || (root.dataset.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
-    root.dataset.theme = dark ? "light" : "dark";
-  });
-  // One listener for everything that has a text of its own.
+  const root = document.documentElement;
+  const tip = document.getElementById("tip"), spoken = document.getElementById("spoken");
+
+  const theme = document.getElementById("theme"), prefers = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => root.dataset.theme === "dark" || (root.dataset.theme === "auto" && prefers.matches);
+  const name = () => { theme.textContent = dark() ? "Light colours" : "Dark colours"; };
+  theme.hidden = false;
+  theme.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; name(); });
+  prefers.addEventListener("change", name);
+  name();
+
+  const hide = () => tip.classList.remove("on");
+  // Beside the mark, inside the window, above it where there is room.
+  const show = (mark) => {
+    tip.textContent = mark.dataset.text;
+    tip.classList.add("on");
+    const at = mark.getBoundingClientRect(), own = tip.getBoundingClientRect();
+    const left = Math.max(8, Math.min(at.left + at.width / 2 - own.width / 2, innerWidth - own.width - 8));
+    const above = at.top - own.height - 8;
+    tip.style.left = left + "px";
+    tip.style.top = (above > 4 ? above : at.bottom + 8) + "px";
+  };
   document.addEventListener("pointerover", (event) => {
-    const at = event.target.closest("[data-text]");
-    if (at) say(at.dataset.text);
+    const mark = event.target.closest("[data-text]");
+    if (mark) show(mark); else hide();
   });
-  document.addEventListener("pointerout", (event) => { if (event.target.closest("[data-text]")) say(""); });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") say(""); });
-  for (const figure of document.querySelectorAll("figure.heads")) {
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("scroll", hide, { capture: true, passive: true });
+
+  // Arrow keys in every figure: to the nearest mark in that direction, which is shown and read out.
+  for (const figure of document.querySelectorAll("[data-nav]")) {
+    const marks = [...figure.querySelectorAll("[data-text]")];
+    if (!marks.length) continue;
+    const place = (mark) => [Number(mark.dataset.row), Number(mark.dataset.column)];
+    let at = null;
+    const go = (mark) => {
+      if (at) at.classList.remove("at");
+      at = mark;
+      at.classList.add("at");
+      at.scrollIntoView({ block: "nearest", inline: "nearest" });
+      requestAnimationFrame(() => show(at));
+      spoken.textContent = at.dataset.text;
+    };
+    figure.addEventListener("focus", () => {
+      if (figure.matches(":focus-visible")) go(at || figure.querySelector('[data-rank="1"]') || marks[0]);
+    });
+    figure.addEventListener("blur", () => { if (at) at.classList.remove("at"); hide(); });
+    figure.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      if (!at) { go(marks[0]); return; }
+      const [row, column] = place(at);
+      let best = null, least = Infinity;
+      for (const mark of marks) {
+        const [r, c] = place(mark);
+        const along = step[0] ? (r - row) * step[0] : (c - column) * step[1];
+        const aside = Math.abs(step[0] ? c - column : r - row);
+        if (along <= 0 || (step[1] && aside)) continue;
+        const far = along * 1e5 + aside;
+        if (far < least) { least = far; best = mark; }
+      }
+      if (best) go(best);
+    });
+  }
+
+  // The suspect's strongest heads, and the same places in the other maps.
+  for (const figure of document.querySelectorAll("[data-mapped]")) {
     const slider = figure.querySelector("input"), output = figure.querySelector("output");
+    const ranked = [...figure.querySelectorAll("[data-rank]")];
     const outline = () => {
       output.textContent = slider.value;
-      // The suspect's strongest heads, and the same places in the reference.
-      const first = figure.querySelector("svg");
-      const chosen = new Set();
-      for (const cell of first.querySelectorAll(".cell"))
-        if (Number(cell.dataset.rank) <= Number(slider.value)) chosen.add(cell.dataset.layer + "," + cell.dataset.head);
-      for (const cell of figure.querySelectorAll(".cell"))
-        cell.querySelector(".ring").classList.toggle("on", chosen.has(cell.dataset.layer + "," + cell.dataset.head));
+      for (const cell of ranked) cell.classList.toggle("on", Number(cell.dataset.rank) <= Number(slider.value));
     };
     slider.addEventListener("input", outline);
     outline();
-    for (const svg of figure.querySelectorAll("svg")) {
-      let at = null;
-      const go = (layer, head) => {
-        const next = svg.querySelector('.cell[data-layer="' + layer + '"][data-head="' + head + '"]');
-        if (!next) return;
-        if (at) at.classList.remove("at");
-        at = next;
-        at.classList.add("at");
-        say(at.dataset.text);
-      };
-      const strongest = () => svg.querySelector('.cell[data-rank="1"]') || svg.querySelector(".cell");
-      svg.addEventListener("focus", () => { const c = at || strongest(); if (c) go(c.dataset.layer, c.dataset.head); });
-      svg.addEventListener("blur", () => { if (at) at.classList.remove("at"); say(""); });
-      svg.addEventListener("keydown", (event) => {
-        const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-        if (!step || !at) return;
-        event.preventDefault();
-        go(Number(at.dataset.layer) + step[0], Number(at.dataset.head) + step[1]);
-      });
-    }
   }
-  // A printed page has no way to open what is closed.
+
+  // Paper has no way to open what is closed.
   addEventListener("beforeprint", () => { for (const d of document.querySelectorAll("details")) d.open = true; });
 })();
