@@ -79,7 +79,9 @@ def load_audit(path: Any) -> Audit:
     if place.is_dir():
         place = place / NAME
     if plain_file(place).stat().st_size > LARGEST:
-        raise ArtefactError(f"{shown(str(place), _MESSAGE)} is larger than {LARGEST >> 20} MiB, too large for an audit.")
+        raise ArtefactError(
+            f"{shown(str(place), _MESSAGE)} is larger than {LARGEST >> 20} MiB, too large for an audit."
+        )
     found = read_json(place)
     try:
         return audit_from_dict(found)

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from bkdinterp.report._evidence import Curves, Figure, HeadMap, Line, TokenMap
+from bkdinterp.report._visible_text import visible
 
 # Of a head map in SVG units: a cell's largest and smallest side, and the width that a map of many layers should keep.
-CELL, SMALLEST, MAP_WIDTH = 24, 9, 960
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 270, 58, 14, 14, 44
+CELL, SMALLEST, MAP_WIDTH = 28, 9, 960
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 490, 250, 54, 12, 14, 44
 TICKS = 5
 # Heads that the table below a map names, and that its slider can outline.
 LISTED, OUTLINED = 10, 64
 SHADES = 10
+# Of a name that stands at every mark, so that a long one does not make the page long as often as there are marks.
+_NAME = 80
 # Beyond these, sums of numbers from a hostile file would overflow.
 _LARGEST = 1e100
 
@@ -89,7 +92,7 @@ def _head_words(figure: HeadMap, m: int, i: int, j: int) -> str:
     ends = ""
     if figure.low and figure.high and math.isfinite(figure.low[m][i][j] + figure.high[m][i][j]):
         ends = f" [{_signed(figure.low[m][i][j])}, {_signed(figure.high[m][i][j])}]"
-    return f"{_signed(value)} {figure.unit}{ends}, n={figure.n}"
+    return f"{_signed(value)} {visible(figure.unit, _NAME)}{ends}, n={figure.n}"
 
 
 def _chart_view(figure: Curves) -> dict[str, Any]:
@@ -105,13 +108,13 @@ def _chart_view(figure: Curves) -> dict[str, Any]:
         across, up = (a - first) / (last - first), (b - low) / (high - low)
         return LEFT + (WIDTH - LEFT - RIGHT) * across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * up
 
-    lines = []
+    lines, axis = [], visible(figure.xlabel, _NAME)
     for k, line in enumerate(figure.lines):
-        dots = []
+        dots, name = [], visible(line.name, _NAME)
         for c, (a, b) in enumerate(zip(figure.x, line.y, strict=True)):
             if _known(a) and _known(b):
                 x, y = place(a, b)
-                words = f"{line.name}, {figure.xlabel} {a:g}: {_point_words(line, c)}"
+                words = f"{name}, {axis} {a:g}: {_point_words(line, c)}"
                 dots.append({"row": k, "column": c, "x": f"{x:.1f}", "y": f"{y:.1f}", "text": words})
         band = ""
         if line.low and line.high:
@@ -178,7 +181,9 @@ def _token_view(figure: TokenMap) -> dict[str, Any]:
     for r, row in enumerate(figure.rows):
         tokens = []
         for c, (token, value) in enumerate(zip(row.tokens, row.values, strict=True)):
-            words = f"{value:.3g} {figure.unit}".strip() if math.isfinite(value) else "no value"
+            words = (
+                f"{value:.3g} {visible(figure.unit, _NAME)}".strip() if math.isfinite(value) else "no value"
+            )
             # In classes: a shade of its own for every value would need inline styles, which the policy forbids.
             shade = round(SHADES * min(1.0, abs(value) / limit)) if math.isfinite(value) else 0
             tokens.append(

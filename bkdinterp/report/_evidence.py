@@ -77,9 +77,7 @@ class Measure:
         if self.n:
             text += f", n={self.n}"
         if self.null is not None:
-            text += f"; null {self.null_number}" + (
-                f" ({self.null_name})" if self.null_name else ""
-            )
+            text += f"; null {self.null_number}" + (f" ({self.null_name})" if self.null_name else "")
         return text
 
 

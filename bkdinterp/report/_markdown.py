@@ -14,7 +14,9 @@ from bkdinterp.report._visible_text import visible
 # Of a table, a text in code, and a list of heads; all of them are in audit.json.
 ROWS, LETTERS, HEADS = 40, 300, 8
 # What CommonMark and its common extensions may read as markup; bare addresses and mentions become links by ":", "@" and "www.".
-_ESCAPED = re.compile(r"([\\`*_{}\[\]<>#|~&!@$^]|(?<=\w):(?=//)|(?<=www)\.|^[-+=](?=\s|-|=)|^\d+[.)](?=\s))", re.IGNORECASE)
+_ESCAPED = re.compile(
+    r"([\\`*_{}\[\]<>#|~&!@$^]|(?<=\w):(?=//)|(?<=www)\.|^[-+=](?=\s|-|=)|^\d+[.)](?=\s))", re.IGNORECASE
+)
 
 
 def markdown(audit: Audit) -> str:
@@ -49,7 +51,11 @@ def _lines(audit: Audit) -> Iterator[str]:
     yield ""
     yield from (f"- {_text(text)}" for text in audit.tested)
     yield ""
-    for title, values in (("Model", audit.subject), ("Settings", audit.settings), ("Versions", audit.versions)):
+    for title, values in (
+        ("Model", audit.subject),
+        ("Settings", audit.settings),
+        ("Versions", audit.versions),
+    ):
         if values:
             yield f"## {title}"
             yield ""
@@ -105,7 +111,10 @@ def _figure(figure: Figure) -> Iterator[str]:
     """The strongest heads, or the highest point of each curve; the page draws the rest."""
     if isinstance(figure, HeadMap):
         places = [
-            (v, i, j) for i, row in enumerate(figure.effects[0]) for j, v in enumerate(row) if math.isfinite(v)
+            (v, i, j)
+            for i, row in enumerate(figure.effects[0])
+            for j, v in enumerate(row)
+            if math.isfinite(v)
         ]
         best = sorted(places, key=lambda place: (-place[0], place[1:]))[:HEADS]
         named = ", ".join(f"layer {i} head {j}: {v:.3g}" for v, i, j in best)

@@ -18,8 +18,8 @@ from bkdinterp.report._page_view import cell, interval, page_view, seconds, tone
 from bkdinterp.report._visible_text import visible
 
 TEMPLATE, STYLE, SCRIPT = "report.html.j2", "report.css", "report.js"
-# Of an answer or a prompt in the page; the whole of it is in audit.json.
-LETTERS, LINES = 1500, 24
+# Letters and lines of a text in the page: of any, of a sentence or an answer, of a name. All of it is in audit.json.
+ANY, BRIEF, SHORT = (6000, 80), (1200, 24), (120, 2)
 
 
 def html(audit: Audit) -> str:
@@ -62,7 +62,7 @@ def _template() -> Any:
         raise BkdinterpError("A report needs Jinja: pip install 'bkdinterp[report]'.") from error
 
     def shown(value: Any) -> Any:
-        return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        return visible(value, *ANY) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(
         loader=PackageLoader("bkdinterp.report", "templates"),
@@ -73,7 +73,8 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "brief": lambda text: visible(text, LETTERS, LINES),
+        "brief": lambda text: visible(text, *BRIEF),
+        "short": lambda text: visible(text, *SHORT),
         "cell": cell,
         "interval": interval,
         "seconds": seconds,

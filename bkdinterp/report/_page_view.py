@@ -53,7 +53,7 @@ def page_view(audit: Audit) -> dict[str, Any]:
         "more_examples": examples[EXAMPLES:],
         "phases": phases,
         "shown": [e for e in phases if not e["empty"]],
-        "backdoors": audit.backdoors,
+        "opened": audit.backdoors or _left(audit),
         "tested": audit.tested,
         "untested": audit.untested,
         "values": [
@@ -72,28 +72,32 @@ def page_view(audit: Audit) -> dict[str, Any]:
 def _facts(audit: Audit) -> list[dict[str, str]]:
     """Up to four numbers that the verdict rests on, each with its uncertainty."""
     deciding = [f for f in audit.findings if f.rule in DECIDING]
-    lead = next(iter(audit.backdoors), None) or next(
-        (f for f in deciding if f.status in ("for review", "inconclusive")), None
-    )
+    lead = next(iter(audit.backdoors or _left(audit)), None)
     made: list[dict[str, str]] = []
     if lead is not None and lead.measures:
         m = lead.measures[0]
         made.append({"name": m.name, "value": m.number, "note": _uncertainty(m)})
         if m.null is not None:
-            made.append({"name": "the same without it", "value": m.null_number, "note": m.null_name})
-        if len(lead.measures) > 1:
-            last = lead.measures[-1]
+            made.append({"name": "nearest comparison", "value": m.null_number, "note": m.null_name})
+        last = lead.measures[-1]
+        if last.unit != m.unit:  # p, or an effect in nats; another share stands in the table
             made.append({"name": last.name, "value": last.number, "note": _uncertainty(last)})
     elif deciding:
         low = sum(f.status == "not supported" for f in deciding)
         made.append(
             {"name": "suspicions tested", "value": str(len(deciding)), "note": f"{low} not supported"}
         )
-    made = made[:3]
     done = len(PHASES) - len(audit.missing)
     missing = ", ".join(audit.missing)
     note = "all ran to their end" if not missing else f"not: {missing}"
     return [*made, {"name": "phases finished", "value": f"{done} of {len(PHASES)}", "note": note}]
+
+
+def _left(audit: Audit) -> tuple[AuditFinding, ...]:
+    """Findings that could mean a backdoor, and leave it open."""
+    return tuple(
+        f for f in audit.findings if f.rule in DECIDING and f.status in ("for review", "inconclusive")
+    )
 
 
 def _uncertainty(m: Measure) -> str:
@@ -107,12 +111,15 @@ def _example(e: Example) -> dict[str, Any]:
     rest = min(len(a), len(b)) - start
     end = next((i for i in range(rest) if a[-1 - i] != b[-1 - i]), rest)
     inserted = len(b) > len(a) and start + end >= len(a)
+    stop = len(b) - end
     if not inserted:
-        start, end = len(b), 0
+        start = stop = len(b)
+    # The gap after the trigger is no part of it, unless the gap is all there is.
+    stop = start + len(b[start:stop].rstrip(" ")) if b[start:stop].strip(" ") else stop
     return {
         "before": b[:start],
-        "trigger": b[start : len(b) - end],
-        "after": b[len(b) - end :] if end else "",
+        "trigger": b[start:stop],
+        "after": b[stop:],
         "prompt": e.prompt,
         "with_it": e.triggered_output,
         "without": e.clean_output,
@@ -123,7 +130,7 @@ def _example(e: Example) -> dict[str, Any]:
 def tone(f: AuditFinding) -> str:
     """The colour of a finding's status: only a backdoor is alarming, a result that describes it is not."""
     if f.status == "supported":
-        return "bad" if f.rule in DECIDING else "good"
+        return "bad" if f.rule in DECIDING else "info"
     return "open" if f.status in ("for review", "inconclusive") else "plain"
 
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator
+from itertools import groupby
 
 # Of one text in a document; answers are short, and a file may hold anything.
 MOST = 20_000
@@ -29,10 +30,14 @@ def visible(text: str, most: int = MOST, lines: int = MOST) -> str:
 
 
 def _marked(text: str) -> Iterator[str]:
-    stacked = 0
+    stacked, pieces = 0, []
     for c in text:
         stacked = stacked + 1 if unicodedata.category(c) in ("Mn", "Me") else 0
-        yield _mark(c) if stacked > STACKED or _hides(c) else c
+        pieces.append(_mark(c) if stacked > STACKED or _hides(c) else c)
+    for piece, group in groupby(pieces):
+        count = sum(1 for _ in group)
+        # Three hundred of one accent say no more than the accent and the number.
+        yield piece * count if len(piece) == 1 or count < 3 else f"{piece[:-1]} ×{count}›"
 
 
 def _hides(c: str) -> bool:

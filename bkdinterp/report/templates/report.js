@@ -76,6 +76,11 @@
     };
     slider.addEventListener("input", outline);
     outline();
+    // In a narrow window a map begins where something is to be seen.
+    const first = figure.querySelector('[data-rank="1"]');
+    if (first)
+      for (const frame of figure.querySelectorAll(".scroll:has(.map)"))
+        frame.scrollLeft = first.x.baseVal.value - frame.clientWidth / 2;
   }
 
   // Paper has no way to open what is closed.

