@@ -59,8 +59,26 @@ def normal(audit: Audit) -> Audit:
 
 
 def save_audit(audit: Audit, path: Any) -> None:
-    """Write one JSON file, atomically; parents are created."""
-    write_text(as_path(path, "path"), json_text(audit_to_dict(audit)))
+    """Write one JSON file, atomically; parents are created.
+
+    Raises:
+        ArtefactError: the disk is full, the folder is not writable, or the audit is too large to be read again.
+    """
+    write_text(as_path(path, "path"), audit_text(audit))
+
+
+def audit_text(audit: Audit) -> str:
+    """What `save_audit` writes.
+
+    Raises:
+        ArtefactError: the audit is too large to be read again.
+    """
+    text = json_text(audit_to_dict(audit))
+    if len(text) > LARGEST:
+        raise ArtefactError(
+            f"The audit has {len(text) >> 20} MiB as JSON; keep fewer or shorter tables, at most {LARGEST >> 20}."
+        )
+    return text
 
 
 def json_text(value: Any) -> str:

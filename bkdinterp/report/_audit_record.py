@@ -149,6 +149,7 @@ class Audit:
 
 def _utc(text: str) -> bool:
     try:
-        return datetime.datetime.fromisoformat(text).isoformat("T", "seconds") == text.replace("Z", "+00:00")
+        same = datetime.datetime.fromisoformat(text).isoformat("T", "seconds")
     except ValueError:
         return False
+    return same == text.replace("Z", "+00:00") and same.endswith("+00:00")

@@ -17,6 +17,8 @@ TICKS = 5
 # Heads that the table below a map names, and that its slider can outline.
 LISTED, OUTLINED = 10, 64
 SHADES = 10
+# Of one figure; two models of 126 layers and 128 heads have 32,256 marks.
+MARKS = 50_000
 # Of a name that stands at every mark, so that a long one does not make the page long as often as there are marks.
 _NAME = 80
 # Beyond these, sums of numbers from a hostile file would overflow.
@@ -25,11 +27,20 @@ _LARGEST = 1e100
 
 def figure_view(figure: Figure, name: str) -> dict[str, Any]:
     """What the template of a figure's kind needs; `name` is the figure's id in the page."""
-    if isinstance(figure, HeadMap):
+    if _marks(figure) > MARKS:
+        made: dict[str, Any] = {"kind": "undrawn"}
+    elif isinstance(figure, HeadMap):
         made = _head_view(figure)
     else:
         made = _chart_view(figure) if isinstance(figure, Curves) else _token_view(figure)
     return {"name": name, "title": figure.title} | made
+
+
+def _marks(figure: Figure) -> int:
+    if isinstance(figure, HeadMap):
+        return sum(len(row) for grid in figure.effects for row in grid)
+    parts = figure.lines if isinstance(figure, Curves) else figure.rows
+    return sum(len(part.y if isinstance(part, Line) else part.tokens) for part in parts)
 
 
 def _head_view(figure: HeadMap) -> dict[str, Any]:
@@ -98,11 +109,9 @@ def _head_words(figure: HeadMap, m: int, i: int, j: int) -> str:
 def _chart_view(figure: Curves) -> dict[str, Any]:
     """Lines, bands and axes; points without a value interrupt a line."""
     ys = [v for line in figure.lines for part in (line.y, line.low, line.high) for v in part if _known(v)]
-    low, high = (min([*ys, 0.0]), max([*ys, 0.0])) if ys else (0.0, 1.0)
-    high = high if high > low else low + 1.0
+    low, high = _range([*ys, 0.0])
     xs = [v for v in figure.x if _known(v)] or [0.0]
-    first, last = min(xs), max(xs)
-    last = last if last > first else first + 1.0
+    first, last = _range(xs)
 
     def place(a: float | int, b: float | int) -> tuple[float, float]:
         across, up = (a - first) / (last - first), (b - low) / (high - low)
@@ -153,6 +162,12 @@ def _chart_view(figure: Curves) -> dict[str, Any]:
         "marked": "" if mark is None else f"{mark:g}",
         "zero": f"{place(first, 0.0)[1]:.1f}",
     }
+
+
+def _range(values: Sequence[float | int]) -> tuple[float, float]:
+    """Least and greatest; further apart where all are the same."""
+    low, high = float(min(values)), float(max(values))
+    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
 
 
 def _point_words(line: Line, c: int) -> str:

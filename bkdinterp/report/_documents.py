@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bkdinterp.places import writable_folder
-from bkdinterp.report._audit_json import NAME, audit_to_dict, json_text
+from bkdinterp.report._audit_json import NAME, audit_text, json_text
 from bkdinterp.report._audit_record import Audit
 from bkdinterp.report._cyclonedx import cyclonedx
 from bkdinterp.report._markdown import markdown
@@ -29,7 +29,7 @@ def write_report(audit: Audit, folder: Any) -> dict[str, Path]:
     """
     home = writable_folder(folder, "folder")
     texts = {
-        NAME: json_text(audit_to_dict(audit)),
+        NAME: audit_text(audit),
         "report.html": html(audit),
         "report.md": markdown(audit),
         "report.sarif": json_text(sarif(audit)),

@@ -33,7 +33,7 @@ def _lines(audit: Audit) -> Iterator[str]:
     yield from (f"- {_text(line)}" for line in advice(audit))
     yield ""
     version = _text(str(audit.versions.get("bkdinterp", "")))
-    yield f"{audit.created}, {audit.seconds:.0f} s, bkdinterp {version}. The verdict says nothing about what was not tested, below."
+    yield f"{audit.created}, {audit.seconds:.0f} s, bkdinterp {version}. The verdict covers only what was tested, see below."
     yield ""
     yield from _examples(audit)
     yield "## Evidence"

@@ -11,36 +11,60 @@
   prefers.addEventListener("change", name);
   name();
 
-  const hide = () => tip.classList.remove("on");
+  let shown = null;
+  const hide = () => { shown = null; tip.classList.remove("on"); };
   // Beside the mark, inside the window, above it where there is room.
-  const show = (mark) => {
-    tip.textContent = mark.dataset.text;
-    tip.classList.add("on");
-    const at = mark.getBoundingClientRect(), own = tip.getBoundingClientRect();
+  const place = () => {
+    const at = shown.getBoundingClientRect(), own = tip.getBoundingClientRect();
     const left = Math.max(8, Math.min(at.left + at.width / 2 - own.width / 2, innerWidth - own.width - 8));
     const above = at.top - own.height - 8;
     tip.style.left = left + "px";
     tip.style.top = (above > 4 ? above : at.bottom + 8) + "px";
   };
+  const show = (mark) => {
+    shown = mark;
+    tip.textContent = mark.dataset.text;
+    tip.classList.add("on");
+    place();
+  };
   document.addEventListener("pointerover", (event) => {
     const mark = event.target.closest("[data-text]");
-    if (mark) show(mark); else hide();
+    if (mark) show(mark); else if (!event.target.closest("svg.chart")) hide();
   });
+  // Points of a curve lie close together: the nearest one answers.
+  for (const chart of document.querySelectorAll("svg.chart")) {
+    const dots = [...chart.querySelectorAll(".dot")];
+    let near = null;
+    const leave = () => { if (near) near.classList.remove("near"); near = null; };
+    chart.addEventListener("pointermove", (event) => {
+      const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(chart.getScreenCTM().inverse());
+      let best = null, least = 24;
+      for (const dot of dots) {
+        const far = Math.hypot(dot.cx.baseVal.value - at.x, dot.cy.baseVal.value - at.y);
+        if (far < least) { least = far; best = dot; }
+      }
+      if (best === near) return;
+      leave();
+      near = best;
+      if (near) { near.classList.add("near"); show(near); } else hide();
+    });
+    chart.addEventListener("pointerleave", () => { leave(); hide(); });
+  }
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  document.addEventListener("scroll", () => { if (shown) place(); }, { capture: true, passive: true });
 
   // Arrow keys in every figure: to the nearest mark in that direction, which is shown and read out.
   for (const figure of document.querySelectorAll("[data-nav]")) {
     const marks = [...figure.querySelectorAll("[data-text]")];
     if (!marks.length) continue;
-    const place = (mark) => [Number(mark.dataset.row), Number(mark.dataset.column)];
+    const where = (mark) => [Number(mark.dataset.row), Number(mark.dataset.column)];
     let at = null;
     const go = (mark) => {
       if (at) at.classList.remove("at");
       at = mark;
       at.classList.add("at");
       at.scrollIntoView({ block: "nearest", inline: "nearest" });
-      requestAnimationFrame(() => show(at));
+      show(at);
       spoken.textContent = at.dataset.text;
     };
     figure.addEventListener("focus", () => {
@@ -52,10 +76,10 @@
       if (!step) return;
       event.preventDefault();
       if (!at) { go(marks[0]); return; }
-      const [row, column] = place(at);
+      const [row, column] = where(at);
       let best = null, least = Infinity;
       for (const mark of marks) {
-        const [r, c] = place(mark);
+        const [r, c] = where(mark);
         const along = step[0] ? (r - row) * step[0] : (c - column) * step[1];
         const aside = Math.abs(step[0] ? c - column : r - row);
         if (along <= 0 || (step[1] && aside)) continue;
