@@ -25,6 +25,8 @@ NAME = "audit.json"
 KINDS: dict[str, type] = {"heads": HeadMap, "curves": Curves, "tokens": TokenMap}
 # Of a file: the largest audits so far have half a megabyte, and every value of a file is held against the schema.
 LARGEST = 16 * 2**20
+# Of numbers, texts and groups in it: two models of 126 layers and 128 heads, with intervals, have a hundred thousand.
+MOST = 1_000_000
 _MESSAGE = 300
 
 
@@ -46,6 +48,8 @@ def audit_from_dict(found: Any) -> Audit:
         raise ArtefactError(
             f"The audit has schema version {shown(version)}; this bkdinterp reads {SCHEMA_VERSION.split('.')[0]}.x."
         )
+    if _values(found) > MOST:
+        raise ArtefactError(f"The audit holds more than {MOST:,} values.")
     _validate(found)
     try:
         return _built(Audit, {**found, "schema_version": SCHEMA_VERSION})
@@ -73,10 +77,11 @@ def audit_text(audit: Audit) -> str:
     Raises:
         ArtefactError: the audit is too large to be read again.
     """
-    text = json_text(audit_to_dict(audit))
-    if len(text) > LARGEST:
+    made = audit_to_dict(audit)
+    text = json_text(made)
+    if len(text) > LARGEST or _values(made) > MOST:
         raise ArtefactError(
-            f"The audit has {len(text) >> 20} MiB as JSON; keep fewer or shorter tables, at most {LARGEST >> 20}."
+            f"The audit is too large to be read again: at most {LARGEST >> 20} MiB and {MOST:,} values; keep fewer rows."
         )
     return text
 
@@ -112,6 +117,19 @@ def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a saved audit."""
     file = resources.files("bkdinterp.report") / "schemas" / f"audit-{SCHEMA_VERSION}.schema.json"
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _values(found: Any) -> int:
+    """How many, without recursion; counting ends soon after `MOST`."""
+    count, left = 0, [found]
+    while left and count <= MOST:
+        value = left.pop()
+        count += 1
+        if isinstance(value, Mapping):
+            left.extend(value.values())
+        elif isinstance(value, tuple | list):
+            left.extend(value)
+    return count
 
 
 def _validate(found: Any) -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import sys
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -206,6 +207,7 @@ DAMAGED = {
     "a list in a cell": at("phases", 0, "tables", 0, "rows", 0, 0, value=[1]),
     "subject with a list": at("subject", value={"label": ["x"]}),
     "versions as numbers": at("versions", value={"torch": 2}),
+    "too many values": at("phases", 3, "figures", 3, "rows", 0, "values", value=[0] * 1_000_001),
     "too large": " " * (LARGEST + 1),
 }
 
@@ -269,6 +271,40 @@ def test_a_missing_package_is_named(module, use, monkeypatch):
     audit = sample_audits.nothing_found()
     with pytest.raises(BkdinterpError, match=r"bkdinterp\[report\]"):
         Audit.from_dict(audit.to_dict()) if use == "load" else html(audit)
+
+
+def test_what_could_not_be_read_again_is_not_saved(tmp_path):
+    audit = sample_audits.nothing_found()
+    rows = Table("long", ("a",), (("x" * 1000,),) * (LARGEST // 1000))
+    long = replace(audit, phases=(replace(audit.phases[0], tables=(rows,)),))
+    with pytest.raises(ArtefactError, match="too large"):
+        long.save(tmp_path / "audit.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HeadMap("t", "u", 1, ("a", "b"), (((1.0,),),)),
+        lambda: HeadMap("t", "u", 1, ("a",), (((1.0,), (1.0, 2.0)),)),
+        lambda: HeadMap("t", "u", 1, ("a",), (((1.0,),),), low=(((1.0, 2.0),),)),
+        lambda: HeadMap("t", "u", 1, ("a",), (((1.0,),),), chosen=((0, 1),)),
+        lambda: Curves("t", "x", "y", (1.0,), (Line("l", (1.0, 2.0)),)),
+        lambda: TokenRow("r", ("a",), ()),
+        lambda: Table("t", ("a",), ((1, 2),)),
+    ],
+)
+def test_a_figure_that_does_not_fit_together_is_refused(make):
+    with pytest.raises(BkdinterpError):
+        make()
+
+
+def test_a_map_too_large_to_draw_is_named():
+    grid = ((0.5,) * 300,) * 200
+    audit = sample_audits.nothing_found()
+    figure = HeadMap("An enormous map", "nats", 1, ("a",), (grid,))
+    page = html(replace(audit, phases=(replace(audit.phases[0], figures=(figure,)),)))
+    assert "An enormous map" in page and "Too large to be drawn" in page and len(page) < 100_000
 
 
 def test_a_local_time_is_refused():
