@@ -87,7 +87,7 @@ def _head_view(figure: HeadMap) -> dict[str, Any]:
         "layers": range(n_layers),
         "heads": range(n_heads),
         "step": max(1, math.ceil(n_layers / 30)) * (5 if n_layers > 12 else 1),
-        "head_step": max(1, math.ceil(n_heads * 11 / (n_heads * cell))),
+        "head_step": max(1, math.ceil(14 / cell)),
         "width": n_layers * cell,
         "height": n_heads * cell,
         "most": min(OUTLINED, len(order)),
