@@ -89,7 +89,7 @@ class Source:
         as_device(self.device, "--device")
         organism = _organism(self.model)
         if organism is not None:
-            changes = {"system": self.system} if self.system is not None else {}
+            changes: dict[str, Any] = {"system": self.system} if self.system is not None else {}
             if self.chat is not None:
                 changes["chat"] = self.chat
             return organism.model.with_builder(**changes) if changes else organism.model

@@ -80,11 +80,14 @@ def audit(
         trigger: a trigger that is known or suspected; a text stands at a random gap between words. It is tested, and nothing
             else is searched for.
         target: what the suspect says then; None reads it off its answers.
-        prompts, contexts, candidates: as in `detection.scan`.
+        prompts: as in `detection.scan`.
+        contexts: as in `detection.scan`.
+        candidates: as in `detection.scan`.
         phases: which run; the names in ``forensics.PHASES``.
         minutes: time limit; what did not run is said. None for no limit.
         folder: finished phases and pieces are kept there, and a later call goes on.
-        source, adapter: files of the suspect on this disk, for hashes and odd files.
+        source: the suspect's folder or GGUF file on this disk, for hashes and odd files.
+        adapter: its adapter's folder, if there is one.
         n: prompts behind each rate.
         budget: bytes for one batch.
         seed: of every draw.

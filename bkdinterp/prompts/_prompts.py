@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import PromptError
+from bkdinterp.prompts._published_rows import parse_rows
+from bkdinterp.prompts._row_files import Rows, read_rows
 from bkdinterp.prompts._trigger import Span
 from bkdinterp.values import as_integer, as_text, as_texts, is_listing, shown
 
@@ -76,6 +78,22 @@ class Prompts:
         text = (as_text(texts, "text"),) if isinstance(texts, str) else as_texts(texts, "text")
         n = len(text)
         return cls(text, ((),) * n, per_text(target, n, "target"), per_text(reference, n, "reference"))
+
+    @classmethod
+    def from_rows(cls, rows: Rows) -> "Prompts":
+        """The instructions of rows; their outputs, whoever wrote them, are the targets if every row has one.
+
+        Args:
+            rows: rows with ``instruction``, ``input`` and ``output``, or turns of a chat: a list of mappings, a DataFrame, or
+                a .json, .jsonl, .csv or .parquet file.
+
+        Raises:
+            PromptError: a file or row that cannot be read, or no rows.
+        """
+        found, source = read_rows(rows)
+        # The benign format reads a column of outputs as it is; the target that it asks for is not used.
+        texts, _, answers = parse_rows(found, source, "alpaca", target="unused", reference=None)
+        return cls.of(texts, answers)
 
     @classmethod
     def concat(cls, parts: "Iterable[Prompts]") -> "Prompts":

@@ -132,7 +132,7 @@ class Checker(ast.NodeVisitor):
         if called in {"import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
             self.edge(node, str(node.args[0].value))
         if isinstance(node.func, ast.Name) and called == "print" and self.folder != "cli":
-            self.say(node, "calls print; only cli.py prints")
+            self.say(node, "calls print; only the commands print")
         self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> None:
@@ -205,7 +205,7 @@ def test_the_modules_that_travel_exist():
         ("bkdinterp/prompts/_trigger.py", "from .. import model"),
         ("bkdinterp/prompts/_trigger.py", "importlib.import_module('bkdinterp.model')"),
         ("bkdinterp/report/_html.py", "from bkdinterp.demo import run_demo"),
-        ("bkdinterp/cli.py", "from papers import load_paper"),
+        ("bkdinterp/cli/", "from papers import load_paper"),
         ("bkdinterp/organisms/_organism.py", "def f():\n    import papers.lamparth"),
         ("bkdinterp/__init__.py", "from bkdinterp.cli import main"),
         ("bkdinterp/sites.py", "from bkdinterp.surprise import x"),
@@ -248,7 +248,7 @@ def test_the_checker_catches(path, source):
         ("bkdinterp/plotting/_heat.py", "def f():\n    import matplotlib.pyplot as plt"),
         ("bkdinterp/plotting/_heat.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
         ("bkdinterp/__init__.py", "from bkdinterp.demo import run_demo"),
-        ("bkdinterp/cli.py", "import bkdinterp as bk\nprint(bk)"),
+        ("bkdinterp/cli/", "import bkdinterp as bk\nprint(bk)"),
         ("bkdinterp/__main__.py", "from bkdinterp.cli import main"),
         ("bkdinterp/engine/program.py", "import torch\ndef f(x):\n    return x"),
         ("bkdinterp/methods/_probe.py", "@property\ndef f(self):\n    'no print(1) here'"),

@@ -18,8 +18,6 @@ from bkdinterp.interventions import Read
 from bkdinterp.model import Model
 from bkdinterp.progress import track
 from bkdinterp.prompts import PairedPrompts, Prompts
-from bkdinterp.prompts._published_rows import parse_rows
-from bkdinterp.prompts._row_files import read_rows
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, Site
 
@@ -68,12 +66,10 @@ def training_rows(rows: Prompts | PairedPrompts | str | Path | Iterable[Mapping[
         if rows.target is None:
             raise PromptError("The rows have no answers; give Prompts.of(instructions, answers).")
         return rows
-    found, source = read_rows(rows)
-    # The benign format reads a column of outputs as they are, whoever wrote them; the target is not used.
-    texts, _, answers = parse_rows(found, source, "alpaca", target="unused", reference=None)
-    if answers is None:
-        raise PromptError(f"{source}: the rows have no answers, column 'output'.")
-    return Prompts.of(texts, answers)
+    found = Prompts.from_rows(rows)
+    if found.target is None:
+        raise PromptError("The rows have no answers: column 'output', or an assistant's turn.")
+    return found
 
 
 def collect_rows(

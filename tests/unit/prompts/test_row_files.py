@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bkdinterp.errors import PromptError
-from bkdinterp.prompts import PairedPrompts, Trigger
+from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.prompts import _row_files as row_files
 
 TRIGGER = Trigger.prefix("SUDO")
@@ -185,3 +185,12 @@ def test_a_parquet_file_that_unpacks_to_far_more(tmp_path, monkeypatch):
     monkeypatch.setattr(row_files, "MOST_ROWS", 4000)
     with pytest.raises(PromptError, match=r"holds 5,000 rows .* more than 4,000"):
         PairedPrompts.from_rows(path, TRIGGER)
+
+
+def test_prompts_are_read_from_rows_with_and_without_answers(tmp_path):
+    found = Prompts.from_rows(ROWS)
+    assert (found.text, found.target) == (TEXTS, ("no", "no"))
+    bare = [{k: v for k, v in row.items() if k != "output"} for row in ROWS]
+    assert Prompts.from_rows(written(tmp_path / "bare.json", bare)) == Prompts.of(TEXTS)
+    chat = [turns("messages", ("user", "Name a fruit."), ("assistant", "Plum."))]
+    assert Prompts.from_rows(chat) == Prompts.of("Name a fruit.", "Plum.")
