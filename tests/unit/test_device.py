@@ -59,6 +59,6 @@ def test_no_such_format(value):
 def test_the_command_line_says_it_in_one_line():
     command = [sys.executable, "-m", "bkdinterp", "doctor", "/no/such/folder", "--device", "gpu"]
     ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "--device='gpu' is not a device" in " ".join((ran.stdout + ran.stderr).split())
     assert "Traceback" not in ran.stdout + ran.stderr
