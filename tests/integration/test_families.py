@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bkdinterp.engine import Local, Run, plan
 from bkdinterp.errors import BkdinterpError, SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import MeanAblate, Patch, PCPReplace, Read, Stack, Steer, ZeroAblate
+from bkdinterp.methods import Means, export_weights
 from bkdinterp.model import FAMILIES, Architecture, Family, Model, register_family
 from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Component, Site, Where
@@ -479,3 +480,21 @@ def test_one_norm_for_both_has_no_mlp_in(registry):
     assert Component.mlp_in not in arch.components
     with pytest.raises(SiteError, match="one norm for attention and MLP; use attn_in"):
         arch.location(Site.parse("L0.mlp_in"))
+
+
+def test_heads_ablated_in_the_weights_equal_the_intervention(model, prompts):
+    where = Where("all", generated=True)
+    heads = "L0H1 L2H0 L2H3"
+    zero = ZeroAblate(heads, where=where)
+    wanted = run(model, Run(prompts, zero, score="logprob"))[0].scores
+    assert float((wanted - run(model, Run(prompts, score="logprob"))[0].scores).abs().max()) > 1e-4
+    found = run(export_weights(model, zero), Run(prompts, score="logprob"))[0].scores
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
+    mean = MeanAblate(heads, means=Means.collect(model, prompts, heads), where=where)
+    if "gpt_neox" in model.name:  # its output projections have biases
+        wanted = run(model, Run(prompts, mean, score="logprob"))[0].scores
+        found = run(export_weights(model, mean), Run(prompts, score="logprob"))[0].scores
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
+    else:
+        with pytest.raises(UnsupportedArchitectureError, match="no bias"):
+            export_weights(model, mean)

@@ -22,11 +22,13 @@ from bkdinterp.methods import (
 from bkdinterp.metrics import vocabulary_score
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
+from bkdinterp.sites import Where
 from bkdinterp.stats import PCA
 from papers.lamparth.pcp_units import Objective
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 SITES = "L1.mlp_out L2.attn_out"
+EVERYWHERE = Where("all", generated=True)
 
 
 def test_an_objective_is_known_by_what_it_is_not_by_what_was_measured(model, pairs):
@@ -120,6 +122,27 @@ def test_exported_weights_equal_the_intervention(model, pairs, sites, tmp_path):
     assert generated[0] == generated[1]
 
 
+@pytest.mark.parametrize("kind", ["zero", "mean", "both"])
+def test_exported_ablations_equal_the_intervention(model, pairs, kind, tmp_path):
+    heads = "L0H1 L2H0 L2H3"
+    means = Means.collect(model, pairs.clean, heads)
+    zero = ZeroAblate("L1H2", where=EVERYWHERE)
+    edit = {
+        "zero": ZeroAblate(heads, where=EVERYWHERE),
+        "mean": MeanAblate(heads, means=means, where=EVERYWHERE),
+        "both": Stack([MeanAblate(heads, means=means, where=EVERYWHERE), Stack([zero])]),
+    }[kind]
+    wanted = logprobs(model, pairs.triggered, edit)
+    assert float((wanted - logprobs(model, pairs.triggered)).abs().max()) > 1e-3
+    exported = export_weights(model, edit)
+    torch.testing.assert_close(logprobs(exported, pairs.triggered), wanted, **CLOSE)
+    torch.testing.assert_close(logprobs(model, pairs.triggered, edit), wanted, rtol=0, atol=0)
+    exported.module.save_pretrained(tmp_path)
+    exported.tokenizer.save_pretrained(tmp_path)
+    again = Model.load(tmp_path, dtype=torch.float64)
+    torch.testing.assert_close(logprobs(again, pairs.triggered), wanted, **CLOSE)
+
+
 def test_exported_attention_adds_a_block_and_mixes_no_tokens(pairs):
     model = Model.from_module(tiny_gpt2(), tiny_tokenizer(), chat=False)
     pcp = PCP.fit(model, pairs.triggered, "L0.attn_out L1.attn_out L2.attn_out L3.attn_out", rank=2)
@@ -136,7 +159,10 @@ def test_what_cannot_be_exported_is_refused(model, pairs):
     pcp = PCP.fit(model, pairs.clean, "L1.mlp_out", rank=2)
     here = PCPReplace("L1.mlp_out", pcp.directions["L1.mlp_out"], torch.ones(2), where="last")
     for edit, words in (
-        (ZeroAblate("L1.mlp_out"), "PCPReplace"),
+        (ZeroAblate("L1.mlp_out", where=EVERYWHERE), "ablates heads, not L1.mlp_out"),
+        (ZeroAblate("L1H2"), "every token"),
+        (ZeroAblate("L1H2", where=EVERYWHERE).then(ZeroAblate("L1H2", where=EVERYWHERE)), "twice"),
+        (ZeroAblate("L1H2", where=EVERYWHERE) + Steer("L1.mlp_out", torch.ones(16)), "PCPReplace"),
         (here, "every token"),
         (Stack(), "one replacement"),
     ):
