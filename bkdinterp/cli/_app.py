@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from typing import Annotated, Any, NoReturn
 
@@ -69,18 +70,29 @@ def _root(
 
 
 def main() -> None:
-    """Entry point: errors of the user or the system end in one line on stderr and exit code 2."""
+    """Entry point: every error ends with exit code 2; one of the user or the system, in one line on stderr."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty() or {"--quiet", "--json"} & set(sys.argv):
+        # Bars of the libraries; tqdm reads this when it is imported.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         app()
     except (BkdinterpError, OSError) as error:
         _fail(error)
     except ModuleNotFoundError as error:
         if (error.name or "bkdinterp").partition(".")[0] == "bkdinterp":
-            raise  # a fault of ours
+            _fault()
         _fail(BkdinterpError(f"{error.name} is not installed: pip install 'bkdinterp[organisms,plot]'."))
+    except Exception:
+        _fault()
+
+
+def _fault() -> NoReturn:
+    """A fault of ours: the traceback, and not Python's exit code of 1, which would say that something was found."""
+    traceback.print_exc()
+    raise SystemExit(ERROR) from None
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -118,10 +118,11 @@ def test_errors_are_one_line_on_stderr(error, monkeypatch, capsys):
     assert "Traceback" not in said.err
 
 
-def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_fault_of_ours_keeps_its_traceback_and_is_no_finding(monkeypatch, capsys):
     monkeypatch.setattr(cli._app, "app", lambda: {}["x"])
-    with pytest.raises(KeyError):
+    with pytest.raises(SystemExit) as stopped:
         cli.main()
+    assert stopped.value.code == 2 and "KeyError: 'x'" in capsys.readouterr().err
 
 
 def test_a_real_run_ends_in_one_line_and_a_code():
