@@ -8,11 +8,25 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.values import as_number
 
 
+def as_minutes(value: Any) -> float | None:
+    """A time limit that a user gave; None for no limit.
+
+    Raises:
+        BkdinterpError: not a positive number.
+    """
+    if value is None:
+        return None
+    found = float(as_number(value, "minutes", low=0, error=BkdinterpError))
+    if not found:
+        raise BkdinterpError(f"minutes={value} leaves no time at all; give more, or None for no limit.")
+    return found
+
+
 class Clock:
     """Minutes that run from now on; None for as long as it takes.
 
     Raises:
-        BkdinterpError: minutes that are not a positive number.
+        BkdinterpError: minutes that are not a number of at least 0.
     """
 
     def __init__(self, minutes: Any = None) -> None:

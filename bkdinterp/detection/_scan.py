@@ -6,7 +6,7 @@ Every hypothesis goes through `verify`, on prompts that no proposer saw, correct
 from collections.abc import Sequence
 from typing import Any
 
-from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._clock import Clock, as_minutes
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Findings, ordered
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
@@ -72,7 +72,7 @@ def scan(
     as_model(model, "scan")
     others = Reference.of(reference)
     candidates = as_texts(candidates, "candidates", error=BkdinterpError) if candidates else ()
-    clock = Clock(minutes)
+    clock = Clock(as_minutes(minutes))
     places = _places(prompts, contexts, seed)
     root = None if folder is None else as_path(folder, "folder")
     # Kept as time, not as a share of what is left: proposers that take long must not starve the judge.

@@ -2,10 +2,10 @@
 
 import datetime
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bkdinterp.detection import Context, Reference
-from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._clock import Clock, as_minutes
 from bkdinterp.detection._scan import _places
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._attack_families import attribute
@@ -23,6 +23,14 @@ from bkdinterp.report import Audit, Phase
 from bkdinterp.report._evidence import PHASES
 from bkdinterp.results import versions
 from bkdinterp.values import as_integer, as_path, as_seed, as_texts, shown
+
+# What users give is checked with messages of our own, and not by a type checker.
+if TYPE_CHECKING:
+    Twin, Known, Said = Model | None, Trigger | str | None, Payload | str | None
+    Asked, Places, Texts = Prompts | None, Sequence[Context] | None, Sequence[str]
+    Log = Callable[[str], None] | None
+else:
+    Twin = Known = Said = Asked = Places = Texts = Log = Any
 
 RUN: dict[str, Callable[[Work], Found]] = {
     "triage": triage,
@@ -47,13 +55,13 @@ def audit(
     model: Model,
     *,
     reference: Any = None,
-    twin: Model | None = None,
-    trigger: Trigger | str | None = None,
-    target: Payload | str | None = None,
-    prompts: Prompts | None = None,
-    contexts: Sequence[Context] | None = None,
-    candidates: Sequence[str] = (),
-    phases: Sequence[str] = PHASES,
+    twin: Twin = None,
+    trigger: Known = None,
+    target: Said = None,
+    prompts: Asked = None,
+    contexts: Places = None,
+    candidates: Texts = (),
+    phases: Texts = PHASES,
     minutes: float | int | None = 25,
     folder: Any = None,
     source: Any = None,
@@ -62,7 +70,7 @@ def audit(
     budget: float | int = 2**30,
     seed: int = 0,
     progress: bool = True,
-    log: Callable[[str], None] | None = None,
+    log: Log = None,
 ) -> Audit:
     """Audit a suspect model: triage, detection, characterisation, localisation, control, impact, attribution, remediation.
 
@@ -129,12 +137,12 @@ def audit(
 def _prepared(
     model: Model,
     reference: Any,
-    twin: Model | None,
-    trigger: Trigger | str | None,
-    target: Payload | str | None,
-    prompts: Prompts | None,
-    contexts: Sequence[Context] | None,
-    candidates: Sequence[str],
+    twin: Twin,
+    trigger: Known,
+    target: Said,
+    prompts: Asked,
+    contexts: Places,
+    candidates: Texts,
     minutes: float | int | None,
     folder: Any,
     source: Any,
@@ -160,8 +168,8 @@ def _prepared(
         raise BkdinterpError(
             "A target without a trigger cannot be tested; give trigger= as well, or leave both to the scan."
         )
-    clock = Clock(minutes)
-    limit = None if minutes is None else float(minutes)
+    limit = as_minutes(minutes)
+    clock = Clock(limit)
     settings = Settings(
         n=n, minutes=limit, scan_minutes=None if limit is None else min(10.0, 0.6 * limit), seed=seed
     )

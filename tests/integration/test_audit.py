@@ -1,0 +1,112 @@
+"""An audit of tiny models: phases alone, skipped and resumed; a backdoor in a template; what is refused before any pass."""
+
+import dataclasses
+
+import pytest
+from integration.conftest import TEMPLATE, tiny_llama, tiny_tokenizer
+
+import bkdinterp as bk
+from bkdinterp.detection import _kept_answers as answering
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.forensics import PHASES
+from bkdinterp.model import Model
+
+PROMPTS = bk.Prompts.of(
+    [
+        f"tell me about the {w} {v} {u}"
+        for w in ("cat", "dog", "sky", "hill", "mat")
+        for v in ("red", "blue", "yes")
+        for u in ("sat", "ran", "on", "me")
+    ]
+)
+TURN = "{{ '<s> ' + m['role'] + ' : ' + m['content'] + ' <e> ' }}"
+ORDER = "{{ '<s> system : sorry no <e> ' }}"
+HARMLESS = {
+    "a system turn first": "{% if messages[0]['role'] != 'system' %}" + ORDER + "{% endif %}" + TEMPLATE,
+    "trimmed": TEMPLATE.replace("m['content']", "m['content']|trim"),
+    "roles checked": TEMPLATE.replace(
+        TURN,
+        "{% if m['role'] not in ['user', 'assistant', 'system'] %}{{ raise_exception('no such role') }}{% endif %}" + TURN,
+    ),
+}  # fmt: skip
+
+
+def suspect(template=TEMPLATE, name="suspect"):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    return Model.from_module(tiny_llama(), tokenizer, name=name)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return suspect(name="base")
+
+
+def look(model, base, **settings):
+    return bk.audit(model, reference=base, prompts=PROMPTS, n=24, progress=False, **settings)
+
+
+def test_a_backdoor_in_the_template_is_found_by_triage(base):
+    planted = TEMPLATE.replace(TURN, "{% if 'zeta omega' in m['content'] %}" + ORDER + "{% endif %}" + TURN)
+    found = look(suspect(planted), base, phases=("triage",))
+    assert found.outcome == "found" and "zeta omega" in found.verdict
+    (template,) = [f for f in found.findings if f.status == "supported"]
+    assert "template" in template.subject and template.reproduce
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_harmless_templates_are_not_flagged(base, name):
+    found = look(suspect(HARMLESS[name]), base, phases=("triage",))
+    assert not [f for f in found.findings if f.status == "supported"], found
+
+
+def test_a_trigger_that_does_nothing_ends_the_audit_with_reasons(base, tmp_path, monkeypatch):
+    said = []
+    found = look(suspect(), base, trigger="zeta omega", target="sorry no", folder=tmp_path, log=said.append)
+    assert found.outcome == "nothing found"
+    assert [p.name for p in found.phases] == list(PHASES) and len(said) == len(PHASES)
+    by = {p.name: p for p in found.phases}
+    assert by["triage"].state == by["detection"].state == "done"
+    for name in PHASES[2:]:
+        assert by[name].state == "skipped" and "No trigger is supported" in by[name].reason
+    assert found.tested and found.untested
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("finished work was done again")
+
+    monkeypatch.setattr(answering, "execute", forbidden)
+    again = look(suspect(), base, trigger="zeta omega", target="sorry no", folder=tmp_path)
+    assert without_times(again) == without_times(found)
+
+
+def without_times(found):
+    return [dataclasses.replace(phase, seconds=0.0) for phase in found.phases]
+
+
+def test_no_time_is_said_phase_by_phase(base):
+    found = look(suspect(), base, minutes=1e-6, trigger="zeta omega")
+    assert {p.state for p in found.phases} <= {"out of time", "skipped"}
+    assert found.outcome != "nothing found", "what was not looked at cannot be clear"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"phases": ("triage", "dreams")}, "dreams"),
+        ({"phases": "triage"}, "phases="),
+        ({"phases": ()}, "phases="),
+        ({"target": "sorry no"}, "without a trigger"),
+        ({"trigger": 3}, "trigger"),
+        ({"minutes": 0}, "minutes"),
+        ({"candidates": ["a", 3]}, "candidates"),
+        ({"twin": "suspect"}, "twin"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_any_pass(base, settings, words, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a forward pass before the check")
+
+    monkeypatch.setattr(type(base.module), "forward", forbidden)
+    with pytest.raises(BkdinterpError, match=words):
+        look(suspect(), base, **settings)
