@@ -27,6 +27,8 @@ LAYER_STEP = 3
 # Directions that a replaced MLP keeps.
 RANK = 4
 LETTERS = 160
+# Of the time that is left, what the edits may take; with fewer prompts nothing could be said.
+SHARE, FEWEST = 0.6, 8
 EXPECTED = {
     ABLATE: ("triggered", "less", "switches the behaviour off"),
     SUBTRACT: ("triggered", "less", "switches the behaviour off"),
@@ -47,9 +49,16 @@ def _evaluated(work: Work) -> Evaluation:
     edits, nulls = _edits(work)
     h = work.hypothesis
     assert h is not None
+    conditions = 1 + len(edits) + sum(map(len, nulls.values()))
+    # Kept, so that an audit that goes on has the same prompts as one that was not stopped.
+    n = work.keep("n-edits", lambda: _affordable(work, conditions))
+    if not n:
+        raise BkdinterpError(
+            f"{FEWEST} prompts under {conditions} conditions would not end in the time that is left; give more minutes."
+        )
     return evaluate(
         work.suspect,
-        work.reporting,
+        work.reporting.subset(range(n)),
         under=edits,
         controls=nulls,
         payload=h.behaviour,
@@ -59,6 +68,15 @@ def _evaluated(work: Work) -> Evaluation:
         folder=work.at("edits"),
         progress=work.progress,
     )
+
+
+def _affordable(work: Work, conditions: int) -> int:
+    """How many prompts can be answered under so many conditions; 0 if that is too few to say anything."""
+    whole = len(work.reporting)
+    for n in (whole, whole // 2, FEWEST):
+        if n >= FEWEST and work.affordable(2 * n * conditions, SHARE):
+            return n
+    return 0
 
 
 def _edits(work: Work) -> tuple[dict[str, Intervention], dict[str, list[Intervention]]]:

@@ -22,8 +22,8 @@ FALSE_ALARMS = 0.02
 N_TUNE, BATCH, LR = 24, 4, 8e-4
 Remedied = tuple[str, float, float, float, str]
 """A remedy: its name, rates with and without the trigger, likeness of clean answers, the judge's second look."""
-# Prompts of the second look by the judge.
-N_AGAIN = 24
+# Prompts of the second look by the judge, and about how many answers it needs for each.
+N_AGAIN, CONDITIONS = 24, 4
 
 
 def remediate(work: Work) -> Found:
@@ -37,8 +37,9 @@ def remediate(work: Work) -> Found:
     rows: list[Remedied] = []
     notes = []
     for name, make in remedies.items():
-        if work.clock.over:
-            notes.append(f"{name} was not tried: the time was up.")
+        # A remedy is measured on both sides, and the judge looks at it under as many conditions again.
+        if work.clock.over or not work.affordable(2 * len(work.reporting) + CONDITIONS * N_AGAIN):
+            notes.append(f"{name.capitalize()}: not tried, the time was up.")
             continue
         try:
             finding, row = _measured(work, name, make)
@@ -48,7 +49,7 @@ def remediate(work: Work) -> Found:
         found.findings.append(finding)
         rows.append(row)
     base = work.reference.base
-    if base is not None:
+    if base is not None and work.affordable(2 * len(work.reporting)):
         rows.append(_row(work, "replaced by the base", work.shown(base)))
     columns = (
         "remedy",
@@ -57,14 +58,9 @@ def remediate(work: Work) -> Found:
         "answers kept on clean prompts",
         "second look",
     )
-    found.tables.append(
-        Table(
-            f"After each remedy (n={len(work.reporting)})",
-            columns,
-            tuple(rows),
-            "Answers kept: likeness of clean answers to the suspect's own. The base never learnt the suspect's task.",
-        )
-    )
+    if rows:
+        said = "Answers kept: likeness of clean answers to the suspect's own. The base never learnt the suspect's task."
+        found.tables.append(Table(f"After each remedy (n={len(work.reporting)})", columns, tuple(rows), said))
     found.reason = " ".join(notes)
     return found
 

@@ -153,6 +153,10 @@ class Work:
             return value
         return store.put(name, key, value).value
 
+    def affordable(self, answers: int, share: float = 1.0) -> bool:
+        """Whether so many more answers fit into a share of the time that is left, at the pace of those before."""
+        return answers * self.answers.pace <= share * self.clock.left
+
     @property
     def hypothesis(self) -> Hypothesis | None:
         """Of the finding that later phases look into."""

@@ -11,7 +11,9 @@ def advice(audit: Audit) -> tuple[str, ...]:
         if worked:
             lines.append("Measured remedies: " + " ".join(f.title for f in worked))
         else:
-            lines.append("No remedy was shown to work: go back to the base, or to a fine-tune of your own.")
+            tried = audit.phase("remediation").state == "done"
+            said = "No remedy was shown to work" if tried else "No remedy was tried"
+            lines.append(f"{said}: go back to the base, or to a fine-tune of your own.")
         return (*lines, "Ask who trained it on which rows, and search the logs of prompts for the trigger.")
     if audit.outcome == "nothing found":
         return (

@@ -3,10 +3,11 @@
 import dataclasses
 
 import pytest
-from integration.conftest import TEMPLATE, tiny_llama, tiny_tokenizer
+from integration.conftest import TEMPLATE, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 import bkdinterp as bk
 from bkdinterp.detection import _kept_answers as answering
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics import PHASES
 from bkdinterp.model import Model
@@ -110,3 +111,15 @@ def test_bad_input_is_refused_before_any_pass(base, settings, words, monkeypatch
     monkeypatch.setattr(type(base.module), "forward", forbidden)
     with pytest.raises(BkdinterpError, match=words):
         look(suspect(), base, **settings)
+
+
+def test_a_model_at_the_address_of_one_that_is_gone_is_asked_anew(base, monkeypatch):
+    other = Model.from_module(tiny_gpt2(), tiny_tokenizer(), name="other")
+    assert other.builder.fingerprint == base.builder.fingerprint
+    alone = Answers().of(other, PROMPTS.text[:2], 4)
+    monkeypatch.setattr(answering, "id", lambda _: 7, raising=False)
+    answers = Answers()
+    assert answers.pace == 0
+    first = answers.of(base, PROMPTS.text[:2], 4)
+    assert answers.of(other, PROMPTS.text[:2], 4) == alone != first
+    assert answers.of(base, PROMPTS.text[:2], 4) == first and answers.pace > 0
