@@ -28,10 +28,13 @@ from bkdinterp.methods.pcp import tune_tpe as tune_tpe
 from bkdinterp.methods.probe import BackdoorProbe as BackdoorProbe
 from bkdinterp.methods.probe import FittedProbe as FittedProbe
 from bkdinterp.methods.probe import ProbeScores as ProbeScores
+from bkdinterp.methods.readout import PARTS as PARTS
 from bkdinterp.methods.readout import Activations as Activations
+from bkdinterp.methods.readout import AttentionPatterns as AttentionPatterns
 from bkdinterp.methods.readout import HiddenPCA as HiddenPCA
 from bkdinterp.methods.readout import LensReadings as LensReadings
 from bkdinterp.methods.readout import Means as Means
+from bkdinterp.methods.readout import attention_patterns as attention_patterns
 from bkdinterp.methods.readout import logit_lens as logit_lens
 from bkdinterp.methods.readout import unembed as unembed
 from bkdinterp.methods.vector import BackdoorVector as BackdoorVector
