@@ -57,6 +57,16 @@ def results():
         bk.methods.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
         bk.methods.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
         bk.methods.NeuronScores(PRINT, effects=torch.rand(6, n), layer=1, **scored),
+        bk.methods.PositionScores(
+            PRINT,
+            torch.rand(3, 2, n),
+            torch.rand(n),
+            "logprob",
+            "higher",
+            "denoising",
+            ("trigger[-1]", "last"),
+            (" x", ""),
+        ),
         bk.methods.ProbeScores(
             PRINT,
             torch.rand(3, 3, n) < 0.5,
