@@ -29,7 +29,6 @@ from bkdinterp.methods.pcp import tune_tpe as tune_tpe
 from bkdinterp.methods.probe import BackdoorProbe as BackdoorProbe
 from bkdinterp.methods.probe import FittedProbe as FittedProbe
 from bkdinterp.methods.probe import ProbeScores as ProbeScores
-from bkdinterp.methods.readout import PARTS as PARTS
 from bkdinterp.methods.readout import Activations as Activations
 from bkdinterp.methods.readout import AttentionPatterns as AttentionPatterns
 from bkdinterp.methods.readout import HiddenPCA as HiddenPCA

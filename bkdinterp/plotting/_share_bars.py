@@ -67,7 +67,7 @@ def share_bars(
             y += 1.0
         y += _GAP
     axes.set_yticks(list(ticks), list(ticks.values()), parse_math=False)
-    axes.set_ylim(y - _GAP - 0.4, -0.1)
+    axes.set_ylim(y - _GAP - 0.4, -0.3)
     axes.set_xlim(*(xlim or (0, 1)))
     group_names(axes, names)
     dress(axes, title=title, xlabel=xlabel, ylabel="")

@@ -15,6 +15,7 @@ from bkdinterp.engine import attention_weights
 from bkdinterp.errors import BkdinterpError, PlanError, PromptError, RemoteError, SiteError
 from bkdinterp.errors import UnsupportedArchitectureError as Unsupported
 from bkdinterp.methods import AttentionPatterns, attention_patterns
+from bkdinterp.methods.readout import PARTS
 from bkdinterp.model import Model
 from bkdinterp.sites import HeadId, HeadSet
 
@@ -148,7 +149,7 @@ def test_parts_are_those_of_the_words(every, gapped):
         wanted = ["first token"] + ["template"] * 2
         wanted += ["trigger" if word in ("zeta", "omega") else "user text" for word in text.split()]
         wanted += ["template"] * 4
-        names = [bk.methods.PARTS[k] for k in found.parts[i].tolist() if k >= 0]
+        names = [PARTS[k] for k in found.parts[i].tolist() if k >= 0]
         assert names == wanted
         assert found.words(i) == f"<s> user : {text} <e> <s> assistant :".split()
     assert found.names == ("clean", "triggered") and found.n == len(TEXTS)
@@ -163,7 +164,7 @@ def test_shares_sum_to_1_and_are_sums_of_weights(every, gapped, where):
     real = (found.queries >= 0)[:, None].expand_as(sums)
     torch.testing.assert_close(sums[real], torch.ones_like(sums[real]), **TIGHT)
     for side in found.names:
-        total = sum(found.share(part, side) for part in bk.methods.PARTS)
+        total = sum(found.share(part, side) for part in PARTS)
         torch.testing.assert_close(total, torch.ones_like(total), **TIGHT)
     i = len(TEXTS)  # the first triggered prompt
     trigger = found.part_mask(i, "trigger")
@@ -322,6 +323,28 @@ def test_sdpa_with_a_soft_cap_is_refused(gapped):
     with pytest.raises(Unsupported, match=r"leaves out attn_logit_softcapping=2\.0"):
         attention_patterns(model, gapped, "L0H0")
     assert implementation(model) == "sdpa"
+
+
+def test_an_implementation_without_weights_is_replaced_for_the_call(gapped):
+    model = Model.from_module(tiny_llama(), tiny_tokenizer())
+    wanted = attention_patterns(model, gapped, HEADS)
+    for name in ("flash_attention_2", "flex_attention", "eager"):
+        model.module.config._attn_implementation_internal = name
+        found = attention_patterns(model, gapped, HEADS)
+        assert torch.equal(found.weights.nan_to_num(), wanted.weights.nan_to_num())
+        assert implementation(model) == name
+
+
+def test_half_precision(gapped):
+    model = Model.from_module(tiny_llama().bfloat16(), tiny_tokenizer())
+    found = attention_patterns(model, gapped, HEADS)
+    assert found.weights.dtype == torch.float32
+    exact = attention_patterns(Model.from_module(tiny_llama(), tiny_tokenizer()), gapped, HEADS)
+    torch.testing.assert_close(found.weights.double(), exact.weights, equal_nan=True, rtol=0, atol=0.1)
+    broken = tiny_llama()
+    broken.model.layers[0].self_attn.q_proj.weight.data[0, 0] = torch.nan
+    with pytest.raises(PlanError, match="weights of L0H0 are NaN"):
+        attention_patterns(Model.from_module(broken, tiny_tokenizer()), gapped, "L0H0")
 
 
 def test_the_engines_part(llama, gapped):

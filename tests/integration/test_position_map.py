@@ -17,6 +17,14 @@ TIGHT = {"rtol": 1e-8, "atol": 1e-12}
 NAMES = ("trigger[-2]", "trigger[-1]", "after", "tail[-3]", "tail[-2]", "tail[-1]", "last")
 
 
+@pytest.fixture(scope="module")
+def pairs():
+    """One trigger begins its text, two end it: these have nothing after them."""
+    return bk.PairedPrompts.from_instructions(
+        TEXTS, bk.Trigger.gap("zeta omega", seed=5), target="sorry no can not help"
+    )
+
+
 def kind_of(model):
     return model.module.config.model_type
 

@@ -82,4 +82,7 @@ def plot_tokens(
 
 
 def _from(found: AttentionPatterns) -> str:
-    return f"from {found.where} token" + "s" * (not found.where.single)
+    """Which tokens attend, in words."""
+    named = {"last": "the last token", "all": "all tokens", "trigger": "the trigger's tokens"}
+    some = "token" if found.where.single else "tokens"
+    return f"from {named.get(str(found.where), f'{some} {found.where}')}"
