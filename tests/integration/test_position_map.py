@@ -6,6 +6,7 @@ import pytest
 import torch
 from integration import engine_oracle as oracle
 from integration.conftest import TEXTS, tiny_llama, tiny_tokenizer
+from integration.families import NEW
 
 import bkdinterp as bk
 from bkdinterp.errors import BkdinterpError, PlanError, SiteError, SweepInterrupted
@@ -81,6 +82,29 @@ def test_every_cell_equals_one_hooked_forward(model, pairs, direction):
             assert expected.nan_to_num().abs().max() > 1e-6
             torch.testing.assert_close(found.effects[layer, k], expected, equal_nan=True, **TIGHT)
     assert found.effects[[1, 3]].isnan().all()
+
+
+@pytest.mark.parametrize("family", NEW)
+def test_every_family(family, pairs):
+    model = Model.from_module(NEW[family](), tiny_tokenizer())
+    some = pairs.subset([0, 3])
+    found = bk.Attribution(model, direction="denoising").positions(
+        some, positions=("trigger", "last"), layers=[1]
+    )
+    for k, name in enumerate(found.positions):
+        expected = by_hand(model, some, "denoising", 1, name)
+        assert expected.abs().max() > 1e-6
+        torch.testing.assert_close(found.effects[1, k], expected, **TIGHT)
+
+
+def test_one_pair(llama, pairs):
+    found = bk.Attribution(llama, direction="denoising").positions(pairs.subset([0]), layers=[1, 2])
+    frame = found.to_frame()
+    assert (
+        set(frame["n"]) == {1} and (frame["p_adjusted"] == 1).all() and frame["high"].eq(float("inf")).all()
+    )
+    assert "n=1" in repr(found)
+    found.plot().draw_without_rendering()
 
 
 def test_equals_a_loop_of_single_attributions(llama, pairs):

@@ -53,13 +53,15 @@ def results():
     graded = {"clean": ("answered",) * n, "triggered": ("payload",) * 3 + ("broken", "other_refusal")}
     graded["sham"] = graded["clean"]
     conditions = ("unedited", "edited", "control 1")
+    cells = torch.rand(3, 2, n)
+    cells[1] = cells[:, 0, 2] = torch.nan  # a layer that was not scored, a prompt without the position
     made = [
         bk.methods.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
         bk.methods.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
         bk.methods.NeuronScores(PRINT, effects=torch.rand(6, n), layer=1, **scored),
         bk.methods.PositionScores(
             PRINT,
-            torch.rand(3, 2, n),
+            cells,
             torch.rand(n),
             "logprob",
             "higher",
