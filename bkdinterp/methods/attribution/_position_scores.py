@@ -181,8 +181,11 @@ class PositionScores(Result):
 
     @property
     def _std(self) -> Float[Tensor, "layer position"]:
-        columns = [self.effects[:, k][:, there].std(-1) for k, there in enumerate(self._there)]
-        return torch.stack(columns, dim=1)
+        out = torch.full_like(self.acie, torch.nan)
+        for k, there in enumerate(self._there):
+            if int(there.sum()) > 1:
+                out[:, k] = self.effects[:, k][:, there].std(-1)
+        return out
 
     @cached_property
     def _cells(self) -> dict[str, Float[Tensor, "layer position"]]:
