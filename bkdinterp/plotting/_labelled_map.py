@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.plotting._maps import colour_bar, colours, grid_of, map_key
-from bkdinterp.plotting._style import TICK, dress, new_figure, reach
+from bkdinterp.plotting._style import PROMPTS, TICK, dress, new_figure, reach
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -25,6 +25,7 @@ def labelled_map(
     label: str = "",
     xlabel: str = "",
     ylabel: str = "",
+    marked: Collection[int] = (),
     dotted: Collection[tuple[int, int]] = (),
     dotted_label: str = "",
     limit: float | int | None = None,
@@ -41,6 +42,7 @@ def labelled_map(
         label: label of the colour scale, with unit.
         xlabel: label of the columns.
         ylabel: label of the rows.
+        marked: columns whose text is bold, in the colour of triggered prompts.
         dotted: (row, column) of cells with a small dot, e.g. because they may be 0.
         dotted_label: meaning of the dots, for the legend.
         limit: upper end of the scale, and its lower end with a minus for changes. Default: the largest absolute value.
@@ -82,6 +84,8 @@ def labelled_map(
         axes.set_yticks(range(n_rows), list(rows), parse_math=False)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     axes.tick_params(axis="x", labelsize=size)
+    for k in marked:
+        axes.get_xticklabels()[k].set(color=PROMPTS["triggered"], weight="bold")
     if rows is not None:
         axes.tick_params(axis="y", labelsize=TICK if n_rows <= 24 else TICK - 2.5)
     if dotted:

@@ -224,6 +224,8 @@ def test_figures(llama, pairs):
     assert not found.plot_tokens(1, side="clean").axes[0].patches
     whole = attention_patterns(llama, pairs, "L1H1", where="all").plot_tokens(0)
     assert whole.axes[0].get_xlabel() == "to" and whole.axes[0].get_ylabel() == "from"
+    bold = [t.get_text() for t in whole.axes[0].get_xticklabels() if t.get_weight() == "bold"]
+    assert [text.split()[1] for text in bold] == ["zeta", "omega"]
     for wrong in ({"example": 6}, {"side": "sham"}):
         with pytest.raises(BkdinterpError):
             found.plot_tokens(**wrong)

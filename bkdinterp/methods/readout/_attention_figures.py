@@ -54,6 +54,7 @@ def plot_tokens(
         # The first token often takes most of it, and would leave the others white.
         limit = float(weights[:, 1:].max()) or None
     scale: dict[str, Any] = {"title": text, "label": "attention", "limit": limit, "ax": ax}
+    marked = found.part_mask(row, "trigger").nonzero().flatten().tolist()
     if len(queries) > 1:
         labels = [f"{i} {visible(word)}" for i, word in enumerate(words)]
         return labelled_map(
@@ -63,13 +64,13 @@ def plot_tokens(
             scale="share",
             xlabel="to",
             ylabel="from",
+            marked=marked,
             **scale,
         )
     lines = math.ceil(len(words) / PER_LINE)
     cells = torch.full((lines * PER_LINE,), torch.nan, dtype=torch.float64)
     cells[: len(words)] = weights[0]
     shown = [*words, *[""] * (lines * PER_LINE - len(words))]
-    marked = found.part_mask(row, "trigger").nonzero().flatten().tolist()
     return token_grid(
         [shown[i * PER_LINE : (i + 1) * PER_LINE] for i in range(lines)],
         cells.reshape(lines, PER_LINE),

@@ -174,10 +174,10 @@ class AttentionPatterns(Result):
         ax: Any = None,
         limit: float | int | None = None,
     ) -> "matplotlib.figure.Figure":
-        """Tokens of one prompt coloured by one head's attention to them; the trigger's are outlined.
+        """Tokens of one prompt coloured by one head's attention to them.
 
-        With one query the tokens are in reading order, line by line; with several there is a row per query and a column per
-        token.
+        With one query the tokens are in reading order, line by line, the trigger's outlined; with several there is a row per
+        query and a column per token, the trigger's in bold orange.
 
         Args:
             example: index of the prompt in its side.
@@ -201,7 +201,7 @@ class AttentionPatterns(Result):
     def describe(self) -> str:
         """One line: heads, queries, n, and the shares on the trigger of the head with the largest; the model."""
         n = f"n={self.n} pairs" if len(self.names) > 1 else f"n={self.n}"
-        text = f"{len(self.heads)} heads, from {self.where} token{'s' * (not self.where.single)}, {n}"
+        text = f"{len(self.heads)} heads, queries: {self.where}, {n}"
         if "trigger" in self.parts_of():
             means = self.share("trigger").mean(0)
             best = int(means.argmax())
