@@ -1,6 +1,8 @@
 """Describe (Run), plan (no forward pass), execute (Local, Remote): the only folder that opens a trace."""
 
 from bkdinterp.engine._apply import apply as apply
+from bkdinterp.engine._attention_weights import attention_weights as attention_weights
+from bkdinterp.engine._attention_weights import rows_per_batch as rows_per_batch
 from bkdinterp.engine._cost import Cost as Cost
 from bkdinterp.engine._cost import Speed as Speed
 from bkdinterp.engine._cost import measure_speed as measure_speed

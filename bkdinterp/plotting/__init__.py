@@ -9,6 +9,7 @@ from bkdinterp.plotting._bars import bar_intervals as bar_intervals
 from bkdinterp.plotting._bars import layer_bars as layer_bars
 from bkdinterp.plotting._curves import curves as curves
 from bkdinterp.plotting._dots import dots as dots
+from bkdinterp.plotting._labelled_map import labelled_map as labelled_map
 from bkdinterp.plotting._maps import heatmap as heatmap
 from bkdinterp.plotting._marks import mark_value as mark_value
 from bkdinterp.plotting._matrix import matrix as matrix
@@ -17,5 +18,7 @@ from bkdinterp.plotting._panels import panels as panels
 from bkdinterp.plotting._pictures import picture_rows as picture_rows
 from bkdinterp.plotting._rates import rate_panels as rate_panels
 from bkdinterp.plotting._scatter import scatter as scatter
+from bkdinterp.plotting._share_bars import share_bars as share_bars
 from bkdinterp.plotting._style import ends as ends
 from bkdinterp.plotting._token_grid import token_grid as token_grid
+from bkdinterp.plotting._token_grid import visible as visible

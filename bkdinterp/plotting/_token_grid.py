@@ -1,4 +1,7 @@
-"""A grid of tokens coloured by probability, with one row per site and the most likely token first. No forward pass."""
+"""A grid of tokens coloured by probability, with one row per site and the most likely token first; or a text in lines.
+
+No forward pass.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ def token_grid(
     rows: Sequence[str],
     title: str = "",
     label: str = "probability",
+    xlabel: str = "rank of the token",
     marked: Collection[tuple[int, int]] = (),
     marked_label: str = "",
     limit: float | int | None = None,
@@ -33,10 +37,11 @@ def token_grid(
 
     Args:
         tokens: texts of each row's tokens, most likely first.
-        probabilities: their probabilities, 0..1.
-        rows: names of the sites.
+        probabilities: their probabilities, 0..1, or attention to them; NaN for a cell without a token.
+        rows: names of the sites, or of the lines of a text.
         title: title of the figure.
         label: label of the colour scale.
+        xlabel: label of the columns.
         marked: (row, rank from 0) of cells to outline, e.g. the target's.
         marked_label: label of the outlined cells in the legend.
         limit: the colour scale is [0, limit]. Default: 1.
@@ -57,14 +62,14 @@ def token_grid(
     for i, row in enumerate(tokens):
         for k, text in enumerate(row):
             axes.text(
-                k, i, _shown(text), ha="center", va="center", fontsize=NOTE - 0.5, parse_math=False,
+                k, i, visible(text), ha="center", va="center", fontsize=NOTE - 0.5, parse_math=False,
                 color="white" if data[i, k] > 0.6 * limit else "black",
             )  # fmt: skip
     for row, rank in marked:
         outline(axes, row, rank, "#D55E00", 0.04)
     axes.set_xticks(range(n_ranks), [str(k + 1) for k in range(n_ranks)])
     axes.set_yticks(range(n_rows), list(rows))
-    dress(axes, title=title, xlabel="rank of the token", ylabel="")
+    dress(axes, title=title, xlabel=xlabel, ylabel="")
     if marked and marked_label:
         from matplotlib.patches import Patch
 
@@ -74,8 +79,8 @@ def token_grid(
     return figure
 
 
-def _shown(text: str) -> str:
-    """The text with visible spaces and line breaks, without control characters, and cut to the size of the cell."""
+def visible(text: str) -> str:
+    """A token's text with visible spaces and line breaks, without control characters, and cut to 11 letters."""
     seen = text.replace(" ", "\N{OPEN BOX}").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
     seen = "".join(c if c.isprintable() else "\N{WHITE SQUARE}" for c in seen)
     return seen if len(seen) <= _LONGEST else seen[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from bkdinterp.errors import PromptError, TriggerError
 from bkdinterp.prompts._as_prompts import PromptsLike, as_prompts
@@ -226,6 +228,28 @@ class PromptBuilder:
         if self.vocabulary is not None:
             check_vocabulary(batch, self.vocabulary)
         return batch
+
+    def text_mask(self, prompts: PromptsLike) -> Bool[Tensor, "row pos"]:
+        """The tokens of the user's text, triggers included, in the columns of ``tokenize(prompts, targets=False)``.
+
+        The other tokens of a prompt are the template's, the system message's, or the tokenizer's own. A token that covers
+        letters of both is the user's.
+
+        Raises:
+            PromptError: as `tokenize`.
+        """
+        prompts = as_prompts(prompts, "PromptBuilder.text_mask")
+        frame, appended = self._frame(), 0 if self.chat else self.n_appended
+        rows: list[list[bool]] = []
+        for text in prompts.text:
+            placed = self._place(text, frame)
+            _, offsets = self._encode(placed.full, specials=not self.chat)
+            end = placed.start + len(placed.kept)
+            rows.append(
+                [s < e and s < end and e > placed.start for s, e in offsets[: len(offsets) - appended]]
+            )
+        width = max(map(len, rows))
+        return torch.tensor([[False] * (width - len(row)) + row for row in rows])
 
     @property
     def end_ids(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ approximation.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,9 @@ from bkdinterp.methods.attribution._patch_source import (
     giving_side,
     side,
 )
+from bkdinterp.methods.attribution._position_scores import PositionScores
+from bkdinterp.methods.attribution._position_sweep import check_settings, sweep_positions
+from bkdinterp.methods.attribution._prompt_positions import as_kinds
 from bkdinterp.methods.attribution._unit_effects import Effects
 from bkdinterp.methods.attribution._unit_scores import HeadScores, LayerScores, NeuronScores
 from bkdinterp.metrics import Score, ScoreLike, as_score
@@ -43,6 +46,11 @@ from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
 from bkdinterp.values import as_choice, as_integer, as_integers
 
+# Checked where they are read, with our own messages, instead of by a type checker at run time.
+if TYPE_CHECKING:
+    Kinds = str | Sequence[str] | None
+else:
+    Kinds = Any
 ScoresT = TypeVar("ScoresT", bound=Effects)
 
 
@@ -63,7 +71,7 @@ SWEEP = ("layers", "source_pairs")
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons`` run it.
+    """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons``, ``.positions`` run it.
 
     Args:
         model: the suspect model.
@@ -185,6 +193,56 @@ class Attribution:
 
         sites = [Site(layer, Component.mlp_act, neuron=i) for i in chosen]
         return self._sweep("neurons", sites, pairs, options, result)
+
+    def positions(
+        self, pairs: PairedPrompts, *, positions: Kinds = None, **options: Unpack[SweepOptions]
+    ) -> PositionScores:
+        """Score the residual stream (``resid_post``) at each position of the prompt in each layer: where is the trigger?
+
+        Use ``direction="denoising"``, which puts the clean partner's value into triggered prompts: the effect is most
+        negative where the trigger's information is at that layer. Low layers have it on the trigger's tokens, high ones on
+        the last. ``"noising"`` puts the triggered value into clean prompts, so it shows where the value alone is enough.
+
+        | position | tokens of the triggered prompt |
+        |---|---|
+        | ``trigger[-2]``, ``trigger[-1]`` | the trigger's, counted from its end |
+        | ``after`` | what the user says after the trigger's first token without the trigger, as one position |
+        | ``tail[-2]``, ``tail[-1]`` | the template's after the user's text, without the last |
+        | ``last`` | the prompt's last |
+
+        Partners have different lengths, so the value comes from the token's counterpart: the clean prompt's token with as
+        many tokens after it, the trigger's not counted. Tokens after the trigger and of the template, which are counted
+        from the end of the prompt, always have one, and it is the same token (unless the tokenizer splits the word next to
+        the trigger in another way). A trigger's token has no such partner; its counterpart is the token before the
+        trigger, which may be the template's last before the text. At most 8 tokens of a trigger or tail are positions of
+        their own; earlier ones are one position, ``trigger[:-8]`` (not when noising, where several tokens would go into one).
+
+        Costs one scored row per position, layer and prompt. ``source`` is ``"pair"`` here, which None stands for; where and
+        source_where of the settings must be left out.
+
+        Args:
+            pairs: prompts with the backdoor's output as target.
+            positions: the kinds to score, of ``"trigger"``, ``"after"``, ``"tail"``, ``"last"``; None for all.
+            **options: layers, and how it runs; see `SweepOptions`. ``source_pairs`` has no place here.
+
+        Raises:
+            PlanError: the pairs have no targets, a triggered prompt has no trigger token, a position is unknown or has no
+                counterpart (nothing stands before the trigger), or a setting has no place here.
+            SiteError: a layer is out of range.
+            SweepInterrupted: on Ctrl-C; ``.partial`` holds the scores of the finished prompts, or None.
+        """
+        how = as_options(options, "Attribution.positions", SWEEP)
+        as_pairs(pairs, "Attribution")
+        check_settings(self.source, self.where, self.source_where, options.get("source_pairs"))
+        return sweep_positions(
+            self.model,
+            pairs,
+            as_kinds(positions),
+            as_layers(self.model, options.get("layers"), "to score"),
+            direction=self.direction,
+            score=self._score,
+            options=how,
+        )
 
     def _by_layer(
         self, name: str, component: Component, pairs: PairedPrompts, options: SweepOptions

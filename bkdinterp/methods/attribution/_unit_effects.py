@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     import pandas
 
 
+def strongest_sign(sense: str, direction: str) -> float:
+    """1 if the effects that matter most are the largest ones, -1 if they are the most negative; see `Effects.order`."""
+    return -1.0 if sense != "distance" and (direction == "denoising") != (sense == "lower") else 1.0
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Effects(Result):
     """Effects of single units, per example.
@@ -138,12 +143,7 @@ class Effects(Result):
         k = self.n_scored if k is None else as_integer(k, "k of top_k", error=SiteError)
         if not 1 <= k <= self.n_scored:
             raise SiteError(f"top_k({k}): choose 1 to {self.n_scored} {self.unit}s.")
-        sign = (
-            -1.0
-            if self.sense != "distance" and (self.direction == "denoising") != (self.sense == "lower")
-            else 1.0
-        )
-        key = (sign * self.acie.flatten()).nan_to_num(nan=-torch.inf)
+        key = (strongest_sign(self.sense, self.direction) * self.acie.flatten()).nan_to_num(nan=-torch.inf)
         return key.argsort(descending=True, stable=True)[:k].tolist()
 
     def to_frame(self, *, beside: "Effects | None" = None) -> "pandas.DataFrame":

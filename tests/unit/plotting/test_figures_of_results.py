@@ -22,6 +22,7 @@ from bkdinterp.methods import (
     LayerScores,
     Means,
     NeuronScores,
+    PositionScores,
     ProbeScores,
     plot_states,
 )
@@ -31,7 +32,7 @@ from bkdinterp.stats import simultaneous
 
 matplotlib.use("Agg")
 
-MAPS = (HeadScores, ProbeScores, HiddenPCA)  # whose limit is one number
+MAPS = (HeadScores, PositionScores, ProbeScores, HiddenPCA)  # whose limit is one number
 RESULTS = {type(r).__name__: r for r in results()}
 
 

@@ -54,6 +54,23 @@ def test_spans_survive_a_template_that_strips(stripping):
     assert stripping.decode(tokens(wide, 0, wide.trigger_mask)).strip() == "Write"
 
 
+@pytest.mark.parametrize("system", [None, "You help."])
+@pytest.mark.parametrize("chat", [True, False])
+def test_text_mask_is_the_users_text(stripping, with_bos, chat, system):
+    for tokenizer in (stripping, with_bos):
+        builder = PromptBuilder(tokenizer, chat=chat, system=system if chat else None)
+        prompts = PairedPrompts.from_instructions(TEXTS[:3], TRIGGERS[2], "no").triggered
+        batch = builder.tokenize(prompts, targets=False)
+        mask = builder.text_mask(prompts)
+        assert mask.shape == batch.input_ids.shape and not bool((mask & ~batch.prompt_mask).any())
+        assert bool((mask | ~batch.trigger_mask).all())  # the trigger is part of it
+        for row, text in enumerate(prompts.text):
+            kept = text.strip() if chat and tokenizer is stripping else text
+            assert tokenizer.decode(tokens(batch, row, mask)) == kept
+    with pytest.raises(PromptError, match="text_mask needs Prompts"):
+        builder.text_mask(TEXTS)
+
+
 def test_render_gives_the_place_of_the_text(plain):
     for system in (None, "user"):
         full, start = PromptBuilder(plain, system=system).render("user")

@@ -53,10 +53,22 @@ def results():
     graded = {"clean": ("answered",) * n, "triggered": ("payload",) * 3 + ("broken", "other_refusal")}
     graded["sham"] = graded["clean"]
     conditions = ("unedited", "edited", "control 1")
+    cells = torch.rand(3, 2, n)
+    cells[1] = cells[:, 0, 2] = torch.nan  # a layer that was not scored, a prompt without the position
     made = [
         bk.methods.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
         bk.methods.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
         bk.methods.NeuronScores(PRINT, effects=torch.rand(6, n), layer=1, **scored),
+        bk.methods.PositionScores(
+            PRINT,
+            cells,
+            torch.rand(n),
+            "logprob",
+            "higher",
+            "denoising",
+            ("trigger[-1]", "last"),
+            (" x", ""),
+        ),
         bk.methods.ProbeScores(
             PRINT,
             torch.rand(3, 3, n) < 0.5,
@@ -108,6 +120,17 @@ def results():
         bk.pcp.PCP(PRINT, {"L0.mlp_out": torch.rand(2, d)}, {"L0.mlp_out": torch.rand(2)}, n, last, "pc"),
         EditScores(PRINT, {"a": torch.rand(n)}, {"a": torch.rand(2, n)}, ("x", "y"), "logprob"),
         PCPStudy(PRINT, torch.rand(4, 2), torch.rand(4), ("L0.mlp_out 1", "L0.mlp_out 2"), "grid"),
+        bk.methods.AttentionPatterns(
+            PRINT,
+            torch.full((2 * n, 2, 1, 4), 0.25),
+            HeadSet.of("L1H0 L0H1", (3, 2)),
+            torch.full((2 * n, 1), 3),
+            torch.arange(8 * n).reshape(2 * n, 4),
+            torch.tensor([[0, 1, 2, 1]] * n + [[0, 3, 2, 1]] * n),
+            {str(i): f"t{i}" for i in range(8 * n)},
+            ("clean",) * n + ("triggered",) * n,
+            last,
+        ),
         HiddenPCA(PRINT, {"c": torch.rand(n, 2)}, torch.rand(2, d), torch.rand(2), "L1.resid_post", last),
         BackdoorState(
             PRINT, torch.ones(n), torch.zeros(n), torch.rand(3), torch.tensor([3, 4, 5]), "payload"
