@@ -104,6 +104,7 @@ def results():
             24,
             twin=PRINT,
             sham="insert x",
+            prompts={side: tuple("fghij") for side in said},
         ),
         bk.pcp.PCP(PRINT, {"L0.mlp_out": torch.rand(2, d)}, {"L0.mlp_out": torch.rand(2)}, n, last, "pc"),
         EditScores(PRINT, {"a": torch.rand(n)}, {"a": torch.rand(2, n)}, ("x", "y"), "logprob"),
