@@ -30,8 +30,10 @@ from bkdinterp.methods.probe import FittedProbe as FittedProbe
 from bkdinterp.methods.probe import ProbeScores as ProbeScores
 from bkdinterp.methods.readout import Activations as Activations
 from bkdinterp.methods.readout import HiddenPCA as HiddenPCA
+from bkdinterp.methods.readout import LensCurve as LensCurve
 from bkdinterp.methods.readout import LensReadings as LensReadings
 from bkdinterp.methods.readout import Means as Means
+from bkdinterp.methods.readout import lens_curve as lens_curve
 from bkdinterp.methods.readout import logit_lens as logit_lens
 from bkdinterp.methods.readout import unembed as unembed
 from bkdinterp.methods.vector import BackdoorVector as BackdoorVector

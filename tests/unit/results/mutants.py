@@ -89,6 +89,16 @@ def results():
             target_logits=torch.rand(2, n),
             target_ranks=torch.ones(2, n, dtype=torch.long),
         ),
+        bk.methods.LensCurve(
+            PRINT,
+            -torch.rand(2, 3, n),
+            torch.arange(1, 1 + 6 * n).reshape(2, 3, n),
+            ("clean", "triggered"),
+            (0, 1, 2),
+            Component.resid_post,
+            torch.arange(n).expand(2, -1).clone(),
+            {str(i): f"t{i}" for i in range(n)},
+        ),
         bk.methods.Evaluation(
             PRINT,
             conditions,
