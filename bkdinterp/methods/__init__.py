@@ -6,6 +6,7 @@ from bkdinterp.methods.attribution import EditScores as EditScores
 from bkdinterp.methods.attribution import HeadScores as HeadScores
 from bkdinterp.methods.attribution import LayerScores as LayerScores
 from bkdinterp.methods.attribution import NeuronScores as NeuronScores
+from bkdinterp.methods.attribution import SweepCost as SweepCost
 from bkdinterp.methods.attribution import SweepOptions as SweepOptions
 from bkdinterp.methods.attribution import score_edits as score_edits
 from bkdinterp.methods.behaviour import BackdoorState as BackdoorState

@@ -28,7 +28,7 @@ def test_each_point_is_the_plain_lens(llama, pairs, found):
         plain = logit_lens(llama, prompts)
         assert plain.sites == tuple(f"L{k}.resid_post" for k in range(n_layers))
         torch.testing.assert_close(found.probabilities[i], plain.target_probabilities, rtol=1e-8, atol=1e-12)
-        assert torch.equal(found.ranks[i], plain.target_ranks)
+        assert plain.target_ranks is not None and torch.equal(found.ranks[i], plain.target_ranks)
     batch = llama.builder.tokenize(pairs.triggered, targets=False)
     with torch.no_grad():
         logits = llama.module(
@@ -41,7 +41,8 @@ def test_each_point_is_the_plain_lens(llama, pairs, found):
 def test_components_layers_and_edits(llama, pairs):
     some = lens_curve(llama, pairs, component="mlp_out", layers=[2, 0])
     plain = logit_lens(llama, pairs.clean, "L2.mlp_out L0.mlp_out")
-    assert torch.equal(some.ranks[0], plain.target_ranks) and some.layers == (2, 0)
+    assert plain.target_ranks is not None and torch.equal(some.ranks[0], plain.target_ranks)
+    assert some.layers == (2, 0)
     edit = ZeroAblate("L1.mlp_out", where="all")
     edited = lens_curve(llama, pairs, layers=[3], under=edit)
     after = logit_lens(llama, pairs.clean, "L3.resid_post", under=edit)
