@@ -76,7 +76,9 @@ else:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons`` run it, ``.plan`` says what it costs.
+    """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons`` run it.
+
+    ``.plan`` says what that costs.
 
     Args:
         model: the suspect model.

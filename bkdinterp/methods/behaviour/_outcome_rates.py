@@ -24,6 +24,7 @@ class OutcomeRates(Result):
     """The fields of an `Evaluation` (described there), with their checks and the rates of outcomes."""
 
     schema_version: ClassVar[int] = 2
+    row_name: ClassVar[tuple[str, ...]] = ("model", "condition", "prompts")
 
     fingerprint: Fingerprint
     conditions: tuple[str, ...]

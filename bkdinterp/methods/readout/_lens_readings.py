@@ -142,9 +142,9 @@ class LensReadings(Result):
                         bootstrap_mean(self.target_probabilities[k]),
                         median_interval(self.target_ranks[k].double()),
                     )
-                    row |= {"target_probability": p.estimate, "target_low": max(0.0, p.low)}
-                    row |= {"target_high": min(1.0, p.high)}
-                    row |= {"target_rank": r.estimate, "rank_low": r.low, "rank_high": r.high}
+                    row |= {"target_probability": p.estimate, "target_probability_low": max(0.0, p.low)}
+                    row |= {"target_probability_high": min(1.0, p.high)}
+                    row |= {"target_rank": r.estimate, "target_rank_low": r.low, "target_rank_high": r.high}
                 rows.append(row)
         return pd.DataFrame(rows)
 

@@ -83,7 +83,7 @@ def results():
             ("L1.mlp_out", "L1H1"),
             {"bad": torch.tensor([1, 2])},
             last,
-            logsum=torch.rand(2, n),
+            logsum=2 + torch.rand(2, n),
             tokens={str(i): f"t{i}" for i in range(2 * n * 3)},
             target_ids=torch.arange(n),
             target_logits=torch.rand(2, n),
