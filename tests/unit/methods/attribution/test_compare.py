@@ -1,6 +1,7 @@
 """Effects of one model minus those of another: numbers, intervals, order, figure, saving, refusals. No model."""
 
 from dataclasses import replace
+from typing import Any
 
 import matplotlib
 import pytest
@@ -12,7 +13,9 @@ from bkdinterp.methods import HeadScores, LayerScores, NeuronScores
 from bkdinterp.results import Result
 
 matplotlib.use("Agg")
-MADE = {type(r).__name__: r for r in results() if isinstance(r, HeadScores | LayerScores | NeuronScores)}
+MADE: dict[str, Any] = {
+    type(r).__name__: r for r in results() if isinstance(r, HeadScores | LayerScores | NeuronScores)
+}
 
 
 def twin(scores, seed=1):
