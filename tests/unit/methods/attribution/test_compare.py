@@ -10,7 +10,6 @@ from unit.results.mutants import results
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.methods import HeadScores, LayerScores, NeuronScores
-from bkdinterp.results import Result
 
 matplotlib.use("Agg")
 MADE: dict[str, Any] = {
@@ -38,7 +37,7 @@ def test_differences_are_effects_of_their_own(name, tmp_path):
     assert frame.acie.is_monotonic_decreasing and "minus twin" in repr(gap)
     figure = gap.plot()
     assert "minus twin" in " ".join(a.get_title(loc="left") for a in figure.axes)
-    assert torch.equal(Result.load(gap.save(tmp_path / "gap")).effects, gap.effects)
+    assert torch.equal(type(own).load(gap.save(tmp_path / "gap")).effects, gap.effects)
     assert (own.compare(own).acie == 0).all()
 
 
