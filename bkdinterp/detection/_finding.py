@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -130,6 +130,8 @@ class Findings(Result):
         missing: what could not be said, and why.
         n_tested: number of hypotheses that the p values are corrected for.
     """
+
+    row_name: ClassVar[tuple[str, ...]] = ("trigger", "position", "behaviour", "source")
 
     findings: tuple[Finding, ...]
     missing: tuple[str, ...]

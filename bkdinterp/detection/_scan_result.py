@@ -1,7 +1,7 @@
 """ScanResult: what a scan found, what it tried, and what the answer says nothing about. No forward pass."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bkdinterp.detection._finding import Finding, Findings
 from bkdinterp.detection._profile import TriggerProfile, Variant
@@ -49,6 +49,8 @@ class ScanResult(Result):
         search_texts: by context, prompts that proposers saw.
         verify_texts: by context, prompts that only the judge saw.
     """
+
+    row_name: ClassVar[tuple[str, ...]] = ("trigger", "position", "behaviour", "source")
 
     findings: tuple[Finding, ...]
     tried: tuple[Tried, ...]

@@ -26,8 +26,12 @@ from bkdinterp.values import as_integer, as_path, as_seed, as_texts, shown
 
 # What users give is checked with messages of our own, and not by a type checker.
 if TYPE_CHECKING:
-    Twin, Known, Said = Model | None, Trigger | str | None, Payload | str | None
-    Asked, Places, Texts = Prompts | None, Sequence[Context] | None, Sequence[str]
+    Twin = Model | None
+    Known = Trigger | str | None
+    Said = Payload | str | None
+    Asked = Prompts | None
+    Places = Sequence[Context] | None
+    Texts = Sequence[str]
     Log = Callable[[str], None] | None
 else:
     Twin = Known = Said = Asked = Places = Texts = Log = Any

@@ -7,6 +7,7 @@ from bkdinterp.methods.attribution import HeadScores as HeadScores
 from bkdinterp.methods.attribution import LayerScores as LayerScores
 from bkdinterp.methods.attribution import NeuronScores as NeuronScores
 from bkdinterp.methods.attribution import PositionScores as PositionScores
+from bkdinterp.methods.attribution import SweepCost as SweepCost
 from bkdinterp.methods.attribution import SweepOptions as SweepOptions
 from bkdinterp.methods.attribution import score_edits as score_edits
 from bkdinterp.methods.behaviour import BackdoorState as BackdoorState
@@ -32,9 +33,11 @@ from bkdinterp.methods.probe import ProbeScores as ProbeScores
 from bkdinterp.methods.readout import Activations as Activations
 from bkdinterp.methods.readout import AttentionPatterns as AttentionPatterns
 from bkdinterp.methods.readout import HiddenPCA as HiddenPCA
+from bkdinterp.methods.readout import LensCurve as LensCurve
 from bkdinterp.methods.readout import LensReadings as LensReadings
 from bkdinterp.methods.readout import Means as Means
 from bkdinterp.methods.readout import attention_patterns as attention_patterns
+from bkdinterp.methods.readout import lens_curve as lens_curve
 from bkdinterp.methods.readout import logit_lens as logit_lens
 from bkdinterp.methods.readout import unembed as unembed
 from bkdinterp.methods.vector import BackdoorVector as BackdoorVector

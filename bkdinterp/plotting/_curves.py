@@ -16,6 +16,7 @@ from bkdinterp.plotting._style import (
     MARKERS,
     NOTE,
     PALETTE,
+    PROMPTS,
     dress,
     legend,
     new_figure,
@@ -77,7 +78,8 @@ def curves(
     axes.set_axisbelow(True)
     if null is not None:
         axes.axhspan(null[0], null[1], color=null_colour, alpha=0.22, linewidth=0, label=null_label, zorder=1)
-    styles, dashes = iter(zip(PALETTE, MARKERS, strict=True)), itertools.cycle(("--", ":"))
+    palette = [PROMPTS[k] for k in series] if set(series) <= set(PROMPTS) else PALETTE
+    styles, dashes = iter(zip(palette, MARKERS, strict=False)), itertools.cycle(("--", ":"))
     for label, (estimate, low, high) in series.items():
         grey = label in faint
         colour, marker = (GREY, None) if grey else next(styles)

@@ -27,7 +27,7 @@ def panels(
     Args:
         draws: name of a panel -> a function that draws into the given axes, e.g. with ``curves(..., ax=axes, key=False)``.
         title: title of the figure.
-        share: the axis whose limits are made equal.
+        share: the axis whose limits are made equal; side by side with ``"x"`` every panel has a y axis of its own.
         width: width of one panel in inches.
         height: height of one panel in inches.
         across: place panels side by side instead of stacking them.
@@ -40,10 +40,10 @@ def panels(
         raise BkdinterpError("panels() needs at least one drawing.")
     n = len(draws)
     size = (n * width + 0.4, height + 0.7) if across else (width, n * height + 0.7)
-    figure, drawn = new_panels(*size, [1.0] * n, ax, across=across)
+    figure, drawn = new_panels(*size, [1.0] * n, ax, across=across, one_scale=share == "y")
     for i, (axes, draw) in enumerate(zip(drawn, draws.values(), strict=True)):
         draw(axes)
-        if across and i:
+        if across and i and share == "y":
             axes.set_ylabel("")
         if not across and axes is not drawn[-1]:
             axes.set_xlabel("")

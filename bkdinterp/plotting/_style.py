@@ -35,7 +35,13 @@ def new_figure(
 
 
 def new_panels(
-    width: float, height: float, sizes: Sequence[float], ax: Any = None, *, across: bool = False
+    width: float,
+    height: float,
+    sizes: Sequence[float],
+    ax: Any = None,
+    *,
+    across: bool = False,
+    one_scale: bool = True,
 ) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
     """A figure with stacked axes, one for each relative height in ``sizes``; or the given axes.
 
@@ -45,6 +51,7 @@ def new_panels(
         sizes: relative heights, or with ``across`` widths.
         ax: the axes to draw into, or a list for several; None makes a figure.
         across: place axes side by side, sharing their y axis instead of their x axis.
+        one_scale: axes side by side share their y axis.
 
     Raises:
         BkdinterpError: matplotlib is missing, or ``ax`` is not matplotlib axes or has the wrong number of them.
@@ -71,7 +78,7 @@ def new_panels(
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(width, height), layout=layout, dpi=110)
     if across:
-        axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False, width_ratios=list(sizes))
+        axes = figure.subplots(1, len(sizes), sharey=one_scale, squeeze=False, width_ratios=list(sizes))
     else:
         axes = figure.subplots(len(sizes), sharex=True, squeeze=False, height_ratios=list(sizes))
     return figure, list(axes.flatten())

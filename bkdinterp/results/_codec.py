@@ -86,18 +86,20 @@ def encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Inverse of `encode`.
+    """Inverse of `encode`; half of a surrogate pair, which no table can hold, becomes the replacement character.
 
     Raises:
         ArtefactError: a missing tensor, a class that is not registered, or a field of the wrong type.
     """
     if isinstance(value, list):
         return [decode(item, tensors) for item in value]
+    if isinstance(value, str):
+        return _whole(value)
     if not isinstance(value, dict):
         return value
     tag = next((key for key in value if key.startswith("$")), None)
     if tag is None:
-        return {key: decode(item, tensors) for key, item in value.items()}
+        return {_whole(key): decode(item, tensors) for key, item in value.items()}
     content = value[tag]
     decoders: dict[str, Callable[[], Any]] = {
         "$tensor": lambda: _tensor(content, tensors),
@@ -109,6 +111,12 @@ def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if tag not in decoders:
         raise ArtefactError(f"Unknown marker {tag!r}; the file was written by a newer bkdinterp.")
     return decoders[tag]()
+
+
+def _whole(text: str) -> str:
+    return (
+        text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    )
 
 
 def _encode_object(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

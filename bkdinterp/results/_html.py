@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     import pandas
 
 ROWS, COLUMNS, CELL = 8, 12, 80
+# A notebook would typeset "$...$" after parsing, where escaping is of no use, and a formula may hold a link to a script.
+_NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
 
 
 def html_table(title: str, frame: "pandas.DataFrame") -> str:
     """A title line, the first rows and columns, and the size of the whole table.
 
     Cells may hold the output of a suspect model. So every cell is shortened and escaped, control characters are shown, and
-    markup stays text.
+    markup and formulas stay text.
     """
     columns = list(frame.columns[:COLUMNS])
     head = "".join(f"<th>{_text(name)}</th>" for name in columns)
@@ -25,7 +27,7 @@ def html_table(title: str, frame: "pandas.DataFrame") -> str:
     size = f"{len(frame)} rows x {len(frame.columns)} columns"
     shown = "" if len(frame) <= ROWS and len(frame.columns) <= COLUMNS else "; the first are shown"
     return (
-        f"<div><p><code>{escape(title)}</code></p>"
+        f'<div class="{_NO_FORMULAS}"><p><code>{escape(title)}</code></p>'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
         f"<p>{size}{shown}; all of them: <code>.to_frame()</code></p></div>"
     )

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.reprs import LIMIT, cut
+from bkdinterp.results._caption import model_words
 from bkdinterp.results._codec import decode, encode
 from bkdinterp.results._fields import check_fields
 from bkdinterp.results._files import disk
 from bkdinterp.results._fingerprint import Fingerprint
 from bkdinterp.results._folder import JSON, read_header, read_tensors, write_folder
 from bkdinterp.results._html import html_table
+from bkdinterp.results._tidy import tidy_frame
 from bkdinterp.values import as_path
 
 # Folders that define results, in the order in which they are tried; names of ours, never a file's.
@@ -48,6 +50,8 @@ class Result(ABC):
     """
 
     schema_version: ClassVar[int] = 1
+    row_name: ClassVar[tuple[str, ...]] = ()
+    """The columns of ``to_frame`` that name a row in `tidy`; empty for all columns of text."""
 
     fingerprint: Fingerprint
 
@@ -60,6 +64,22 @@ class Result(ABC):
     @abstractmethod
     def to_frame(self) -> "pandas.DataFrame":
         """The result as a long table, one row per measurement."""
+
+    def tidy(self) -> "pandas.DataFrame":
+        """The numbers of `to_frame` in one form for every result: ``pandas.concat([a.tidy(), b.tidy()])`` is one table.
+
+        One row per number, with the columns model (with adapter and hash), name (the unit: head, site, layer, condition
+        ...), metric, estimate, low, high (NaN without an interval) and n (missing where a number is not over examples).
+        """
+        score = getattr(self, "metric", getattr(self, "by", None))
+        n = getattr(self, "n", None)
+        return tidy_frame(
+            self.to_frame(),
+            model_words(self.fingerprint),
+            self.row_name,
+            score if isinstance(score, str) else None,
+            n if isinstance(n, int) else None,
+        )
 
     @abstractmethod
     def plot(

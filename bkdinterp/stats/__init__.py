@@ -11,6 +11,7 @@ from bkdinterp.stats._intervals import paired_rates as paired_rates
 from bkdinterp.stats._intervals import wilson as wilson
 from bkdinterp.stats._mean import bootstrap_mean as bootstrap_mean
 from bkdinterp.stats._mean import paired_bootstrap as paired_bootstrap
+from bkdinterp.stats._median import median_interval as median_interval
 from bkdinterp.stats._moments import Covariance as Covariance
 from bkdinterp.stats._moments import Mean as Mean
 from bkdinterp.stats._moments import RunningCovariance as RunningCovariance

@@ -58,6 +58,7 @@ def test_each_cell_is_what_that_model_says_to_those_prompts(llama, pairs, twin, 
                 rate = found.rate(side, condition, model=who)
                 assert (rate.estimate, rate.n) == (sum(hits) / len(hits), len(pairs))
     assert found.said["suspect"]["unedited"] != found.said["twin"]["unedited"]
+    assert found.prompts == {"clean": pairs.clean.text, "triggered": pairs.triggered.text, "sham": sham.text}
     # Controls are nulls of the suspect's edit; the twin does not run them.
     assert set(found.graded["twin"]) == {"unedited", "off", "added"}
     assert found.texts is found.said["suspect"]

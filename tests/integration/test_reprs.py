@@ -207,4 +207,4 @@ def test_every_result_has_a_small_table(things):
     assert len(results) >= 14
     for result in results:
         html = result._repr_html_()
-        assert html.startswith("<div>") and len(html) < 20_000 and "<td>" in html
+        assert html.startswith("<div ") and len(html) < 20_000 and "<td>" in html

@@ -12,13 +12,13 @@ approximation.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, RunResult
+from bkdinterp.engine import Run, RunResult, measure_speed, plan
 from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._guards import as_layers, check_runs
 from bkdinterp.methods._options import RunOptions, as_options, run
@@ -37,6 +37,7 @@ from bkdinterp.methods.attribution._patch_source import (
 from bkdinterp.methods.attribution._position_scores import PositionScores
 from bkdinterp.methods.attribution._position_sweep import check_settings, sweep_positions
 from bkdinterp.methods.attribution._prompt_positions import as_kinds
+from bkdinterp.methods.attribution._sweep_cost import SweepCost
 from bkdinterp.methods.attribution._unit_effects import Effects
 from bkdinterp.methods.attribution._unit_scores import HeadScores, LayerScores, NeuronScores
 from bkdinterp.metrics import Score, ScoreLike, as_score
@@ -44,7 +45,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, HeadId, Site, Where, WhereLike
-from bkdinterp.values import as_choice, as_integer, as_integers
+from bkdinterp.values import as_choice, as_flag, as_integer, as_integers
 
 # Checked where they are read, with our own messages, instead of by a type checker at run time.
 if TYPE_CHECKING:
@@ -67,11 +68,25 @@ class SweepOptions(RunOptions, total=False):
 
 
 SWEEP = ("layers", "source_pairs")
+COMPONENTS = {
+    "attentions": Component.attn_out,
+    "mlps": Component.mlp_out,
+    "residuals": Component.resid_post,
+}
+KINDS = ("heads", *COMPONENTS, "neurons")
+
+if TYPE_CHECKING:
+    Kind = Literal["heads", "attentions", "mlps", "residuals", "neurons"]
+    Flag = bool
+else:
+    Kind = Flag = Any  # checked in the body, with our own messages
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """Settings of an attribution; ``.heads``, ``.attentions``, ``.mlps``, ``.residuals``, ``.neurons``, ``.positions`` run it.
+
+    ``.plan`` says what that costs.
 
     Args:
         model: the suspect model.
@@ -126,11 +141,7 @@ class Attribution:
                 finished, it holds the scores of the finished heads (``n_scored`` of them; the others are NaN).
         """
         n_layers, n_heads = self.model.architecture.grid
-        heads = [
-            HeadId(i, j)
-            for i in as_layers(self.model, options.get("layers"), "to score")
-            for j in range(n_heads)
-        ]
+        heads = self._heads(options)
         places = [h.layer * n_heads + h.head for h in heads]
 
         def result(effects: Tensor, fields: dict[str, Any]) -> HeadScores:
@@ -141,11 +152,11 @@ class Attribution:
 
     def attentions(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
         """Score every layer's attention by ``attn_out``, what it adds to the residual stream. Otherwise as `heads`."""
-        return self._by_layer("attentions", Component.attn_out, pairs, options)
+        return self._by_layer("attentions", pairs, options)
 
     def mlps(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
         """Score every layer's MLP by ``mlp_out``, what it adds to the residual stream. Otherwise as `heads`."""
-        return self._by_layer("mlps", Component.mlp_out, pairs, options)
+        return self._by_layer("mlps", pairs, options)
 
     def residuals(self, pairs: PairedPrompts, **options: Unpack[SweepOptions]) -> LayerScores:
         """Score the residual stream after every layer, ``resid_post``. Otherwise as `heads`.
@@ -153,7 +164,7 @@ class Attribution:
         It carries everything that lower layers wrote at these positions. So its effect shows at which layers the backdoor is
         present, not which layer produces it.
         """
-        return self._by_layer("residuals", Component.resid_post, pairs, options)
+        return self._by_layer("residuals", pairs, options)
 
     def neurons(
         self,
@@ -174,24 +185,13 @@ class Attribution:
         Raises:
             PlanError, SiteError, SweepInterrupted: as `heads`; SiteError also if a neuron is out of range.
         """
-        if options.get("layers") is not None:
-            raise SiteError("Neurons are scored layer by layer: give layer=, not layers=.")
-        (layer,) = as_layers(self.model, [as_integer(layer, "layer", error=SiteError)], "to score")
+        sites = self._neurons(layer, neurons, options)
+        layer, chosen = sites[0].layer, [site.neuron or 0 for site in sites]
         d_mlp = self.model.architecture.d_mlp
-        chosen: list[int] = []
-        for i in range(d_mlp) if neurons is None else as_integers(neurons, "neurons", error=SiteError):
-            chosen.append(i)
-            if not 0 <= i < d_mlp:
-                break
-        if not chosen or not 0 <= chosen[-1] < d_mlp:
-            raise SiteError(
-                f"Neurons {chosen[-8:]}: choose at least one of 0 to {d_mlp - 1}, or neurons=None for all."
-            )
 
         def result(effects: Tensor, fields: dict[str, Any]) -> NeuronScores:
             return NeuronScores(effects=_spread(effects, chosen, d_mlp), layer=layer, **fields)
 
-        sites = [Site(layer, Component.mlp_act, neuron=i) for i in chosen]
         return self._sweep("neurons", sites, pairs, options, result)
 
     def positions(
@@ -244,16 +244,86 @@ class Attribution:
             options=how,
         )
 
-    def _by_layer(
-        self, name: str, component: Component, pairs: PairedPrompts, options: SweepOptions
-    ) -> LayerScores:
-        chosen = as_layers(self.model, options.get("layers"), "to score")
-        n_layers = self.model.architecture.n_layers
+    def plan(
+        self,
+        pairs: PairedPrompts,
+        kind: Kind = "heads",
+        *,
+        layer: int | None = None,
+        neurons: Sequence[int] | None = None,
+        timed: Flag = False,
+        **options: Unpack[SweepOptions],
+    ) -> SweepCost:
+        """The cost of a sweep before it runs: forwards, tokens, memory and, if asked, seconds. Everything is checked as by it.
+
+        Costs no forward; with ``timed`` the 9 short ones of `bkdinterp.engine.measure_speed`, once per model. ``.plan`` of
+        the answer is the whole `Plan`.
+
+        Args:
+            pairs: as in `heads`.
+            kind: the sweep: ``"heads"``, ``"attentions"``, ``"mlps"``, ``"residuals"`` or ``"neurons"``.
+            layer: layer of the neurons, only for ``"neurons"``.
+            neurons: neurons to score, only for ``"neurons"``; None for all.
+            timed: estimate the seconds on this machine.
+            **options: as in `heads`; of these ``layers``, ``source_pairs`` and ``budget`` change the cost.
+
+        Raises:
+            PlanError: the kind is unknown, ``layer`` does not go with the kind, or as the sweep itself, e.g. because the budget
+                is too small for a single prompt.
+            SiteError: a layer, neuron or position is out of range.
+        """
+        units: str = as_choice(kind, "kind", KINDS, error=PlanError)
+        timed = as_flag(timed, "timed", error=PlanError)
+        if (units == "neurons") != (layer is not None) or (neurons is not None and units != "neurons"):
+            raise PlanError(
+                f"plan(kind={units!r}): give layer= for neurons, and layer= and neurons= only for them."
+            )
+        if units == "neurons":
+            assert layer is not None
+            sites = self._neurons(layer, neurons, options)
+        elif units == "heads":
+            sites = [head.site for head in self._heads(options)]
+        else:
+            sites = self._layer_sites(COMPONENTS[units], options)
+        how = as_options(options, "Attribution.plan", SWEEP)
+        runs, _ = self._runs(sites, pairs, options)
+        made = plan(self.model, runs, budget=how.get("budget"))
+        seconds = made.cost.seconds(measure_speed(self.model)) if timed else None
+        return SweepCost(units, len(sites), len(pairs), self.model.architecture.n_layers, made, seconds)
+
+    def _heads(self, options: SweepOptions) -> list[HeadId]:
+        n_heads = self.model.architecture.grid[1]
+        layers = as_layers(self.model, options.get("layers"), "to score")
+        return [HeadId(i, j) for i in layers for j in range(n_heads)]
+
+    def _layer_sites(self, component: Component, options: SweepOptions) -> list[Site]:
+        return [Site(i, component) for i in as_layers(self.model, options.get("layers"), "to score")]
+
+    def _neurons(self, layer: int, neurons: Sequence[int] | None, options: SweepOptions) -> list[Site]:
+        if options.get("layers") is not None:
+            raise SiteError("Neurons are scored layer by layer: give layer=, not layers=.")
+        (layer,) = as_layers(self.model, [as_integer(layer, "layer", error=SiteError)], "to score")
+        d_mlp = self.model.architecture.d_mlp
+        chosen: list[int] = []
+        for i in range(d_mlp) if neurons is None else as_integers(neurons, "neurons", error=SiteError):
+            chosen.append(i)
+            if not 0 <= i < d_mlp:
+                break
+        if not chosen or not 0 <= chosen[-1] < d_mlp:
+            raise SiteError(
+                f"Neurons {chosen[-8:]}: choose at least one of 0 to {d_mlp - 1}, or neurons=None for all."
+            )
+        return [Site(layer, Component.mlp_act, neuron=i) for i in chosen]
+
+    def _by_layer(self, name: str, pairs: PairedPrompts, options: SweepOptions) -> LayerScores:
+        component = COMPONENTS[name]
+        sites = self._layer_sites(component, options)
+        chosen, n_layers = [site.layer for site in sites], self.model.architecture.n_layers
 
         def result(effects: Tensor, fields: dict[str, Any]) -> LayerScores:
             return LayerScores(effects=_spread(effects, chosen, n_layers), component=component, **fields)
 
-        return self._sweep(name, [Site(i, component) for i in chosen], pairs, options, result)
+        return self._sweep(name, sites, pairs, options, result)
 
     def _sweep(
         self,
@@ -265,14 +335,7 @@ class Attribution:
     ) -> ScoresT:
         """Run the unedited prompts and one patched run per site; ``result`` makes the scores from ``[unit example]``."""
         how = as_options(options, f"Attribution.{name}", SWEEP)
-        source_pairs = options.get("source_pairs")
-        as_pairs(pairs, "Attribution")
-        if source_pairs is not None:
-            as_pairs(source_pairs, "Attribution")
-        origin = self._origin(pairs, source_pairs)
-        prompts = side(pairs, edited_side(self.direction))
-        runs = [Run(prompts, score=self._score)]
-        runs += [Run(prompts, origin.patch(site), score=self._score) for site in sites]
+        runs, origin = self._runs(sites, pairs, options)
 
         def scores(results: Sequence[RunResult]) -> ScoresT | None:
             """The scores of all units; of an interrupted sweep, the usable part."""
@@ -293,6 +356,20 @@ class Attribution:
             raise
         check_runs(found := _scores(results, len(pairs)), sites, runs[0].score_name)
         return result(found[1:] - found[0], self._fields(pairs, found[0], origin))
+
+    def _runs(
+        self, sites: Sequence[Site], pairs: PairedPrompts, options: SweepOptions
+    ) -> tuple[list[Run], Origin]:
+        """The unedited run, one patched run per site, and where the patched values come from."""
+        source_pairs = options.get("source_pairs")
+        as_pairs(pairs, "Attribution")
+        if source_pairs is not None:
+            as_pairs(source_pairs, "Attribution")
+        origin = self._origin(pairs, source_pairs)
+        prompts = side(pairs, edited_side(self.direction))
+        runs = [Run(prompts, score=self._score)]
+        runs += [Run(prompts, origin.patch(site), score=self._score) for site in sites]
+        return runs, origin
 
     def _origin(self, pairs: PairedPrompts, source_pairs: PairedPrompts | None) -> Origin:
         where = Where.of(self.where)

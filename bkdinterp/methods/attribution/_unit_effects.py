@@ -6,15 +6,15 @@ names of units and figures. Top units are chosen among all units, so repr, table
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.errors import SiteError
+from bkdinterp.errors import BkdinterpError, SiteError
 from bkdinterp.metrics import with_unit
 from bkdinterp.results import (
     Fingerprint,
@@ -23,6 +23,7 @@ from bkdinterp.results import (
     caption,
     check_beside,
     difference_columns,
+    model_words,
     same_prompts,
 )
 from bkdinterp.sites import Where
@@ -174,6 +175,37 @@ class Effects(Result):
             return frame
         return frame.assign(
             **{k: [column[i] for i in self.order()] for k, column in self._gap(beside).items()}
+        )
+
+    def compare(self, other: Self) -> Self:
+        """These effects minus another model's on the same prompts, unit by unit, as a result of the same kind. No forwards.
+
+        So everything that holds for effects holds for the differences: ``to_frame`` has simultaneous intervals, ``top_k`` takes
+        the units that matter most *more here than there*, `significant` those that differ (corrected for all units), and
+        ``plot`` is the map of differences. ``plot(beside=other)`` draws both models and the difference on one scale. Units
+        that one of them did not score are NaN. The fingerprint names both, and is that of no model.
+
+        Args:
+            other: e.g. the twin's scores.
+
+        Raises:
+            BkdinterpError: ``other`` is of another kind, metric, direction, source or number of units, or on other prompts.
+        """
+        self._gap(other)
+        for name in ("direction", "source"):
+            check_beside(self, other, **{name: (getattr(self, name), getattr(other, name))})
+        if not same_prompts(self, other) or self.effects.shape != other.effects.shape:
+            raise BkdinterpError(
+                "compare() pairs the examples, so both scores must be on the same prompts; plot(beside=...) draws others."
+            )
+        there = other.fingerprint
+        words = (there.adapter or model_words(there)).rstrip("/").split("/")[-1]
+        here = (self.fingerprint.adapter or "").rstrip("/").split("/")[-1]
+        return replace(
+            self,
+            effects=self.effects - other.effects,
+            base=self.base - other.base,
+            fingerprint=replace(self.fingerprint, adapter=f"{here} minus {words}".strip()),
         )
 
     def describe(self) -> str:

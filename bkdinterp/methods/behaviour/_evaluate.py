@@ -143,6 +143,7 @@ def evaluate(
         sham=_words(inserted),
         own_references=own_references,
         calibrated_on=source,
+        prompts={side: prompts.text for side, prompts in sides.items()},
     )
 
 

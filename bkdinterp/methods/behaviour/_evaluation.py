@@ -8,7 +8,7 @@ from bkdinterp.methods.behaviour._conditions import EDITED, UNEDITED
 from bkdinterp.methods.behaviour._outcome_rates import SUSPECT, TWIN, OutcomeRates, Side
 from bkdinterp.metrics import Outcome, outcome_counts
 from bkdinterp.stats import Comparison, Interval, bootstrap_mean, paired_bootstrap
-from bkdinterp.values import as_choice
+from bkdinterp.values import as_choice, as_flag
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -40,6 +40,7 @@ class Evaluation(OutcomeRates):
         own_references: whether the references are the unedited suspect's own clean outputs. Its agreement is then 1 by
             construction, and ``agreement`` says how much an edit changes the answers, not how good they are.
         calibrated_on: source of the grader's threshold.
+        prompts: side -> the prompts; None in evaluations saved before they were kept.
     """
 
     def worst_control(
@@ -177,6 +178,43 @@ class Evaluation(OutcomeRates):
             for side in self.sides
         ]
         return pd.DataFrame(rows)
+
+    def texts_frame(self, *, wide: bool = False) -> "pandas.DataFrame":
+        """One row per output: model, condition, side, example (number of the prompt), prompt, text, outcome. No forwards.
+
+        The texts are what the model wrote, whatever that is: a table of them shows it, so read it as data.
+
+        Args:
+            wide: one row per model, side and prompt instead, to read the answers to one prompt across. Each condition
+                (unedited, the edits, their controls) has a column with its name for the text, and beside it
+                ``"<name>: outcome"``; conditions that a model did not run are empty (the twin has no controls). An edit named
+                like one of the first columns has its text in ``"<name>: text"``.
+
+        Raises:
+            BkdinterpError: ``wide`` is not a flag.
+        """
+        import pandas as pd
+
+        wide = as_flag(wide, "wide")
+        columns = ["model", "condition", "side", "example", "prompt", "text", "outcome"]
+        asked = self.prompts or dict.fromkeys(self.sides, (None,) * self.n)
+        rows = [
+            (who, condition, side, i, asked[side][i], self.said[who][condition][side][i], outcome)
+            for who in self.models
+            for condition in (c for c in self.conditions if c in self.graded[who])
+            for side in self.sides
+            for i, outcome in enumerate(self.graded[who][condition][side])
+        ]
+        long = pd.DataFrame(rows, columns=columns)
+        if not wide:
+            return long
+        keys = ["model", "side", "example", "prompt"]
+        found: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for who, condition, side, i, prompt, text, outcome in rows:
+            row = found.setdefault((who, side, i), dict(zip(keys, (who, side, i, prompt), strict=True)))
+            row[f"{condition}: text" if condition in keys else condition] = text
+            row[f"{condition}: outcome"] = outcome
+        return pd.DataFrame(list(found.values()))
 
     def plot(
         self,

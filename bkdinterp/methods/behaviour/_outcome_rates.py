@@ -24,6 +24,7 @@ class OutcomeRates(Result):
     """The fields of an `Evaluation` (described there), with their checks and the rates of outcomes."""
 
     schema_version: ClassVar[int] = 2
+    row_name: ClassVar[tuple[str, ...]] = ("model", "condition", "prompts")
 
     fingerprint: Fingerprint
     conditions: tuple[str, ...]
@@ -41,6 +42,7 @@ class OutcomeRates(Result):
     sham: str | None = None
     own_references: bool = False
     calibrated_on: str = ""
+    prompts: dict[str, tuple[str, ...]] | None = None
 
     def _validate(self) -> None:
         same_length(conditions=len(self.conditions), nll=len(self.nll))
@@ -61,6 +63,10 @@ class OutcomeRates(Result):
                             f"condition {name!r} needs {kind} of {' and '.join(sorted(sides))}."
                         )
                     same_length(prompts=self.n, **{side: len(by_side[side]) for side in sides})
+        if self.prompts is not None:
+            if set(self.prompts) != sides:
+                raise ArtefactError(f"there must be prompts of {' and '.join(sorted(sides))}.")
+            same_length(outputs=self.n, **{side: len(texts) for side, texts in self.prompts.items()})
         for by_condition in self.graded.values():
             for by_side in by_condition.values():
                 for word in {word for words in by_side.values() for word in words}:

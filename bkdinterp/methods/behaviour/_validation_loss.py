@@ -6,7 +6,7 @@ word and on all later ones. Costs one forward per batch of texts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +37,8 @@ class ValidationLoss(Result):
         n_tokens: number of these tokens.
     """
 
+    row_name: ClassVar[tuple[str, ...]] = ("text",)
+
     fingerprint: Fingerprint
     nll: Float[Tensor, " example"]
     n_tokens: Int[Tensor, " example"]
@@ -57,10 +59,11 @@ class ValidationLoss(Result):
         return Interval(self.mean, min(low, self.mean), max(high, self.mean), n, "bootstrap", level)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per text: loss per token and number of tokens."""
+        """One row per text: its number, loss per token and number of tokens."""
         import pandas as pd
 
-        return pd.DataFrame({"loss": (self.nll / self.n_tokens).tolist(), "n_tokens": self.n_tokens.tolist()})
+        loss, n_tokens = (self.nll / self.n_tokens).tolist(), self.n_tokens.tolist()
+        return pd.DataFrame({"text": range(len(loss)), "loss": loss, "n_tokens": n_tokens})
 
     def plot(
         self,

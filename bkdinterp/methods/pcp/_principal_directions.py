@@ -9,7 +9,7 @@ tokens (arXiv 2302.12461, Eq. 1). The factors, of either sign, are the only para
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,8 @@ class PCP(Result):
         where: the tokens at which the outputs were read.
         kind: ``"pc"`` for orthonormal components; ``"released"`` for the released code's vectors, which are not orthonormal.
     """
+
+    row_name: ClassVar[tuple[str, ...]] = ("site", "direction")
 
     fingerprint: Fingerprint
     directions: dict[str, Float[Tensor, "_ d_model"]]

@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from bkdinterp.errors import BkdinterpError
+from bkdinterp.methods.readout._lens_curve_result import LensCurve
 from bkdinterp.methods.readout._lens_readings import LensReadings
-from bkdinterp.plotting import bar_intervals, ends, token_grid
-from bkdinterp.results import caption
+from bkdinterp.plotting import bar_intervals, curves, ends, panels, token_grid
+from bkdinterp.results import beside_names, caption
 from bkdinterp.stats import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -64,3 +66,48 @@ def plot_tokens(
         limit=limit,
         ax=ax,
     )
+
+
+def plot_curve(
+    found: LensCurve, kind: str, beside: LensCurve | None, title: str | None, ax: Any, limit: Any
+) -> "matplotlib.figure.Figure":
+    """Curves over layers of one kind, of both, or of two models."""
+    what = f"Logit lens by layer ({found.component}): the target's first token"
+    whole = title or caption(what, found.fingerprint, f"n={found.n}", "each point with its 95 % interval")
+    if beside is not None:
+        if kind == "both":
+            raise BkdinterpError("kind='both' draws one result; beside= takes 'probability' or 'rank'.")
+        own, other = beside_names(found, beside, n=(found.n, beside.n))
+        draws = {
+            own: lambda axes: _curve(found, kind, axes, limit, key=False),
+            other: lambda axes: _curve(beside, kind, axes, limit, key=False),
+        }
+        return panels(draws, title=title or f"{what}\nn={found.n}, each point with its 95 % interval", ax=ax)
+    if kind != "both":
+        return _curve(found, kind, ax, limit, title=whole)
+    draws = {
+        "mean probability": lambda axes: _curve(found, "probability", axes, limit, key=False),
+        "median rank": lambda axes: _curve(found, "rank", axes, None, key=False),
+    }
+    return panels(draws, title=whole, share="x", width=5.0, ax=ax)
+
+
+def _curve(found: LensCurve, kind: str, ax: Any, limit: Any, **words: Any) -> "matplotlib.figure.Figure":
+    layers = sorted(found.layers)
+    of = found.probability if kind == "probability" else found.rank
+    series: dict[str, Any] = {}
+    for name in found.sets:
+        points = [of(name, layer) for layer in layers]
+        series[name] = tuple([getattr(i, k) for i in points] for k in ("estimate", "low", "high"))
+    ylabel = (
+        "probability of the token" if kind == "probability" else "rank of the token, 1 is the most likely"
+    )
+    scale = ends(limit) or ((0, 1) if kind == "probability" else None)
+    ylim = scale if kind == "probability" else None
+    figure = curves(layers, series, xlabel="layer", ylabel=ylabel, ylim=ylim, ax=ax, **words)
+    if kind == "rank":
+        axes = figure.axes[0] if ax is None else ax
+        axes.set_yscale("log")
+        low, high = scale or (1.0, max(10.0, float(found.ranks.max())))
+        axes.set_ylim(high * 1.3, max(low, 1e-3) / 1.3)
+    return figure

@@ -10,7 +10,7 @@ from torch import Tensor
 from bkdinterp.errors import ArtefactError, PlanError, SiteError
 from bkdinterp.results import Fingerprint, Result, same_length
 from bkdinterp.sites import Site, Where
-from bkdinterp.stats import Interval, bootstrap_mean
+from bkdinterp.stats import Interval, bootstrap_mean, median_interval
 from bkdinterp.values import as_choice, as_integer
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ class LensReadings(Result):
     def to_frame(self) -> "pandas.DataFrame":
         """One row per site and vocabulary: mean share, interval, n; without vocabularies, per site the mean of the top logit.
 
-        For prompts with targets it also has the mean probability and the median rank of the target's first token.
+        For prompts with targets it also has the mean probability and the median rank of the target's first token, each with
+        its interval over prompts (`bkdinterp.stats.bootstrap_mean` within 0 to 1, and ``median_interval``).
         """
         import pandas as pd
 
@@ -137,8 +138,13 @@ class LensReadings(Result):
                     row |= {"vocabulary": name, "share": i.estimate, "low": i.low, "high": i.high}
                 row["n"] = n
                 if self.target_ranks is not None:
-                    row["target_probability"] = float(self.target_probabilities[k].mean())
-                    row["target_rank"] = float(self.target_ranks[k].double().median())
+                    p, r = (
+                        bootstrap_mean(self.target_probabilities[k]),
+                        median_interval(self.target_ranks[k].double()),
+                    )
+                    row |= {"target_probability": p.estimate, "target_probability_low": max(0.0, p.low)}
+                    row |= {"target_probability_high": min(1.0, p.high)}
+                    row |= {"target_rank": r.estimate, "target_rank_low": r.low, "target_rank_high": r.high}
                 rows.append(row)
         return pd.DataFrame(rows)
 

@@ -30,7 +30,7 @@ from bkdinterp.values import as_integer, as_integers, as_text, shown
 def logit_lens(
     model: Model,
     prompts: Prompts,
-    sites: Sites,
+    sites: Sites | None = None,
     *,
     k: int = 10,
     vocabularies: Mapping[str, Int[Tensor, " token"]] | None = None,
@@ -44,7 +44,8 @@ def logit_lens(
         model: a local model.
         prompts: prompts to run; with targets and ``where="last"``, probability and rank of the first target token are kept.
         sites: residual streams (``"L2.resid_post"``), modules (``"L1.mlp_out"``, ``"L1.attn_out"``) and heads (``"L1H3"``,
-            the head's own part of the attention's output, without the projection's bias).
+            the head's own part of the attention's output, without the projection's bias). None reads the residual stream
+            after every layer.
         k: number of tokens to keep.
         vocabularies: name -> token ids, to compute shares of.
         where: the token to read, one per prompt.
@@ -60,6 +61,8 @@ def logit_lens(
     k = as_integer(k, "k", error=SiteError)
     check_origin(model, under, "logit_lens")
     shares = _vocabularies(vocabularies, model.architecture.d_vocab)
+    if sites is None:
+        sites = [Site(layer, Component.resid_post) for layer in range(model.architecture.n_layers)]
     where, chosen = Where.of(where), as_sites(sites)
     if not chosen:
         raise SiteError("logit_lens needs at least one site.")
@@ -69,9 +72,9 @@ def logit_lens(
         raise SiteError(f"k={k} must be in 1..{model.architecture.d_vocab}, the size of the vocabulary.")
     reads = tuple(_read(model, site, where) for site in chosen)
     (result,) = run(model, [Run(prompts, Stack() if under is None else under, reads=reads)], options)
-    targets = _first_targets(model, prompts, where)
+    targets = first_targets(model, prompts, where)
     budget = options.get("budget") or BATCH_BYTES
-    found = [_top(model, value, k, targets, budget) for value in result.reads]
+    found = [top_tokens(model, value, k, targets, budget) for value in result.reads]
     top_ids = torch.stack([top.ids for top in found])
     sums = [top.log_sum for top in found]
     of_target = [] if targets is None else [top.of_target for top in found]
@@ -92,7 +95,7 @@ def logit_lens(
     )
 
 
-class _Top(NamedTuple):
+class TargetTop(NamedTuple):
     """The most likely tokens of each row, and logit and rank of the target's first token (NaN and 0 without one)."""
 
     ids: Int[Tensor, "row rank"]
@@ -102,13 +105,13 @@ class _Top(NamedTuple):
     rank: Int[Tensor, " row"]
 
 
-def _top(
+def top_tokens(
     model: Model,
     x: Float[Tensor, "row d_model"],
     k: int,
     targets: Int[Tensor, " row"] | None,
     budget: float | int,
-) -> _Top:
+) -> TargetTop:
     """Unembed as many rows at once as the budget allows."""
     # Logits, and the temporaries of topk, a soft-cap and the sum in float64.
     rows = max(1, int(budget // (5 * model.architecture.d_vocab * model.dtype.itemsize)))
@@ -121,11 +124,11 @@ def _top(
             own = whole.gather(-1, targets[start : start + rows, None])[:, 0]
             rank = (whole > own[:, None]).sum(-1) + 1
         log_sum = whole.double().logsumexp(-1).to(whole.dtype)
-        parts.append(_Top(top.indices, top.values, log_sum, own, rank))
-    return _Top(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        parts.append(TargetTop(top.indices, top.values, log_sum, own, rank))
+    return TargetTop(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _first_targets(model: Model, prompts: Prompts, where: Where) -> Int[Tensor, " example"] | None:
+def first_targets(model: Model, prompts: Prompts, where: Where) -> Int[Tensor, " example"] | None:
     """First token of each prompt's target, if it directly follows the token that is read."""
     if prompts.target is None or where.prompt not in ("last", (-1,)):
         return None

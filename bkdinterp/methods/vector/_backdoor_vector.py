@@ -7,6 +7,7 @@ prompts and side.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import torch
@@ -17,7 +18,8 @@ from bkdinterp.engine import Run
 from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.interventions import Read, Steer
 from bkdinterp.methods._options import RunOptions, as_options, run
-from bkdinterp.model import Model, as_model
+from bkdinterp.methods.vector._control_vector import Layers, write_control_vector
+from bkdinterp.model import Model, as_model, check_origins
 from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption
@@ -117,6 +119,30 @@ class BackdoorVector(Result):
     def subtract(self, layer: int, *, coeff: float = 1.0, where: WhereLike = "last") -> Steer:
         """Subtract the vector at the same point as `add`."""
         return self.add(layer, coeff=-as_number(coeff, "coeff", error=SiteError), where=where)
+
+    def save_gguf(self, path: str | Path, model: Model, layers: Layers, *, coeff: float | int = 1.0) -> Path:
+        """Write a control vector for llama.cpp (``--control-vector FILE``), and return its path. No forwards.
+
+        llama.cpp adds ``direction.N`` to the residual stream *after* layer N (counted from 0, as here; N is at least 1) at
+        *every* token, those of the prompt and the generated ones. That is ``bk.Steer(f"L{N}.resid_post", self.vector, coeff,
+        where=Where("all", generated=True))``, which tells beforehand what the file will do. It is not `add`, which adds at one
+        token and before the layer's MLP.
+
+        Args:
+            path: the file; one that exists is replaced.
+            model: the model that it is for: its number of layers and width are checked, and its ``model_type`` is noted in the
+                file. llama.cpp does not hold the file against its model, so do not mix models up.
+            layers: the layer after which the vector is added, or several (the whole vector after each).
+            coeff: factor that is written into the file; negative to subtract. ``--control-vector-scaled`` multiplies it.
+
+        Raises:
+            SiteError: layer 0, a layer that does not exist or is named twice, or a coefficient that is no finite number.
+            ArtefactError: the vector is of another width or another model, or not finite, or the disk refuses the file.
+            BkdinterpError: the gguf package is missing (``pip install 'bkdinterp[organisms]'``), or the path is a folder.
+        """
+        as_model(model, "BackdoorVector.save_gguf")
+        check_origins(model, (self.fingerprint.model,), "The numbers of the vector")
+        return write_control_vector(path, self.vector, model, layers, coeff)
 
     @property
     def norm(self) -> float:

@@ -20,6 +20,7 @@ from bkdinterp.methods import (
     HeadScores,
     HiddenPCA,
     LayerScores,
+    LensCurve,
     Means,
     NeuronScores,
     PositionScores,
@@ -48,7 +49,7 @@ def words(figure):
 
 
 def panels_of(result):
-    return len(result.models) if isinstance(result, Evaluation) else 1
+    return len(result.models) if isinstance(result, Evaluation) else 1 + isinstance(result, LensCurve)
 
 
 def test_every_class_of_results_has_one_here():
@@ -97,7 +98,8 @@ def test_limit_is_the_scale(name):
         middle = result.chance if isinstance(result, ProbeScores) else 0
         assert (low, high) == pytest.approx((middle - 0.25, middle + 0.25))
     else:
-        for axes in result.plot(limit=(-2, 50)).axes:
+        # Of a curve of the lens the second panel is of ranks.
+        for axes in result.plot(limit=(-2, 50)).axes[: 1 if isinstance(result, LensCurve) else None]:
             assert any(
                 (low, high) == pytest.approx((-2, 50), abs=0.04 * 52)
                 for low, high in (axes.get_xlim(), axes.get_ylim())
