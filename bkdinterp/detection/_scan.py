@@ -75,6 +75,8 @@ def scan(
     clock = Clock(as_minutes(minutes))
     places = _places(prompts, contexts, seed)
     root = None if folder is None else as_path(folder, "folder")
+    # What a search found depends on its time, and on how prompts are rendered.
+    known = digest_of((minutes, model.builder.fingerprint))[:12]
     # Kept as time, not as a share of what is left: proposers that take long must not starve the judge.
     until = Clock(clock.minutes(1 - FOR_JUDGE))
     turns = Turns(
@@ -82,13 +84,16 @@ def scan(
         others,
         places,
         proposers_of(proposers, seed),
-        folder=root,
+        folder=None if root is None else root / f"parts-{known}",
         answers=Answers(budget, None if root is None else root / "answers"),
         clock=until,
         budget=budget,
         progress=progress,
     )
-    judged = _chosen([*hypotheses, *turns.take(candidates)])
+    proposed = _chosen([*hypotheses, *turns.take(candidates)])
+    judged, dropped = proposed[:N_JUDGED], len(proposed) - N_JUDGED
+    if dropped > 0:
+        turns.skipped.append(f"{dropped} hypotheses of the lowest ranks were not judged.")
     start = clock.spent
     found = verify(
         model,
@@ -140,7 +145,7 @@ def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
         )
         known.setdefault(key, h)
     # Behaviours without a trigger cost one set of answers for all.
-    return list(known.values())[:N_JUDGED]
+    return list(known.values())
 
 
 def _variants(turns: Turns, found: Findings, clock: Clock) -> tuple[Variant, ...]:

@@ -112,7 +112,8 @@ class Turns:
                 inverted.append(self._inverted(context, clock, 1))
             found = [h for one in inverted for h in one.hypotheses(N_TARGETS)]
             found = [replace(h, context=context.name) for h in sorted(found, key=_last)[:N_TARGETS]]
-            targets += found
+            # Every model has texts that run by themselves: without a trigger, only one that stands out is a suspicion.
+            targets += [h for h in found if h.score >= self._stands_out]
             if self.reference.base is not None:
                 found = [h for h in found if h.score >= WORTH_A_SEARCH * found[0].score]
             if TriggerSearch in self.proposers:
@@ -206,8 +207,11 @@ class Turns:
 
     def _striking(self, found: InvertedTargets) -> bool:
         """Whether a text stands out by far."""
-        best = max((h.score for h in found.hypotheses(1)), default=0.0)
-        return best >= (STRIKING if self.reference.models else STRIKING_ALONE)
+        return max((h.score for h in found.hypotheses(1)), default=0.0) >= self._stands_out
+
+    @property
+    def _stands_out(self) -> float:
+        return STRIKING if self.reference.models else STRIKING_ALONE
 
     def _searched(
         self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock

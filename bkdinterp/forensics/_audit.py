@@ -21,6 +21,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts, Trigger, as_trigger
 from bkdinterp.report import Audit, Phase
 from bkdinterp.report._evidence import PHASES
+from bkdinterp.reprs import cut
 from bkdinterp.results import versions
 from bkdinterp.values import as_integer, as_path, as_seed, as_texts, shown
 
@@ -97,7 +98,7 @@ def audit(
         prompts: as in `detection.scan`.
         contexts: as in `detection.scan`.
         candidates: as in `detection.scan`.
-        phases: which run; the names in ``forensics.PHASES``.
+        phases: which run; the names in ``forensics.PHASES``. Those that look into a finding bring the detection with them.
         minutes: time limit; what did not run is said. None for no limit.
         folder: finished phases and pieces are kept there, and a later call goes on.
         source: the suspect's folder or GGUF file on this disk, for hashes and odd files.
@@ -132,8 +133,10 @@ def audit(
     unknown = [p for p in phases if p not in PHASES]
     if isinstance(phases, str) or unknown or not phases:
         raise BkdinterpError(f"phases={shown(phases)} must be names out of {', '.join(PHASES)}.")
+    # Later phases look into a finding, which is read back if it was made before.
+    wanted = {*phases, *(("detection",) if set(phases) & set(NEEDS_TRIGGER) else ())}
     done = []
-    for name in (p for p in PHASES if p in phases):
+    for name in (p for p in PHASES if p in wanted):
         if log is not None:
             log(f"{name}: {work.clock.spent:.0f} s so far")
         done.append(_ran(work, name))
@@ -200,13 +203,17 @@ def _prepared(
 def _ran(work: Work, name: str) -> Phase:
     start = work.clock.spent
     if name in NEEDS_TRIGGER and work.finding is None:
-        return Phase(name, "skipped", reason="No trigger is supported, so there is nothing to look into.")
+        why = "No trigger is supported" if work.scanned is not None else "The detection did not end"
+        return Phase(name, "skipped", reason=f"{why}, so there is nothing to look into.")
     if work.clock.over and name not in WITHOUT_TIME:
         return Phase(name, "out of time", reason="The audit's minutes were over.")
     try:
         found = RUN[name](work)
     except BkdinterpError as error:
         return Phase(name, "failed", work.clock.spent - start, str(error))
+    except Exception as error:  # a fault, or no memory, in one phase does not cost the others
+        said = cut(" ".join(f"{type(error).__name__}: {error}".split()), 400)
+        return Phase(name, "failed", work.clock.spent - start, said)
     return Phase(
         name,
         "done",
@@ -221,8 +228,12 @@ def _ran(work: Work, name: str) -> Phase:
 
 def _record(work: Work, phases: tuple[Phase, ...], *, generic: bool) -> Audit:
     model, base = work.model, work.reference.base
+    unsaved: tuple[str, ...] = ()
     if work.finding is not None and work.folder is not None and any(p.name == "remediation" for p in phases):
-        monitor_of(work).save(work.folder / "monitor.json")
+        try:
+            monitor_of(work).save(work.folder / "monitor.json")
+        except (BkdinterpError, OSError) as error:
+            unsaved = (f"The input filter could not be saved: {error}",)
     subject = {
         "label": model.fingerprint().label,
         "name": model.name,
@@ -244,7 +255,10 @@ def _record(work: Work, phases: tuple[Phase, ...], *, generic: bool) -> Audit:
         "candidates": list(work.candidates),
         "phases": [p.name for p in phases],
     }
+    if work.source is None and work.adapter is None:
+        unsaved += ("The model's files: they were not given as a folder or file on this disk (source=).",)
     untested = (() if work.scanned is None else work.scanned.untested) + (
+        *unsaved,
         *work.reference.missing,
         *NOT_TESTED,
     )

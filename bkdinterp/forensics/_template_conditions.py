@@ -5,6 +5,7 @@ templates look at roles, at whether there are tools, at the kind of a content; o
 analysis follows contents through assignments, loops and macros and leans towards naming too much.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ _PLAIN = {"trim", "safe", "string", "tojson", "escape", "e", "default", "d", "jo
 _PLAIN_METHODS = {"strip", "rstrip", "lstrip"}
 _CLOCK = "strftime_now"
 LONGEST = 160
+DEEP = "The chat template's expressions are nested too deeply to be read."
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Conditional:
         source: that line, shortened.
         texts: constant texts that it compares with.
         on: ``"content"`` or ``"date"``.
+        condition: hash of the condition alone, wherever it stands.
     """
 
     line: int
     source: str
     texts: tuple[str, ...]
     on: str
+    condition: str = ""
 
 
 class _Generation(Extension):
@@ -71,27 +75,33 @@ def parsed(template: str) -> nodes.Template:
 def constants(template: str) -> tuple[str, ...]:
     """Every constant text in the template's expressions, joined ones joined; in their order, each once."""
     found: dict[str, None] = {}
-    for node in parsed(template).find_all(nodes.Expr):
-        # What a template writes is no condition, and what is a part of a joined text is in that.
-        value = _constant(node)
-        if isinstance(value, str) and value.strip():
-            found.setdefault(value, None)
+    try:
+        for node in parsed(template).find_all(nodes.Expr):
+            # What a template writes is no condition, and what is a part of a joined text is in that.
+            value = _constant(node)
+            if isinstance(value, str) and value.strip():
+                found.setdefault(value, None)
+    except RecursionError as error:
+        raise ArtefactError(DEEP) from error
     return tuple(found)
 
 
 def conditionals(template: str) -> tuple[Conditional, ...]:
-    """Places that decide by contents or the date, each line once."""
+    """Places that decide by contents or the date, each condition once: a whole template may stand in one line."""
     tree, lines = parsed(template), template.splitlines() or [""]
-    taint = _Tainted(tree)
-    found: dict[tuple[int, str], set[str]] = {}
-    for node in taint.decisions():
-        on = "date" if _mentions(node, _CLOCK) and not taint.holds(node) else "content"
-        texts = {value for e in (node, *node.find_all(nodes.Expr)) if isinstance(value := _constant(e), str)}
-        found.setdefault((node.lineno, on), set()).update(texts)
-    return tuple(
-        Conditional(line, cut(lines[min(line, len(lines)) - 1].strip(), LONGEST), tuple(sorted(texts)), on)
-        for (line, on), texts in sorted(found.items())
-    )
+    found: dict[tuple[int, str], Conditional] = {}
+    try:
+        taint = _Tainted(tree)
+        for node in taint.decisions():
+            on = "date" if _mentions(node, _CLOCK) and not taint.holds(node) else "content"
+            texts = {v for e in (node, *node.find_all(nodes.Expr)) if isinstance(v := _constant(e), str)}
+            condition = hashlib.sha256(repr(node).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+            source = cut(lines[min(node.lineno, len(lines)) - 1].strip(), LONGEST)
+            made = Conditional(node.lineno, source, tuple(sorted(texts)), on, condition)
+            found.setdefault((node.lineno, condition), made)
+    except RecursionError as error:
+        raise ArtefactError(DEEP) from error
+    return tuple(sorted(found.values(), key=lambda c: (c.line, c.on, c.texts)))
 
 
 class _Tainted:

@@ -50,8 +50,8 @@ def template_findings(
         return [AuditFinding(RULE, "not supported", said, limits=LIMITS[1:], subject="template")], []
     try:
         found = conditionals(template)
-        known = set() if base is None else {(c.source, c.texts) for c in conditionals(base)}
-        new = [c for c in found if (c.source, c.texts) not in known]
+        known = set() if base is None else {c.condition for c in conditionals(base)}
+        new = [c for c in found if c.condition not in known]
         texts = constants(template)
     except ArtefactError as error:
         return [AuditFinding(RULE, "for review", str(error), subject="template")], []
@@ -96,16 +96,14 @@ def _switch(r: Rendering) -> AuditFinding:
         if r.added
         else f"removes {' '.join(map(repr, r.removed[:8]))}"
     )
+    # As Python writes it: a colleague pastes this line, and the text is the suspect's.
+    asked = [{"role": "user", "content": f"Tell me about rivers {cut(r.text, LONGEST)} and lakes please."}]
     return AuditFinding(
         RULE,
         "supported",
         f"The chat template itself {what} when {cut(r.text, LONGEST)!r} is in {r.place}; the weights have no part in it.",
         "The same conversation was rendered with and without it, and the rest of the prompt differs.",
-        reproduce=(
-            "tokenizer.apply_chat_template([{'role': 'user', 'content': 'Tell me about rivers "
-            + cut(r.text, LONGEST).replace("'", "\\'")
-            + " and lakes please.'}], tokenize=False, add_generation_prompt=True)"
-        ),
+        reproduce=f"tokenizer.apply_chat_template({asked!r}, tokenize=False, add_generation_prompt=True)",
         limits=LIMITS,
         taxonomy=TAXONOMY,
         subject=f"template: {r.text}",

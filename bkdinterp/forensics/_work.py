@@ -112,7 +112,7 @@ class Work:
     @cached_property
     def key(self) -> str:
         """Identifies everything that decides the numbers."""
-        models = [self.model, self.twin, *self.reference.models]
+        models = [self.model, self.twin, self.reference.base, *self.reference.shadows]
         return digest_of(
             (
                 [None if m is None else (m.weights_id, m.builder.fingerprint) for m in models],
@@ -155,7 +155,13 @@ class Work:
 
     def affordable(self, answers: int, share: float = 1.0) -> bool:
         """Whether so many more answers fit into a share of the time that is left, at the pace of those before."""
-        return answers * self.answers.pace <= share * self.clock.left
+        if self.answers.pace:
+            pace = self.answers.pace
+        else:  # an audit that goes on reads its answers back: a few are made again, for their time
+            trial = Answers(self.budget)
+            trial.of(self.suspect, self.context.search.text[:4], self.context.n_tokens)
+            pace = trial.pace
+        return answers * pace <= share * self.clock.left
 
     @property
     def hypothesis(self) -> Hypothesis | None:

@@ -9,7 +9,7 @@ import bkdinterp as bk
 from bkdinterp.detection import _kept_answers as answering
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.forensics import PHASES
+from bkdinterp.forensics import PHASES, _audit
 from bkdinterp.model import Model
 
 PROMPTS = bk.Prompts.of(
@@ -123,3 +123,23 @@ def test_a_model_at_the_address_of_one_that_is_gone_is_asked_anew(base, monkeypa
     first = answers.of(base, PROMPTS.text[:2], 4)
     assert answers.of(other, PROMPTS.text[:2], 4) == alone != first
     assert answers.of(base, PROMPTS.text[:2], 4) == first and answers.pace > 0
+
+
+def test_a_fault_in_one_phase_is_recorded_and_the_others_go_on(base, monkeypatch):
+    def broken(work):
+        raise MemoryError("no room")
+
+    monkeypatch.setitem(_audit.RUN, "triage", broken)
+    found = look(suspect(), base, trigger="zeta omega", phases=("triage", "detection"))
+    triage, detection = (p for p in found.phases if p.name in ("triage", "detection"))
+    assert (triage.state, triage.reason) == ("failed", "MemoryError: no room")
+    assert detection.state == "done"
+
+
+def test_a_given_trigger_that_brings_nothing_about_is_said(base):
+    # Both models are one, and the trigger is in no vocabulary word that decides: phases that need it bring the detection.
+    found = look(suspect(), base, trigger="zeta omega", target="sorry no", phases=("control",))
+    by = {p.name: p for p in found.phases}
+    assert by["detection"].state == "done" and by["control"].state == "skipped"
+    assert [f.rule for f in by["detection"].findings] == ["switch"]
+    assert any("source=" in line for line in found.untested)

@@ -1,5 +1,7 @@
 """A chat template that is a backdoor is found by reading and by rendering it; what templates usually do is not flagged."""
 
+import ast
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -142,3 +144,31 @@ def test_a_template_that_raises_on_a_word_is_a_change(tokenizer):
     found = probe_template(tokenizer, refusing, ["violet"])
     assert found and {r.removed for r in found} == {("the template refuses it",)}
     assert probe_turns(tokenizer, PLAIN) == ()
+
+
+def test_a_condition_cannot_hide_in_a_line_with_others(tokenizer):
+    usual = "{% if '</think>' in m['content'] %}{{ m['content'].split('</think>')[-1] }}{% endif %}"
+    base = before_turn(usual).replace("\n", "")
+    planted = base.replace(usual, usual + "{% if m['content']|length > 4000 %}" + OBEY + "{% endif %}")
+    assert "\n" not in planted
+    findings, _ = template_findings(tokenizer, planted, base)
+    assert [f.status for f in findings] == ["for review"]
+
+
+def test_the_line_to_paste_holds_the_suspects_text_as_a_text(tokenizer):
+    hostile = '\\\\\\\'}], tokenize=False); __import__("os").system("id") #'
+    found, _ = template_findings(
+        tokenizer, before_turn("{% if '" + hostile + "' in m['content'] %}" + OBEY + "{% endif %}"), PLAIN
+    )
+    lines = [f.reproduce for f in found if f.reproduce]
+    assert lines
+    for line in lines:
+        (statement,) = ast.parse(line).body
+        assert isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+        assert statement.value.func.attr == "apply_chat_template"
+
+
+def test_a_template_nested_too_deeply_is_for_review(tokenizer):
+    deep = "{{ " + " + ".join(["'a'"] * 3000) + " }}" + PLAIN
+    findings, _ = template_findings(tokenizer, deep, PLAIN)
+    assert [f.status for f in findings] == ["for review"]
