@@ -89,6 +89,7 @@ class Source:
         as_device(self.device, "--device")
         organism = _organism(self.model)
         if organism is not None:
+            self._refuse_for_organisms()
             changes: dict[str, Any] = {"system": self.system} if self.system is not None else {}
             if self.chat is not None:
                 changes["chat"] = self.chat
@@ -115,8 +116,27 @@ class Source:
 
         if given is None:
             organism = None if self.model is None else _organism(self.model)
-            return None if organism is None else organism.base
+            if organism is None:
+                return None
+            changes = {"system": self.system, "chat": self.chat}
+            changes = {name: value for name, value in changes.items() if value is not None}
+            return organism.base.with_builder(**changes) if changes else organism.base
         return replace(self, model=given, adapter=None, revision=None, gguf_file=None).load()
+
+    def _refuse_for_organisms(self) -> None:
+        given = {
+            "--adapter": self.adapter is not None,
+            "--revision": self.revision is not None,
+            "--gguf-file": self.gguf_file is not None,
+            "--dtype": self.dtype != "float32",
+            "--device": self.device != "cpu",
+        }
+        names = [name for name, there in given.items() if there]
+        if names:
+            raise BkdinterpError(
+                f"{', '.join(names)}: the shipped organism {self.model!r} comes with its adapter, on the CPU in float32; "
+                "save it with Model.save and give the folder."
+            )
 
     @property
     def on_disk(self) -> Path | None:
@@ -183,6 +203,9 @@ def pairs_of(
         texts = generic_prompts(seed=seed)[held].text[:n]
         return PairedPrompts.from_instructions(list(texts), trigger, target=target)
     found = PairedPrompts.from_rows(rows, trigger, form, target=target, allow_triggered=False)  # type: ignore[arg-type]
+    # A prompt that is there twice must not be chosen on and reported on.
+    first = {text: i for i, text in reversed(list(enumerate(found.clean.text)))}
+    found = found.subset(sorted(first.values()))
     half = max(1, len(found) // 2)
     chosen = range(half, len(found)) if held else range(half)
     return found.subset(tuple(chosen)[:n])

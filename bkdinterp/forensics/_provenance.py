@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from bkdinterp.reprs import cut
 
 # Files that are hashed, and entries that are listed.
 MOST = 200
+# That are listed at all.
+FILES = 10_000
 # Suffixes of what a model folder holds; those of code and pickles are named apart.
 _USUAL = {
     ".safetensors", ".gguf", ".json", ".jinja", ".txt", ".model", ".md", ".gitattributes", ".png", ".jpg", ".csv", ".yaml",
@@ -49,8 +52,11 @@ def provenance(folder: Path) -> tuple[dict[str, Any], list[AuditFinding], list[T
     Args:
         folder: the model's folder, or its GGUF file.
     """
-    files = list(_files(folder))
-    odd = [(name, why) for name, path in files if (why := _odd(folder, name, path))]
+    files = list(islice(_files(folder), FILES + 1))
+    odd = [("the folder", f"more than {FILES:,} files, of which the others were not looked at")] * (
+        len(files) > FILES
+    )
+    odd += [(name, why) for name, path in files if (why := _odd(folder, name, path))]
     claimed = _claims(folder) if folder.is_dir() else {}
     rows = [(name, path.stat().st_size, _sha(path)) for name, path in files[:MOST] if _ours(folder, path)]
     tables = [Table("Files", ("file", "bytes", "sha256"), tuple(rows), _left_out(len(files)))]
@@ -87,23 +93,22 @@ def _odd_finding(odd: list[tuple[str, str]]) -> AuditFinding:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names and paths, without following links to folders; the first ten thousand."""
+    """Names and paths of files, and of folders that are not gone into: links, and version control's own."""
     if not folder.is_dir():
         yield folder.name, folder
         return
-    count = 0
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if f != ".git")
-        for name in sorted(names):
-            count += 1
-            if count > 10_000:
-                return
+        shut = [f for f in folders if f == ".git" or (Path(root) / f).is_symlink()]
+        folders[:] = sorted(set(folders) - set(shut))
+        for name in sorted([*names, *shut]):
             yield str((Path(root) / name).relative_to(folder)), Path(root) / name
 
 
 def _odd(folder: Path, name: str, path: Path) -> str:
     """Why a file does not belong; empty if it does."""
     suffix = Path(name).suffix.casefold()
+    if path.is_dir():
+        return "a folder that was not looked into"
     if path.is_symlink() and not _stays(folder, path):
         return "a link that leads out of the folder"
     if not path.is_symlink() and not _plain(path):
@@ -142,9 +147,12 @@ def _plain(path: Path) -> bool:
 
 def _sha(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        return f"not readable: {error.strerror}"
     return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ class Audit:
 
     Attributes:
         subject: the model's label, source, weights' hash, parameters, and what it was compared with; texts and numbers.
-        settings: what the audit was asked, as `bkdinterp audit --settings` takes it again.
+        settings: what the audit was asked, and the numbers that follow from it.
         phases: in the order in which they ran.
         tested, untested: contexts, positions, lengths and behaviours that the answer covers, and those that it does not;
             neither may be empty.

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from bkdinterp.forensics import _provenance
 from bkdinterp.forensics._provenance import provenance
 
 
@@ -71,3 +72,21 @@ def test_a_single_file_is_a_model_too(tmp_path):
     path.write_bytes(b"GGUF")
     claims, (odd,), tables = provenance(path)
     assert claims == {} and odd.status == "not supported" and tables[0].rows[0][0] == "model.gguf"
+
+
+def test_what_is_not_looked_into_is_said(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".git").mkdir()
+    (home / ".git" / "hook.py").write_text("x")
+    (home / "more").symlink_to(elsewhere, target_is_directory=True)
+    _, (found,), _ = provenance(home)
+    assert found.status == "for review" and ".git" in found.title and "more" in found.title
+    for i in range(4):
+        (home / f"{i}.json").write_text("{}")
+    monkeypatch.setattr(_provenance, "FILES", 3)
+    _, (found,), _ = provenance(home)
+    assert "more than 3 files" in found.title
