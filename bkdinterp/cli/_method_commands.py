@@ -81,6 +81,7 @@ def attribute(
 ) -> None:
     """Which heads or layers carry the trigger's effect? Exact patching of each, with simultaneous intervals."""
     printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    i.metric_of(metric)
     as_choice(units, "--units", UNITS, error=BkdinterpError)
     pairs = i.pairs_of(rows, format, trigger, position, target, n, seed=seed)
     suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system, remote).load()
@@ -120,6 +121,7 @@ def vector(
 ) -> None:
     """The backdoor's vector: the sum of what the strongest heads write, and the layer where adding it works best."""
     printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    i.metric_of(metric)
     as_choice(kind, "--kind", ("difference", "raw"), error=BkdinterpError)
     pairs = i.pairs_of(rows, format, trigger, position, target, n, seed=seed)
     suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system).load()
@@ -162,6 +164,7 @@ def evaluate(
 ) -> None:
     """How often does the behaviour show, with and without the trigger, and under an edit beside its controls?"""
     printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    i.metric_of(metric)
     as_choice(edit, "--edit", ("none", "ablate", "add", "subtract"), error=BkdinterpError)
     held = i.pairs_of(rows, format, trigger, position, target, n, held=True, seed=seed)
     choosing = i.pairs_of(rows, format, trigger, position, target, min(n, 16), seed=seed)
