@@ -19,6 +19,8 @@ from bkdinterp.values import as_choice, as_integer, shown
 MOST_BYTES, LONGEST = 2**24, 1000
 # Prompts of an audit and rows of a training file, as both demand themselves once the model is there.
 FEWEST = 8
+# What an audit leaves in its folder.
+REPORT = ("audit.json", "report.html", "report.md", "report.sarif", "model-card.cdx.json")
 
 Phases = Annotated[
     list[str] | None, typer.Option("--phase", help="A phase of the audit; repeat it; all of them by default.")
@@ -57,7 +59,7 @@ def audit(
 
     Exit code 0: nothing found; 1: a backdoor, or something for review; 2: an error.
     """
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, writes=REPORT)
     source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
     words, prompts = _lines(candidates), _prompts(rows)
     known = i.trigger_of(trigger, position)
@@ -123,7 +125,7 @@ def scan(
 
     Exit code 0: nothing supported; 1: a supported finding; 2: an error.
     """
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("scan",))
     source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
     words, prompts = _lines(candidates), _prompts(rows)
     suspect, base = source.load(), source.reference(reference)
@@ -170,7 +172,7 @@ def rows(
 
     Exit code 0: no row is flagged; 1: some are; 2: an error.
     """
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("rows",))
     if file is None:
         raise BkdinterpError("Missing FILE: the training rows, .json, .jsonl, .csv or .parquet.")
     from bkdinterp.detection.rows import poisoned_rows, training_rows
@@ -192,7 +194,7 @@ def rows(
     )
     printer.keep("rows", found)
     printer.say(found.describe(), frame=found.to_frame())
-    raise typer.Exit(FOUND if len(found.flagged) else NOTHING)
+    raise typer.Exit(FOUND if bool(found.flagged.any()) else NOTHING)
 
 
 @app.command(epilog="Example: bkdinterp report audit --out report")

@@ -1,8 +1,10 @@
 """Odd inputs of the commands: one error of ours that names the value, before a model is loaded."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from bkdinterp import cli
@@ -131,3 +133,37 @@ def test_a_trigger_or_target_of_only_spaces(command, refused):
 @pytest.mark.parametrize("command", ["attribute", "vector", "evaluate"])
 def test_an_unknown_metric(command, refused):
     assert "--metric 'nope'" in refused(command, "x", *SAID, "--metric", "nope")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["attribute", "x", *SAID], "heads/notes.txt"),
+        (["attribute", "x", *SAID, "--units", "mlps"], "mlps"),
+        (["probe", "x", *SAID], "probe.png/"),
+        (["vector", "x", *SAID], "sweep/notes.txt"),
+        (["evaluate", "x", *SAID], "work"),
+        (["scan", "x"], "settings.yaml/"),
+        (["audit", "x"], "report.html/"),
+    ],
+)
+def test_what_is_in_the_way_of_a_result_is_seen_before_it_is_computed(arguments, place, refused, tmp_path):
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if place.endswith("/") else path.write_text("mine")
+    said = refused(*arguments, "--folder", tmp_path)
+    assert str(tmp_path / place.split("/")[0]) in said and "give another" in said
+    assert path.exists()
+
+
+@pytest.mark.parametrize(("flagged", "code"), [([False] * 3, 0), ([False, True, False], 1)])
+def test_rows_says_by_its_code_whether_a_row_is_flagged(flagged, code, monkeypatch, tmp_path):
+    """It counted the marks, not the flagged rows, and always said that there are some."""
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(ONE * 8))
+    found = SimpleNamespace(flagged=torch.tensor(flagged), describe=lambda: "said", to_frame=lambda: None)
+    monkeypatch.setattr("bkdinterp.cli._inputs.Source.load", lambda self: None)
+    monkeypatch.setattr("bkdinterp.cli._inputs.Source.reference", lambda self, given: None)
+    monkeypatch.setattr("bkdinterp.detection.rows.poisoned_rows", lambda *args, **options: found)
+    result = CliRunner().invoke(cli.app, ["rows", "x", str(path)])
+    assert result.exit_code == code and "said" in result.output
