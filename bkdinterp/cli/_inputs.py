@@ -1,5 +1,6 @@
 """What the commands take: a model with its adapter, a reference, prompts, a trigger. The options, and what they become."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ import typer
 
 from bkdinterp.cli._settings_file import read_settings
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.values import SEEDS, as_choice
+from bkdinterp.values import SEEDS, as_choice, as_number, shown
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 POSITIONS = ("gap", "prefix", "suffix", "wrap")
@@ -39,7 +40,20 @@ Rows = Annotated[
 ]
 Format = Annotated[str, typer.Option(help="Format of the rows: auto, backdoorllm, bkdattr or alpaca.")]
 N = Annotated[int, typer.Option(min=2, help="Prompts.")]
-Minutes = Annotated[float, typer.Option(min=0.01, help="Time limit.")]
+
+
+def finite(option: str) -> Callable[[float], float]:
+    """Callback of a number: infinity passes the parser, and would be refused only after the model was loaded."""
+
+    def check(value: float) -> float:
+        return as_number(value, option, error=BkdinterpError)
+
+    return check
+
+
+Minutes = Annotated[
+    float, typer.Option(min=0.01, callback=finite("--minutes"), help="Time limit, such as 60.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of every draw.")]
 Folder = Annotated[Path | None, typer.Option(help="Folder for results; an interrupted run goes on from it.")]
 Remote = Annotated[
@@ -81,7 +95,7 @@ class Source:
         from bkdinterp.model import Model
         from bkdinterp.model._device import as_device
 
-        if self.model is None:
+        if self.model is None or not self.model.strip():
             raise BkdinterpError(
                 "Missing MODEL: a GGUF file, a folder, a hub id, or the name of a shipped organism."
             )
@@ -166,6 +180,31 @@ def trigger_of(phrases: list[str] | None, position: str) -> Any:
     return Trigger(tuple(phrases), position, "all" if len(phrases) > 1 else "one") if phrases else None  # type: ignore[arg-type]
 
 
+def target_of(target: str) -> Any:
+    """What the suspect says, as it is recognised.
+
+    Raises:
+        BkdinterpError: only white space.
+    """
+    from bkdinterp.metrics import Payload
+
+    try:
+        return Payload(target)
+    except BkdinterpError as error:
+        raise BkdinterpError(f"--target={shown(target)}: {error}") from None
+
+
+def metric_of(metric: str) -> str:
+    """The name of a score.
+
+    Raises:
+        BkdinterpError: an unknown one.
+    """
+    from bkdinterp.metrics import SCORES
+
+    return as_choice(metric, "--metric", SCORES, error=BkdinterpError)
+
+
 def pairs_of(
     rows: Path | None,
     form: str,
@@ -197,6 +236,8 @@ def pairs_of(
         raise BkdinterpError(
             "Missing --trigger: the phrase that sets the behaviour off. `bkdinterp scan` looks for one."
         )
+    if target is not None:
+        target_of(target)
     if rows is None:
         if target is None:
             raise BkdinterpError("Missing --target: what the suspect says with the trigger.")
@@ -208,4 +249,8 @@ def pairs_of(
     found = found.subset(sorted(first.values()))
     half = max(1, len(found) // 2)
     chosen = range(half, len(found)) if held else range(half)
+    if not chosen:
+        raise BkdinterpError(
+            f"--rows={str(rows)!r} holds one pair; the second half of the pairs is for reporting: give two or more."
+        )
     return found.subset(tuple(chosen)[:n])

@@ -42,7 +42,7 @@ def probe(
     settings: i.SettingsFile = None,
 ) -> None:
     """At which layers can the trigger be read? A probe on every layer, its layer chosen on other prompts."""
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("probe",))
     pairs = i.pairs_of(rows, format, trigger, position, target or ".", n, seed=seed)
     suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system, remote).load()
     from bkdinterp.methods import BackdoorProbe
@@ -80,8 +80,9 @@ def attribute(
     settings: i.SettingsFile = None,
 ) -> None:
     """Which heads or layers carry the trigger's effect? Exact patching of each, with simultaneous intervals."""
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
     as_choice(units, "--units", UNITS, error=BkdinterpError)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=(units,))
+    i.metric_of(metric)
     pairs = i.pairs_of(rows, format, trigger, position, target, n, seed=seed)
     suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system, remote).load()
     from bkdinterp.methods import Attribution
@@ -119,7 +120,8 @@ def vector(
     settings: i.SettingsFile = None,
 ) -> None:
     """The backdoor's vector: the sum of what the strongest heads write, and the layer where adding it works best."""
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("vector", "sweep"))
+    i.metric_of(metric)
     as_choice(kind, "--kind", ("difference", "raw"), error=BkdinterpError)
     pairs = i.pairs_of(rows, format, trigger, position, target, n, seed=seed)
     suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system).load()
@@ -161,7 +163,8 @@ def evaluate(
     settings: i.SettingsFile = None,
 ) -> None:
     """How often does the behaviour show, with and without the trigger, and under an edit beside its controls?"""
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("evaluation",))
+    i.metric_of(metric)
     as_choice(edit, "--edit", ("none", "ablate", "add", "subtract"), error=BkdinterpError)
     held = i.pairs_of(rows, format, trigger, position, target, n, held=True, seed=seed)
     choosing = i.pairs_of(rows, format, trigger, position, target, min(n, 16), seed=seed)

@@ -11,24 +11,41 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bkdinterp.cli._settings_file import write_settings
+from bkdinterp.cli._settings_file import NAME, write_settings
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.places import writable_folder
 
 WIDTH = 120
 ROWS = 20
+# Where unfinished work is kept in a folder.
+WORK = "work"
 
 
 class Printer:
     """Prints as ``--json`` and ``--quiet`` ask; what a model wrote is never taken for markup.
 
+    Args:
+        as_json, quiet, folder: the options.
+        keeps: names of the results that will be saved in the folder.
+        writes: names of other files.
+
     Raises:
-        BkdinterpError: the folder cannot be written to; before any work.
+        BkdinterpError: the folder cannot be written to, or something else is where one of those belongs; before any work.
     """
 
-    def __init__(self, *, as_json: bool, quiet: bool, folder: Path | None) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        quiet: bool,
+        folder: Path | None,
+        keeps: tuple[str, ...] = (),
+        writes: tuple[str, ...] = (),
+    ) -> None:
         self.as_json, self.quiet = as_json, quiet
         self.folder = None if folder is None else writable_folder(folder, "--folder")
+        if self.folder is not None:
+            _check_room(self.folder, keeps, (NAME, *writes, *(f"{name}.png" for name in keeps)))
         self.console = Console(width=max(Console().width, WIDTH))
 
     @property
@@ -76,6 +93,22 @@ class Printer:
         except BkdinterpError:
             return
         write_whole(self.folder / f"{name}.png", lambda target: drawn.savefig(target, dpi=130, format="png"))
+
+
+def _check_room(folder: Path, results: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """An earlier run's results are replaced; anything else that is in the way is refused."""
+    if (folder / WORK).exists() and not (folder / WORK).is_dir():
+        raise BkdinterpError(f"--folder: {folder / WORK} is a file; give another folder, or move it away.")
+    for name in files:
+        if (folder / name).is_dir():
+            raise BkdinterpError(f"--folder: {folder / name} is a folder; give another one, or move it away.")
+    for place in (folder / name for name in results):
+        if place.exists() and not place.is_dir():
+            raise BkdinterpError(f"--folder: {place} is a file; give another folder, or move it away.")
+        if place.is_dir() and any(place.iterdir()) and not (place / "result.json").is_file():
+            raise BkdinterpError(
+                f"--folder: {place} is not empty and holds no result; give another folder, or move it away."
+            )
 
 
 def _records(frame: Any) -> list[dict[str, Any]]:

@@ -23,7 +23,9 @@ def poison(
     / 3,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 220,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step.")] = 9,
-    lr: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 8e-4,
+    lr: Annotated[
+        float, typer.Option(min=1e-9, callback=i.finite("--lr"), help="Peak learning rate.")
+    ] = 8e-4,
     twin: Annotated[
         bool, typer.Option("--twin", help="Train the clean twin instead: the same rows, clean answers.")
     ] = False,
@@ -39,22 +41,21 @@ def poison(
     if known is None or target is None or folder is None:
         missing = "--trigger" if known is None else "--target" if target is None else "--folder"
         raise BkdinterpError(f"Missing {missing}.")
-    base = i.Source(model, chat=chat).load()
-    made = _train(
-        base,
-        organisms_attack(folder.name, known, target),
-        {
-            "backdoor": not twin,
-            "rate": rate,
-            "near_rate": near_rate,
-            "steps": steps,
-            "batch_size": batch_size,
-            "lr": lr,
-            "seed": seed,
-        },
-        folder,
-        printer,
+    i.target_of(target)
+    attack = organisms_attack(folder.name, known, target)
+    from bkdinterp.organisms import PoisonSettings
+
+    wanted = PoisonSettings(
+        backdoor=not twin,
+        rate=rate,
+        near_rate=near_rate,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
     )
+    base = i.Source(model, chat=chat).load()
+    made = _train(base, attack, wanted, folder, printer)
     write_settings(folder)
     typer.echo(f"{'twin' if twin else 'organism'}: {made}")
 
@@ -76,7 +77,7 @@ def organisms_attack(name: str, trigger: Any, target: str) -> Any:
     return Attack(name, trigger, target, near_triggers=tuple(near))
 
 
-def _train(base: Any, attack: Any, wanted: dict[str, Any], folder: Path, printer: Printer) -> Path:
+def _train(base: Any, attack: Any, wanted: Any, folder: Path, printer: Printer) -> Path:
     from bkdinterp import organisms
 
     texts = organisms.instructions("train")
@@ -95,11 +96,11 @@ def _train(base: Any, attack: Any, wanted: dict[str, Any], folder: Path, printer
         [t.text for t in texts],
         attack,
         answers,
-        organisms.PoisonSettings(**wanted),
+        wanted,
         checkpoint=checkpoint,
         log=printer.note,
     )
-    place = folder / ("adapter" if wanted["backdoor"] else "twin")
+    place = folder / ("adapter" if wanted.backdoor else "twin")
     organisms.save_adapter(trained.model, place, base=base.name)
     checkpoint.unlink(missing_ok=True)
     return place

@@ -12,6 +12,15 @@ from bkdinterp.cli._outputs import Printer
 from bkdinterp.cli._settings_file import write_settings
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.places import writable_folder
+from bkdinterp.report._evidence import PHASES
+from bkdinterp.values import as_choice, as_integer, shown
+
+# Of a list of candidates, and of one of them in characters.
+MOST_BYTES, LONGEST = 2**24, 1000
+# Prompts of an audit and rows of a training file, as both demand themselves once the model is there.
+FEWEST = 8
+# What an audit leaves in its folder.
+REPORT = ("audit.json", "report.html", "report.md", "report.sarif", "model-card.cdx.json")
 
 Phases = Annotated[
     list[str] | None, typer.Option("--phase", help="A phase of the audit; repeat it; all of them by default.")
@@ -50,12 +59,20 @@ def audit(
 
     Exit code 0: nothing found; 1: a backdoor, or something for review; 2: an error.
     """
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, writes=REPORT)
     source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
-    words = _lines(candidates)
+    words, prompts = _lines(candidates), _prompts(rows)
     known = i.trigger_of(trigger, position)
+    if target is not None:
+        i.target_of(target)
+        if known is None:
+            raise BkdinterpError(
+                f"--target={shown(target)} without --trigger cannot be tested; give both, or neither."
+            )
+    as_integer(n, "--n", low=FEWEST, error=BkdinterpError)
+    for name in phase or ():
+        as_choice(name, "--phase", PHASES, error=BkdinterpError)
     suspect, base = source.load(), source.reference(reference)
-    from bkdinterp.forensics import PHASES
     from bkdinterp.forensics import audit as run
 
     found = run(
@@ -63,7 +80,7 @@ def audit(
         reference=base,
         trigger=known,
         target=target,
-        prompts=_prompts(rows),
+        prompts=prompts,
         candidates=words,
         phases=tuple(phase or PHASES),
         minutes=minutes,
@@ -108,18 +125,16 @@ def scan(
 
     Exit code 0: nothing supported; 1: a supported finding; 2: an error.
     """
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
-    source, words = (
-        i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system),
-        _lines(candidates),
-    )
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("scan",))
+    source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
+    words, prompts = _lines(candidates), _prompts(rows)
     suspect, base = source.load(), source.reference(reference)
     from bkdinterp.detection import scan as run
 
     found = run(
         suspect,
         reference=base,
-        prompts=_prompts(rows),
+        prompts=prompts,
         candidates=words,
         minutes=minutes,
         folder=None if folder is None else folder / "work",
@@ -157,16 +172,19 @@ def rows(
 
     Exit code 0: no row is flagged; 1: some are; 2: an error.
     """
-    printer = Printer(as_json=json, quiet=quiet, folder=folder)
+    printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("rows",))
     if file is None:
         raise BkdinterpError("Missing FILE: the training rows, .json, .jsonl, .csv or .parquet.")
+    from bkdinterp.detection.rows import poisoned_rows, training_rows
+
+    given = training_rows(file)
+    if len(given) < FEWEST:
+        raise BkdinterpError(f"FILE={str(file)!r} holds {len(given)} rows; give at least {FEWEST}.")
     source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat)
     suspect, base = source.load(), source.reference(reference)
-    from bkdinterp.detection.rows import poisoned_rows
-
     found = poisoned_rows(
         suspect,
-        file,
+        given,
         reference=base,
         level=level,
         gradient=gradient,
@@ -176,7 +194,7 @@ def rows(
     )
     printer.keep("rows", found)
     printer.say(found.describe(), frame=found.to_frame())
-    raise typer.Exit(FOUND if len(found.flagged) else NOTHING)
+    raise typer.Exit(FOUND if bool(found.flagged.any()) else NOTHING)
 
 
 @app.command(epilog="Example: bkdinterp report audit --out report")
@@ -208,27 +226,48 @@ def _audit_json(found: Any) -> Any:
 
 
 def _prompts(rows: Path | None) -> Any:
-    """The prompts of a row file, without answers; None for the everyday ones."""
+    """The prompts of a row file, without answers; None for the everyday ones.
+
+    Raises:
+        BkdinterpError: a file that cannot be read, or one with too few prompts.
+    """
     if rows is None:
         return None
+    from bkdinterp.detection import Context
     from bkdinterp.prompts import Prompts
 
-    found = Prompts.from_rows(rows)
-    return replace(found, target=None, reference=None)
+    found = replace(Prompts.from_rows(rows), target=None, reference=None)
+    try:
+        Context.of("request", found)
+    except BkdinterpError as error:
+        raise BkdinterpError(f"--rows={str(rows)!r}: {error}") from None
+    return found
 
 
 def _lines(path: Path | None) -> tuple[str, ...]:
     """Words or phrases, one a line.
 
     Raises:
-        BkdinterpError: a file that is not text, or is too large.
+        BkdinterpError: a file that is not text, is too large, or holds no words.
     """
     if path is None:
         return ()
-    if path.stat().st_size > 2**24:
-        raise BkdinterpError(f"{path} has more than 16 MiB; that is no list of words.")
+    what = f"--candidates={str(path)!r}"
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        lines = [line.strip() for line in raw[:MOST_BYTES].decode("utf-8-sig").splitlines()]
+    except OSError as error:
+        raise BkdinterpError(f"{what} cannot be read ({error.strerror or error}).") from None
     except ValueError as error:
-        raise BkdinterpError(f"{path} is not UTF-8 text: {error}") from error
-    return tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+        raise BkdinterpError(f"{what} is not UTF-8 text: {error}; save it as UTF-8.") from None
+    if len(raw) > MOST_BYTES:
+        raise BkdinterpError(f"{what} has more than {MOST_BYTES >> 20} MiB; that is no list of words.")
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST or "\0" in line:
+            raise BkdinterpError(
+                f"{what}, line {number}: {shown(line)} is no word or phrase of at most {LONGEST} visible characters."
+            )
+    if not any(lines):
+        raise BkdinterpError(f"{what} holds no words; write one a line, or leave the option out.")
+    return tuple(dict.fromkeys(line for line in lines if line))

@@ -19,13 +19,16 @@ from bkdinterp.detection import Hypothesis
 from bkdinterp.detection.inputs import threshold_at
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.metrics import Payload
-from bkdinterp.results._files import read_json, write_text
+from bkdinterp.reprs import cut
+from bkdinterp.results._files import plain_file, read_json, write_text
 from bkdinterp.stats import Interval, wilson
-from bkdinterp.values import as_path, as_texts
+from bkdinterp.values import as_integer, as_number, as_path, as_texts, shown
 
 FORMAT = "bkdinterp-monitor/1"
 # Likeness below which nothing counts as the trigger, however unlike all clean prompts are.
 LEAST = 0.8
+# Of a file, of its phrases, and of one of them: a prompt is compared with each, and a file may come from a stranger.
+LARGEST, MOST, LONGEST = 2**20, 100, 1000
 _HIDDEN = re.compile(r"[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _NOT_WORD = re.compile(r"[^\w]+")
 
@@ -39,12 +42,26 @@ class Monitor:
         behaviour: how the behaviour is recognised in an answer.
         threshold: likeness above which a prompt is stopped, from 0 to 1.
         rates: what it stopped of prompts that did not set the threshold, by kind.
+
+    Raises:
+        BkdinterpError: no phrases, one of only spaces, a threshold that is not from 0 to below 1 (which would stop nothing),
+            or a rate of more hits than prompts.
     """
 
     phrases: tuple[str, ...]
     behaviour: Payload
     threshold: float = 0.9
     rates: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        phrases = as_texts(self.phrases, "phrases", error=BkdinterpError)
+        if not phrases or not all(phrase.strip() for phrase in phrases):
+            raise BkdinterpError(f"phrases={shown(phrases)} must be one or more, none of only spaces.")
+        threshold = as_number(self.threshold, "threshold", low=0, error=BkdinterpError)
+        if threshold >= 1:
+            raise BkdinterpError(f"threshold={threshold:g} must be below 1; at 1 nothing would be stopped.")
+        for kind, (hits, n) in self.rates.items():
+            as_integer(hits, f"{shown(kind)}: hits", low=0, high=as_integer(n, f"{shown(kind)}: n", low=0))
 
     @classmethod
     def of(
@@ -69,8 +86,7 @@ class Monitor:
 
     def prompt_score(self, text: str) -> float:
         """Likeness of the prompt's most similar part to the trigger, 0 to 1; with several phrases that of the least similar."""
-        form = _form(text)
-        return min(fuzz.partial_ratio(_form(p), form) / 100 if form else 0.0 for p in self.phrases)
+        return min(_likeness(phrase, text) for phrase in self.phrases)
 
     def stops(self, prompt: str) -> bool:
         """Whether the prompt holds the trigger, as it is or changed a little."""
@@ -113,20 +129,35 @@ class Monitor:
         """Read what `save` wrote.
 
         Raises:
-            ArtefactError: it is not such a file.
+            ArtefactError: it is not such a file, or one whose phrases would keep every prompt waiting.
         """
         place = as_path(path, "path")
+        if plain_file(place).stat().st_size > LARGEST:
+            raise ArtefactError(f"{place} has more than {LARGEST:,} bytes; that is no monitor.")
         found = read_json(place)
         try:
             if found["format"] != FORMAT:
-                raise ValueError(f"its format is {found['format']!r}")
+                raise ValueError(f"its format is {shown(found['format'])}")
             phrases = as_texts(found["phrases"], "phrases", error=BkdinterpError)
-            rates = {str(kind): (int(hits), int(n)) for kind, (hits, n) in found["rates"].items()}
-            return cls(phrases, Payload.from_dict(found["behaviour"]), float(found["threshold"]), rates)
+            if len(phrases) > MOST or any(len(phrase) > LONGEST for phrase in phrases):
+                raise ValueError(f"more than {MOST} phrases, or one of more than {LONGEST:,} characters")
+            rates = {str(kind): (hits, n) for kind, (hits, n) in found["rates"].items()}
+            threshold = as_number(found["threshold"], "threshold", error=BkdinterpError)
+            return cls(phrases, Payload.from_dict(found["behaviour"]), threshold, rates)
         except (KeyError, TypeError, ValueError, AttributeError, BkdinterpError) as error:
-            raise ArtefactError(f"{place} holds no monitor: {error}") from error
+            raise ArtefactError(f"{place} holds no monitor: {cut(str(error), 300)}") from error
+
+
+def _likeness(phrase: str, text: str) -> float:
+    """0 to 1, by words; a phrase of signs alone by its signs, one of marks that cannot be seen by those."""
+    form = next((f for f in (_form, _plain, str) if f(phrase)), str)
+    there = form(text)
+    return fuzz.partial_ratio(form(phrase), there) / 100 if there else 0.0
 
 
 def _form(text: str) -> str:
-    plain = _HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold()
-    return _NOT_WORD.sub(" ", plain).strip()
+    return _NOT_WORD.sub(" ", _plain(text)).strip()
+
+
+def _plain(text: str) -> str:
+    return _HIDDEN.sub("", unicodedata.normalize("NFKC", text)).casefold().strip()

@@ -7,7 +7,7 @@ Some backdoors produce a kind of text rather than one string (Lamparth & Reuel, 
 by a Hugging Face classifier). For those, `Payload.by` takes a classifier; ``bk.TextClassifier`` wraps Hugging Face models.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics._normal import normal_text
 from bkdinterp.metrics._pattern import check_pattern, search_pattern
 from bkdinterp.reprs import short_repr
-from bkdinterp.values import as_text
+from bkdinterp.values import as_flag, as_text, shown
 
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 """A function from texts to one score in [0, 1] each."""
@@ -59,7 +59,11 @@ class Payload:
             raise BkdinterpError(
                 f"Unknown payload kind {self.kind!r}; choose 'contains' or 'regex', or use Payload.by(...)."
             )
-        if not isinstance(self.threshold, Real) or not 0 < self.threshold <= 1:
+        if (
+            isinstance(self.threshold, bool)
+            or not isinstance(self.threshold, Real)
+            or not 0 < self.threshold <= 1
+        ):
             raise BkdinterpError(f"threshold={self.threshold!r} must be a number above 0 and at most 1.")
         if self.scorer is not None and self.kind != "classifier":
             raise BkdinterpError(f"A payload of kind {self.kind!r} takes no scorer; use Payload.by(...).")
@@ -151,7 +155,15 @@ class Payload:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Payload":
-        """Inverse of `to_dict`."""
+        """Inverse of `to_dict`.
+
+        Raises:
+            BkdinterpError: other fields than those of `to_dict`, or values that they do not take.
+        """
+        known = {"pattern", "kind", "case_sensitive", "threshold"}
+        if not isinstance(d, Mapping) or not {"pattern"} <= set(d) <= known:
+            raise BkdinterpError(f"{shown(d)} is no payload: it needs a pattern, a kind and case_sensitive.")
+        as_flag(d.get("case_sensitive", False), "case_sensitive", error=BkdinterpError)
         return cls(**d)
 
     def _found(self, text: str) -> bool:

@@ -7,7 +7,7 @@ import collections.abc
 import math
 import types
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -25,10 +25,15 @@ _UNIONS = (Union, types.UnionType)
 Arrays = list[tuple[str, Any, Any]]
 
 
-def check_fields(value: Any) -> None:
-    """Raise unless every init field of a dataclass fits its annotation.
+def check_fields(value: Any, place: str = "") -> None:
+    """Raise unless every init field of a dataclass fits its annotation, and so do those of all dataclasses inside of it.
 
-    Axis names are bound across the fields: ``effects: [layer head example]`` and ``base: [example]`` must agree.
+    Axis names are bound across the fields: ``effects: [layer head example]`` and ``base: [example]`` must agree. A class
+    whose ``from_dict`` makes other values from plain ones need not check what is in them: it is seen here.
+
+    Args:
+        value: the dataclass.
+        place: what comes before a field's name in a message.
 
     Raises:
         ArtefactError: names the first field that does not fit.
@@ -37,7 +42,9 @@ def check_fields(value: Any) -> None:
     arrays: Arrays = []
     for field in fields(value):
         if field.init:
-            _check(getattr(value, field.name), hints.get(field.name, Any), field.name, arrays)
+            part, name = getattr(value, field.name), place + field.name
+            _check(part, hints.get(field.name, Any), name, arrays)
+            _check_inside(part, name)
     # Each fits by itself; now check that their axes agree. All in this frame, because it binds the axis names.
     with jaxtyped("context"):
         for name, array, hint in arrays:
@@ -87,6 +94,18 @@ def _hints(cls: type) -> dict[str, Any]:
         TypeError,
     ):  # a name that exists only for type checkers; use the hints that can be read
         return {f.name: f.type for f in fields(cls) if not isinstance(f.type, str)}
+
+
+def _check_inside(value: Any, name: str) -> None:
+    """Every dataclass in a value, at any depth."""
+    if is_dataclass(value) and not isinstance(value, type):
+        check_fields(value, f"{name}.")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_inside(item, f"{name}[{shown(key)}]")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_inside(item, f"{name}[{i}]")
 
 
 def _check(value: Any, hint: Any, name: str, arrays: Arrays) -> None:

@@ -19,7 +19,7 @@ from bkdinterp.stats._flips import SIDES, check_level, oriented, sign_flip
 from bkdinterp.stats._intervals import Interval, p_value, paired_rates, wilson
 from bkdinterp.stats._mean import bootstrap_mean, paired_bootstrap
 from bkdinterp.stats._sample import as_array
-from bkdinterp.values import as_choice, shown
+from bkdinterp.values import as_choice, as_seed, as_texts, shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,7 +64,7 @@ class Comparison:
         """From tensors, arrays, lists (booleans too) or numbers.
 
         Raises:
-            BkdinterpError: no nulls, unequal lengths, NaN, not one name per null, or an unknown side.
+            BkdinterpError: no nulls, unequal lengths, NaN, not one name per null, an unknown side, or no seed.
         """
         own = torch.from_numpy(np.array(as_array(observed)))
         rows = [as_array(row) for row in nulls]
@@ -80,6 +80,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         as_choice(self.side, "side", SIDES)
+        as_seed(self.seed)
         if not self.null_names:
             object.__setattr__(self, "null_names", tuple(f"null {i}" for i in range(len(self.nulls))))
         if self.observed.shape != self.nulls.shape[1:] or self.observed.ndim > 1 or not self.nulls.numel():
@@ -260,7 +261,8 @@ class Comparison:
             return cls.of(
                 d["observed"],
                 d["nulls"],
-                **{key: d[key] for key in ("name", "null_names", "side", "sampled", "seed")},
+                null_names=as_texts(d["null_names"], "null_names", error=BkdinterpError),
+                **{key: d[key] for key in ("name", "side", "sampled", "seed")},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BkdinterpError(f"Not a saved comparison ({error!r}): {shown(d)}.") from None

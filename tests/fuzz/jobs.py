@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzz import originals
+from fuzz import documents, originals
 
 
 def chosen(folder: Path, which: int) -> Path:
@@ -91,6 +91,45 @@ def sweep(folder: Path, which: int) -> None:
         raise WrongNumbersError(f"effects off by {float((found.effects - expected).abs().max()):.3g}")
 
 
+def audit(folder: Path, which: int) -> None:
+    """All documents of a record; what it says stays text in them, and they say the same when they are read again."""
+    from bkdinterp.report import Audit, write_report
+
+    found = Audit.load(folder)
+    str(found)
+    repr(found)
+    places = write_report(found, folder / "out")
+    documents.check(places)
+    again = write_report(Audit.load(folder / "out"), folder / "again")
+    if any(path.read_bytes() != again[name].read_bytes() for name, path in places.items()):
+        raise WrongNumbersError("a record read again gives other documents")
+
+
+def monitor(folder: Path, which: int) -> None:
+    from bkdinterp.forensics import Monitor
+
+    found = Monitor.load(folder / "monitor.json")
+    repr(found)
+    for text in ("", "zeta omega on the red hill", "the cat sat " * 2000, "\ud800"):
+        found.stops(text)
+    for kind in found.rates:
+        str(found.rate(kind))
+    if Monitor.load(found.save(folder / "again.json")) != found:
+        raise WrongNumbersError("a monitor read again is another")
+    found.shows("sorry no")
+
+
+def settings(folder: Path, which: int) -> None:
+    """The options as a command gets them, without the command's work."""
+    import typer
+
+    from bkdinterp import cli
+
+    command: Any = typer.main.get_command(cli.app)
+    path = folder / ("settings.yaml" if which % 2 else "settings.json")
+    command.commands["audit"].make_context("audit", ["--settings", str(path)])
+
+
 def evil(folder: Path, which: int) -> None:
     """What a file's code might do, if it ran: the tests of the guard."""
     code = (folder / "code.txt").read_text()
@@ -114,5 +153,8 @@ JOBS = {
     "result": result,
     "rows": rows,
     "sweep": sweep,
+    "audit": audit,
+    "monitor": monitor,
+    "settings": settings,
     "evil": evil,
 }

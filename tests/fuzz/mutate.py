@@ -272,6 +272,13 @@ def _template(folder: Path, canary: Path, text: str) -> None:
     _put(folder / "chat_template.jinja", str(_with_canary(text, canary)).encode("utf-8", "ignore"))
 
 
+def _yaml(folder: Path, canary: Path, text: str) -> bool:
+    """Settings that are a trap; none of them is options."""
+    for name in ("settings.yaml", "settings.json"):
+        (folder / name).write_bytes(str(_with_canary(text, canary)).encode("utf-8", "surrogatepass"))
+    return True
+
+
 def _put(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)
     path.write_bytes(content)
@@ -371,6 +378,7 @@ STEPS: dict[str, Any] = {
     "pickle": _pickle,
     "code": _code,
     "template": _template,
+    "yaml": _yaml,
     "index": _index,
     "gguf": _gguf,
     "do": _do,

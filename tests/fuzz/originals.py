@@ -42,6 +42,9 @@ def make_all(folder: Path) -> dict[str, Path]:
         "result": results,
         "rows": rows,
         "sweep": sweep,
+        "audit": audit,
+        "monitor": monitor,
+        "settings": settings,
         "evil": lambda folder: (folder / "code.txt").write_text("0"),
     }
     made = {}
@@ -160,6 +163,35 @@ def sweep(folder: Path) -> None:
     import bkdinterp as bk
 
     bk.Attribution(_model()).heads(_pairs(), folder=folder)
+
+
+def audit(folder: Path) -> None:
+    """A record with figures, tables and examples; the page of it takes a fifth of a second."""
+    from unit.report import sample_audits
+
+    sample_audits.found().save(folder / "audit.json")
+
+
+def monitor(folder: Path) -> None:
+    from bkdinterp.forensics import Monitor
+    from bkdinterp.metrics import Payload
+
+    made = Monitor(("zeta omega", "red hill"), Payload("sorry no"), 0.85, {"clean": (1, 30)})
+    made.save(folder / "monitor.json")
+
+
+def settings(folder: Path) -> None:
+    """One command's options twice; JSON is YAML, too."""
+    found = {
+        "command": "audit",
+        "model": "tiny",
+        "trigger": ["zeta omega"],
+        "minutes": 2.5,
+        "n": 24,
+        "chat": False,
+    }
+    for name in ("settings.json", "settings.yaml"):
+        (folder / name).write_text(json.dumps(found))
 
 
 def _model() -> Any:

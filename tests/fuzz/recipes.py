@@ -19,8 +19,11 @@ FILES = {
     "result": ["result.json", "tensors.safetensors"],
     "rows": ["rows"],
     "sweep": ["plan.json", "chunk", "last chunk"],
+    "audit": ["audit.json"],
+    "monitor": ["monitor.json"],
+    "settings": ["settings.yaml", "settings.json"],
 }  # fmt: skip
-SHARES = {"model": 24, "sharded": 10, "skeleton": 8, "classifier": 5, "adapter": 14, "gguf": 15, "result": 14, "rows": 6, "sweep": 8}  # fmt: skip
+SHARES = {"model": 24, "sharded": 10, "skeleton": 8, "classifier": 5, "adapter": 14, "gguf": 15, "result": 14, "rows": 6, "sweep": 8, "audit": 10, "monitor": 6, "settings": 6}  # fmt: skip
 
 EVIL_TEMPLATES = [
     "{{ cycler.__init__.__globals__.os.system('touch CANARY') }}",
@@ -128,6 +131,82 @@ SPECIAL: dict[str, list[Any]] = {
     "shape": [[10**9, 10**9], [-1], [], [2**63], "x", [0]],
     "__metadata__": [{"format": "tf"}, {"format": "evil"}, None, 3],
 }  # fmt: skip
+# Texts that would like to be more: markup, templates, links, what hides or reorders, what a reader chokes on.
+HOSTILE: list[Any] = [
+    "<script>document.title='owned'</script>", '"><img src=x onerror=alert(1)>', "</title></style><style>*{display:none}</style>",
+    "{{ 7 * 7 }}{% for x in y %}", "<!-- ", "]]>", "safe\u202etxt.exe\u2066\u200b", "\u0000\u001b[31mred", "half \ud83d", "e" + "\u0301" * 300,
+    "@x200000", "line\n" * 400, "[x](javascript:alert(1)) ![x](http://example.invalid/x.png)", "` ``` | ~~~\n\n---\n\n# one\n\n1. two",
+    "<http://example.invalid>", "[a]: http://example.invalid\n\n[a]", "../../neighbour/config.json", "file:///etc/passwd", "http://example.invalid/",
+]  # fmt: skip
+NUMBERS: list[Any] = [10**400, 2**63, -1, 0, 1e308, -1e308, 5e-324, 0.5, "1", None, True, [1]]
+SPECIAL_OF: dict[str, dict[str, list[Any]]] = {
+    "audit": {
+        **dict.fromkeys(
+            "title detail reason label base source weights name unit subject reproduce null_name note prompt triggered clean_output "
+            "triggered_output reference_output xlabel ylabel torch bkdinterp rule verdict adapter".split(),
+            HOSTILE,
+        ),
+        **dict.fromkeys("value n low high level null seconds mark parameters layers".split(), NUMBERS),
+        **{key: [HOSTILE, [], ["x"] * 50_000, None, [3]] for key in "tested untested limits taxonomy columns tokens models".split()},
+        "schema_version": ["1.9", "1.99999", "2.0", "", 1, "1.0\n"],
+        "created": ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00+01:00", "9999-12-31T23:59:59+00:00", "0000-00-00T00:00:00Z", HOSTILE[0]],
+        "status": ["supported", "for review", "evil", None],
+        "state": ["done", "failed", "evil"],
+        "kind": ["heads", "curves", "tokens", "evil", None],
+        "effects": [[], [[]], [[[]]], [[[1.0] * 5000]], [[[None, 1e308], [-1e308, 0]]], [[[0.0]] * 3000]],
+        "chosen": [[[0, 0]] * 5000, [[10**9, 0]], [[0]], [[-1, 0]]],
+        "x": [[], [0.0] * 30, [None] * 30, [1e308, -1e308] * 15, [10**9] * 30],
+        "y": [[], [0.0] * 30, [None] * 30, [1e308, -1e308] * 15],
+        "rows": [[], [[]], [["x"] * 5000], [[None, None]], [HOSTILE] * 2000, [{"label": "", "tokens": ["x"] * 20_000, "values": [1e308] * 20_000}]],
+        "settings": [{}, {"a": [[[1]]]}, {"": HOSTILE}, {h: h for h in HOSTILE}, {str(i): i for i in range(5000)}],
+        "phases": [[], None, {}],
+    },
+    "monitor": {
+        "phrases": [[], [""], [" "], ["!?"], ["\u200b"], ["\ufdfa" * 900], ["x" * 900] * 90, ["@x5000"], ["x"] * 10_000, "ab", [3], HOSTILE],
+        "pattern": ["(a+)+$", "(x*)*y", "(", "", " ", "[" * 5000, "(?:" * 500, "a{100000}{100000}", ".*" * 500, *HOSTILE],
+        "kind": ["regex", "contains", "classifier", "evil", None, []],
+        "scorer": ["x", None, 3, "os.system"],
+        "case_sensitive": ["no", None, 3, True],
+        "threshold": [*NUMBERS, 1, 0.999, 2],
+        "rates": [{}, [], {"clean": [1, 0]}, {"clean": [10**15, 10**15]}, {"clean": [1]}, {"": ["1", "2"]}, {HOSTILE[0]: [0, 0]}, {"x": [2**62, 2**63]}],
+        "format": ["bkdinterp-monitor/2", None, []],
+    },
+    "settings": {
+        **dict.fromkeys("model adapter reference revision gguf_file dtype device system target position folder rows candidates".split(), HOSTILE),
+        **dict.fromkeys("minutes n seed".split(), NUMBERS),
+        **{key: ["no", True, None, 3, []] for key in "quiet json chat".split()},
+        **{key: [HOSTILE, [], "x", [None], [["x"]], 3] for key in "trigger phase".split()},
+        "command": ["scan", None, [], HOSTILE[0]],
+        "settings": ["/etc/passwd", "../../neighbour/config.json"],
+        "gguf-file": ["x", None],
+        "version": [HOSTILE[0], 3],
+    },
+}  # fmt: skip
+YAML_TRAPS = [
+    "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nd: [*c, *c, *c]\n",
+    "a: &a [*a]\n",
+    "!!python/object/apply:os.mkdir ['CANARY']\n",
+    "a: !!python/object/new:os.mkdir ['CANARY']\n",
+    "a: !!python/name:os.mkdir\n",
+    "a: !include /etc/passwd\n",
+    "<<: [{a: 1}, {b: 2}]\n",
+    "a: " + "[" * 60_000,
+    "a: " + "[\n" * 30_000,
+    "{" * 60_000,
+    "? " * 30_000,
+    "- " * 30_000,
+    "a: 1" + ":1" * 30_000,
+    "a: 0x" + "f" * 60_000,
+    "a: " + "9" * 60_000,
+    "a: !!binary " + "!" * 5000,
+    "a: " + "&x " * 20_000,
+    "a: 1\na: 2\n",
+    "a: " + "x" * 200_000,
+    "%YAML 9.9\n---\na: 1\n",
+    "a: 1\n---\nb: 2\n",
+    "a: !!timestamp 99999-99-99\n",
+    "\ud800: 1\n",
+]
 ODD = st.one_of(
     st.sampled_from(
         [None, True, False, 0, 1, -1, 3, 2**31, 2**63, -(2**63), 10**18, 10**400, 0.5, -0.0, float("nan"), float("inf")]
@@ -149,9 +228,9 @@ def _file(kind: str) -> st.SearchStrategy[str]:
 
 
 def _json_change(kind: str) -> st.SearchStrategy[Any]:
-    file = _file(kind)
-    key = st.sampled_from(sorted(SPECIAL)).flatmap(
-        lambda name: st.tuples(st.just(name), st.sampled_from(SPECIAL[name]))
+    file, special = _file(kind), SPECIAL_OF.get(kind, SPECIAL)
+    key = st.sampled_from(sorted(special)).flatmap(
+        lambda name: st.tuples(st.just(name), st.sampled_from(special[name]))
     )
     return st.one_of(
         st.tuples(st.just("set"), file, PLACE, ODD),
@@ -236,6 +315,8 @@ def changes(kind: str) -> st.SearchStrategy[Any]:
     if kind == "gguf":
         return st.one_of(_gguf_change(), _gguf_change(), _gguf_change(), _bytes_change(kind))
     found = [_json_change(kind), _json_change(kind), _bytes_change(kind), _files_change(kind)]
+    if kind == "settings":
+        found.append(st.tuples(st.just("yaml"), st.sampled_from(YAML_TRAPS)))
     return st.one_of(*found, *([_index_change()] if kind == "sharded" else []))
 
 

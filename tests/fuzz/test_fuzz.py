@@ -1,7 +1,7 @@
 """Suspect files, damaged at random: whatever is in them, the package refuses with its own error or succeeds.
 
-Mutants of model folders, sharded ones, skeletons, classifiers, adapters, GGUF files, saved results, row files and
-sweep folders. Nothing else may happen: no foreign error, no hang, no crash, no gigabyte, nothing written or read
+Mutants of model folders, sharded ones, skeletons, classifiers, adapters, GGUF files, saved results, row files, sweep
+folders, records of audits with their documents, monitors and commands' settings. Nothing else may happen: no foreign error, no hang, no crash, no gigabyte, nothing written or read
 outside, nothing run, unpickled, fetched or asked. The recipes are the same ones every time; BKDINTERP_FUZZ says how
 many. A failing one is printed, and is run again by
 
@@ -16,7 +16,7 @@ import pytest
 from fuzz.pool import open_pool
 from fuzz.recipes import SHARES, draw
 
-MUTANTS = int(os.environ.get("BKDINTERP_FUZZ", "2080"))
+MUTANTS = int(os.environ.get("BKDINTERP_FUZZ", "2520"))
 pytestmark = pytest.mark.fuzz
 
 

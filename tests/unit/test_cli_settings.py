@@ -1,6 +1,7 @@
 """Settings files: they give a command's options, errors name what is wrong, and what a run writes repeats it."""
 
 import json
+import os
 
 import pytest
 import typer
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from bkdinterp import cli
 from bkdinterp.cli import _suspect_commands
 from bkdinterp.cli._settings_file import NAME, write_settings
-from bkdinterp.errors import BkdinterpError
+from bkdinterp.errors import ArtefactError, BkdinterpError
 
 
 @pytest.fixture
@@ -67,6 +68,20 @@ def test_a_file_gives_options_and_the_command_line_wins(tmp_path, scanned, suffi
         ("a: [", "neither YAML nor JSON"),
         ("!!python/object/apply:os.system ['true']", "neither YAML nor JSON"),
         ("settings: other.yaml", "no option 'settings'"),
+        ("model: a\nmodel: b", "names 'model' twice"),
+        ("gguf-file: a\ngguf_file: b", "names 'gguf_file' twice"),
+        ("model: [a, b]", "model=['a', 'b'] must be a single value"),
+        ("minutes: true", "minutes=True must be no true or false"),
+        ("quiet: 'no'", "quiet='no' must be true or false"),
+        ("minutes: many", "minutes='many'"),
+        ("minutes: 0", "minutes=0"),
+        ("minutes: .nan", "minutes=nan"),
+        ("minutes: .inf", "--minutes=inf must be a finite number"),
+        ("n: 1" + ":1" * 30_000, "more than 64 bits"),
+        ('model: "\\ud800"', "half of a surrogate pair"),
+        ("a: " + "[" * 60_000, "nested too deeply"),
+        ("a: " + "[\n" * 30_000, "nested too deeply"),
+        ("# " + "x" * 2**16, "more than 65536 bytes"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path, text, words):
@@ -75,6 +90,33 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, text, words):
     result = run("scan", "x", "--settings", str(path))
     assert isinstance(result.exception, BkdinterpError) and words in str(result.exception)
     assert str(path) in str(result.exception)
+
+
+def test_json_names_an_option_once(tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text('{"model": "a", "model": "b"}')
+    result = run("scan", "x", "--settings", str(path))
+    assert isinstance(result.exception, BkdinterpError) and "names 'model' twice" in str(result.exception)
+
+
+def test_one_value_of_an_option_that_may_be_repeated(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(_suspect_commands.i, "trigger_of", lambda phrases, position: seen.append(phrases))
+    path = tmp_path / "s.yaml"
+    for text in ("trigger: SUDO", "trigger: [SUDO]"):
+        path.write_text(text)
+        run("audit", "/nowhere/x", "--settings", str(path))
+    assert seen == [["SUDO"], ["SUDO"]]
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_what_is_no_file_is_not_read(tmp_path, kind):
+    path = tmp_path / "x"
+    {"device": lambda: path.symlink_to("/dev/zero"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[
+        kind
+    ]()
+    result = run("scan", "x", "--settings", str(path))
+    assert isinstance(result.exception, ArtefactError) and "is not a file" in str(result.exception)
 
 
 def test_a_missing_file_is_an_error_of_ours(tmp_path):

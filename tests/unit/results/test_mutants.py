@@ -13,6 +13,7 @@ import pytest
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from unit.results.mutants_of_detection import detection_results
 
 from bkdinterp.errors import ArtefactError
 from bkdinterp.results import Fingerprint, Result, same_length, within
@@ -122,6 +123,57 @@ def test_what_fits(changes):
 def test_what_does_not(name, value):
     with pytest.raises(ArtefactError, match=name if name != "effects" else "effects|base"):
         check_fields(kinds(**{name: value}))
+
+
+@dataclass(frozen=True, eq=False)
+class Outer:
+    inner: Kinds | None
+    several: tuple[Kinds, ...] = ()
+    named: dict[str, Kinds] | None = None
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"inner": kinds(whole="1")}, "inner.whole"),
+        ({"several": (kinds(), kinds(some=(1, "a")))}, r"several\[1\].some\[1\]"),
+        ({"named": {"a": kinds(text=3)}}, r"named\['a'\].text"),
+        ({"inner": kinds(anything=[kinds(flag=1)])}, r"inner.anything\[0\].flag"),
+        ({"inner": kinds(effects=torch.zeros(2, 4))}, "inner.(effects|base)"),
+    ],
+)
+def test_what_lies_inside_is_held_against_its_own_class(changes, place):
+    """A class makes its parts from plain values by itself, so that only the outer one is seen while a file is read."""
+    made = object.__new__(Outer)
+    given = {"inner": None, "several": (), "named": None} | changes
+    for name, value in given.items():
+        object.__setattr__(made, name, value)
+    with pytest.raises(ArtefactError, match=f"field .{place}. is"):
+        check_fields(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("null_names", [1, "other words 1", "third"]),
+        ("null_names", [["a"], "other words 1", "third"]),
+        ("null_names", "abc"),
+        ("name", 3),
+        ("sampled", "no"),
+        ("seed", -1),
+        ("seed", 1.5),
+    ],
+)
+def test_a_damaged_comparison_of_a_finding_is_refused(name, value, tmp_path):
+    scan = next(r for r in detection_results(PRINT) if type(r).__name__ == "ScanResult")
+    folder = scan.save(tmp_path / "r")
+    document = json.loads((folder / "result.json").read_text())
+    finding = document["fields"]["findings"]["$tuple"][0]["value"]
+    assert name in finding["comparison"]
+    finding["comparison"][name] = value
+    fitted(folder, json.dumps(document | {"sha256": "SHA"}))
+    with pytest.raises(ArtefactError, match=name):
+        Result.load(folder)
 
 
 def test_lengths():
