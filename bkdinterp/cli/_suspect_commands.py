@@ -12,7 +12,6 @@ from bkdinterp.cli._outputs import Printer
 from bkdinterp.cli._settings_file import write_settings
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.places import writable_folder
-from bkdinterp.report._evidence import PHASES
 from bkdinterp.values import as_choice, as_integer, shown
 
 # Of a list of candidates, and of one of them in characters.
@@ -70,6 +69,8 @@ def audit(
                 f"--target={shown(target)} without --trigger cannot be tested; give both, or neither."
             )
     as_integer(n, "--n", low=FEWEST, error=BkdinterpError)
+    from bkdinterp.forensics import PHASES
+
     for name in phase or ():
         as_choice(name, "--phase", PHASES, error=BkdinterpError)
     suspect, base = source.load(), source.reference(reference)
