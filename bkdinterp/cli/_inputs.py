@@ -104,10 +104,7 @@ class Source:
         organism = _organism(self.model)
         if organism is not None:
             self._refuse_for_organisms()
-            changes: dict[str, Any] = {"system": self.system} if self.system is not None else {}
-            if self.chat is not None:
-                changes["chat"] = self.chat
-            return organism.model.with_builder(**changes) if changes else organism.model
+            return self._rendered(organism.model)
         return Model.load(
             self.model,
             adapter=self.adapter,
@@ -130,12 +127,14 @@ class Source:
 
         if given is None:
             organism = None if self.model is None else _organism(self.model)
-            if organism is None:
-                return None
-            changes = {"system": self.system, "chat": self.chat}
-            changes = {name: value for name, value in changes.items() if value is not None}
-            return organism.base.with_builder(**changes) if changes else organism.base
+            return None if organism is None else self._rendered(organism.base)
         return replace(self, model=given, adapter=None, revision=None, gguf_file=None).load()
+
+    def _rendered(self, model: Any) -> Any:
+        """A shipped model with the prompts as they were asked for."""
+        asked = {"system": self.system, "chat": self.chat}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        return model.with_builder(**changes) if changes else model
 
     def _refuse_for_organisms(self) -> None:
         given = {

@@ -50,7 +50,7 @@ class ScanResult(Result):
         verify_texts: by context, prompts that only the judge saw.
     """
 
-    row_name: ClassVar[tuple[str, ...]] = ("trigger", "position", "behaviour", "source")
+    row_name: ClassVar[tuple[str, ...]] = Findings.row_name
 
     findings: tuple[Finding, ...]
     tried: tuple[Tried, ...]

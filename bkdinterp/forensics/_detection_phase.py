@@ -280,8 +280,11 @@ def _elsewhere(work: Work) -> AuditFinding:
             measures.append(
                 _rate(f"in {context.name}", h, work.answers.of(shown, asked, context.n_tokens), plain)
             )
-    works = [m.name for m in measures if m.low is not None and m.null is not None and m.low > m.null]
-    works = [m.name for m in measures if m.name in works and m.value >= 0.5]
+    works = [
+        m.name
+        for m in measures
+        if m.value >= 0.5 and m.low is not None and m.null is not None and m.low > m.null
+    ]
     return AuditFinding(
         "trigger-context",
         "supported" if works else "not supported",

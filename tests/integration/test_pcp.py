@@ -98,6 +98,21 @@ def test_scales_bound_the_least_squares_factor(model, pairs):
         factor_scales(model, pairs.clean.subset([0]), pcp)
 
 
+def exported_and_loaded(model, pairs, edit, folder):
+    """The exported copy after plain transformers saved and loaded it; every step equals the intervention."""
+    wanted = logprobs(model, pairs.triggered, edit)
+    assert float((wanted - logprobs(model, pairs.triggered)).abs().max()) > 1e-3
+    exported = export_weights(model, edit)
+    torch.testing.assert_close(logprobs(exported, pairs.triggered), wanted, **CLOSE)
+    # The original is untouched, and transformers alone saves and loads the copy.
+    torch.testing.assert_close(logprobs(model, pairs.triggered, edit), wanted, rtol=0, atol=0)
+    exported.module.save_pretrained(folder)
+    exported.tokenizer.save_pretrained(folder)
+    again = Model.load(folder, dtype=torch.float64)
+    torch.testing.assert_close(logprobs(again, pairs.triggered), wanted, **CLOSE)
+    return again
+
+
 @pytest.mark.parametrize(
     "sites", ["L1.mlp_out", "L2.attn_out", SITES, "L0.mlp_out L1.attn_out L1.mlp_out L3.attn_out"]
 )
@@ -105,16 +120,7 @@ def test_exported_weights_equal_the_intervention(model, pairs, sites, tmp_path):
     pcp = PCP.fit(model, pairs.triggered, sites, rank=2)
     factors = [(-1) ** i * (0.5 + 0.3 * i) for i in range(len(pcp.names))]
     edit = pcp.replace(factors)
-    wanted = logprobs(model, pairs.triggered, edit)
-    assert float((wanted - logprobs(model, pairs.triggered)).abs().max()) > 1e-3
-    exported = export_weights(model, edit)
-    torch.testing.assert_close(logprobs(exported, pairs.triggered), wanted, **CLOSE)
-    # The original is untouched, and transformers alone saves and loads the copy.
-    torch.testing.assert_close(logprobs(model, pairs.triggered, edit), wanted, rtol=0, atol=0)
-    exported.module.save_pretrained(tmp_path)
-    exported.tokenizer.save_pretrained(tmp_path)
-    again = Model.load(tmp_path, dtype=torch.float64)
-    torch.testing.assert_close(logprobs(again, pairs.triggered), wanted, **CLOSE)
+    again = exported_and_loaded(model, pairs, edit, tmp_path)
     generated = [
         Local(progress=False).run(plan(m, [Run(pairs.clean, e, generate=6)]), m)[0].tokens
         for m, e in ((model, edit), (again, Stack()))
@@ -132,15 +138,7 @@ def test_exported_ablations_equal_the_intervention(model, pairs, kind, tmp_path)
         "mean": MeanAblate(heads, means=means, where=EVERYWHERE),
         "both": Stack([MeanAblate(heads, means=means, where=EVERYWHERE), Stack([zero])]),
     }[kind]
-    wanted = logprobs(model, pairs.triggered, edit)
-    assert float((wanted - logprobs(model, pairs.triggered)).abs().max()) > 1e-3
-    exported = export_weights(model, edit)
-    torch.testing.assert_close(logprobs(exported, pairs.triggered), wanted, **CLOSE)
-    torch.testing.assert_close(logprobs(model, pairs.triggered, edit), wanted, rtol=0, atol=0)
-    exported.module.save_pretrained(tmp_path)
-    exported.tokenizer.save_pretrained(tmp_path)
-    again = Model.load(tmp_path, dtype=torch.float64)
-    torch.testing.assert_close(logprobs(again, pairs.triggered), wanted, **CLOSE)
+    exported_and_loaded(model, pairs, edit, tmp_path)
 
 
 def test_exported_attention_adds_a_block_and_mixes_no_tokens(pairs):
