@@ -112,23 +112,29 @@ def audit(
     Raises:
         BkdinterpError: an unknown phase, or inputs that cannot be used; before any forward pass.
     """
-    work = _prepared(
-        model,
-        reference,
-        twin,
-        trigger,
-        target,
-        prompts,
-        contexts,
-        candidates,
-        minutes,
-        folder,
-        source,
-        adapter,
-        n,
-        budget,
-        seed,
-        progress,
+    as_model(model, "audit")
+    if twin is not None:
+        as_model(twin, "audit, twin=")
+    n, seed = as_integer(n, "n", low=8, error=BkdinterpError), as_seed(seed)
+    trigger, behaviour = _suspected(trigger, target)
+    limit = as_minutes(minutes)
+    clock = Clock(limit)
+    scan_minutes = None if limit is None else min(10.0, 0.6 * limit)
+    work = Work(
+        model=model,
+        reference=Reference.of(reference),
+        twin=twin,
+        contexts=_places(prompts, contexts, seed),
+        trigger=trigger,
+        behaviour=behaviour,
+        candidates=as_texts(candidates, "candidates", error=BkdinterpError) if candidates else (),
+        source=None if source is None else as_path(source, "source"),
+        adapter=None if adapter is None else as_path(adapter, "adapter"),
+        settings=Settings(n=n, minutes=limit, scan_minutes=scan_minutes, seed=seed),
+        folder=None if folder is None else as_path(folder, "folder"),
+        clock=clock,
+        budget=budget,
+        progress=progress,
     )
     unknown = [p for p in phases if p not in PHASES]
     if isinstance(phases, str) or unknown or not phases:
@@ -143,28 +149,12 @@ def audit(
     return _record(work, tuple(done), generic=prompts is None and contexts is None)
 
 
-def _prepared(
-    model: Model,
-    reference: Any,
-    twin: Twin,
-    trigger: Known,
-    target: Said,
-    prompts: Asked,
-    contexts: Places,
-    candidates: Texts,
-    minutes: float | int | None,
-    folder: Any,
-    source: Any,
-    adapter: Any,
-    n: int,
-    budget: float | int,
-    seed: int,
-    progress: bool,
-) -> Work:
-    as_model(model, "audit")
-    if twin is not None:
-        as_model(twin, "audit, twin=")
-    n, seed = as_integer(n, "n", low=8, error=BkdinterpError), as_seed(seed)
+def _suspected(trigger: Known, target: Said) -> tuple[Trigger | None, Payload | None]:
+    """What is known beforehand.
+
+    Raises:
+        BkdinterpError: not a trigger or not a target, or a target alone.
+    """
     if isinstance(trigger, str):
         trigger = Trigger.gap(trigger)
     if trigger is not None:
@@ -177,27 +167,7 @@ def _prepared(
         raise BkdinterpError(
             "A target without a trigger cannot be tested; give trigger= as well, or leave both to the scan."
         )
-    limit = as_minutes(minutes)
-    clock = Clock(limit)
-    settings = Settings(
-        n=n, minutes=limit, scan_minutes=None if limit is None else min(10.0, 0.6 * limit), seed=seed
-    )
-    return Work(
-        model=model,
-        reference=Reference.of(reference),
-        twin=twin,
-        contexts=_places(prompts, contexts, seed),
-        trigger=trigger,
-        behaviour=target,
-        candidates=as_texts(candidates, "candidates", error=BkdinterpError) if candidates else (),
-        source=None if source is None else as_path(source, "source"),
-        adapter=None if adapter is None else as_path(adapter, "adapter"),
-        settings=settings,
-        folder=None if folder is None else as_path(folder, "folder"),
-        clock=clock,
-        budget=budget,
-        progress=progress,
-    )
+    return trigger, target
 
 
 def _ran(work: Work, name: str) -> Phase:
