@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._maps import colour_bar, colours, grid_of, map_key
+from bkdinterp.plotting._maps import colour_bar, colours, grid_of, map_key, rule_rows
 from bkdinterp.plotting._style import PROMPTS, TICK, dress, new_figure, reach
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def labelled_map(
         aspect="auto",
         interpolation="nearest",
     )
-    _cells(axes, n_rows, n_columns)
+    rule_rows(axes, n_rows, n_columns, most=64)
     size = TICK if n_columns <= 24 else TICK - 2.5
     turned: dict[str, Any] = {"rotation": 90, "va": "top"} if upright else {}
     axes.set_xticks(range(n_columns), list(columns), parse_math=False, **turned)
@@ -102,15 +102,3 @@ def labelled_map(
         figure, [axes], label, "both" if over and under else "max" if over else "min" if under else "neither"
     )
     return figure
-
-
-def _cells(axes: Any, n_rows: int, n_columns: int) -> None:
-    """Whole numbers as ticks of rows, and thin white lines so that single cells can be counted."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=min(12, n_rows), integer=True))
-    if n_rows <= 64 and n_columns <= 64:
-        axes.set_xticks(np.arange(n_columns - 1) + 0.5, minor=True)
-        axes.set_yticks(np.arange(n_rows - 1) + 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=0.6)
-        axes.tick_params(which="minor", length=0)

@@ -128,8 +128,15 @@ def rule(axes: "matplotlib.axes.Axes", n_rows: int, n_columns: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=min(12, n_columns), integer=True))
+    rule_rows(axes, n_rows, n_columns, most=48)
+
+
+def rule_rows(axes: "matplotlib.axes.Axes", n_rows: int, n_columns: int, *, most: int) -> None:
+    """Set whole numbers as ticks of the rows; with up to ``most`` rows and columns, thin white lines between the cells."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.yaxis.set_major_locator(MaxNLocator(nbins=min(12, n_rows), integer=True))
-    if n_rows <= 48 and n_columns <= 48:
+    if n_rows <= most and n_columns <= most:
         axes.set_xticks(np.arange(n_columns - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(n_rows - 1) + 0.5, minor=True)
         axes.grid(which="minor", color="white", linewidth=0.6)
