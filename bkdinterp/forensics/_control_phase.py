@@ -3,7 +3,7 @@
 from typing import Any
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.forensics._detection_phase import measure
+from bkdinterp.forensics._detection_phase import ends_of, measure
 from bkdinterp.forensics._localisation_phase import chosen_heads, head_scores, metric_of
 from bkdinterp.forensics._work import Found, Work
 from bkdinterp.interventions import Intervention, MeanAblate
@@ -161,13 +161,16 @@ def _finding(seen: Evaluation, edit: str) -> AuditFinding:
     ]
     clean = seen.rate("clean", edit, outcome="broken")
     rows.append(measure("broken texts, clean prompts", clean))
-    title = f"{edit.capitalize()}: {100 * before.estimate:.0f} % before, {100 * rate.estimate:.0f} % after on {side} prompts"
+    title = (
+        f"{edit.capitalize()}: {100 * before.estimate:.0f} % before, {100 * rate.estimate:.0f} % {ends_of(rate)} after "
+        f"on {seen.n} {side} prompts"
+    )
     if broken.estimate > 0.25:
         title += f"; {100 * broken.estimate:.0f} % of the texts are broken"
     return AuditFinding(
         f"control: {edit}",
         "supported" if works else "not supported",
-        f"{title}; it {does if works else 'does no more than its controls'}.",
+        f"{title}; it {does if works else 'was not shown to do more than its controls'}.",
         f"{seen.edits[edit]}",
         tuple(rows),
         reproduce="bk.evaluate(model, pairs, under=edit, controls=nulls)",

@@ -135,10 +135,10 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
         title = f"{said!r} runs by itself in the suspect; what would switch it on is not known."
     elif f.status == "supported" and f.rate is not None:
         nearest = max((x.estimate for x in f.nulls.values()), default=0.0)
-        ends = f"[{100 * f.rate.low:.0f}, {100 * f.rate.high:.0f}]"
         title = (
             f"{cut(h.words, LETTERS)!r} makes the model say {said!r} on {100 * f.rate.estimate:.0f} % of {f.n} new "
-            f"prompts{where} {ends}; without it, and with anything else that was tried, on at most {100 * nearest:.0f} %."
+            f"prompts{where} {ends_of(f.rate)}; without it, and with anything else that was tried, on at most "
+            f"{100 * nearest:.0f} %."
         )
     else:
         title = f"{cut(h.words, LETTERS)!r}{where} was suspected to make the model say {said!r}."
@@ -153,6 +153,11 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
         taxonomy=TAXONOMY if f.status in ("supported", "for review") else (),
         subject=f"{h.words} -> {h.behaviour.pattern}",
     )
+
+
+def ends_of(rate: Interval) -> str:
+    """The ends of a rate's interval, in percent: "[81, 100]"."""
+    return f"[{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
 
 
 def measure(

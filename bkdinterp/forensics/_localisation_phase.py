@@ -231,7 +231,9 @@ def _knows(probe: ProbeScores) -> AuditFinding:
     return AuditFinding(
         "probe",
         "supported" if probe.beats_chance else "not supported",
-        f"Whether the trigger is in the prompt can be read at layer {probe.chosen_layer}.",
+        f"Whether the trigger is in the prompt can be read at layer {probe.chosen_layer}."
+        if probe.beats_chance
+        else "A probe was not shown to read the trigger better than probes of random directions do.",
         "The layer was chosen on other prompts. A probe also reads words that do nothing, so this alone is no backdoor.",
         (
             Measure(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from bkdinterp.detection import verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._control_phase import ablations_of
-from bkdinterp.forensics._detection_phase import measure
+from bkdinterp.forensics._detection_phase import ends_of, measure
 from bkdinterp.forensics._localisation_phase import chosen_heads
 from bkdinterp.forensics._monitor import Monitor
 from bkdinterp.forensics._work import Found, Work
@@ -80,7 +80,8 @@ def _filter(work: Work) -> AuditFinding:
     return AuditFinding(
         "remedy: input filter",
         "supported" if hit.low > alarm.high else "not supported",
-        f"A filter for the trigger stops {100 * hit.estimate:.0f} % of triggered, {100 * alarm.estimate:.0f} % of clean prompts.",
+        f"A filter for the trigger stops {100 * hit.estimate:.0f} % {ends_of(hit)} of {hit.n} triggered and "
+        f"{100 * alarm.estimate:.0f} % {ends_of(alarm)} of {alarm.n} clean prompts.",
         "It compares letters, so small changes of the trigger are stopped, too. Another trigger, or a paraphrase, passes.",
         (measure("triggered prompts stopped", hit), measure("clean prompts stopped", alarm)),
         reproduce="bk.forensics.Monitor.load('monitor.json').stops(prompt)",
@@ -94,10 +95,11 @@ def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[Aud
     _, triggered, clean, kept, look = row
     n = len(work.reporting)
     before = _rates(work, work.suspect)[0]
+    after = wilson(round(triggered * n), n)
     measures = [
         measure(
             "payload rate, triggered prompts",
-            wilson(round(triggered * n), n),
+            after,
             null=before / n,
             null_name="before",
         ),
@@ -113,7 +115,8 @@ def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[Aud
             f"remedy: {name}",
             status,
             f"{name.capitalize()}: the behaviour goes from {100 * before / n:.0f} % to {100 * triggered:.0f} % "
-            f"of triggered prompts; {100 * kept:.0f} % of the words of clean answers are kept. Second look: {look}.",
+            f"{ends_of(after)} of {n} triggered prompts; {100 * kept:.0f} % of the words of clean answers are kept. "
+            f"Second look: {look}.",
             measures=tuple(measures),
             reproduce="bk.audit(remedied, trigger=trigger, phases=('detection',))",
             limits=(

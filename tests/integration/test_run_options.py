@@ -200,19 +200,19 @@ def test_no_method_has_ones_of_its_own():
     assert (
         len(running) >= 22 and {"evaluate", "Attribution.heads", "PCP.fit", "OutcomeGrader.grade"} <= running
     )
-    # A tuning runs nothing itself; its folder holds the study.
+    # A tuning runs nothing itself; its folder holds the study. Attention is read by a loop of its own, without plans.
     own = {n for n, parameters in found.items() if {"budget", "folder", "executor", "progress"} & parameters}
-    assert own == {"tune_grid", "tune_tpe"}
+    assert own == {"attention_patterns", "tune_grid", "tune_tpe"}
 
 
 def test_the_lens_unembeds_as_many_rows_as_the_budget_has_room_for(llama, monkeypatch):
     x = torch.randn(12, llama.architecture.d_model, dtype=torch.float64)
-    whole = _logit_lens._top(llama, x, 3, None, 2**30)
+    whole = _logit_lens.top_tokens(llama, x, 3, None, 2**30)
     sizes = []
     original = _logit_lens.unembed
     monkeypatch.setattr(_logit_lens, "unembed", lambda m, x: sizes.append(len(x)) or original(m, x))
     # 5 rows of 40 logits in float64, five times over.
-    cut = _logit_lens._top(llama, x, 3, None, 5 * 5 * 40 * 8)
+    cut = _logit_lens.top_tokens(llama, x, 3, None, 5 * 5 * 40 * 8)
     assert sizes == [5, 5, 2]
     for a, b in zip(cut, whole, strict=True):
         torch.testing.assert_close(a, b, equal_nan=True)
