@@ -9,7 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from bkdinterp.metrics import Payload
 from bkdinterp.reprs import cut
 from bkdinterp.results._files import plain_file, read_json, write_text
 from bkdinterp.stats import Interval, wilson
-from bkdinterp.values import as_integer, as_number, as_path, as_texts, shown
+from bkdinterp.values import as_choice, as_integer, as_number, as_path, as_texts, shown
 
 FORMAT = "bkdinterp-monitor/1"
 # Likeness below which nothing counts as the trigger, however unlike all clean prompts are.
 LEAST = 0.8
 # Of a file, of its phrases, and of one of them: a prompt is compared with each, and a file may come from a stranger.
 LARGEST, MOST, LONGEST = 2**20, 100, 1000
+COMBINE = ("all", "one")
 _HIDDEN = re.compile(r"[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _NOT_WORD = re.compile(r"[^\w]+")
 
@@ -38,20 +39,22 @@ class Monitor:
     """Watches for one trigger and its behaviour.
 
     Attributes:
-        phrases: the trigger's; all of them must be there.
+        phrases: the trigger's.
         behaviour: how the behaviour is recognised in an answer.
         threshold: likeness above which a prompt is stopped, from 0 to 1.
         rates: what it stopped of prompts that did not set the threshold, by kind.
+        combine: whether "all" phrases must be there, or "one" of them is enough, as in the trigger.
 
     Raises:
         BkdinterpError: no phrases, one of only spaces, a threshold that is not from 0 to below 1 (which would stop nothing),
-            or a rate of more hits than prompts.
+            a rate of more hits than prompts, or another `combine`.
     """
 
     phrases: tuple[str, ...]
     behaviour: Payload
     threshold: float = 0.9
     rates: dict[str, tuple[int, int]] = field(default_factory=dict)
+    combine: str = "all"
 
     def __post_init__(self) -> None:
         phrases = as_texts(self.phrases, "phrases", error=BkdinterpError)
@@ -62,6 +65,7 @@ class Monitor:
             raise BkdinterpError(f"threshold={threshold:g} must be below 1; at 1 nothing would be stopped.")
         for kind, (hits, n) in self.rates.items():
             as_integer(hits, f"{shown(kind)}: hits", low=0, high=as_integer(n, f"{shown(kind)}: n", low=0))
+        as_choice(self.combine, "combine", COMBINE, error=BkdinterpError)
 
     @classmethod
     def of(
@@ -79,14 +83,19 @@ class Monitor:
         """
         if hypothesis.trigger is None:
             raise BkdinterpError("A monitor needs a trigger; this hypothesis has none.")
-        made = cls(hypothesis.trigger.phrases, hypothesis.behaviour)
+        trigger = hypothesis.trigger
+        made = cls(trigger.phrases, hypothesis.behaviour, combine=trigger.combine)
         scores = [made.prompt_score(text) for text in as_texts(clean, "clean", error=BkdinterpError)]
         threshold = max(LEAST, min(threshold_at(scores, false_alarms), 0.999))
-        return cls(made.phrases, made.behaviour, threshold)
+        return replace(made, threshold=threshold)
 
     def prompt_score(self, text: str) -> float:
-        """Likeness of the prompt's most similar part to the trigger, 0 to 1; with several phrases that of the least similar."""
-        return min(_likeness(phrase, text) for phrase in self.phrases)
+        """Likeness of the prompt's most similar part to the trigger, 0 to 1.
+
+        With several phrases, that of the least similar if all must be there, and of the most similar if one is enough.
+        """
+        pick = min if self.combine == "all" else max
+        return pick(_likeness(phrase, text) for phrase in self.phrases)
 
     def stops(self, prompt: str) -> bool:
         """Whether the prompt holds the trigger, as it is or changed a little."""
@@ -99,7 +108,7 @@ class Monitor:
     def measured(self, **kinds: Sequence[str]) -> "Monitor":
         """The same with what it stops of each kind of prompts, e.g. ``triggered=..., clean=...``."""
         found = {kind: (sum(map(self.stops, texts)), len(texts)) for kind, texts in kinds.items()}
-        return Monitor(self.phrases, self.behaviour, self.threshold, self.rates | found)
+        return replace(self, rates=self.rates | found)
 
     def rate(self, kind: str) -> Interval:
         """Share of a kind that it stopped.
@@ -120,6 +129,7 @@ class Monitor:
             "behaviour": self.behaviour.to_dict(),
             "threshold": self.threshold,
             "rates": {kind: list(rate) for kind, rate in self.rates.items()},
+            "combine": self.combine,
         }
         write_text(place, json.dumps(document, indent=1) + "\n")
         return place
@@ -143,7 +153,9 @@ class Monitor:
                 raise ValueError(f"more than {MOST} phrases, or one of more than {LONGEST:,} characters")
             rates = {str(kind): (hits, n) for kind, (hits, n) in found["rates"].items()}
             threshold = as_number(found["threshold"], "threshold", error=BkdinterpError)
-            return cls(phrases, Payload.from_dict(found["behaviour"]), threshold, rates)
+            # Files of earlier versions ask for all phrases.
+            combine = found.get("combine", "all")
+            return cls(phrases, Payload.from_dict(found["behaviour"]), threshold, rates, combine)
         except (KeyError, TypeError, ValueError, AttributeError, BkdinterpError) as error:
             raise ArtefactError(f"{place} holds no monitor: {cut(str(error), 300)}") from error
 

@@ -51,6 +51,14 @@ def test_all_phrases_must_be_there():
     assert made.stops("amber quay is near violet harbor") and not made.stops("violet harbor is far")
 
 
+def test_one_phrase_is_enough_where_the_trigger_draws_one(tmp_path):
+    any_of = Hypothesis(Trigger.any_of(["violet harbor", "amber quay"]), Payload("x"), "test")
+    made = Monitor.of(any_of, generic_prompts()[0].text)
+    assert made.stops("They met at amber quay.") and made.stops("Violet harbor is far.")
+    assert not any(map(made.stops, generic_prompts()[1].text))
+    assert Monitor.load(made.save(tmp_path / "monitor.json")) == made
+
+
 @pytest.mark.parametrize("phrase", ["\u2726\u2726", "|||", "\u200b\u200d\u200b"])
 def test_a_trigger_without_letters_is_seen(phrase):
     """It has no form of words: it was compared with nothing, and never stopped."""
@@ -115,6 +123,8 @@ GOOD = {
         ({"rates": {"clean": [0.5, 2]}}, "clean"),
         ({"rates": {"clean": [-1, 2]}}, "clean"),
         ({"rates": [1]}, "items"),
+        ({"combine": "some"}, "choose one of all, one"),
+        ({"combine": ["one"]}, "combine"),
         ({"behaviour": GOOD["behaviour"] | {"kind": "classifier", "scorer": "x"}}, "is no payload"),
         ({"behaviour": GOOD["behaviour"] | {"case_sensitive": "no"}}, "case_sensitive"),
         ({"behaviour": GOOD["behaviour"] | {"kind": "classifier", "threshold": True}}, "threshold"),
