@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from bkdinterp.cli._app import app
+from bkdinterp.cli._inputs import Adapter, Chat, Device, Dtype, GgufFile, Revision, Source
 from bkdinterp.errors import UnsupportedArchitectureError
 from bkdinterp.places import writable_folder
 from bkdinterp.values import SEEDS
-
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 @app.command(epilog="Example: bkdinterp demo --n 24 --out findings")
@@ -68,39 +67,25 @@ def demo(
 
 @app.command(epilog="Example: bkdinterp doctor path/to/model --adapter path/to/lora")
 def doctor(
-    model: Annotated[str, typer.Argument(help="GGUF file, folder of save_pretrained, or hub id.")],
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to merge in.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    gguf_file: Annotated[
-        str | None, typer.Option(help="Name of a GGUF file inside the folder or repository.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="Where the weights go.")] = "cpu",
-    chat: Annotated[
-        bool | None, typer.Option(help="Use the chat template; by default if there is one.")
-    ] = None,
+    model: Annotated[
+        str,
+        typer.Argument(help="GGUF file, folder of save_pretrained, hub id, or a shipped organism's name."),
+    ],
+    adapter: Adapter = None,
+    revision: Revision = None,
+    gguf_file: GgufFile = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    chat: Chat = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the random prompts.")] = 0,
 ) -> None:
     """Check that a model behaves as the methods assume: modules, heads, sums, padding, prefix reuse, edits, noise."""
-    import torch
-
     from bkdinterp.doctor import Check, DoctorReport
     from bkdinterp.doctor import doctor as examine
-    from bkdinterp.model import Model
-    from bkdinterp.model._device import as_device
 
-    if dtype not in DTYPES:
-        raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}.", param_hint="--dtype")
-    as_device(device, "--device")
-    settings = {
-        "adapter": adapter,
-        "revision": revision,
-        "gguf_file": gguf_file,
-        "device": device,
-        "chat": chat,
-    }
     try:
-        report = examine(Model.load(model, dtype=getattr(torch, dtype), **settings), seed=seed)
+        source = Source(model, adapter, revision, gguf_file, dtype, device, chat)
+        report = examine(source.load(), seed=seed)
     except UnsupportedArchitectureError as error:
         # A model that no family describes fails the first check; a missing model was not examined.
         refused = Check("naming", False, None, None, f"{type(error).__name__}: {error}")
