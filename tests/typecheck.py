@@ -1,11 +1,41 @@
-"""The run-time type checker of the tests; jaxtyping puts it on every function of the package.
+"""The run-time checker of the tests; jaxtyping puts it on every function and dataclass that names a tensor's shape.
 
 It is beartype, except that `Self` passes unchecked: jaxtyping decorates methods one by one, and beartype
 knows what `Self` means only when it decorates the class.
+
+The others are left as they are: pyright checks their types, and binding the arguments of every call of the
+package, as jaxtyping does, took half of the suite's time.
 """
 
-from typing import Self
+import inspect
+from collections.abc import Callable
+from typing import Any, Self
 
+import jaxtyping
 from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
 check = beartype(conf=BeartypeConf(hint_overrides=BeartypeHintOverrides({Self: object})))
+
+_DTYPES = ("Float", "Int", "Bool", "UInt8", "Num", "Shaped", "Integer", "Complex")
+_jaxtyped: Any = jaxtyping.jaxtyped
+
+
+def has_shapes(thing: Any) -> bool:
+    """Whether a function's signature or a class's fields name a tensor's shape, in an annotation or a string of one."""
+    known = (
+        [vars(c).get("__annotations__", {}) for c in inspect.getmro(thing)] if inspect.isclass(thing) else []
+    )
+    known = known or [getattr(thing, "__annotations__", {})]
+    hints = [str(hint) for annotations in known for hint in annotations.values()]
+    return any("jaxtyping" in hint or any(f"{name}[" in hint for name in _DTYPES) for hint in hints)
+
+
+def _only_with_shapes(*, typechecker: Any) -> Callable[[Any], Any]:
+    def decorate(thing: Any) -> Any:
+        known = inspect.isclass(thing) or inspect.isfunction(thing)
+        return _jaxtyped(typechecker=typechecker)(thing) if has_shapes(thing) or not known else thing
+
+    return decorate
+
+
+jaxtyping.jaxtyped = _only_with_shapes
