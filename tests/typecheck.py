@@ -8,7 +8,6 @@ package, as jaxtyping does, took half of the suite's time.
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any, Self
 
 import jaxtyping
@@ -30,12 +29,13 @@ def has_shapes(thing: Any) -> bool:
     return any("jaxtyping" in hint or any(f"{name}[" in hint for name in _DTYPES) for hint in hints)
 
 
-def _only_with_shapes(*, typechecker: Any) -> Callable[[Any], Any]:
+def _only_with_shapes(*given: Any, **settings: Any) -> Any:
     def decorate(thing: Any) -> Any:
         known = inspect.isclass(thing) or inspect.isfunction(thing)
-        return _jaxtyped(typechecker=typechecker)(thing) if has_shapes(thing) or not known else thing
+        return _jaxtyped(**settings)(thing) if has_shapes(thing) or not known else thing
 
-    return decorate
+    # Other calls, such as jaxtyped("context"), are the package's own.
+    return _jaxtyped(*given, **settings) if given or set(settings) != {"typechecker"} else decorate
 
 
 jaxtyping.jaxtyped = _only_with_shapes

@@ -99,7 +99,8 @@ def gradients(
     columns = tokens.n_prompt + min(n, tokens.targets.shape[1])
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
     with running(module), _frozen(module), torch.enable_grad():
-        with _caught(module, arch, wanted, given) as caught, linear_norms(module, arch, frozen_norms):
+        # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
+        with linear_norms(module, arch, frozen_norms), _caught(module, arch, wanted, given) as caught:
             logits = module(
                 input_ids=tokens.input_ids[:, :columns],
                 attention_mask=tokens.attention_mask[:, :columns],

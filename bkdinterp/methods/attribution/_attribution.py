@@ -23,6 +23,8 @@ from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._guards import as_layers, check_runs
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.attribution._interrupted_sweep import complete_block
+from bkdinterp.methods.attribution._linear_effects import COMPONENTS as SCREENED
+from bkdinterp.methods.attribution._linear_effects import Units
 from bkdinterp.methods.attribution._patch_source import (
     DIRECTIONS,
     SOURCES,
@@ -36,8 +38,6 @@ from bkdinterp.methods.attribution._patch_source import (
 )
 from bkdinterp.methods.attribution._position_scores import PositionScores
 from bkdinterp.methods.attribution._position_sweep import check_settings, sweep_positions
-from bkdinterp.methods.attribution._linear_effects import COMPONENTS as SCREENED
-from bkdinterp.methods.attribution._linear_effects import Units
 from bkdinterp.methods.attribution._prompt_positions import as_kinds
 from bkdinterp.methods.attribution._screened_scores import ScreenedScores
 from bkdinterp.methods.attribution._screening import check_slope, screen_units

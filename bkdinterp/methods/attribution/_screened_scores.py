@@ -53,8 +53,8 @@ class ScreenAudit:
         if not self.n_rest:
             return f"The {self.k} strongest are exact: every unit was verified."
         text = (
-            f"{self.n_sampled} of the {self.n_rest:,} others, drawn at random, were scored exactly: {self.above} of them are among "
-            f"the {self.k} strongest, rank correlation {self.rank_correlation:.2f}, largest error {self.error:.2g}. "
+            f"{self.n_sampled} of the {self.n_rest:,} others, drawn at random, were scored exactly: {self.above} of them are "
+            f"among the {self.k} strongest, rank correlation {self.rank_correlation:.2f}, largest error {self.error:.2g}. "
         )
         if self.margin <= 0:
             return text + "Some estimate among the others would be one of them: verify more (keep=)."

@@ -1,7 +1,6 @@
 """Screen, then verify: linear estimates of all units, exact effects of the best and of a random sample of the rest."""
 
 import random
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,28 +63,25 @@ def screen_units(
     """
     score = unedited.declared
     assert score is not None
-    how, folder = options.copy(), options.get("folder")
+    folder = options.get("folder")
 
     def estimate() -> Tensor:
-        plain = how.copy()
-        plain.pop("folder", None)
-        return linear_effects(model, unedited.prompts, units, origin, score, plain)
+        return linear_effects(model, unedited.prompts, units, origin, score, options)
 
     if folder is None:
         estimates = estimate()
     else:
         key = (model.weights_id, model.builder.fingerprint, score, units.kind, units.layers, known)
-        estimates = Store(Path(folder) / "estimates").get(units.kind, key, estimate)
-        how["folder"] = Path(folder) / "exact"
+        estimates = Store(folder).get(f"estimates-{units.kind}", key, estimate)
     best = (sign * estimates.mean(2)).topk(min(keep, len(units)), dim=1).indices.unique().tolist()
     rest = sorted(set(range(len(units))) - set(best))
     sampled = sorted(random.Random(seed).sample(rest, min(drawn, len(rest))))
     chosen = [*best, *sampled]
     sites = [units.site(i) for i in chosen]
     runs = [unedited, *(Run(unedited.prompts, origin.patch(site), score=score) for site in sites)]
-    found = torch.stack([r.scores for r in run(model, runs, how, finite=False) if r.scores is not None])
+    found = torch.stack([r.scores for r in run(model, runs, options, finite=False) if r.scores is not None])
     check_runs(found, sites, unedited.score_name)
-    effects = estimates[0].to(found)
+    effects = estimates[0].to(found, copy=True)
     effects[chosen] = found[1:] - found[0]
     verified = torch.zeros(len(units), dtype=torch.bool)
     verified[chosen] = True
