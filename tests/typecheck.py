@@ -21,18 +21,15 @@ _jaxtyped: Any = jaxtyping.jaxtyped
 
 def has_shapes(thing: Any) -> bool:
     """Whether a function's signature or a class's fields name a tensor's shape, in an annotation or a string of one."""
-    known = (
-        [vars(c).get("__annotations__", {}) for c in inspect.getmro(thing)] if inspect.isclass(thing) else []
-    )
-    known = known or [getattr(thing, "__annotations__", {})]
-    hints = [str(hint) for annotations in known for hint in annotations.values()]
+    owners = inspect.getmro(thing)[:-1] if inspect.isclass(thing) else [thing]
+    hints = [str(hint) for owner in owners for hint in inspect.get_annotations(owner).values()]
     return any("jaxtyping" in hint or any(f"{name}[" in hint for name in _DTYPES) for hint in hints)
 
 
 def _only_with_shapes(*given: Any, **settings: Any) -> Any:
     def decorate(thing: Any) -> Any:
         known = inspect.isclass(thing) or inspect.isfunction(thing)
-        return _jaxtyped(**settings)(thing) if has_shapes(thing) or not known else thing
+        return _jaxtyped(**settings)(thing) if not known or has_shapes(thing) else thing
 
     # Other calls, such as jaxtyped("context"), are the package's own.
     return _jaxtyped(*given, **settings) if given or set(settings) != {"typechecker"} else decorate
