@@ -1,7 +1,7 @@
 """`ScreenedScores`: estimates of all units, exact effects of the best, and an audit of the rest. No forwards."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -110,6 +110,7 @@ class ScreenedScores(SiteEffects):
         unseen = guessed[~self.verified]
         plain = sign * self.estimates[0, self.sampled]
         above = int((exact[self.sampled] >= last).sum())
+        ranks: Any = spearmanr
         varied = len(drawn) >= 3 and len(set(plain.tolist())) > 1
         # Clopper and Pearson's upper end.
         most = float(beta.ppf(0.95, above + 1, len(drawn) - above)) if len(drawn) > above else 1.0
@@ -118,7 +119,7 @@ class ScreenedScores(SiteEffects):
             int(chosen.sum()),
             rest,
             len(drawn),
-            float(spearmanr(plain, exact[self.sampled]).statistic) if varied else float("nan"),
+            float(ranks(plain, exact[self.sampled]).statistic) if varied else float("nan"),
             float((plain - exact[self.sampled]).abs().max()) if drawn else float("nan"),
             last - float(unseen.max()) if len(unseen) else float("inf"),
             above,
@@ -173,7 +174,7 @@ class ScreenedScores(SiteEffects):
         axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, zorder=0)
         return figure
 
-    def compare(self, other: "ScreenedScores") -> "ScreenedScores":
+    def compare(self, other: Any) -> Self:
         """As `Effects.compare`; only units that both verified count as verified in the difference.
 
         Raises:
