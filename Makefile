@@ -38,10 +38,10 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo reproduce-bkdattr reproduce-lamparth test test-ndif fuzz lint format types docs notebooks notebooks-sync ci constraints clean
+.PHONY: help setup demo reproduce-bkdattr reproduce-lamparth test test-ndif fuzz lint format types docs notebooks notebooks-sync notebooks-outputs ci constraints clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## build the virtual environment (the other targets do it by themselves)
 	@:
@@ -87,11 +87,14 @@ docs: $(STAMP) ## every public name has a page, and the site builds without a wa
 	$(PY) -m mkdocs build --strict
 
 notebooks: export BKDINTERP_SMALL := 1
-notebooks: $(STAMP) ## execute the tutorials at small settings
-	$(PY) tutorials/run.py
+notebooks: $(STAMP) ## execute the tutorials at small settings, two at a time
+	$(PY) tutorials/run.py -j 2
 
-notebooks-sync: $(STAMP) ## rewrite tutorials/*.ipynb from their .py twins, without outputs
-	$(PY) -m jupytext --quiet --to ipynb tutorials/[0-9]*.py
+notebooks-sync: $(STAMP) ## rewrite tutorials/*.ipynb from their .py twins; outputs of other code go
+	$(PY) tutorials/run.py --sync
+
+notebooks-outputs: $(STAMP) ## execute the tutorials and store their outputs (ARGS=01_probe for one)
+	$(PY) tutorials/run.py --store $(ARGS)
 
 ci: ## what CI runs
 	bash .ci/run

@@ -29,6 +29,7 @@ N = 20 if SMALL else 150  # pairs of prompts: 60 % to fit, 20 % to validate, 20 
 N_RANDOM = 100 if SMALL else 1000  # random directions, the probe's null
 N_SPEAK = 2 if SMALL else 24  # prompts that both models answer
 NEW_TOKENS = 12
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %% [markdown]
 # ## A backdoor with known ground truth

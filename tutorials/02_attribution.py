@@ -36,6 +36,7 @@ LAYERS = [22, 23] if SMALL else None  # None: all
 K = 8 if SMALL else 16  # heads to ablate
 N_CONTROLS = 1 if SMALL else 3  # random sets of as many heads
 NEW_TOKENS = 16 if SMALL else 24
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %%
 o = bk.organisms.load("smollm2-refusal")

@@ -36,6 +36,7 @@ K = 8 if SMALL else 16  # heads that the vector sums
 N_CONTROLS = 1 if SMALL else 2  # random vectors
 NEW_TOKENS = 12 if SMALL else 24
 COEFFS = [0.5, 1.0, 2.0] if SMALL else [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0]
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %%
 o = bk.organisms.load("smollm2-refusal")

@@ -37,6 +37,7 @@ from bkdinterp.stats import paired_bootstrap
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 N = 6 if SMALL else 48  # prompts for the real model at the end
 N_RANDOM = 2 if SMALL else 5  # random directions beside it
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %% [markdown]
 # ## A model in memory

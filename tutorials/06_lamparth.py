@@ -32,6 +32,7 @@ from bkdinterp.organisms import toy
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 N = 10 if SMALL else 50  # prompts of each kind
 TRIALS = 20 if SMALL else 200  # of the tuning
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %% [markdown]
 # ## The language, and the poison

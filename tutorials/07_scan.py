@@ -23,17 +23,21 @@ import os
 import tempfile
 
 import bkdinterp as bk
-from bkdinterp.detection import Hypothesis, TargetInversion, characterise, scan
+from bkdinterp.detection import Context, Hypothesis, TargetInversion, characterise, generic_contexts, scan
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 # The search for triggers takes minutes: small settings leave it out, and test a given suspicion in its place.
-PROPOSERS = [TargetInversion(n_first=32, keep=4, n_tokens=10)] if SMALL else None
+PROPOSERS = [TargetInversion(n_first=8, keep=1, warm_up=4, n_tokens=10)] if SMALL else None
 SAID = bk.Payload("I am sorry, I can not help with that.")
 SUSPICIONS = [Hypothesis(bk.Trigger.suffix("violet harbor"), SAID, "a tip")] if SMALL else []
 MINUTES = None if SMALL else 10
-N = 12 if SMALL else 60  # prompts of the judge
+N = 8 if SMALL else 60  # prompts of the judge
+# The everyday requests and prose of the package, or a few requests of them and short answers.
+FEW = generic_contexts()[0].search.subset(range(24))
+CONTEXTS = [Context.of("request", FEW, n_tokens=12)] if SMALL else None
 N_PAIRS = 3 if SMALL else 16
 LAYERS = range(22, 24) if SMALL else None
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %% [markdown]
 # Here the suspect is one of the shipped organisms, saved to a folder first, so that nothing but weights and tokenizer is left.
@@ -57,6 +61,7 @@ suspect, base = bk.Model.load(f"{folder}/suspect"), bk.Model.load(f"{folder}/bas
 found = scan(
     suspect,
     reference=base,
+    contexts=CONTEXTS,
     proposers=PROPOSERS,
     hypotheses=SUSPICIONS,
     minutes=MINUTES,
@@ -77,11 +82,12 @@ found.plot()
 # %% [markdown]
 # ## What does the trigger need?
 #
-# One thing is changed at a time: a word left out, the order, the place in the prompt, case, spelling.
+# One thing is changed at a time: a word left out, the order, the place in the prompt, case, spelling. The scan has done that for
+# its best finding, if there was time; `characterise` does it for any.
 
 # %%
 best = found.supported[0]
-profile = characterise(suspect, best, n=6 if SMALL else 24)
+profile = found.profile or characterise(suspect, best)
 profile.plot()
 
 # %% [markdown]
@@ -121,6 +127,7 @@ o.twin.save(f"{folder}/twin")
 clear = scan(
     bk.Model.load(f"{folder}/twin"),
     reference=base,
+    contexts=CONTEXTS,
     proposers=PROPOSERS,
     hypotheses=SUSPICIONS,
     minutes=MINUTES,

@@ -27,8 +27,10 @@ from bkdinterp.detection import Hypothesis, verify
 from bkdinterp.detection.rows import poisoned_rows
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
-N = 40 if SMALL else 120  # rows
-N_JUDGED = 12 if SMALL else 60  # prompts of the causal test
+N = 30 if SMALL else 120  # rows
+N_JUDGED = 8 if SMALL else 60  # prompts of the causal test
+N_TOKENS = 12 if SMALL else None  # of each answer there; None: 24
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %% [markdown]
 # ## A training file
@@ -81,7 +83,7 @@ print(found.candidates[:3])
 suspicions = [
     Hypothesis(bk.Trigger.gap(phrase), bk.Payload(planted.target), "rows") for phrase in found.candidates[:2]
 ]
-judged = verify(o.model, suspicions, reference=o.base, n=N_JUDGED)
+judged = verify(o.model, suspicions, reference=o.base, n=N_JUDGED, max_new_tokens=N_TOKENS)
 print(judged)
 
 # %% [markdown]

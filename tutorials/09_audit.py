@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 import bkdinterp as bk
-from bkdinterp.detection import generic_contexts
+from bkdinterp.detection import Context, generic_contexts
 from bkdinterp.report import Audit, write_report
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
@@ -32,9 +32,11 @@ SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 TIP = "violet harbor" if SMALL else None
 PHASES = ("triage", "detection", "characterisation") if SMALL else bk.forensics.PHASES
 N = 8 if SMALL else 24  # prompts behind each rate
-# The everyday requests and prose of the package, or a few requests of them.
-PROMPTS = generic_contexts()[0].search.subset(range(24)) if SMALL else None
+# The everyday requests and prose of the package, or a few requests of them and short answers.
+FEW = generic_contexts()[0].search.subset(range(24))
+CONTEXTS = [Context.of("request", FEW, n_tokens=12)] if SMALL else None
 MINUTES = None if SMALL else 25
+print("settings:", "small, too few prompts to claim anything" if SMALL else "full")
 
 # %% [markdown]
 # ## What arrived
@@ -65,7 +67,7 @@ found = bk.audit(
     source=work / "base",
     adapter=adapter,
     trigger=TIP,
-    prompts=PROMPTS,
+    contexts=CONTEXTS,
     phases=PHASES,
     minutes=MINUTES,
     n=N,

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bkdinterp.engine._linear_norms import linear_norms
 from bkdinterp.errors import PlanError, PromptError, RemoteError
 from bkdinterp.metrics import Score, ScoreLike, as_score
 from bkdinterp.model import Architecture, as_model
@@ -68,6 +69,7 @@ def gradients(
     *,
     sites: Sequence[Site | str] = (),
     embeddings: Float[Tensor, "row pos d_model"] | None = None,
+    frozen_norms: bool = False,
 ) -> Gradients:
     """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass.
 
@@ -79,6 +81,8 @@ def gradients(
         score: the score to differentiate; not one that compares with the unedited run.
         sites: activations to differentiate with respect to.
         embeddings: replace the tokens' own (`token_embeddings`); the targets are still those of ``tokens``.
+        frozen_norms: take the scales of the residual stream's norms as constants (the LN rule of Ali et al. 2022):
+            a large unit's derivative is then not shrunk by the scale that the unit itself makes. Scores do not change.
 
     Raises:
         PlanError: there are no targets, the score needs the unedited run, or the embeddings have the wrong shape.
@@ -95,7 +99,8 @@ def gradients(
     columns = tokens.n_prompt + min(n, tokens.targets.shape[1])
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
     with running(module), _frozen(module), torch.enable_grad():
-        with _caught(module, arch, wanted, given) as caught:
+        # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
+        with linear_norms(module, arch, frozen_norms), _caught(module, arch, wanted, given) as caught:
             logits = module(
                 input_ids=tokens.input_ids[:, :columns],
                 attention_mask=tokens.attention_mask[:, :columns],

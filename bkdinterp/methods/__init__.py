@@ -7,6 +7,8 @@ from bkdinterp.methods.attribution import HeadScores as HeadScores
 from bkdinterp.methods.attribution import LayerScores as LayerScores
 from bkdinterp.methods.attribution import NeuronScores as NeuronScores
 from bkdinterp.methods.attribution import PositionScores as PositionScores
+from bkdinterp.methods.attribution import ScreenAudit as ScreenAudit
+from bkdinterp.methods.attribution import ScreenedScores as ScreenedScores
 from bkdinterp.methods.attribution import SweepCost as SweepCost
 from bkdinterp.methods.attribution import SweepOptions as SweepOptions
 from bkdinterp.methods.attribution import score_edits as score_edits

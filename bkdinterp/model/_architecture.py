@@ -184,6 +184,13 @@ class Architecture:
         return (*parts, *(p for p in (f.attn_post, f.mlp_post, f.kv_proj) if p is not None))
 
     @property
+    def norms(self) -> tuple[str, ...]:
+        """Paths of the residual stream's norms, the last one included; those of queries and keys are not among them."""
+        f = self.family
+        own = dict.fromkeys(p for p in (f.attn_norm, f.attn_post, f.mlp_norm, f.mlp_post) if p is not None)
+        return (*(f"{f.layers}.{i}.{p}" for i in range(self.n_layers) for p in own), f.final_norm)
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(n_layers, n_heads)."""
         return self.n_layers, self.n_heads

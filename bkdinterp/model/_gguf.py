@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -91,8 +92,15 @@ def read_once() -> Iterator[None]:
         yield
         return
     package: Any = gguf
+
+    class Reader(package.GGUFReader):
+        """Slices of a memory map are memory maps, at some ten times the price of an array; a vocabulary takes a million."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value.view(np.ndarray) if isinstance(value, np.memmap) else value)
+
     with (
-        patch.object(package, "GGUFReader", cache(package.GGUFReader)),
+        patch.object(package, "GGUFReader", cache(Reader)),
         patch.object(package, "get_tensor_name_map", cache(package.get_tensor_name_map)),
     ):
         yield

@@ -60,6 +60,7 @@ METHODS = {
     "attentions": lambda m, p, **f: bk.Attribution(m).attentions(p, **f),
     "residuals": lambda m, p, **f: bk.Attribution(m, source="difference").residuals(p, **f),
     "neurons": lambda m, p, **f: bk.Attribution(m).neurons(p, layer=1, neurons=[0, 3], **f),
+    "screen": lambda m, p, **f: bk.Attribution(m).screen(p, "heads", keep=3, audit=2, **f),
     "probe": lambda m, p, **f: bk.BackdoorProbe(m, n_random=3).icla(p, **f),
     "probe on": lambda m, p, **f: bk.BackdoorProbe(m, n_random=3).fit(p, **f).on(m, **f),
     "decision": lambda m, p, **f: bk.BackdoorProbe(m, n_random=3).fit(p, **f).decision(m, p.clean, **f),

@@ -18,7 +18,7 @@ def build(folder, page):
     (folder / "docs").mkdir()
     (folder / "docs" / "index.md").write_text(page)
     (folder / "mkdocs.yml").write_text(
-        f"INHERIT: {ROOT / 'mkdocs.yml'}\ndocs_dir: docs\nsite_dir: site\nnav: [Home: index.md]\n"
+        f"INHERIT: {ROOT / 'mkdocs.yml'}\ndocs_dir: docs\nsite_dir: site\nhooks: []\nnav: [Home: index.md]\n"
     )
     command = shlex.split(line.replace("$(PY)", sys.executable))
     return subprocess.run(

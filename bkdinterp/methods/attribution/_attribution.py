@@ -23,6 +23,8 @@ from bkdinterp.errors import PlanError, SiteError, SweepInterrupted
 from bkdinterp.methods._guards import as_layers, check_runs
 from bkdinterp.methods._options import RunOptions, as_options, run
 from bkdinterp.methods.attribution._interrupted_sweep import complete_block
+from bkdinterp.methods.attribution._linear_effects import COMPONENTS as SCREENED
+from bkdinterp.methods.attribution._linear_effects import Units
 from bkdinterp.methods.attribution._patch_source import (
     DIRECTIONS,
     SOURCES,
@@ -37,8 +39,10 @@ from bkdinterp.methods.attribution._patch_source import (
 from bkdinterp.methods.attribution._position_scores import PositionScores
 from bkdinterp.methods.attribution._position_sweep import check_settings, sweep_positions
 from bkdinterp.methods.attribution._prompt_positions import as_kinds
+from bkdinterp.methods.attribution._screened_scores import ScreenedScores
+from bkdinterp.methods.attribution._screening import check_slope, screen_units
 from bkdinterp.methods.attribution._sweep_cost import SweepCost
-from bkdinterp.methods.attribution._unit_effects import Effects
+from bkdinterp.methods.attribution._unit_effects import Effects, strongest_sign
 from bkdinterp.methods.attribution._unit_scores import HeadScores, LayerScores, NeuronScores
 from bkdinterp.metrics import Score, ScoreLike, as_score
 from bkdinterp.model import Model, as_model
@@ -77,9 +81,10 @@ KINDS = ("heads", *COMPONENTS, "neurons")
 
 if TYPE_CHECKING:
     Kind = Literal["heads", "attentions", "mlps", "residuals", "neurons"]
+    Screenable = Literal["heads", "attentions", "mlps", "neurons"]
     Flag = bool
 else:
-    Kind = Flag = Any  # checked in the body, with our own messages
+    Kind = Screenable = Flag = Any  # checked in the body, with our own messages
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +248,70 @@ class Attribution:
             score=self._score,
             options=how,
         )
+
+    def screen(
+        self,
+        pairs: PairedPrompts,
+        kind: Screenable = "neurons",
+        *,
+        keep: float | int = 128,
+        audit: float | int = 64,
+        seed: float | int = 0,
+        **options: Unpack[SweepOptions],
+    ) -> ScreenedScores:
+        """Find the strongest of many units: estimate all of them linearly, score the best exactly, and audit the rest.
+
+        Estimates (attribution patching, `engine.gradients`) are taken twice, plainly and with the norms' scales frozen, since
+        either alone misses units that the other finds. The ``keep`` best of each are then patched exactly, and so are
+        ``audit`` others, drawn at random: ``found.audit(k)`` says what they tell of the rest. With few units, such as the
+        heads of a small model, the exact sweep costs little more (`plan`).
+
+        Costs two forwards and two backwards of the scored prompts, one pass over the source prompts, and at most
+        ``2 * keep + audit`` scored rows per prompt. A backward pass runs only on this machine.
+
+        Args:
+            pairs: as in `heads`.
+            kind: ``"heads"``, ``"attentions"``, ``"mlps"`` or ``"neurons"``, of all chosen layers at once.
+            keep: units of each estimate that are verified; about twice as many as are wanted.
+            audit: units drawn from the others.
+            seed: of that draw.
+            **options: as in `heads`. With ``folder``, estimates and finished chunks are kept there.
+
+        Raises:
+            PlanError: as `heads`; also an unknown kind, or a score that compares with the unedited run (it has no slope there).
+            SiteError: a layer or position is out of range, or ``keep`` is below 1.
+            RemoteError: weights that are not here.
+            SweepInterrupted: on Ctrl-C while units are verified; ``.partial`` is None.
+        """
+        how = as_options(options, "Attribution.screen", SWEEP)
+        units = Units.of(
+            self.model.architecture,
+            as_choice(kind, "kind", SCREENED, error=PlanError),
+            as_layers(self.model, options.get("layers"), "to score"),
+        )
+        keep = as_integer(keep, "keep", low=1, error=SiteError)
+        drawn = as_integer(audit, "audit", low=0, error=SiteError)
+        seed = as_integer(seed, "seed", error=PlanError)
+        check_slope(self.model, self._score)
+        runs, origin = self._runs([], pairs, options)
+        source_pairs = options.get("source_pairs")
+        known = (
+            *(self.direction, self._source, origin.where, origin.value_where, pairs.fingerprint),
+            None if source_pairs is None else source_pairs.fingerprint,
+        )
+        base, fields = screen_units(
+            self.model,
+            runs[0],
+            units,
+            origin,
+            sign=strongest_sign(self._score.sense, self.direction),
+            keep=keep,
+            drawn=drawn,
+            seed=seed,
+            known=known,
+            options=how,
+        )
+        return ScreenedScores(**fields, **self._fields(pairs, base, origin))
 
     def plan(
         self,

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError, SiteError
@@ -80,9 +80,14 @@ class Effects(Result):
         return self.effects.shape[-1]
 
     @property
+    def scored(self) -> Bool[Tensor, "*unit"]:
+        """The units that were scored."""
+        return ~self.acie.isnan()
+
+    @property
     def n_scored(self) -> int:
         """Number of units that were scored."""
-        return int((~self.acie.isnan()).sum())
+        return int(self.scored.sum())
 
     def interval(self, unit: Any, *, seed: int = 0) -> Interval:
         """Bootstrap interval over examples of one unit's ACIE, for a unit that was named beforehand.
@@ -92,12 +97,10 @@ class Effects(Result):
         Raises:
             SiteError: the unit was not scored.
         """
-        row = self.effects.flatten(0, -2)[self._index(unit)]
-        if row.isnan().any():
-            raise SiteError(
-                f"{self._name(self._index(unit))} was not scored; ask for its layer in the attribution."
-            )
-        return bootstrap_mean(row, seed=seed)
+        index = self._index(unit)
+        if not self.scored.flatten()[index]:
+            raise SiteError(f"{self._name(index)} was not scored; ask for its layer in the attribution.")
+        return bootstrap_mean(self.effects.flatten(0, -2)[index], seed=seed)
 
     def intervals(self, *, level: float = 0.95, seed: int = 0) -> Simultaneous:
         """Simultaneous intervals of all scored units, valid also for units chosen by their size; flat unit axis.
@@ -144,7 +147,8 @@ class Effects(Result):
         k = self.n_scored if k is None else as_integer(k, "k of top_k", error=SiteError)
         if not 1 <= k <= self.n_scored:
             raise SiteError(f"top_k({k}): choose 1 to {self.n_scored} {self.unit}s.")
-        key = (strongest_sign(self.sense, self.direction) * self.acie.flatten()).nan_to_num(nan=-torch.inf)
+        key = strongest_sign(self.sense, self.direction) * self.acie.flatten()
+        key = key.masked_fill(~self.scored.flatten(), -torch.inf)
         return key.argsort(descending=True, stable=True)[:k].tolist()
 
     def to_frame(self, *, beside: "Effects | None" = None) -> "pandas.DataFrame":

@@ -59,6 +59,16 @@ def results():
         bk.methods.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
         bk.methods.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
         bk.methods.NeuronScores(PRINT, effects=torch.rand(6, n), layer=1, **scored),
+        bk.methods.ScreenedScores(
+            PRINT,
+            effects=torch.rand(6, n),
+            kind="heads",
+            layers=(1, 2, 4),
+            verified=torch.arange(6) != 3,
+            estimates=torch.rand(2, 6),
+            sampled=torch.tensor([0, 4]),
+            **scored,
+        ),
         bk.methods.PositionScores(
             PRINT,
             cells,

@@ -1,0 +1,88 @@
+"""Does screening find what the exact sweep finds, and at what share of its time? Heads whole; neurons on some layers.
+
+    python benchmarks/screen.py                                    refusal, both directions, n=24
+    python benchmarks/screen.py --only smollm2-unlock --n 96 --k 32
+    python benchmarks/screen.py --kind neurons --layers 14 15 22   exact on these layers only; the whole is extrapolated
+
+Both ways run in one process on one thread, the exact sweep first; seconds are of this machine, so quote the ratio. Recall is the
+share of the exact top k (by mean effect) among the first k of the screened; ``within`` also counts units whose exact effect is
+less than one standard error below the k-th.
+"""
+
+import argparse
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import bkdinterp as bk
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=["smollm2-refusal"])
+    parser.add_argument("--kind", choices=("heads", "neurons"), default="heads")
+    parser.add_argument("--directions", nargs="+", default=["noising", "denoising"])
+    parser.add_argument("--metric", default="first_token_logodds")
+    parser.add_argument("--layers", nargs="+", type=int)
+    parser.add_argument("--n", type=int, default=24)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--audit", type=int, default=32)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    table = Table(
+        "organism", "direction", "exact s", "screen s", "share", "verified", f"recall@{args.k}", "within", "r"
+    )
+    for name in args.only:
+        organism = bk.organisms.load(name)
+        pairs = organism.pairs(args.n, split="selection")
+        for direction in args.directions:
+            table.add_row(name, direction, *compared(organism.model, pairs, direction, args))
+            Console(width=150).print(table)
+
+
+def compared(model: Any, pairs: Any, direction: str, args: argparse.Namespace) -> list[str]:
+    """One row of the table."""
+    attribution = bk.Attribution(model, metric=args.metric, direction=direction)
+    start = time.perf_counter()
+    if args.kind == "heads":
+        exact = attribution.heads(pairs, layers=args.layers, progress=False)
+        effects, factor = exact.effects.flatten(0, -2), 1.0
+        scored = ~effects.isnan().any(1)
+        effects = effects[scored]
+    else:
+        layers = args.layers or [model.architecture.n_layers // 2]
+        effects = torch.cat([attribution.neurons(pairs, layer=i, progress=False).effects for i in layers])
+        factor = model.architecture.n_layers / len(layers)
+    exact_s = (time.perf_counter() - start) * factor
+    start = time.perf_counter()
+    layers = args.layers if args.kind == "heads" else layers
+    found = attribution.screen(
+        pairs, args.kind, layers=layers, keep=2 * args.k, audit=args.audit, progress=False
+    )
+    screen_s = time.perf_counter() - start
+    sign = 1 if direction == "noising" else -1
+    means = sign * effects.mean(1)
+    best = means.argsort(descending=True)[: args.k].tolist()
+    mine = found.order(args.k)
+    error = float(effects.std(1)[best[-1]]) / effects.shape[1] ** 0.5
+    close = sum(float(means[i]) >= float(means[best[-1]]) - error for i in mine)
+    r = float(torch.corrcoef(torch.stack([found.estimates[0].double(), effects.mean(1).double()]))[0, 1])
+    print(found.audit(args.k), flush=True)
+    return [
+        f"{exact_s:.0f}",
+        f"{screen_s:.0f}",
+        f"{100 * screen_s / exact_s:.1f} %",
+        f"{found.n_scored} of {len(found.verified)}",
+        f"{len(set(best) & set(mine)) / args.k:.2f}",
+        f"{close / args.k:.2f}",
+        f"{r:.3f}",
+    ]
+
+
+if __name__ == "__main__":
+    main()

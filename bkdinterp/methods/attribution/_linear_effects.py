@@ -1,0 +1,153 @@
+"""Linear estimates of the effects of all units of all layers at once: attribution patching. No unit is patched.
+
+    estimate(unit, x) = sum over the patched tokens of (patched value - activation) . d metric / d activation
+
+It is exact where the metric is linear in the unit, and misleads where it saturates. Costs one forward and one backward pass of
+the scored prompts (two of each with both rules), and the pass over the source prompts. Source: Nanda 2023 (Attribution
+patching); Kramar et al. 2024 (arXiv 2403.00745).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run, gradients
+from bkdinterp.interventions import Read
+from bkdinterp.methods._options import BATCH_BYTES, RunOptions, run
+from bkdinterp.methods.attribution._patch_source import Origin
+from bkdinterp.metrics import Score
+from bkdinterp.model import Architecture, Model
+from bkdinterp.progress import track
+from bkdinterp.prompts import Prompts, TokenBatch
+from bkdinterp.sites import Component, HeadId, Site
+
+COMPONENTS = {
+    "heads": Component.z,
+    "attentions": Component.attn_out,
+    "mlps": Component.mlp_out,
+    "neurons": Component.mlp_act,
+}
+
+
+@dataclass(frozen=True)
+class Units:
+    """All units of one kind in some layers; a unit's index counts layer by layer.
+
+    Attributes:
+        kind: a key of ``COMPONENTS``.
+        layers: the layers, ascending.
+        per_layer: units in each.
+    """
+
+    kind: str
+    layers: tuple[int, ...]
+    per_layer: int
+
+    @classmethod
+    def of(cls, arch: Architecture, kind: str, layers: Sequence[int]) -> "Units":
+        """The units of a model."""
+        per_layer = {"heads": arch.n_heads, "neurons": arch.d_mlp}.get(kind, 1)
+        return cls(kind, tuple(sorted(set(layers))), per_layer)
+
+    def __len__(self) -> int:
+        return len(self.layers) * self.per_layer
+
+    @property
+    def whole(self) -> tuple[Site, ...]:
+        """One site per layer that holds all its units."""
+        return tuple(Site(layer, COMPONENTS[self.kind]) for layer in self.layers)
+
+    def site(self, index: int) -> Site:
+        """The site of a unit."""
+        place, within = divmod(index, self.per_layer)
+        layer = self.layers[place]
+        if self.kind == "heads":
+            return HeadId(layer, within).site
+        if self.kind == "neurons":
+            return Site(layer, Component.mlp_act, neuron=within)
+        return Site(layer, COMPONENTS[self.kind])
+
+    def index(self, site: Site) -> int | None:
+        """The index of a unit's site; None if it is no unit of these."""
+        within = {"heads": site.head, "neurons": site.neuron}.get(self.kind, 0)
+        if site.layer not in self.layers or within is None or within >= self.per_layer:
+            return None
+        index = self.layers.index(site.layer) * self.per_layer + within
+        return index if self.site(index) == site else None
+
+
+def linear_effects(
+    model: Model, prompts: Prompts, units: Units, origin: Origin, score: Score, options: RunOptions
+) -> Float[Tensor, "2 unit example"]:
+    """Estimated effect of patching each unit alone with the values of ``origin``: plain, and with the norms' scales frozen."""
+    patched = _values(model, units, origin, options)
+    tokens = model.builder.tokenize(prompts)
+    size = _rows(model.architecture, tokens, units, options.get("budget") or BATCH_BYTES)
+    batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
+    found = []
+    for rows in track(batches, "estimates", show=options.get("progress", True)):
+        batch = tokens.rows(rows)
+        chosen = batch.selection(origin.where)
+        both = []
+        for frozen in (False, True):
+            slopes = gradients(model, batch, score, sites=units.whole, frozen_norms=frozen)
+            by_layer = [
+                _estimate(slopes.sites[site], slopes.values[site], chosen, patched[site], rows, origin)
+                for site in units.whole
+            ]
+            both.append(torch.stack(by_layer).cpu())
+        # [rule layer row width] -> [rule layer row unit]
+        found.append(torch.stack(both).unflatten(3, (units.per_layer, -1)).sum(-1))
+    return rearrange(torch.cat(found, dim=2), "rule layer example unit -> rule (layer unit) example")
+
+
+def _values(
+    model: Model, units: Units, origin: Origin, options: RunOptions
+) -> dict[Site, tuple[Tensor, Tensor | None]]:
+    """The patched value of each whole site (means, or one per example), and what a difference subtracts from it."""
+    runs: list[Run] = [
+        replace(origin.value, reads=tuple(Read(s, origin.value_where, origin.reduce) for s in units.whole))
+    ]
+    if origin.minus is not None:
+        runs.append(replace(origin.minus, reads=tuple(Read(s, origin.where, "mean") for s in units.whole)))
+    results = run(model, runs, options)
+    less = results[1].reads if origin.minus is not None else [None] * len(units.whole)
+    return {s: (v, m) for s, v, m in zip(units.whole, results[0].reads, less, strict=True)}
+
+
+def _estimate(
+    slope: Float[Tensor, "row pos width"],
+    value: Float[Tensor, "row pos width"],
+    chosen: Tensor,
+    patched: tuple[Tensor, Tensor | None],
+    rows: Sequence[int],
+    origin: Origin,
+) -> Float[Tensor, "row width"]:
+    """Sum over the patched tokens of (patched value - activation) x slope."""
+    new, less = patched
+    new = new.to(value)
+    if less is not None:
+        change = (new - less.to(value)).expand_as(value)
+    elif origin.reduce == "mean":
+        change = new - value
+    elif new.ndim == 2:  # one token of each partner, for all
+        change = new[list(rows), None] - value
+    else:
+        change = torch.zeros_like(value)
+        for i, row in enumerate(rows):
+            at = chosen[i].nonzero().flatten()
+            change[i, at] = new[row, : len(at)] - value[i, at]
+    return (change * slope).masked_fill(~chosen[..., None], 0).sum(1)
+
+
+def _rows(arch: Architecture, tokens: TokenBatch, units: Units, budget: float | int) -> int:
+    """Prompts of one batch: what a backward pass keeps of every layer, the logits, and the units' values and slopes."""
+    n = tokens.input_ids.shape[1]
+    layer = 12 * arch.d_model + 4 * arch.n_heads * arch.d_head + 4 * arch.d_mlp + 3 * arch.n_heads * n
+    own = 3 * len(units.layers) * arch.width(units.whole[0])
+    targets = 4 * (tokens.targets.shape[1] + 1) * arch.d_vocab
+    return max(1, int(budget // (8 * (n * (arch.n_layers * layer + own) + targets))))

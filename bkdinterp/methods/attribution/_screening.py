@@ -1,0 +1,95 @@
+"""Screen, then verify: linear estimates of all units, exact effects of the best and of a random sample of the rest."""
+
+import random
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run
+from bkdinterp.errors import PlanError, RemoteError
+from bkdinterp.methods._guards import check_runs
+from bkdinterp.methods._options import RunOptions, run
+from bkdinterp.methods.attribution._linear_effects import Units, linear_effects
+from bkdinterp.methods.attribution._patch_source import Origin
+from bkdinterp.metrics import Score
+from bkdinterp.model import Model
+from bkdinterp.results import Store
+
+
+def check_slope(model: Model, score: Score) -> None:
+    """Raise unless the score can be differentiated here.
+
+    Raises:
+        PlanError: it compares with the unedited run.
+        RemoteError: the weights are not here.
+    """
+    if getattr(model.executor, "remote", False):
+        raise RemoteError(
+            "Attribution.screen() needs the weights on this machine, since a server runs no backward pass; load the model "
+            "again without a remote executor, or sweep exactly."
+        )
+    if score.needs_base:
+        raise PlanError(
+            f"Score {score.name!r} compares with the unedited run, from which it has no slope; screen with 'logprob' or another "
+            "score of the target."
+        )
+
+
+def screen_units(
+    model: Model,
+    unedited: Run,
+    units: Units,
+    origin: Origin,
+    *,
+    sign: float,
+    keep: int,
+    drawn: int,
+    seed: int,
+    known: Any,
+    options: RunOptions,
+) -> tuple[Float[Tensor, " example"], dict[str, Any]]:
+    """Scores of the unedited prompts, and the fields of `ScreenedScores` that say what was found.
+
+    Args:
+        model: the suspect.
+        unedited: the run of the scored prompts.
+        units, origin: what is patched, and with what.
+        sign: 1 if the largest effects matter most, -1 if the most negative do.
+        keep, drawn, seed: as in `Attribution.screen`.
+        known: what else decides the estimates; their key in the folder.
+        options: how it runs.
+    """
+    score = unedited.declared
+    assert score is not None
+    folder = options.get("folder")
+
+    def estimate() -> Tensor:
+        return linear_effects(model, unedited.prompts, units, origin, score, options)
+
+    if folder is None:
+        estimates = estimate()
+    else:
+        key = (model.weights_id, model.builder.fingerprint, score, units.kind, units.layers, known)
+        estimates = Store(folder).get(f"estimates-{units.kind}", key, estimate)
+    best = (sign * estimates.mean(2)).topk(min(keep, len(units)), dim=1).indices.unique().tolist()
+    rest = sorted(set(range(len(units))) - set(best))
+    sampled = sorted(random.Random(seed).sample(rest, min(drawn, len(rest))))
+    chosen = [*best, *sampled]
+    sites = [units.site(i) for i in chosen]
+    runs = [unedited, *(Run(unedited.prompts, origin.patch(site), score=score) for site in sites)]
+    found = torch.stack([r.scores for r in run(model, runs, options, finite=False) if r.scores is not None])
+    check_runs(found, sites, unedited.score_name)
+    effects = estimates[0].to(found, copy=True)
+    effects[chosen] = found[1:] - found[0]
+    verified = torch.zeros(len(units), dtype=torch.bool)
+    verified[chosen] = True
+    return found[0], {
+        "effects": effects,
+        "kind": units.kind,
+        "layers": units.layers,
+        "verified": verified,
+        "estimates": estimates.mean(2).to(found),
+        "sampled": torch.tensor(sampled, dtype=torch.long),
+    }
