@@ -1,7 +1,7 @@
 """audit(): from a suspect model to a record that a colleague can check. The phases run in order, each kept when it is done."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.detection import Context, Reference
@@ -23,7 +23,7 @@ from bkdinterp.report import Audit, Phase
 from bkdinterp.report._evidence import PHASES
 from bkdinterp.reprs import cut
 from bkdinterp.results import versions
-from bkdinterp.values import as_integer, as_path, as_seed, as_texts, shown
+from bkdinterp.values import as_integer, as_path, as_seed, as_texts, is_listing, shown
 
 # What users give is checked with messages of our own, and not by a type checker.
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def audit(
     if twin is not None:
         as_model(twin, "audit, twin=")
     n, seed = as_integer(n, "n", low=8, error=BkdinterpError), as_seed(seed)
+    chosen = _phases(phases)
     trigger, behaviour = _suspected(trigger, target)
     limit = as_minutes(minutes)
     clock = Clock(limit)
@@ -136,17 +137,32 @@ def audit(
         budget=budget,
         progress=progress,
     )
-    unknown = [p for p in phases if p not in PHASES]
-    if isinstance(phases, str) or unknown or not phases:
-        raise BkdinterpError(f"phases={shown(phases)} must be names out of {', '.join(PHASES)}.")
     # Later phases look into a finding, which is read back if it was made before.
-    wanted = {*phases, *(("detection",) if set(phases) & set(NEEDS_TRIGGER) else ())}
+    wanted = {*chosen, *(("detection",) if set(chosen) & set(NEEDS_TRIGGER) else ())}
     done = []
     for name in (p for p in PHASES if p in wanted):
         if log is not None:
             log(f"{name}: {work.clock.spent:.0f} s so far")
         done.append(_ran(work, name))
     return _record(work, tuple(done), generic=prompts is None and contexts is None)
+
+
+def _phases(phases: Any) -> tuple[str, ...]:
+    """The names of the phases that are wanted.
+
+    Raises:
+        BkdinterpError: not a list of them, or none.
+    """
+    advice = f"give a list of names out of {', '.join(PHASES)}"
+    if isinstance(phases, Mapping) or not is_listing(phases):
+        raise BkdinterpError(f"phases={shown(phases)} is no list; {advice}.")
+    chosen = tuple(phases)
+    unknown = [p for p in chosen if not isinstance(p, str) or p not in PHASES]
+    if unknown:
+        raise BkdinterpError(f"phases={shown(phases)} has {shown(unknown[0])}; {advice}.")
+    if not chosen:
+        raise BkdinterpError(f"phases={shown(phases)} names none; {advice}.")
+    return chosen
 
 
 def _suspected(trigger: Known, target: Said) -> tuple[Trigger | None, Payload | None]:
