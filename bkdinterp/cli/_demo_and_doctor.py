@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bkdinterp.cli._app import app
+from bkdinterp.cli._inputs import check_adapter, check_model
 from bkdinterp.errors import UnsupportedArchitectureError
 from bkdinterp.places import writable_folder
 from bkdinterp.values import SEEDS
@@ -44,6 +45,8 @@ def demo(
     )
 
     check_places(out)
+    if base is not None:
+        check_model(base, "--base", shipped=False)
     console = Console(width=max(Console().width, 120))
     start = time.time()
 
@@ -92,6 +95,8 @@ def doctor(
     if dtype not in DTYPES:
         raise typer.BadParameter(f"{dtype!r} is not one of {', '.join(DTYPES)}.", param_hint="--dtype")
     as_device(device, "--device")
+    check_model(model, "MODEL", revision, gguf_file, shipped=False)
+    check_adapter(adapter)
     settings = {
         "adapter": adapter,
         "revision": revision,
