@@ -96,7 +96,10 @@ def test_no_time_is_said_phase_by_phase(base):
         ({"phases": ("triage", "dreams")}, "dreams"),
         ({"phases": "triage"}, "phases="),
         ({"phases": ()}, "phases="),
-        *(({"phases": odd}, "phases=.*triage, detection") for odd in (5, None, True, [5], [["triage"]], {"triage": 1})),
+        *(
+            ({"phases": odd}, "phases=.*triage, detection")
+            for odd in (5, None, True, [5], [["triage"]], {"triage": 1})
+        ),
         ({"phases": b"triage"}, "phases="),
         ({"target": "sorry no"}, "without a trigger"),
         ({"trigger": 3}, "trigger"),
