@@ -14,6 +14,7 @@ from bkdinterp.forensics._detection_phase import characterised, detect
 from bkdinterp.forensics._impact_phase import impact
 from bkdinterp.forensics._localisation_phase import localise
 from bkdinterp.forensics._remediation_phase import monitor_of, remediate
+from bkdinterp.forensics._time_limit import OutOfTime
 from bkdinterp.forensics._triage_phase import triage
 from bkdinterp.forensics._work import Found, Settings, Work
 from bkdinterp.metrics import Payload
@@ -99,7 +100,8 @@ def audit(
         contexts: as in `detection.scan`.
         candidates: as in `detection.scan`.
         phases: which run; the names in ``forensics.PHASES``. Those that look into a finding bring the detection with them.
-        minutes: time limit; what did not run is said. None for no limit.
+        minutes: time limit of all phases; work that does not fit is done on fewer prompts or layers, or left out, and that is
+            said. None for no limit.
         folder: finished phases and pieces are kept there, and a later call goes on.
         source: the suspect's folder or GGUF file on this disk, for hashes and odd files.
         adapter: its adapter's folder, if there is one.
@@ -195,6 +197,9 @@ def _ran(work: Work, name: str) -> Phase:
         return Phase(name, "out of time", reason="The audit's minutes were over.")
     try:
         found = RUN[name](work)
+    except OutOfTime as late:
+        work.left_out.append(f"{name.capitalize()}: {late}")
+        return Phase(name, "out of time", work.clock.spent - start, f"{str(late)[:1].upper()}{str(late)[1:]}")
     except BkdinterpError as error:
         return Phase(name, "failed", work.clock.spent - start, str(error))
     except Exception as error:  # a fault, or no memory, in one phase does not cost the others
@@ -244,6 +249,7 @@ def _record(work: Work, phases: tuple[Phase, ...], *, generic: bool) -> Audit:
     if work.source is None and work.adapter is None:
         unsaved += ("The model's files: they were not given as a folder or file on this disk (source=).",)
     untested = (() if work.scanned is None else work.scanned.untested) + (
+        *work.left_out,
         *unsaved,
         *work.reference.missing,
         *NOT_TESTED,
