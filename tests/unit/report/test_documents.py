@@ -187,7 +187,6 @@ class parsed(HTMLParser):
         self.inside = ""
 
 
-@every_audit
 def test_shaded_tokens_are_in_words_as_well():
     text, page = markdown(sample_audits.found()), html(sample_audits.found())
     assert "- L14H3, triggered: ` violet ` 0.41, ` harbor ` 0.36, " in text
@@ -197,6 +196,7 @@ def test_shaded_tokens_are_in_words_as_well():
     assert "the darkest is 0.41 or more; underlined is the trigger" in page
 
 
+@every_audit
 def test_the_page_has_no_tags_but_its_own(name):
     page = parsed(html(sample_audits.ALL[name]()))
     assert page.tags.count("script") == page.tags.count("style") == page.tags.count("title") == 1
