@@ -42,19 +42,19 @@ def localise(work: Work) -> Found:
     if mlps is not None:
         found.figures.append(_bars(work, mlps))
         found.findings.append(_mlps(mlps))
-    if heads is not None:
-        _read(work, found)
     lens = work.tried(found, "lens", "The layers were not read through the unembedding", lambda: _lens(work))
     if lens is not None:
         found.figures.append(lens)
     try:
         probe = work.tried(found, "probe", "No probe was fitted", lambda: _probe(work))
     except BkdinterpError as error:
-        found.reason = f"{found.reason} No probe: {error}".strip()
+        found.reason = f"No probe: {error}"
     else:
         if probe is not None:
             found.figures.append(_probed(probe))
             found.findings.append(_knows(probe))
+    if heads is not None:  # last, because its figure is wide
+        _read(work, found)
     return found
 
 
@@ -68,7 +68,7 @@ def _read(work: Work, found: Found) -> None:
             lambda: reading(work, chosen_heads(work)),
         )
     except BkdinterpError as error:
-        found.reason = f"No attention: {error}"
+        found.reason = f"{found.reason} No attention: {error}".strip()
         return
     if seen is not None:
         found.findings.append(seen[0])

@@ -276,7 +276,7 @@ class TokenMap:
         title: what it shows.
         unit: of the values.
         rows: texts.
-        limit: value of the darkest shade; None for the greatest of all.
+        limit: value of the strongest shade; None for the greatest of all.
         mark_name: what the marked tokens are, such as ``"the trigger"``.
     """
 

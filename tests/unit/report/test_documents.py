@@ -193,7 +193,7 @@ def test_shaded_tokens_are_in_words_as_well():
     assert "on the trigger 0.77" in text
     row = page.partition("The strongest tokens as a table")[2].partition("</table>")[0]
     assert ">0.77</td>" in row and "“ violet” 0.41" in row and "none there" in row
-    assert "the darkest is 0.41 or more; underlined is the trigger" in page
+    assert "the strongest shade is 0.41 or more; underlined is the trigger" in page
 
 
 @every_audit
