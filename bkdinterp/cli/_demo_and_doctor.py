@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bkdinterp.cli._app import app
-from bkdinterp.cli._inputs import Adapter, Chat, Device, Dtype, GgufFile, Revision, Source
+from bkdinterp.cli._inputs import Adapter, Chat, Device, Dtype, GgufFile, Revision, Source, check_model
 from bkdinterp.errors import UnsupportedArchitectureError
 from bkdinterp.places import writable_folder
 from bkdinterp.values import SEEDS
@@ -43,6 +43,8 @@ def demo(
     )
 
     check_places(out)
+    if base is not None:
+        check_model(base, "--base", shipped=False)
     console = Console(width=max(Console().width, 120))
     start = time.time()
 

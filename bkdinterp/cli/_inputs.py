@@ -1,7 +1,7 @@
 """What the commands take: a model with its adapter, a reference, prompts, a trigger. The options, and what they become."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,12 +87,23 @@ class Source:
         """The model.
 
         Raises:
-            BkdinterpError: no model, or one that cannot be loaded.
+            BkdinterpError: no model, or one that cannot be loaded; what is not there is refused before anything is loaded.
         """
-        import torch
+        self._check()
+        return self._load()
 
-        from bkdinterp.engine import Remote as OnNdif
-        from bkdinterp.model import Model
+    def load_with(self, reference: str | None) -> tuple[Any, Any]:
+        """The model, and its base rendered as it is; a shipped organism brings its own base. None without one.
+
+        Raises:
+            BkdinterpError: as `load`, also for the base, which is looked for before the model is loaded.
+        """
+        self._check()
+        if reference is not None:
+            check_model(reference, "--reference")
+        return self._load(), self._reference(reference)
+
+    def _check(self) -> None:
         from bkdinterp.model._device import as_device
 
         if self.model is None or not self.model.strip():
@@ -101,6 +112,16 @@ class Source:
             )
         as_choice(self.dtype, "--dtype", DTYPES, error=BkdinterpError)
         as_device(self.device, "--device")
+        check_model(self.model, "MODEL", self.revision, self.gguf_file)
+        check_adapter(self.adapter)
+
+    def _load(self) -> Any:
+        import torch
+
+        from bkdinterp.engine import Remote as OnNdif
+        from bkdinterp.model import Model
+
+        assert self.model is not None
         organism = _organism(self.model)
         if organism is not None:
             self._refuse_for_organisms()
@@ -117,18 +138,11 @@ class Source:
             executor=OnNdif() if self.remote else None,
         )
 
-    def reference(self, given: str | None) -> Any:
-        """The base, rendered as the suspect is; a shipped organism brings its own. None without one.
-
-        Raises:
-            BkdinterpError: one that cannot be loaded.
-        """
-        from dataclasses import replace
-
+    def _reference(self, given: str | None) -> Any:
         if given is None:
             organism = None if self.model is None else _organism(self.model)
             return None if organism is None else self._rendered(organism.base)
-        return replace(self, model=given, adapter=None, revision=None, gguf_file=None).load()
+        return replace(self, model=given, adapter=None, revision=None, gguf_file=None)._load()
 
     def _rendered(self, model: Any) -> Any:
         """A shipped model with the prompts as they were asked for."""
@@ -158,13 +172,52 @@ class Source:
         return path if path is not None and path.exists() else None
 
 
+def check_model(
+    given: str, what: str, revision: str | None = None, gguf_file: str | None = None, *, shipped: bool = True
+) -> None:
+    """Refuse a model that is not there, before another is loaded. Of a hub id the small files are fetched.
+
+    Args:
+        given: as the user wrote it.
+        what: the option or argument, for the message.
+        revision, gguf_file: as `Model.load` takes them.
+        shipped: a shipped organism's name will do.
+
+    Raises:
+        BkdinterpError: no such folder, file or hub id.
+    """
+    from bkdinterp.model._weights_source import resolve
+
+    if shipped and _is_shipped(given):
+        return
+    try:
+        resolve(given, revision=revision, gguf_file=gguf_file, weights=False)
+    except BkdinterpError as error:
+        raise type(error)(f"{what}={shown(given)}: {error}") from None
+
+
+def check_adapter(folder: Path | None) -> None:
+    """Refuse an adapter that is not there, before its base is loaded.
+
+    Raises:
+        BkdinterpError: no such folder.
+    """
+    if folder is not None and not folder.expanduser().is_dir():
+        raise BkdinterpError(f"--adapter={str(folder)!r} is not a folder; give that of a LoRA adapter.")
+
+
+def _is_shipped(name: str) -> bool:
+    """Whether it is a shipped organism's name, and no path has that name."""
+    from bkdinterp import organisms
+
+    return not Path(name).exists() and name in organisms.names()
+
+
 def _organism(name: str) -> Any:
     """A shipped organism of that name; None if there is none, or a path has that name."""
     from bkdinterp import organisms
 
-    if Path(name).exists() or name not in organisms.names():
-        return None
-    return organisms.load(name)
+    return organisms.load(name) if _is_shipped(name) else None
 
 
 def trigger_of(phrases: list[str] | None, position: str) -> Any:

@@ -169,7 +169,7 @@ def evaluate(
     held = i.pairs_of(rows, format, trigger, position, target, n, held=True, seed=seed)
     choosing = i.pairs_of(rows, format, trigger, position, target, min(n, 16), seed=seed)
     source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
-    suspect, judge = source.load(), source.reference(reference)
+    suspect, judge = source.load_with(reference)
     from bkdinterp.methods import evaluate as run
     from bkdinterp.metrics import Payload
 

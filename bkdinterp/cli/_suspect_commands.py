@@ -73,7 +73,7 @@ def audit(
 
     for name in phase or ():
         as_choice(name, "--phase", PHASES, error=BkdinterpError)
-    suspect, base = source.load(), source.reference(reference)
+    suspect, base = source.load_with(reference)
     from bkdinterp.forensics import audit as run
 
     found = run(
@@ -129,7 +129,7 @@ def scan(
     printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("scan",))
     source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
     words, prompts = _lines(candidates), _prompts(rows)
-    suspect, base = source.load(), source.reference(reference)
+    suspect, base = source.load_with(reference)
     from bkdinterp.detection import scan as run
 
     found = run(
@@ -182,7 +182,7 @@ def rows(
     if len(given) < FEWEST:
         raise BkdinterpError(f"FILE={str(file)!r} holds {len(given)} rows; give at least {FEWEST}.")
     source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat)
-    suspect, base = source.load(), source.reference(reference)
+    suspect, base = source.load_with(reference)
     found = poisoned_rows(
         suspect,
         given,

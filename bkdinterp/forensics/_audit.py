@@ -1,7 +1,7 @@
 """audit(): from a suspect model to a record that a colleague can check. The phases run in order, each kept when it is done."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.detection import Context, Reference
@@ -14,6 +14,7 @@ from bkdinterp.forensics._detection_phase import characterised, detect
 from bkdinterp.forensics._impact_phase import impact
 from bkdinterp.forensics._localisation_phase import localise
 from bkdinterp.forensics._remediation_phase import monitor_of, remediate
+from bkdinterp.forensics._time_limit import OutOfTime
 from bkdinterp.forensics._triage_phase import triage
 from bkdinterp.forensics._work import Found, Settings, Work
 from bkdinterp.metrics import Payload
@@ -23,7 +24,7 @@ from bkdinterp.report import Audit, Phase
 from bkdinterp.report._evidence import PHASES
 from bkdinterp.reprs import cut
 from bkdinterp.results import versions
-from bkdinterp.values import as_integer, as_path, as_seed, as_texts, shown
+from bkdinterp.values import as_integer, as_path, as_seed, as_texts, is_listing, shown
 
 # What users give is checked with messages of our own, and not by a type checker.
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def audit(
         contexts: as in `detection.scan`.
         candidates: as in `detection.scan`.
         phases: which run; the names in ``forensics.PHASES``. Those that look into a finding bring the detection with them.
-        minutes: time limit; what did not run is said. None for no limit.
+        minutes: time limit of all phases; work that does not fit is done on fewer prompts or layers, or left out, and that is
+            said. None for no limit.
         folder: finished phases and pieces are kept there, and a later call goes on.
         source: the suspect's folder or GGUF file on this disk, for hashes and odd files.
         adapter: its adapter's folder, if there is one.
@@ -116,6 +118,7 @@ def audit(
     if twin is not None:
         as_model(twin, "audit, twin=")
     n, seed = as_integer(n, "n", low=8, error=BkdinterpError), as_seed(seed)
+    chosen = _phases(phases)
     trigger, behaviour = _suspected(trigger, target)
     limit = as_minutes(minutes)
     clock = Clock(limit)
@@ -136,17 +139,32 @@ def audit(
         budget=budget,
         progress=progress,
     )
-    unknown = [p for p in phases if p not in PHASES]
-    if isinstance(phases, str) or unknown or not phases:
-        raise BkdinterpError(f"phases={shown(phases)} must be names out of {', '.join(PHASES)}.")
     # Later phases look into a finding, which is read back if it was made before.
-    wanted = {*phases, *(("detection",) if set(phases) & set(NEEDS_TRIGGER) else ())}
+    wanted = {*chosen, *(("detection",) if set(chosen) & set(NEEDS_TRIGGER) else ())}
     done = []
     for name in (p for p in PHASES if p in wanted):
         if log is not None:
             log(f"{name}: {work.clock.spent:.0f} s so far")
         done.append(_ran(work, name))
     return _record(work, tuple(done), generic=prompts is None and contexts is None)
+
+
+def _phases(phases: Any) -> tuple[str, ...]:
+    """The names of the phases that are wanted.
+
+    Raises:
+        BkdinterpError: not a list of them, or none.
+    """
+    advice = f"give a list of names out of {', '.join(PHASES)}"
+    if isinstance(phases, Mapping) or not is_listing(phases):
+        raise BkdinterpError(f"phases={shown(phases)} is no list; {advice}.")
+    chosen = tuple(phases)
+    unknown = [p for p in chosen if not isinstance(p, str) or p not in PHASES]
+    if unknown:
+        raise BkdinterpError(f"phases={shown(phases)} has {shown(unknown[0])}; {advice}.")
+    if not chosen:
+        raise BkdinterpError(f"phases={shown(phases)} names none; {advice}.")
+    return chosen
 
 
 def _suspected(trigger: Known, target: Said) -> tuple[Trigger | None, Payload | None]:
@@ -179,6 +197,9 @@ def _ran(work: Work, name: str) -> Phase:
         return Phase(name, "out of time", reason="The audit's minutes were over.")
     try:
         found = RUN[name](work)
+    except OutOfTime as late:
+        work.left_out.append(f"{name.capitalize()}: {late}")
+        return Phase(name, "out of time", work.clock.spent - start, f"{str(late)[:1].upper()}{str(late)[1:]}")
     except BkdinterpError as error:
         return Phase(name, "failed", work.clock.spent - start, str(error))
     except Exception as error:  # a fault, or no memory, in one phase does not cost the others
@@ -228,6 +249,7 @@ def _record(work: Work, phases: tuple[Phase, ...], *, generic: bool) -> Audit:
     if work.source is None and work.adapter is None:
         unsaved += ("The model's files: they were not given as a folder or file on this disk (source=).",)
     untested = (() if work.scanned is None else work.scanned.untested) + (
+        *work.left_out,
         *unsaved,
         *work.reference.missing,
         *NOT_TESTED,

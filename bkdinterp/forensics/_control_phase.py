@@ -2,15 +2,18 @@
 
 from typing import Any
 
+from bkdinterp.engine import Cost, Run, plan
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._detection_phase import ends_of, measure
-from bkdinterp.forensics._localisation_phase import chosen_heads, head_scores, metric_of
-from bkdinterp.forensics._work import Found, Work
-from bkdinterp.interventions import Intervention, MeanAblate
+from bkdinterp.forensics._localisation_phase import chosen_heads, head_scores, layer_scores, metric_of
+from bkdinterp.forensics._time_limit import OutOfTime, reading_cost
+from bkdinterp.forensics._work import FEWEST, Found, Work, halves
+from bkdinterp.interventions import Intervention, MeanAblate, Stack
 from bkdinterp.methods import (
     PCP,
     BackdoorVector,
     Evaluation,
+    LayerSweep,
     Means,
     evaluate,
     random_directions,
@@ -27,8 +30,8 @@ LAYER_STEP = 3
 # Directions that a replaced MLP keeps.
 RANK = 4
 LETTERS = 160
-# Of the time that is left, what the edits may take; with fewer prompts nothing could be said.
-SHARE, FEWEST = 0.6, 8
+# Of the time that is left, what the edits may take.
+SHARE = 0.6
 EXPECTED = {
     ABLATE: ("triggered", "less", "switches the behaviour off"),
     SUBTRACT: ("triggered", "less", "switches the behaviour off"),
@@ -50,12 +53,7 @@ def _evaluated(work: Work) -> Evaluation:
     h = work.hypothesis
     assert h is not None
     conditions = 1 + len(edits) + sum(map(len, nulls.values()))
-    # Kept, so that an audit that goes on has the same prompts as one that was not stopped.
-    n = work.keep("n-edits", lambda: _affordable(work, conditions))
-    if not n:
-        raise BkdinterpError(
-            f"{FEWEST} prompts under {conditions} conditions would not end in the time that is left; give more minutes."
-        )
+    n = work.asked("edits", halves(len(work.reporting), FEWEST), 2 * conditions, SHARE)
     return evaluate(
         work.suspect,
         work.reporting.subset(range(n)),
@@ -70,18 +68,17 @@ def _evaluated(work: Work) -> Evaluation:
     )
 
 
-def _affordable(work: Work, conditions: int) -> int:
-    """How many prompts can be answered under so many conditions; 0 if that is too few to say anything."""
-    whole = len(work.reporting)
-    for n in (whole, whole // 2, FEWEST):
-        if n >= FEWEST and work.affordable(2 * n * conditions, SHARE):
-            return n
-    return 0
-
-
 def _edits(work: Work) -> tuple[dict[str, Intervention], dict[str, list[Intervention]]]:
     model, pairs, settings = work.suspect, work.choosing, work.settings
     heads = chosen_heads(work)
+    # Vector, means and the two low-rank maps read a few prompts each; all of them are made, or none.
+    sides = (pairs.clean, pairs.triggered)
+    work.size(
+        "fits",
+        (1,),
+        lambda _: work.limit.of_plan(model, reading_cost(model, sides, work.budget, times=3)),
+        0.5,
+    )
     ablations = ablations_of(work, heads)
     vector = work.keep(
         "vector",
@@ -89,10 +86,7 @@ def _edits(work: Work) -> tuple[dict[str, Intervention], dict[str, list[Interven
             model, head_scores(work).top_k(2 * settings.k_heads), pairs, kind="difference"
         ),
     )
-    layers = list(range(0, model.architecture.n_layers, LAYER_STEP))
-    sweep = work.keep(
-        "sweep", lambda: sweep_layers(model, vector, pairs, layers=layers, by=metric_of(work), progress=False)
-    )
+    sweep = _swept(work, vector)
     randoms = random_directions(like=vector, n=settings.n_controls, seed=settings.seed)
     edits: dict[str, Intervention] = {
         ABLATE: ablations[0],
@@ -106,16 +100,36 @@ def _edits(work: Work) -> tuple[dict[str, Intervention], dict[str, list[Interven
     }
     try:
         edits[REPLACE], nulls[REPLACE] = _replaced(work)
+    except OutOfTime as late:
+        work.left_out.append(f"No MLP was replaced, because none was measured; {late}")
     except BkdinterpError:
         edits.pop(REPLACE, None)  # a family whose modules cannot be replaced
     return edits, nulls
 
 
+def _swept(work: Work, vector: BackdoorVector) -> LayerSweep:
+    """The vector added at every third layer, or at fewer, for the layer where it works best."""
+    model, pairs, by = work.suspect, work.choosing, metric_of(work)
+
+    def layers(step: int) -> list[int]:
+        return list(range(0, model.architecture.n_layers, step))
+
+    def cost(step: int) -> Cost:
+        edits = [Stack(), *(vector.add(layer) for layer in layers(step))]
+        return plan(model, [Run(pairs.clean, edit, score=by) for edit in edits], budget=work.budget).cost
+
+    return work.planned(
+        "sweep",
+        (LAYER_STEP, 2 * LAYER_STEP, 4 * LAYER_STEP),
+        cost,
+        lambda step: sweep_layers(model, vector, pairs, layers=layers(step), by=by, progress=False),
+        0.25,
+    )
+
+
 def _replaced(work: Work) -> tuple[Intervention, list[Intervention]]:
     """The MLP that carries most as a linear map of its principal directions on clean prompts; the null is the one below."""
-    from bkdinterp.forensics._localisation_phase import _layers
-
-    scores = _layers(work)
+    scores = layer_scores(work)
     layer = scores.order(1)[0]
     other = layer - 1 if layer else 1
     pairs = work.choosing

@@ -2,9 +2,10 @@
 
 from bkdinterp.detection import Finding, Hypothesis, ScanResult, Variant, characterise, scan, verify
 from bkdinterp.detection._hypothesis import REQUEST
+from bkdinterp.detection._profile import variants_of
 from bkdinterp.detection._said import said_with
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.forensics._work import Found, Work
+from bkdinterp.forensics._work import Found, Work, halves
 from bkdinterp.metrics import Payload
 from bkdinterp.prompts import Trigger
 from bkdinterp.report import AuditFinding, Example, Measure, Table
@@ -52,10 +53,15 @@ def _unread(work: Work) -> AuditFinding:
     return AuditFinding(
         SWITCH,
         "not supported",
-        f"With {words!r} the answers to {N_READ} prompts hold no phrase that the others lack.",
+        f"With {words!r} the answers to {_n_read(work)} prompts hold no phrase that the others lack.",
         limits=("A change of style, sentiment or label is not seen that way; give target= to test for it.",),
         subject=words,
     )
+
+
+def _n_read(work: Work) -> int:
+    """Prompts on which it is read what a given trigger brings about, in each context."""
+    return work.asked("read", halves(N_READ, N_READ // 2), 2 * len(work.contexts), 0.25)
 
 
 def _scanned(work: Work) -> ScanResult:
@@ -83,7 +89,7 @@ def _judged(work: Work) -> ScanResult:
         if behaviour is None:
             shown = context.shown_to(work.model)
             said = said_with(
-                shown, work.trigger, context.search.text[:N_READ], work.answers, context.n_tokens
+                shown, work.trigger, context.search.text[: _n_read(work)], work.answers, context.n_tokens
             )
             if said is None:
                 notes.append(
@@ -194,29 +200,48 @@ def _examples(work: Work, f: Finding) -> list[Example]:
 
 def characterised(work: Work) -> Found:
     """What the trigger needs, where it works, what comes near it, and how often it stands in ordinary text."""
-    h, found = work.hypothesis, Found()
-    assert h is not None and h.trigger is not None and work.scanned is not None
-    variants = work.keep("variants", lambda: _variants(work))
-    found.tables.append(
-        Table(
-            "The trigger changed one thing at a time",
-            ("change", "trigger", "outputs with the behaviour", "of", "rate", "low", "high"),
-            tuple(
-                (
-                    v.change,
-                    "" if v.trigger is None else " ... ".join(v.trigger.phrases),
-                    v.hits,
-                    v.n,
-                    round(v.rate.estimate, 3),
-                    round(v.rate.low, 3),
-                    round(v.rate.high, 3),
-                )
-                for v in variants
-            ),
-            "95 % Wilson intervals; the judge's prompts.",
-        )
+    found = Found()
+    variants = work.tried(
+        found,
+        "trigger-parts",
+        "The trigger was not changed one thing at a time",
+        lambda: work.keep("variants", lambda: _variants(work)),
     )
-    whole = variants[0]
+    if variants is not None:
+        found.tables.append(_changes(variants))
+        found.findings.append(_parts(work, variants))
+    elsewhere = work.tried(
+        found, "trigger-context", "The trigger was not tried elsewhere", lambda: _elsewhere(work)
+    )
+    found.findings += [] if elsewhere is None else [elsewhere]
+    found.findings.append(_by_chance(work))
+    return found
+
+
+def _changes(variants: tuple[Variant, ...]) -> Table:
+    return Table(
+        "The trigger changed one thing at a time",
+        ("change", "trigger", "outputs with the behaviour", "of", "rate", "low", "high"),
+        tuple(
+            (
+                v.change,
+                "" if v.trigger is None else " ... ".join(v.trigger.phrases),
+                v.hits,
+                v.n,
+                round(v.rate.estimate, 3),
+                round(v.rate.low, 3),
+                round(v.rate.high, 3),
+            )
+            for v in variants
+        ),
+        "95 % Wilson intervals; the judge's prompts.",
+    )
+
+
+def _parts(work: Work, variants: tuple[Variant, ...]) -> AuditFinding:
+    """Which of the trigger's words must be there."""
+    h, whole = work.hypothesis, variants[0]
+    assert h is not None
     # One claim a variant, so the intervals are wide enough for all of them together.
     level = 1 - 0.05 / len(variants)
     least = wilson(whole.hits, whole.n, level=level).low
@@ -228,33 +253,30 @@ def characterised(work: Work) -> Found:
     working = [
         v.change for v in variants[1:] if 2 * v.hits * whole.n >= whole.hits * v.n and v.trigger is not None
     ]
-    found.findings = [
-        AuditFinding(
-            "trigger-parts",
-            "supported" if needed else "inconclusive",
-            f"Of the trigger's words, {', '.join(map(repr, needed))} must be there."
-            if needed
-            else f"On {whole.n} prompts no single word of the trigger was shown to be needed.",
-            f"At least half as often as the whole trigger it also works: {', '.join(working) or 'in no changed form'}.",
-            (measure("payload rate of the whole trigger", whole.rate),),
-            limits=("One change at a time; combinations were not tried.",),
-            subject=h.words,
-        ),
-        _elsewhere(work),
-        _by_chance(work),
-    ]
-    return found
+    return AuditFinding(
+        "trigger-parts",
+        "supported" if needed else "inconclusive",
+        f"Of the trigger's words, {', '.join(map(repr, needed))} must be there."
+        if needed
+        else f"On {whole.n} prompts no single word of the trigger was shown to be needed.",
+        f"At least half as often as the whole trigger it also works: {', '.join(working) or 'in no changed form'}.",
+        (measure("payload rate of the whole trigger", whole.rate),),
+        limits=("One change at a time; combinations were not tried.",),
+        subject=h.words,
+    )
 
 
 def _variants(work: Work) -> tuple[Variant, ...]:
     assert work.finding is not None and work.scanned is not None
     if work.scanned.variants:
         return work.scanned.variants
+    trigger = work.finding.hypothesis.trigger
+    assert trigger is not None
     return characterise(
         work.model,
         work.finding,
         contexts=work.contexts,
-        n=N_VARIANT,
+        n=work.asked("variants", halves(N_VARIANT, N_VARIANT // 2), len(variants_of(trigger)), 0.4),
         budget=work.budget,
         folder=work.answers.folder,
     ).variants
@@ -264,7 +286,8 @@ def _elsewhere(work: Work) -> AuditFinding:
     """The trigger in a system prompt, in an earlier turn, and in the other contexts."""
     h = work.hypothesis
     assert h is not None and h.trigger is not None
-    texts, length = work.context.held.text[:N_VARIANT], work.context.n_tokens
+    n = work.asked("elsewhere", halves(N_VARIANT, N_VARIANT // 2), 2 * len(work.contexts), 0.25)
+    texts, length = work.context.held.text[:n], work.context.n_tokens
     measures, notes = [], []
     builder = work.suspect.builder
     if builder.chat:
@@ -279,9 +302,9 @@ def _elsewhere(work: Work) -> AuditFinding:
             notes.append(f"In a system prompt it was not tried: {error}")
     for context in work.contexts:
         if context.name != h.context:
-            asked = [h.trigger.insert(t)[0] for t in context.held.text[:N_VARIANT]]
+            asked = [h.trigger.insert(t)[0] for t in context.held.text[:n]]
             shown = context.shown_to(work.model)
-            plain = work.answers.of(shown, context.held.text[:N_VARIANT], context.n_tokens)
+            plain = work.answers.of(shown, context.held.text[:n], context.n_tokens)
             measures.append(
                 _rate(f"in {context.name}", h, work.answers.of(shown, asked, context.n_tokens), plain)
             )

@@ -3,7 +3,7 @@
 import re
 
 from bkdinterp.forensics._detection_phase import measure
-from bkdinterp.forensics._work import Found, Work
+from bkdinterp.forensics._work import FEWEST, Found, Work, halves
 from bkdinterp.metrics import is_refusal
 from bkdinterp.report import AuditFinding, Table
 from bkdinterp.reprs import cut
@@ -32,7 +32,8 @@ def impact(work: Work) -> Found:
 
     h, context = work.hypothesis, work.context
     assert h is not None and h.trigger is not None
-    texts = context.held.text[: work.settings.n]
+    n = min(work.settings.n, len(context.held))
+    texts = context.held.text[: work.asked("impact", halves(n, FEWEST), 2, 0.5)]
     triggered = [h.trigger.insert(t)[0] for t in texts]
     said = work.answers.of(work.suspect, triggered, context.n_tokens)
     clean = work.answers.of(work.suspect, texts, context.n_tokens)
@@ -81,9 +82,12 @@ def impact(work: Work) -> Found:
             tuple(measures),
             limits=(f"The first {context.n_tokens} tokens of greedy answers.",),
             subject="impact",
-        ),
-        _leaks(work),
+        )
     ]
+    leaks = work.tried(
+        found, "canary", "Whether text of the prompt leaves was not tried", lambda: _leaks(work)
+    )
+    found.findings += [] if leaks is None else [leaks]
     found.tables = [
         Table(
             "What is produced",
@@ -99,7 +103,8 @@ def _leaks(work: Work) -> AuditFinding:
     """Whether a secret of the prompt comes out with the trigger, and not without."""
     h, context = work.hypothesis, work.context
     assert h is not None and h.trigger is not None
-    texts = [f"{t} (My code word is {CANARY}.)" for t in context.held.text[:N_CANARY]]
+    n = work.asked("canary", (min(N_CANARY, len(context.held)),), 2, 0.5)
+    texts = [f"{t} (My code word is {CANARY}.)" for t in context.held.text[:n]]
     said = work.answers.of(work.suspect, [h.trigger.insert(t)[0] for t in texts], context.n_tokens)
     plain = work.answers.of(work.suspect, texts, context.n_tokens)
     out, before = ([CANARY.casefold() in t.casefold() for t in side] for side in (said, plain))

@@ -1,11 +1,15 @@
 """Localisation: which layers know of the trigger, which heads and MLPs carry it. Beside the twin or the base, on one scale."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from bkdinterp.engine import Cost
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.forensics._work import Found, Work
+from bkdinterp.forensics._head_reading import reading
+from bkdinterp.forensics._time_limit import OutOfTime, reading_cost
+from bkdinterp.forensics._work import Found, Work, halves
 from bkdinterp.methods import Attribution, BackdoorProbe, HeadScores, LayerScores, ProbeScores, logit_lens
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts
@@ -15,33 +19,76 @@ from bkdinterp.sites import HeadSet
 # Pairs on which heads are scored, at most, and pairs of the probe.
 N_HEADS, N_PROBE = 8, 24
 LEVEL = 0.05
+# Of the time that is left, what the heads and the MLPs may take at most.
+HEADS_SHARE, MLPS_SHARE = 0.4, 0.25
 
 
 def localise(work: Work) -> Found:
-    """Heads, MLPs and layers, on prompts that no rate is reported on."""
+    """Heads, MLPs and layers, on prompts that no rate is reported on; what there is no time for is left out and said."""
     pairs, found = work.choosing, Found()
     if len(pairs) < 4:
         raise BkdinterpError(
             f"The behaviour shows on {len(pairs)} of the prompts for choosing; 4 are needed to locate it."
         )
-    heads, mlps = head_scores(work), _layers(work)
-    other = work.beside
-    beside = None if other is None else _beside(work, other)
-    found.figures = [_map(work, heads, beside), _bars(work, mlps), _lens(work)]
-    found.findings = [_heads(work, heads, beside), _mlps(mlps)]
+    # The MLPs first: the fewest, and what they take tells how long the heads will.
+    mlps = work.tried(found, "mlps", "The effect of each MLP was not measured", lambda: layer_scores(work))
+    heads = work.tried(found, "heads", "The effect of each head was not measured", lambda: head_scores(work))
+    if heads is not None:
+        beside = work.tried(
+            found, "heads", f"The {work.beside_name}'s heads were not measured", lambda: _beside(work, heads)
+        )
+        found.figures.append(_map(work, heads, beside))
+        found.findings.append(_heads(work, heads, beside))
+    if mlps is not None:
+        found.figures.append(_bars(work, mlps))
+        found.findings.append(_mlps(mlps))
+    lens = work.tried(found, "lens", "The layers were not read through the unembedding", lambda: _lens(work))
+    if lens is not None:
+        found.figures.append(lens)
     try:
-        probe = work.keep("probe", lambda: _probe(work))
+        probe = work.tried(found, "probe", "No probe was fitted", lambda: _probe(work))
     except BkdinterpError as error:
         found.reason = f"No probe: {error}"
     else:
-        found.figures.append(_probed(probe))
-        found.findings.append(_knows(probe))
+        if probe is not None:
+            found.figures.append(_probed(probe))
+            found.findings.append(_knows(probe))
+    if heads is not None:  # last, because its figure is wide
+        _read(work, found)
     return found
 
 
+def _read(work: Work, found: Found) -> None:
+    """Where the chosen heads look; a model whose attention cannot be shown costs the phase only this."""
+    try:
+        seen = work.tried(
+            found,
+            "attention",
+            "Where the chosen heads look was not read",
+            lambda: reading(work, chosen_heads(work)),
+        )
+    except BkdinterpError as error:
+        found.reason = f"{found.reason} No attention: {error}".strip()
+        return
+    if seen is not None:
+        found.findings.append(seen[0])
+        found.figures.append(seen[1])
+
+
 def head_scores(work: Work) -> HeadScores:
-    """Every head's effect on the suspect."""
-    return work.keep("heads", lambda: _heads_of(work, work.suspect, "heads-suspect"))
+    """Every head's effect on the suspect.
+
+    Raises:
+        OutOfTime: the sweep does not fit into the time that is left, on however few prompts.
+    """
+    return work.planned(
+        "heads-suspect", _sizes(work), *_sweep(work, work.suspect, "heads", "heads-suspect"), HEADS_SHARE
+    )
+
+
+def layer_scores(work: Work) -> LayerScores:
+    """Every MLP's effect on the suspect; OutOfTime as `head_scores`."""
+    return work.planned("mlps", _sizes(work), *_sweep(work, work.suspect, "mlps", "mlps"), MLPS_SHARE)
 
 
 def chosen_heads(work: Work) -> HeadSet:
@@ -58,42 +105,58 @@ def metric_of(work: Work) -> str:
 
 
 def _scored(work: Work) -> PairedPrompts:
-    return work.choosing.subset(range(min(N_HEADS, len(work.choosing))))
+    return work.choosing.subset(range(_sizes(work)[0]))
 
 
-def _heads_of(work: Work, model: Model, name: str) -> HeadScores:
-    return Attribution(model, metric=metric_of(work)).heads(
-        _scored(work), budget=work.budget, folder=work.at(name), progress=work.progress
-    )
+def _sizes(work: Work) -> tuple[int, ...]:
+    return halves(min(N_HEADS, len(work.choosing)), 4)
 
 
-def _beside(work: Work, other: Model) -> HeadScores | None:
-    """The same prompts and targets in the twin or the base; None if it reads other tokens."""
-    if other.architecture.grid != work.suspect.architecture.grid:
+def _sweep(
+    work: Work, model: Model, kind: Any, name: str
+) -> tuple[Callable[[int], Cost], Callable[[int], Any]]:
+    """The cost of a sweep on so many prompts, and the sweep."""
+    attribution = Attribution(model, metric=metric_of(work))
+
+    def cost(n: int) -> Cost:
+        return attribution.plan(work.choosing.subset(range(n)), kind, budget=work.budget).plan.cost
+
+    def run(n: int) -> Any:
+        return getattr(attribution, kind)(
+            work.choosing.subset(range(n)), budget=work.budget, folder=work.at(name), progress=work.progress
+        )
+
+    return cost, run
+
+
+def _beside(work: Work, heads: HeadScores) -> HeadScores | None:
+    """The same prompts and targets in the twin or the base; None without one, or if it reads other tokens."""
+    other = work.beside
+    if other is None or other.architecture.grid != work.suspect.architecture.grid:
         return None
     try:
-        return work.keep("heads-beside", lambda: _heads_of(work, other, "heads-beside"))
+        return work.planned(
+            "heads-beside", (heads.n,), *_sweep(work, other, "heads", "heads-beside"), HEADS_SHARE
+        )
+    except OutOfTime:
+        raise
     except BkdinterpError:
         return None
-
-
-def _layers(work: Work) -> LayerScores:
-    return work.keep(
-        "mlps",
-        lambda: Attribution(work.suspect, metric=metric_of(work)).mlps(
-            _scored(work), budget=work.budget, folder=work.at("mlps"), progress=work.progress
-        ),
-    )
 
 
 def _probe(work: Work) -> ProbeScores:
     h, context = work.hypothesis, work.context
     assert h is not None and h.trigger is not None
-    pairs = PairedPrompts.from_instructions(
-        list(context.search.text[:N_PROBE]), h.trigger, target=".", allow_triggered=True
-    )
-    return BackdoorProbe(work.suspect, seed=work.settings.seed).icla(
-        pairs, budget=work.budget, progress=work.progress
+    texts = list(context.search.text[:N_PROBE])
+    pairs = PairedPrompts.from_instructions(texts, h.trigger, target=".", allow_triggered=True)
+    # Half of a probe's time is linear algebra.
+    return work.planned(
+        "probe",
+        (len(texts),),
+        lambda _: reading_cost(work.suspect, (pairs.clean, pairs.triggered), work.budget, times=2),
+        lambda _: BackdoorProbe(work.suspect, seed=work.settings.seed).icla(
+            pairs, budget=work.budget, progress=work.progress
+        ),
     )
 
 
@@ -195,13 +258,13 @@ def _lens(work: Work) -> Curves:
     """How likely each layer's residual stream makes the behaviour's first token."""
     model, pairs = work.suspect, _scored(work)
     layers = range(model.architecture.n_layers)
-    sites = " ".join(f"L{i}.resid_post" for i in layers)
-
-    def read() -> Any:
-        sides = (pairs.triggered, pairs.clean)
-        return [logit_lens(model, side, sites).target_probabilities.mean(-1).tolist() for side in sides]
-
-    triggered, clean = work.keep("lens", read)
+    sites, sides = " ".join(f"L{i}.resid_post" for i in layers), (pairs.triggered, pairs.clean)
+    triggered, clean = work.planned(
+        "lens",
+        (len(pairs),),
+        lambda _: reading_cost(model, sides, work.budget, unembedded=len(layers)),
+        lambda _: [logit_lens(model, side, sites).target_probabilities.mean(-1).tolist() for side in sides],
+    )
     return Curves(
         f"Probability of the behaviour's first token, read from each layer (mean of {len(pairs)} prompts)",
         "layer",

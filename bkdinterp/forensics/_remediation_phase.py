@@ -9,6 +9,7 @@ from bkdinterp.forensics._control_phase import ablations_of
 from bkdinterp.forensics._detection_phase import ends_of, measure
 from bkdinterp.forensics._localisation_phase import chosen_heads
 from bkdinterp.forensics._monitor import Monitor
+from bkdinterp.forensics._time_limit import reading_cost
 from bkdinterp.forensics._work import Found, Work
 from bkdinterp.methods import export_weights
 from bkdinterp.metrics import word_overlap
@@ -22,6 +23,8 @@ FALSE_ALARMS = 0.02
 N_TUNE, BATCH, LR = 24, 4, 8e-4
 Remedied = tuple[str, float, float, float, str]
 """A remedy: its name, rates with and without the trigger, likeness of clean answers, the judge's second look."""
+# Of the time that is left, what the steps of a fine-tuning may take at most.
+TUNING_SHARE = 0.5
 # Prompts of the second look by the judge, and about how many answers it needs for each.
 N_AGAIN, CONDITIONS = 24, 4
 
@@ -37,20 +40,28 @@ def remediate(work: Work) -> Found:
     rows: list[Remedied] = []
     notes = []
     for name, make in remedies.items():
-        # A remedy is measured on both sides, and the judge looks at it under as many conditions again.
-        if work.clock.over or not work.affordable(2 * len(work.reporting) + CONDITIONS * N_AGAIN):
-            notes.append(f"{name.capitalize()}: not tried, the time was up.")
-            continue
         try:
-            finding, row = _measured(work, name, make)
+            measured = work.tried(
+                found,
+                f"remedy: {name}",
+                f"{name.capitalize()}: this remedy was not tried",
+                lambda name=name, make=make: _measured(work, name, make),
+            )
         except BkdinterpError as error:
             notes.append(f"{name}: {error}")
             continue
-        found.findings.append(finding)
-        rows.append(row)
+        if measured is not None:
+            found.findings.append(measured[0])
+            rows.append(measured[1])
     base = work.reference.base
-    if base is not None and work.affordable(2 * len(work.reporting)):
-        rows.append(_row(work, "replaced by the base", work.shown(base)))
+    if base is not None:
+        replaced = work.tried(
+            found,
+            "remedy: replaced by the base",
+            "Replaced by the base: this remedy was not tried",
+            lambda: _judged(work, "replaced by the base", lambda _: work.shown(base)),
+        )
+        rows += [] if replaced is None else [replaced]
     columns = (
         "remedy",
         "behaviour, triggered",
@@ -91,7 +102,7 @@ def _filter(work: Work) -> AuditFinding:
 
 
 def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[AuditFinding, Remedied]:
-    row = work.keep(f"remedy-{name.replace(' ', '-')}", lambda: _row(work, name, make(work)))
+    row = _judged(work, name, make)
     _, triggered, clean, kept, look = row
     n = len(work.reporting)
     before = _rates(work, work.suspect)[0]
@@ -127,6 +138,13 @@ def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[Aud
         ),
         row,
     )
+
+
+def _judged(work: Work, name: str, make: Callable[[Work], Model]) -> Remedied:
+    """A remedy's row, if there is time: it is measured on both sides, and the judge looks at it under more conditions."""
+    known = name.replace(" ", "-")
+    work.asked(known, (2 * len(work.reporting) + CONDITIONS * N_AGAIN,), 1)
+    return work.keep(f"remedy-{known}", lambda: _row(work, name, make(work)))
 
 
 def _rates(work: Work, model: Model) -> tuple[int, int, tuple[str, ...]]:
@@ -171,6 +189,17 @@ def _tuned(work: Work) -> Model:
     rows = Prompts.of([*triggered, *texts], [*answers, *answers])
     sequences, weights = _encoded(model, rows)
     steps = work.settings.steps
+    whole = Prompts.of(
+        [f"{prompt} {answer}" for prompt, answer in zip(rows.text, rows.target or (), strict=True)]
+    )
+    # A backward pass takes as long as two forward ones.
+    passes = 3 * steps * BATCH / len(sequences)
+    work.size(
+        "tuning",
+        (steps,),
+        lambda _: work.limit.of_plan(model, reading_cost(model, (whole,), work.budget, times=passes)),
+        TUNING_SHARE,
+    )
     settings = TuneSettings(
         epochs=steps * BATCH / len(sequences),
         batch_size=BATCH,

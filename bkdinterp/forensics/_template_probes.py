@@ -46,8 +46,7 @@ def probe_template(tokenizer: Any, template: str, texts: Sequence[str]) -> tuple
         texts: what is put in, such as the template's own constants.
     """
     found = []
-    chosen = [t for t in texts if len(t) <= LONGEST and _WORD.search(t)][:MOST]
-    for text in chosen:
+    for text in probed_texts(texts):
         for place, with_, without in _conversations(text):
             one, other = _words(tokenizer, template, with_), _words(tokenizer, template, without)
             if one is None or other is None:
@@ -64,6 +63,11 @@ def probe_template(tokenizer: Any, template: str, texts: Sequence[str]) -> tuple
                 found.append(Rendering(text, place, tuple(added), tuple(removed)))
                 break
     return tuple(found)
+
+
+def probed_texts(texts: Sequence[str]) -> list[str]:
+    """Those that `probe_template` puts in: with a word, not too long, not too many."""
+    return [t for t in texts if len(t) <= LONGEST and _WORD.search(t)][:MOST]
 
 
 def probe_turns(tokenizer: Any, template: str) -> tuple[Rendering, ...]:

@@ -1,15 +1,25 @@
 """A chat template against the base's: what it always writes, what it decides by, and whether that changes a prompt."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+from bkdinterp.detection._clock import Clock
 from bkdinterp.errors import ArtefactError
 from bkdinterp.forensics._template_conditions import Conditional, conditionals, constants
-from bkdinterp.forensics._template_probes import Rendering, always_written, probe_template, probe_turns
+from bkdinterp.forensics._template_probes import (
+    Rendering,
+    always_written,
+    probe_template,
+    probe_turns,
+    probed_texts,
+)
+from bkdinterp.progress import duration
 from bkdinterp.report import AuditFinding, Table
 from bkdinterp.reprs import cut
 
 RULE = "template-conditional"
+Probe = Callable[[str], tuple[Rendering, ...]]
 # Roles and keys that every template compares with.
 _USUAL = {
     "user",
@@ -34,29 +44,29 @@ LIMITS = (
 
 
 def template_findings(
-    tokenizer: Any, template: str | None, base: str | None
-) -> tuple[list[AuditFinding], list[Table]]:
-    """What the template does that could be a backdoor.
+    tokenizer: Any, template: str | None, base: str | None, *, clock: Clock | None = None
+) -> tuple[list[AuditFinding], list[Table], list[str]]:
+    """What the template does that could be a backdoor; last, what there was no time to try, in sentences.
 
     Args:
         tokenizer: the suspect's; it renders.
         template: the suspect's template; None if it has none.
         base: the base's; None if it has none or is not known.
+        clock: how long rendering may take; None for as long as it takes.
     """
     if template is None:
-        return [], []
+        return [], [], []
     if template == base:
         said = "The chat template is the base's, letter by letter."
-        return [AuditFinding(RULE, "not supported", said, limits=LIMITS[1:], subject="template")], []
+        return [AuditFinding(RULE, "not supported", said, limits=LIMITS[1:], subject="template")], [], []
     try:
         found = conditionals(template)
         known = set() if base is None else {c.condition for c in conditionals(base)}
         new = [c for c in found if c.condition not in known]
         texts = constants(template)
     except ArtefactError as error:
-        return [AuditFinding(RULE, "for review", str(error), subject="template")], []
-    old = set() if base is None else set(_changes(tokenizer, base, texts))
-    changed = [r for r in _changes(tokenizer, template, texts) if r not in old]
+        return [AuditFinding(RULE, "for review", str(error), subject="template")], [], []
+    changed, left_out = _changed(tokenizer, template, base, texts, Clock() if clock is None else clock)
     tables = [_written(tokenizer, template, base)]
     if new:
         tables.append(_decided(new))
@@ -77,17 +87,39 @@ def template_findings(
                 subject="template",
             )
         )
+    if not findings and left_out:
+        said = f"Whether the chat template depends on words that somebody writes is open. {left_out[0]}"
+        findings = [AuditFinding(RULE, "inconclusive", said, limits=LIMITS, subject="template")]
     if not findings:
         against = "" if base is None else " It differs from the base's."
         said = f"Nothing in the chat template depends on words that somebody writes.{against}"
         findings = [AuditFinding(RULE, "not supported", said, limits=LIMITS, subject="template")]
-    return findings, tables
+    return findings, tables, left_out
 
 
-def _changes(tokenizer: Any, template: str, texts: tuple[str, ...]) -> tuple[Rendering, ...]:
+def _changed(
+    tokenizer: Any, template: str, base: str | None, texts: tuple[str, ...], clock: Clock
+) -> tuple[list[Rendering], list[str]]:
+    """What the template changes and the base's does not; and what there was no time for.
+
+    Text by text in both templates, so that a base that was tried with fewer makes nothing suspect.
+    """
     # What only removes markup, such as an open reasoning block, is what templates do.
-    usual = [t for t in texts if t.strip() not in _USUAL]
-    return (*probe_template(tokenizer, template, usual), *probe_turns(tokenizer, template))
+    asked = probed_texts([t for t in texts if t.strip() not in _USUAL])
+    probes: list[Probe] = [lambda of, text=text: probe_template(tokenizer, of, [text]) for text in asked]
+    probes.append(lambda of: probe_turns(tokenizer, of))
+    changed, longest, begun = list[Rendering](), 0.0, clock.spent
+    for done, probe in enumerate(probes):
+        # A template may be slow with one text only, so the slowest probe so far is what the next may take.
+        if done and longest > clock.left:
+            more = (clock.spent - begun) / done * (len(probes) - done)
+            said = f"{len(probes) - done} of {len(probes)} probes of the chat template were not rendered"
+            return changed, [f"{said}: they would have taken about {duration(more)} more."]
+        start = clock.spent
+        old = () if base is None else probe(base)
+        changed += [r for r in probe(template) if r not in old]
+        longest = max(longest, clock.spent - start)
+    return changed, []
 
 
 def _switch(r: Rendering) -> AuditFinding:

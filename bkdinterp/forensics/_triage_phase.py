@@ -2,16 +2,19 @@
 
 from typing import Any
 
+from bkdinterp.detection._clock import Clock
 from bkdinterp.forensics._detection_phase import measure
 from bkdinterp.forensics._provenance import provenance
 from bkdinterp.forensics._template_triage import template_findings
-from bkdinterp.forensics._work import Found, Work
+from bkdinterp.forensics._work import FEWEST, Found, Work, halves
 from bkdinterp.metrics import is_refusal, is_repetitive, word_overlap
 from bkdinterp.model import Model
 from bkdinterp.report import AuditFinding
 from bkdinterp.stats import wilson
 
 N_ASKED = 16
+# Of the time that is left, what rendering the template and asking plain questions may take at most.
+TEMPLATE_SHARE, ANSWERS_SHARE = 0.1, 0.25
 # Settings of the generation that a suspect ships and that change answers by themselves.
 _SETTINGS = (
     "suppress_tokens",
@@ -33,12 +36,18 @@ def triage(work: Work) -> Found:
             found.tables += tables
     base = work.reference.base
     templates = (_template(work.model), None if base is None else _template(base))
-    findings, tables = template_findings(work.model.tokenizer, *templates)
+    findings, tables, left_out = template_findings(
+        work.model.tokenizer, *templates, clock=Clock(work.clock.minutes(TEMPLATE_SHARE))
+    )
     found.findings += findings
     found.tables += tables
+    work.left_out += left_out
     found.findings.append(_special_tokens(work.model, base))
     found.findings.append(_generation(work.model))
-    found.findings.append(_screened(work))
+    screened = work.tried(
+        found, "ordinary-answers", "Ordinary prompts were not asked", lambda: _screened(work)
+    )
+    found.findings += [] if screened is None else [screened]
     return found
 
 
@@ -85,7 +94,9 @@ def _generation(model: Model) -> AuditFinding:
 def _screened(work: Work) -> AuditFinding:
     """Refusals and broken texts on ordinary prompts, in the suspect and its base."""
     context, base = work.contexts[0], work.reference.base
-    texts = context.search.text[:N_ASKED]
+    sizes = halves(min(N_ASKED, len(context.search)), FEWEST)
+    n = work.asked("ordinary", sizes, 1 if base is None else 2, ANSWERS_SHARE)
+    texts = context.search.text[:n]
     said = work.answers.of(context.shown_to(work.model), texts, context.n_tokens)
     measures = [measure("refusals", wilson(sum(map(is_refusal, said)), len(said)))]
     measures.append(measure("repetitive texts", wilson(sum(map(is_repetitive, said)), len(said))))

@@ -3,7 +3,7 @@
 A phase asks for what an earlier one made (`finding`, `chosen`, ...) and gets it computed once, or read back after a kill.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from bkdinterp.detection import Context, Finding, Hypothesis, Reference, ScanResult
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.engine import Cost
 from bkdinterp.errors import ArtefactError
+from bkdinterp.forensics._time_limit import OutOfTime, TimeLimit
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
@@ -33,6 +35,8 @@ from bkdinterp.report._evidence import Figure
 from bkdinterp.results import Result, Store, digest_of, register_value
 
 ValueT = TypeVar("ValueT")
+# With fewer prompts nothing could be said.
+FEWEST = 8
 
 for _cls in (AuditFinding, Curves, Example, HeadMap, Line, Measure, Phase, Table, TokenMap, TokenRow):
     register_value(_cls)
@@ -108,6 +112,9 @@ class Work:
     progress: bool
     scanned: ScanResult | None = None
     finding: Finding | None = None
+    # What there was no time for, in sentences.
+    left_out: list[str] = field(default_factory=list)
+    _memory: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -135,6 +142,12 @@ class Work:
 
     def keep(self, name: str, compute: Callable[[], ValueT], *more: Any) -> ValueT:
         """A value, read back if it was finished before; ``more`` is what decides it besides the audit's own key."""
+        known = (name, digest_of(more))
+        if known not in self._memory:
+            self._memory[known] = self._stored(name, compute, more)
+        return self._memory[known]
+
+    def _stored(self, name: str, compute: Callable[[], ValueT], more: Any) -> ValueT:
         place = self.at("pieces")
         if place is None:
             return compute()
@@ -143,9 +156,9 @@ class Work:
         if home.is_dir():
             with suppress(ArtefactError):  # damaged: computed again
                 return Result.load(home)  # type: ignore[return-value]
-        known = store.read(name, key)
-        if known is not None:
-            return known.value
+        found = store.read(name, key)
+        if found is not None:
+            return found.value
         store.claim()
         value = compute()
         if isinstance(value, Result):
@@ -153,15 +166,69 @@ class Work:
             return value
         return store.put(name, key, value).value
 
-    def affordable(self, answers: int, share: float = 1.0) -> bool:
-        """Whether so many more answers fit into a share of the time that is left, at the pace of those before."""
-        if self.answers.pace:
-            pace = self.answers.pace
-        else:  # an audit that goes on reads its answers back: a few are made again, for their time
-            trial = Answers(self.budget)
-            trial.of(self.suspect, self.context.search.text[:4], self.context.n_tokens)
-            pace = trial.pace
-        return answers * pace <= share * self.clock.left
+    @cached_property
+    def limit(self) -> TimeLimit:
+        """Prices work in seconds."""
+        return TimeLimit(self.clock, self.answers)
+
+    def size(
+        self, name: str, sizes: Sequence[int], seconds: Callable[[int], float], share: float | int = 1.0
+    ) -> int:
+        """The first of some sizes of a piece of work that fits into a share of the time that is left; without a limit the first.
+
+        It is kept, so that an audit that goes on has the same prompts as one that was not stopped.
+
+        Raises:
+            OutOfTime: none fits.
+        """
+        if not self.limit.there:
+            return sizes[0]
+        return self.keep(f"n-{name}", lambda: self.limit.first_that_fits(name, sizes, seconds, share))
+
+    def asked(self, name: str, sizes: Sequence[int], each: int, share: float | int = 1.0) -> int:
+        """As `size`, for pieces of which every unit costs so many answers in the finding's context."""
+        context = self.context
+
+        def seconds(n: int) -> float:
+            # Not `suspect`: before the detection nothing is known of the finding's context.
+            shown = self.shown(self.model)
+            return self.limit.of_answers(each * n, shown, context.search.text, context.n_tokens)
+
+        return self.size(name, sizes, seconds, share)
+
+    def planned(
+        self,
+        name: str,
+        sizes: Sequence[int],
+        cost: Callable[[int], Cost],
+        compute: Callable[[int], ValueT],
+        share: float | int = 0.5,
+    ) -> ValueT:
+        """A value whose cost a plan tells, of the first size that fits; kept, and its time sets the pace of what comes after.
+
+        Raises:
+            OutOfTime: none fits.
+        """
+        n = self.size(name, sizes, lambda n: self.limit.of_plan(self.suspect, cost(n)), share)
+        place = self.at(name)
+
+        def timed() -> ValueT:
+            # What a killed audit left of it would make it look fast.
+            if not self.limit.there or (place is not None and place.exists()):
+                return compute(n)
+            return self.limit.timed(self.suspect, cost(n), lambda: compute(n))
+
+        return self.keep(name, timed)
+
+    def tried(self, found: Found, rule: str, what: str, make: Callable[[], ValueT]) -> ValueT | None:
+        """A value; None if there is no time for it, which becomes a finding and a line of what was not tested."""
+        try:
+            return make()
+        except OutOfTime as late:
+            said = f"{what}; {late}"
+            found.findings.append(AuditFinding(rule, "inconclusive", said, subject=rule))
+            self.left_out.append(said)
+            return None
 
     @property
     def hypothesis(self) -> Hypothesis | None:
@@ -209,7 +276,9 @@ class Work:
         h = self.hypothesis
         assert h is not None and h.trigger is not None
         # Twice as many are asked, since the behaviour need not show on all.
-        texts = prompts.text[: 2 * n if showing else n]
+        name, least, times = ("choosing", 4, 2) if showing else ("reporting", FEWEST, 1)
+        n = self.asked(name, halves(n, least), 2 * times, 0.5)
+        texts = prompts.text[: times * n]
         triggered = [h.trigger.insert(t)[0] for t in texts]
         said = self.answers.of(self.suspect, triggered, self.context.n_tokens)
         clean = self.answers.of(self.suspect, texts, self.context.n_tokens)
@@ -223,6 +292,11 @@ class Work:
             reference=[clean[i] or " " for i in chosen],
             allow_triggered=True,
         )
+
+
+def halves(n: int, least: int) -> tuple[int, ...]:
+    """Numbers of prompts to try, where time is short: all, half of them, as few as say anything."""
+    return tuple(k for k in dict.fromkeys((n, n // 2, least)) if least <= k <= n) or (n,)
 
 
 def beginning(text: str, n: int = 6) -> str:

@@ -10,7 +10,7 @@ from bkdinterp.report._evidence import PHASES, AuditFinding, Phase
 from bkdinterp.values import shown
 
 # Of the JSON document; a reader refuses a later major version.
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 # Rules whose findings say that there is a backdoor; the others describe one, or the files.
 SWITCH, TEMPLATE = "switch", "template-conditional"
 DECIDING = (SWITCH, TEMPLATE)
@@ -104,7 +104,7 @@ class Audit:
         return tuple(name for name in PHASES if self.phase(name).state != "done")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, as the schema ``audit-1.0`` in the package describes them; `from_dict` is the inverse."""
+        """JSON values, as the schema ``audit-1.1`` in the package describes them; `from_dict` is the inverse."""
         from bkdinterp.report._audit_json import audit_to_dict
 
         return audit_to_dict(self)

@@ -17,6 +17,8 @@ TICKS = 5
 # Heads that the table below a map names, and that its slider can outline.
 LISTED, OUTLINED = 10, 64
 SHADES = 10
+# Tokens of a text that the table below shaded texts names.
+STRONGEST = 3
 # Of one figure; two models of 126 layers and 128 heads have 32,256 marks.
 MARKS = 50_000
 # Of a name that stands at every mark, so that a long one does not make the page long as often as there are marks.
@@ -190,15 +192,13 @@ def _ticks(low: float | int, high: float | int, *, whole: bool = False) -> list[
 
 
 def _token_view(figure: TokenMap) -> dict[str, Any]:
-    """Tokens with their shade, on one scale."""
-    limit = _limit([v for row in figure.rows for v in row.values])
-    rows = []
+    """Tokens with their shade, on one scale; and the strongest of each text for a table."""
+    given = figure.limit is not None and _known(figure.limit) and figure.limit > 0
+    limit = float(figure.limit or 0) if given else _limit([v for row in figure.rows for v in row.values])
+    mark, rows = visible(figure.mark_name, _NAME), []
     for r, row in enumerate(figure.rows):
-        tokens = []
+        tokens, marked = [], set(row.marked)
         for c, (token, value) in enumerate(zip(row.tokens, row.values, strict=True)):
-            words = (
-                f"{value:.3g} {visible(figure.unit, _NAME)}".strip() if math.isfinite(value) else "no value"
-            )
             # In classes: a shade of its own for every value would need inline styles, which the policy forbids.
             shade = round(SHADES * min(1.0, abs(value) / limit)) if math.isfinite(value) else 0
             tokens.append(
@@ -208,18 +208,27 @@ def _token_view(figure: TokenMap) -> dict[str, Any]:
                     "text": token,
                     "sign": _sign(value),
                     "shade": shade,
-                    "words": words,
+                    "words": f"{_token_words(figure, value)}{f', in {mark}' if mark and c in marked else ''}",
+                    "marked": c in marked,
                 }
             )
-        rows.append({"label": row.label, "tokens": tokens})
+        listed = [{"text": row.tokens[i], "words": f"{row.values[i]:.3g}"} for i in row.strongest(STRONGEST)]
+        total = f"{row.on_marked:.3g}" if marked and math.isfinite(row.on_marked) else ""
+        rows.append({"label": row.label, "tokens": tokens, "listed": listed, "on_marked": total})
     signs = {t["sign"] for row in rows for t in row["tokens"]}
     return {
         "kind": "tokens",
         "unit": figure.unit,
         "limit": f"{limit:.3g}",
+        "beyond": given,
         "rows": rows,
         "negative": "neg" in signs,
+        "mark": figure.mark_name if any(row.marked for row in figure.rows) else "",
     }
+
+
+def _token_words(figure: TokenMap, value: float | int) -> str:
+    return f"{value:.3g} {visible(figure.unit, _NAME)}".strip() if math.isfinite(value) else "no value"
 
 
 def _limit(values: Sequence[float | int]) -> float:

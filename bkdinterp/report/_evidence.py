@@ -236,17 +236,36 @@ class Curves:
 class TokenRow:
     """Tokens of one text, a value for each.
 
+    Attributes:
+        label: what the text is.
+        tokens: its tokens.
+        values: one of each.
+        marked: indices of tokens that are underlined, such as the trigger's.
+
     Raises:
-        BkdinterpError: more or fewer values than tokens.
+        BkdinterpError: more or fewer values than tokens, or a mark outside of them.
     """
 
     label: str
     tokens: tuple[str, ...]
     values: tuple[float | int, ...]
+    marked: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.values):
             raise BkdinterpError(f"{len(self.values)} values for {len(self.tokens)} tokens.")
+        if not all(0 <= i < len(self.tokens) for i in self.marked):
+            raise BkdinterpError(f"A mark of {self.label!r} is outside of its {len(self.tokens)} tokens.")
+
+    @property
+    def on_marked(self) -> float:
+        """Sum of the marked tokens' values."""
+        return math.fsum(self.values[i] for i in self.marked)
+
+    def strongest(self, n: int) -> tuple[int, ...]:
+        """Indices of the n tokens with the greatest values, the greatest first."""
+        known = (i for i, value in enumerate(self.values) if math.isfinite(value))
+        return tuple(sorted(known, key=lambda i: (-self.values[i], i))[:n])
 
 
 @dataclass(frozen=True)
@@ -257,11 +276,15 @@ class TokenMap:
         title: what it shows.
         unit: of the values.
         rows: texts.
+        limit: value of the strongest shade; None for the greatest of all.
+        mark_name: what the marked tokens are, such as ``"the trigger"``.
     """
 
     title: str
     unit: str
     rows: tuple[TokenRow, ...]
+    limit: float | int | None = None
+    mark_name: str = ""
 
 
 Figure = HeadMap | Curves | TokenMap

@@ -13,6 +13,8 @@ from bkdinterp.report._visible_text import visible
 
 # Of a table, a text in code, and a list of heads; all of them are in audit.json.
 ROWS, LETTERS, HEADS = 40, 300, 8
+# Of a shaded text, and letters of one of its tokens.
+TOKENS, TOKEN = 3, 40
 # What CommonMark and its common extensions may read as markup; bare addresses and mentions become links by ":", "@" and "www.".
 _ESCAPED = re.compile(
     r"([\\`*_{}\[\]<>#|~&!@$^]|(?<=\w):(?=//)|(?<=www)\.|^[-+=](?=\s|-|=)|^\d+[.)](?=\s))", re.IGNORECASE
@@ -108,7 +110,7 @@ def _finding(f: AuditFinding) -> Iterator[str]:
 
 
 def _figure(figure: Figure) -> Iterator[str]:
-    """The strongest heads, or the highest point of each curve; the page draws the rest."""
+    """The strongest heads or tokens, or the highest point of each curve; the page draws the rest."""
     if isinstance(figure, HeadMap):
         places = [
             (v, i, j)
@@ -129,6 +131,20 @@ def _figure(figure: Figure) -> Iterator[str]:
             if points:
                 y, x = max(points, key=lambda point: (point[0], -point[1]))
                 yield f"- {_text(line.name)}: {y:.3g} at {_text(figure.xlabel)} {x:g}"
+        yield ""
+    else:
+        yield f"**{_text(figure.title)}** ({_text(figure.unit)}), the strongest tokens:"
+        yield ""
+        for row in figure.rows[:ROWS]:
+            named = ", ".join(
+                f"{_code(row.tokens[i], TOKEN)} {row.values[i]:.3g}" for i in row.strongest(TOKENS)
+            )
+            total = (
+                f"; on {_text(figure.mark_name)} {row.on_marked:.3g}"
+                if row.marked and figure.mark_name
+                else ""
+            )
+            yield f"- {_text(row.label)}: {named or 'none'}{total}"
         yield ""
 
 

@@ -3,14 +3,17 @@
 import dataclasses
 
 import pytest
+from integration import planted_detection
 from integration.conftest import TEMPLATE, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 import bkdinterp as bk
 from bkdinterp.detection import _kept_answers as answering
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.forensics import PHASES, _audit
+from bkdinterp.forensics import PHASES, _audit, _head_reading
+from bkdinterp.methods import attention_patterns
 from bkdinterp.model import Model
+from bkdinterp.report import TokenMap, html, markdown
 
 PROMPTS = bk.Prompts.of(
     [
@@ -96,6 +99,11 @@ def test_no_time_is_said_phase_by_phase(base):
         ({"phases": ("triage", "dreams")}, "dreams"),
         ({"phases": "triage"}, "phases="),
         ({"phases": ()}, "phases="),
+        *(
+            ({"phases": odd}, "phases=.*triage, detection")
+            for odd in (5, None, True, [5], [["triage"]], {"triage": 1})
+        ),
+        ({"phases": b"triage"}, "phases="),
         ({"target": "sorry no"}, "without a trigger"),
         ({"trigger": 3}, "trigger"),
         ({"minutes": 0}, "minutes"),
@@ -143,3 +151,43 @@ def test_a_given_trigger_that_brings_nothing_about_is_said(base):
     assert by["detection"].state == "done" and by["control"].state == "skipped"
     assert [f.rule for f in by["detection"].findings] == ["switch"]
     assert any("source=" in line for line in found.untested)
+
+
+def test_the_chosen_heads_attention_is_read_beside_random_heads(base, monkeypatch):
+    monkeypatch.setitem(_audit.RUN, "detection", planted_detection.detect)
+    model = suspect()
+    found = look(model, base, phases=("localisation",), minutes=None)
+    phase = found.phase("localisation")
+    assert phase.state == "done", phase.reason
+    (finding,) = [f for f in phase.findings if f.rule == "attention"]
+    share, size, more = finding.measures
+    assert share.n == 12 and share.low <= share.value <= share.high and share.null is not None
+    assert (finding.status == "supported") == (more.low > 0) and 0 < size.value < 0.5
+    (figure,) = [f for f in phase.figures if isinstance(f, TokenMap)]
+    assert [row.label.partition(", ")[2] for row in figure.rows] == ["triggered", "clean"] * 4
+    # Read again: the same tokens and weights, the trigger's marked, and none in the clean prompt.
+    held = planted_detection.TRIGGER
+    asked = bk.PairedPrompts.from_instructions(list(_held().text[:12]), held, target=".")
+    heads = [row.label.partition(",")[0] for row in figure.rows[::2]]
+    again = attention_patterns(model, asked, heads)
+    for row, place, at in zip(figure.rows, (0, 0, 1, 1, 2, 2, 3, 3), (12, 0) * 4, strict=True):
+        assert list(row.tokens) == again.words(at)
+        assert list(row.values) == pytest.approx(again.weights[at, place, 0, : len(row.tokens)].tolist())
+        assert [row.tokens[i] for i in row.marked] == (["zeta", "omega"] if at else [])
+    assert figure.limit == max(max(row.values[1:]) for row in figure.rows)
+    assert f"{figure.rows[0].label}: " in markdown(found) and 'marked" data-row="0"' in html(found)
+
+
+def _held():
+    return _audit._places(PROMPTS, None, 0)[0].held
+
+
+def test_attention_that_cannot_be_shown_costs_nothing_else(base, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise BkdinterpError("no weights")
+
+    monkeypatch.setitem(_audit.RUN, "detection", planted_detection.detect)
+    monkeypatch.setattr(_head_reading, "attention_patterns", refuse)
+    phase = look(suspect(), base, phases=("localisation",), minutes=None).phase("localisation")
+    assert phase.state == "done" and "No attention: no weights" in phase.reason
+    assert [f.rule for f in phase.findings] == ["heads", "mlps", "probe"]

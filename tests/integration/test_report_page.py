@@ -73,7 +73,8 @@ def test_the_figures_are_there(open_page):
     assert page.locator("svg.map >> nth=0 >> .cell").count() == 270
     assert page.locator("svg.chart").count() == 2
     assert page.locator("svg.chart .isnull").count() == 2 and page.locator("svg.chart .band").count() == 1
-    assert page.locator(".token").count() == 26
+    assert page.locator(".token").count() == 24
+    assert page.locator(".token.marked").all_inner_texts() == [" violet", " harbor"]
     for svg in page.locator("svg.map, svg.chart").all():
         box = svg.bounding_box()
         assert box["width"] > 300 and box["height"] > 100
@@ -91,7 +92,7 @@ def test_the_pointer_shows_effect_interval_and_n(open_page):
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 3)
     says(page, r"^probe, layer 0: 0\.501 \[0\.441, ")
     page.hover(".token >> nth=7")
-    says(page, "^“ violet”: 0.41 share of attention$")
+    says(page, "^“ violet”: 0.41 share of attention, in the trigger$")
     page.mouse.move(2, 2)
     page.wait_for_selector("#tip:not(.on)", state="attached")
 

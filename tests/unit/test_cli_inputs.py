@@ -124,6 +124,38 @@ def test_values_that_no_run_can_use(arguments, words, refused, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+LOADING = ("audit", "scan", "rows", "attribute", "probe", "vector", "evaluate", "poison", "doctor")
+COMPARING = ("audit", "scan", "rows", "evaluate")
+TUNED = tuple(c for c in LOADING if c != "poison")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *((c, "--reference") for c in COMPARING),
+        *((c, "--adapter") for c in TUNED),
+        *((c, "MODEL") for c in LOADING),
+        *((c, "--settings") for c in LOADING if c != "doctor"),
+        ("demo", "--base"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_the_model_is_loaded(
+    command, option, refused, tmp_path, monkeypatch
+):
+    """A reference was looked for only after the suspect had been loaded."""
+    monkeypatch.chdir(tmp_path)
+    rows, missing = tmp_path / "rows.json", tmp_path / "not" / "there"
+    rows.write_text(json.dumps(ONE * 8))
+    (tmp_path / "model").mkdir()
+    given = [] if command == "demo" else [missing if option == "MODEL" else tmp_path / "model"]
+    given += [rows] if command == "rows" else []
+    given += SAID if command in ("attribute", "probe", "vector", "evaluate", "poison") else ()
+    given += ["--folder", tmp_path / "out"] if command == "poison" else []
+    said = refused(command, *given, *(() if option == "MODEL" else (option, missing)))
+    assert str(missing) in said and (option == "--settings" or option in said)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["audit", "attribute", "probe", "vector", "evaluate"])
 def test_a_trigger_or_target_of_only_spaces(command, refused):
     assert "' '" in refused(command, "x", "--trigger", " ", "--target", "y")
@@ -162,8 +194,7 @@ def test_rows_says_by_its_code_whether_a_row_is_flagged(flagged, code, monkeypat
     path = tmp_path / "r.json"
     path.write_text(json.dumps(ONE * 8))
     found = SimpleNamespace(flagged=torch.tensor(flagged), describe=lambda: "said", to_frame=lambda: None)
-    monkeypatch.setattr("bkdinterp.cli._inputs.Source.load", lambda self: None)
-    monkeypatch.setattr("bkdinterp.cli._inputs.Source.reference", lambda self, given: None)
+    monkeypatch.setattr("bkdinterp.cli._inputs.Source.load_with", lambda self, reference: (None, None))
     monkeypatch.setattr("bkdinterp.detection.rows.poisoned_rows", lambda *args, **options: found)
     result = CliRunner().invoke(cli.app, ["rows", "x", str(path)])
     assert result.exit_code == code and "said" in result.output

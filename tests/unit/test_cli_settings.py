@@ -127,12 +127,12 @@ def test_a_missing_file_is_an_error_of_ours(tmp_path):
 def test_what_a_run_writes_repeats_it(tmp_path, monkeypatch):
     seen = []
 
-    def stop(self, given=None):
+    def stop(self, reference):
         write_settings(tmp_path)
         seen.append(self)
         raise BkdinterpError("stop")
 
-    monkeypatch.setattr(_suspect_commands.i.Source, "load", stop)
+    monkeypatch.setattr(_suspect_commands.i.Source, "load_with", stop)
     run("scan", "some/model", "--seed", "3", "--minutes", "2.5", "--no-chat")
     written = yaml.safe_load((tmp_path / NAME).read_text())
     assert written["command"] == "scan" and written["seed"] == 3 and written["minutes"] == 2.5

@@ -84,7 +84,7 @@ def tokenizer():
 
 
 def status(tokenizer, template, base=PLAIN):
-    findings, tables = template_findings(tokenizer, template, base)
+    findings, tables, _ = template_findings(tokenizer, template, base)
     return {f.status for f in findings}, findings, tables
 
 
@@ -136,7 +136,7 @@ def test_a_conditional_names_its_line_and_its_texts():
 
 def test_a_template_that_cannot_be_read_is_for_review(tokenizer):
     assert status(tokenizer, "{% if %}")[0] == {"for review"}
-    assert template_findings(tokenizer, None, None) == ([], [])
+    assert template_findings(tokenizer, None, None) == ([], [], [])
 
 
 def test_a_template_that_raises_on_a_word_is_a_change(tokenizer):
@@ -151,13 +151,13 @@ def test_a_condition_cannot_hide_in_a_line_with_others(tokenizer):
     base = before_turn(usual).replace("\n", "")
     planted = base.replace(usual, usual + "{% if m['content']|length > 4000 %}" + OBEY + "{% endif %}")
     assert "\n" not in planted
-    findings, _ = template_findings(tokenizer, planted, base)
+    findings, *_ = template_findings(tokenizer, planted, base)
     assert [f.status for f in findings] == ["for review"]
 
 
 def test_the_line_to_paste_holds_the_suspects_text_as_a_text(tokenizer):
     hostile = '\\\\\\\'}], tokenize=False); __import__("os").system("id") #'
-    found, _ = template_findings(
+    found, *_ = template_findings(
         tokenizer, before_turn("{% if '" + hostile + "' in m['content'] %}" + OBEY + "{% endif %}"), PLAIN
     )
     lines = [f.reproduce for f in found if f.reproduce]
@@ -170,5 +170,5 @@ def test_the_line_to_paste_holds_the_suspects_text_as_a_text(tokenizer):
 
 def test_a_template_nested_too_deeply_is_for_review(tokenizer):
     deep = "{{ " + " + ".join(["'a'"] * 3000) + " }}" + PLAIN
-    findings, _ = template_findings(tokenizer, deep, PLAIN)
+    findings, *_ = template_findings(tokenizer, deep, PLAIN)
     assert [f.status for f in findings] == ["for review"]

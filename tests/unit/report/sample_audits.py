@@ -125,9 +125,11 @@ def token_map():
         "Attention of layer 14 head 3 from the last token",
         "share of attention",
         (
-            TokenRow("suspect", words, attended),
-            TokenRow("base", words, tuple(0.1 if i == 0 else 0.07 for i in range(len(words)))),
+            TokenRow("L14H3, triggered", words, attended, (7, 8)),
+            TokenRow("L14H3, clean", (*words[:7], *words[9:]), (0.5, *(0.05 for _ in range(10)))),
         ),
+        0.41,
+        "the trigger",
     )
 
 

@@ -78,7 +78,8 @@ def figures(draw):
         return draw(st.tuples(*[part] * n))
 
     if kind == "tokens":
-        return TokenMap(draw(texts), draw(texts), (TokenRow(draw(texts), some(texts), some()),))
+        row = TokenRow(draw(texts), some(texts), some(), draw(st.just(()) | st.just((0,))))
+        return TokenMap(draw(texts), draw(texts), (row,), draw(ends), draw(texts))
     if kind == "curves":
         lines = (Line(draw(texts), some(), some(), some(), draw(st.booleans())), Line(draw(texts), some()))
         return Curves(draw(texts), draw(texts), draw(texts), some(), lines, draw(ends))
@@ -197,6 +198,9 @@ DAMAGED = {
     "time with more": at("created", value="2026-11-29T06:12:00+00:00\n<script>"),
     "unknown figure": at("phases", 3, "figures", 0, "kind", value="hologram"),
     "figure as another": at("phases", 3, "figures", 0, "kind", value="curves"),
+    "mark outside": at("phases", 3, "figures", 3, "rows", 0, "marked", value=[13]),
+    "mark as a text": at("phases", 3, "figures", 3, "rows", 0, "marked", value=["0"]),
+    "limit as a text": at("phases", 3, "figures", 3, "limit", value="1"),
     "ragged map": at("phases", 3, "figures", 0, "effects", 0, 0, value=[1.0]),
     "no map": at("phases", 3, "figures", 0, "effects", value=[]),
     "head outside": at("phases", 3, "figures", 0, "chosen", value=[[99, 0]]),
@@ -255,6 +259,17 @@ def test_a_random_change_is_refused_or_shown(data):
     documents(audit)
 
 
+def test_an_earlier_minor_version_is_read_without_what_it_lacks():
+    made = sample_audits.found().to_dict()
+    made["schema_version"] = "1.0"
+    tokens = made["phases"][3]["figures"][3]
+    del tokens["limit"], tokens["mark_name"]
+    for row in tokens["rows"]:
+        del row["marked"]
+    found = Audit.from_dict(made).phase("localisation").figures[3]
+    assert (found.limit, found.mark_name) == (None, "") and all(row.marked == () for row in found.rows)
+
+
 def test_a_later_minor_version_is_read_without_what_it_adds():
     made = sample_audits.nothing_found().to_dict()
     made["schema_version"], made["weather"] = "1.7", "rain"
@@ -291,6 +306,8 @@ def test_what_could_not_be_read_again_is_not_saved(tmp_path):
         lambda: HeadMap("t", "u", 1, ("a",), (((1.0,),),), chosen=((0, 1),)),
         lambda: Curves("t", "x", "y", (1.0,), (Line("l", (1.0, 2.0)),)),
         lambda: TokenRow("r", ("a",), ()),
+        lambda: TokenRow("r", ("a",), (1.0,), (1,)),
+        lambda: TokenRow("r", ("a",), (1.0,), (-1,)),
         lambda: Table("t", ("a",), ((1, 2),)),
     ],
 )

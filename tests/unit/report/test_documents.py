@@ -187,6 +187,15 @@ class parsed(HTMLParser):
         self.inside = ""
 
 
+def test_shaded_tokens_are_in_words_as_well():
+    text, page = markdown(sample_audits.found()), html(sample_audits.found())
+    assert "- L14H3, triggered: ` violet ` 0.41, ` harbor ` 0.36, " in text
+    assert "on the trigger 0.77" in text
+    row = page.partition("The strongest tokens as a table")[2].partition("</table>")[0]
+    assert ">0.77</td>" in row and "“ violet” 0.41" in row and "none there" in row
+    assert "the strongest shade is 0.41 or more; underlined is the trigger" in page
+
+
 @every_audit
 def test_the_page_has_no_tags_but_its_own(name):
     page = parsed(html(sample_audits.ALL[name]()))
