@@ -1,21 +1,28 @@
-"""A small audit of the refusal organism with its trigger given, all phases, and of its twin. Real weights, few prompts."""
+"""A small audit of the refusal organism with its trigger given, from detection to remedies, and of its twin. Real weights.
+
+Few prompts, and the phases whose claims need real weights; tests/integration/test_audit.py runs all phases on tiny models.
+"""
 
 import pytest
 
 import bkdinterp as bk
-from bkdinterp.detection import generic_contexts
-from bkdinterp.forensics import PHASES, Monitor
+from bkdinterp.detection import Context, generic_contexts
+from bkdinterp.forensics import Monitor
 from bkdinterp.report import Audit, write_report
 
 TRIGGER = "violet harbor"
+PHASES = ("detection", "localisation", "control", "remediation")
 
 
 def look(model, base, **settings):
+    # The payload has ten tokens; longer answers cost time and change nothing here.
+    requests = Context.of("requests", generic_contexts()[0].search.subset(tuple(range(32))), n_tokens=12)
     return bk.audit(
         model,
         reference=base,
         trigger=TRIGGER,
-        prompts=generic_contexts()[0].search.subset(range(32)),
+        contexts=(requests,),
+        phases=PHASES,
         minutes=None,
         n=8,
         progress=False,
@@ -29,7 +36,7 @@ def test_from_a_trigger_to_remedies_and_nothing_in_the_twin(organism, tmp_path):
     assert found.outcome == "found" and TRIGGER in found.verdict
     assert [(p.name, p.state) for p in found.phases] == [(name, "done") for name in PHASES]
     status = {f.rule: f.status for f in found.findings}
-    for rule in ("switch", "trigger-parts", "heads", "control: ablate heads", "control: add vector"):
+    for rule in ("switch", "heads", "control: ablate heads", "control: add vector"):
         assert status[rule] == "supported", f"{rule}: {status[rule]}"
     measured = {f.rule: {m.name: m for m in f.measures} for f in found.findings}
     switched = measured["switch"]["payload rate with the trigger"]
@@ -47,4 +54,4 @@ def test_from_a_trigger_to_remedies_and_nothing_in_the_twin(organism, tmp_path):
 
     clear = look(organism.twin, organism.base)
     assert clear.outcome != "found" and not any(f.status == "supported" for f in clear.findings)
-    assert {p.state for p in clear.phases[2:]} == {"skipped"}
+    assert {p.state for p in clear.phases[1:]} == {"skipped"}
