@@ -11,7 +11,7 @@ import bkdinterp as bk
 from bkdinterp.engine import Run, execute, gradients
 from bkdinterp.errors import BkdinterpError, PlanError, RemoteError, SiteError
 from bkdinterp.interventions import Read, Steer
-from bkdinterp.methods.attribution import _screening
+from bkdinterp.methods.attribution import _verified_screen as _screening
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Where

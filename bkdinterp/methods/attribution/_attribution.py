@@ -40,10 +40,10 @@ from bkdinterp.methods.attribution._position_scores import PositionScores
 from bkdinterp.methods.attribution._position_sweep import check_settings, sweep_positions
 from bkdinterp.methods.attribution._prompt_positions import as_kinds
 from bkdinterp.methods.attribution._screened_scores import ScreenedScores
-from bkdinterp.methods.attribution._screening import check_slope, screen_units
 from bkdinterp.methods.attribution._sweep_cost import SweepCost
 from bkdinterp.methods.attribution._unit_effects import Effects, strongest_sign
 from bkdinterp.methods.attribution._unit_scores import HeadScores, LayerScores, NeuronScores
+from bkdinterp.methods.attribution._verified_screen import check_slope, screen_units
 from bkdinterp.metrics import Score, ScoreLike, as_score
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import PairedPrompts, as_pairs
