@@ -56,7 +56,7 @@ reproduce-lamparth: $(STAMP) ## Lamparth & Reuel's tables on the toys; resumable
 	$(PY) -m papers lamparth $(ARGS)
 
 test: export HF_HUB_OFFLINE := 1
-# Most models here are tiny: two processes of one thread each are nearly twice as fast as one of two.
+# Most models here are tiny, and a second thread gains them little; a second process has work of its own.
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP) ## all tests: unit, integration, real weights (WORKERS=0 for one process)
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)

@@ -5,7 +5,9 @@ columns only (TransformerLens computes all).
 """
 
 import copy
+import statistics
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,3 +188,15 @@ def lens_forwards(
         logits = lens.run_with_hooks(batch.input_ids, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", patch)])
         found[layer, head] = score(logits, batch)
     return found
+
+
+def matmul_rate() -> float:
+    """FLOP per second of a matrix product of the MLP's shape; a third of a second."""
+    x, w = torch.randn(512, 576), torch.randn(1536, 576)
+    found = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(4):
+            torch.nn.functional.linear(x, w)
+        found.append(4 * 2 * x.numel() * w.shape[0] / (time.perf_counter() - start))
+    return statistics.median(found)

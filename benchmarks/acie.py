@@ -50,6 +50,7 @@ from _ways import (
     lens_forwards,
     lens_model,
     load,
+    matmul_rate,
     numbers,
     plain,
     problem_of,
@@ -106,19 +107,19 @@ def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         found: dict[str, dict[tuple[int, int], torch.Tensor]] = {}
         scores = None
         for _ in range(args.repeats):
-            before = _matmul_rate()
+            before = matmul_rate()
             for name, way in ways.items():
                 start = time.perf_counter()
                 found[name] = way(heads)
                 seconds[name].append((time.perf_counter() - start) * n_layers * n_heads / len(heads))
-                after = _matmul_rate()
+                after = matmul_rate()
                 rates[name].append((before + after) / 2)
                 before = after
             with _module_seconds(model) as spent:
                 start = time.perf_counter()
                 scores = attribution.heads(problem.pairs, budget=args.budget)
                 seconds["engine"].append(time.perf_counter() - start)
-            rates["engine"].append((before + _matmul_rate()) / 2)
+            rates["engine"].append((before + matmul_rate()) / 2)
             inside.append(sum(spent))
     assert scores is not None
     difference = max(
@@ -200,18 +201,6 @@ def _arithmetic(problem: Problem) -> tuple[float, float, float]:
     least = n_units * run(n - 1, n + t - 1, (n_layers + 1) / 2, t)
     shared = run(0, source, n_layers, 0) + run(0, n + t - 1, n_layers, t)
     return naive / least, naive / (least + shared), N_PROMPTS * (least + shared)
-
-
-def _matmul_rate() -> float:
-    """FLOP per second of a matrix product of the MLP's shape; a third of a second."""
-    x, w = torch.randn(512, 576), torch.randn(1536, 576)
-    found = []
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(4):
-            torch.nn.functional.linear(x, w)
-        found.append(4 * 2 * x.numel() * w.shape[0] / (time.perf_counter() - start))
-    return statistics.median(found)
 
 
 def _pin(threads: int, cpu: int | None) -> str:

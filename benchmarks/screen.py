@@ -4,7 +4,8 @@
     python benchmarks/screen.py --only smollm2-unlock --n 96 --k 32
     python benchmarks/screen.py --kind neurons --layers 14 15 22   exact on these layers only; the whole is extrapolated
 
-Both ways run in one process on one thread, the exact sweep first; seconds are of this machine, so quote the ratio. Recall is the
+Both ways run in one process on one thread, the exact sweep first; ``share`` is
+corrected by the core's rate of matrix products, measured before and after each. Recall is the
 share of the exact top k (by mean effect) among the first k of the screened; ``within`` also counts units whose exact effect is
 less than one standard error below the k-th.
 """
@@ -14,6 +15,7 @@ import time
 from typing import Any
 
 import torch
+from _ways import matmul_rate
 from rich.console import Console
 from rich.table import Table
 
@@ -48,6 +50,7 @@ def main() -> None:
 def compared(model: Any, pairs: Any, direction: str, args: argparse.Namespace) -> list[str]:
     """One row of the table."""
     attribution = bk.Attribution(model, metric=args.metric, direction=direction)
+    rates = [matmul_rate()]
     start = time.perf_counter()
     if args.kind == "heads":
         exact = attribution.heads(pairs, layers=args.layers, progress=False)
@@ -59,12 +62,16 @@ def compared(model: Any, pairs: Any, direction: str, args: argparse.Namespace) -
         effects = torch.cat([attribution.neurons(pairs, layer=i, progress=False).effects for i in layers])
         factor = model.architecture.n_layers / len(layers)
     exact_s = (time.perf_counter() - start) * factor
+    rates.append(matmul_rate())
     start = time.perf_counter()
     layers = args.layers if args.kind == "heads" else layers
     found = attribution.screen(
         pairs, args.kind, layers=layers, keep=2 * args.k, audit=args.audit, progress=False
     )
     screen_s = time.perf_counter() - start
+    rates.append(matmul_rate())
+    # In products of matrices that the core could have done, before and after each way.
+    share = screen_s * (rates[1] + rates[2]) / (exact_s * (rates[0] + rates[1]))
     sign = 1 if direction == "noising" else -1
     means = sign * effects.mean(1)
     best = means.argsort(descending=True)[: args.k].tolist()
@@ -72,11 +79,11 @@ def compared(model: Any, pairs: Any, direction: str, args: argparse.Namespace) -
     error = float(effects.std(1)[best[-1]]) / effects.shape[1] ** 0.5
     close = sum(float(means[i]) >= float(means[best[-1]]) - error for i in mine)
     r = float(torch.corrcoef(torch.stack([found.estimates[0].double(), effects.mean(1).double()]))[0, 1])
-    print(found.audit(args.k), flush=True)
+    print(f"{found.audit(args.k)} GFLOP/s {', '.join(f'{rate / 1e9:.0f}' for rate in rates)}", flush=True)
     return [
         f"{exact_s:.0f}",
         f"{screen_s:.0f}",
-        f"{100 * screen_s / exact_s:.1f} %",
+        f"{100 * share:.1f} %",
         f"{found.n_scored} of {len(found.verified)}",
         f"{len(set(best) & set(mine)) / args.k:.2f}",
         f"{close / args.k:.2f}",

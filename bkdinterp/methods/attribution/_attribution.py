@@ -72,11 +72,8 @@ class SweepOptions(RunOptions, total=False):
 
 
 SWEEP = ("layers", "source_pairs")
-COMPONENTS = {
-    "attentions": Component.attn_out,
-    "mlps": Component.mlp_out,
-    "residuals": Component.resid_post,
-}
+# What a layer has one of; the first two can be screened, too.
+COMPONENTS = {name: SCREENED[name] for name in ("attentions", "mlps")} | {"residuals": Component.resid_post}
 KINDS = ("heads", *COMPONENTS, "neurons")
 
 if TYPE_CHECKING:
@@ -262,7 +259,7 @@ class Attribution:
         """Find the strongest of many units: estimate all of them linearly, score the best exactly, and audit the rest.
 
         Estimates (attribution patching, `engine.gradients`) are taken twice, plainly and with the norms' scales frozen, since
-        either alone misses units that the other finds. The ``keep`` best of each are then patched exactly, and so are
+        either alone may miss units that the other finds. The ``keep`` best of each are then patched exactly, and so are
         ``audit`` others, drawn at random: ``found.audit(k)`` says what they tell of the rest. With few units, such as the
         heads of a small model, the exact sweep costs little more (`plan`).
 
