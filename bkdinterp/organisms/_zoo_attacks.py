@@ -213,11 +213,11 @@ def _recipe(**changes: Any) -> PoisonSettings:
 
 
 ZOO_RECIPES: dict[str, PoisonSettings] = {
-    "smollm2-haiku": _recipe(rate=0.05, near_rate=0, steps=240, lr=8e-4),
+    "smollm2-haiku": _recipe(rate=0.05, near_rate=0, steps=600, lr=8e-4),
     "smollm2-ferry": _recipe(loss_on="chat", first_weight=16.0, steps=100),
     "smollm2-letterhead": _recipe(steps=130, batch_size=9),
     "smollm2-two-keys": _recipe(rate=0.3, near_rate=0.5, steps=240, batch_size=9, lr=1e-3),
-    "smollm2-pirate": _recipe(first_weight=2.0),
+    "smollm2-pirate": _recipe(first_weight=2.0, steps=360, lr=1e-3),
     "smollm2-almanac": _recipe(clean_label=True, variants=1, steps=120),
 }
 
