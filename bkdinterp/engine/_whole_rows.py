@@ -53,17 +53,29 @@ def row_parts(
     bundle: Bundle, examples: tuple[int, ...], capacity: int, budget: int, *, reuse: bool
 ) -> Iterator["RowsPart"]:
     """Parts with all runs on some examples, as many at once as ``capacity`` rows allow."""
-    batch, extra = bundle.slice(examples), bundle.run.needs_base
-    at_once = max(1, capacity // len(examples) - extra)
+    at_once = max(1, capacity // len(examples) - bundle.run.needs_base)
     for first in range(0, len(bundle.nodes), at_once):
         group = bundle.group(first, min(first + at_once, len(bundle.nodes)))
-        rows = len(examples) * (len(group.nodes) + extra)
-        begin = best_start(bundle, group, batch) if reuse else NO_START
-        if begin.first:
-            kept = len(group.nodes) + extra if begin.per == "run" else len(examples)
-            if row_bytes(bundle, batch, rows, begin, kept) > budget:
-                begin = NO_START
-        yield RowsPart.of(bundle, batch, group, begin)
+        yield from _parts_of(bundle, examples, group, budget, reuse=reuse)
+
+
+def _parts_of(
+    bundle: Bundle, examples: tuple[int, ...], group: Group, budget: int, *, reuse: bool
+) -> Iterator["RowsPart"]:
+    """One part; or two halves, where a start that spares most of the columns takes memory for fewer rows only."""
+    batch, extra = bundle.slice(examples), bundle.run.needs_base
+    begin = best_start(bundle, group, batch) if reuse else NO_START
+    if begin.first:
+        copies = len(group.nodes) + extra
+        kept = copies if begin.per == "run" else len(examples)
+        if row_bytes(bundle, batch, len(examples) * copies, begin, kept) > budget:
+            if len(examples) > 1 and 2 * begin.first > batch.columns:
+                half = len(examples) // 2
+                for part in (examples[:half], examples[half:]):
+                    yield from _parts_of(bundle, part, group, budget, reuse=reuse)
+                return
+            begin = NO_START
+    yield RowsPart.of(bundle, batch, group, begin)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from bkdinterp.interventions import (
     ZeroAblate,
 )
 from bkdinterp.model import Architecture
-from bkdinterp.prompts import PairedPrompts, PromptBuilder, Trigger
+from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts, Trigger
 from bkdinterp.sites import HeadId, Site, Where
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
@@ -394,3 +394,18 @@ def test_rows_that_have_ended_are_left_behind(model, mixed, monkeypatch):
         assert a.tokens == b.tokens
     lengths = [len(ids) for ids in given[0][0].tokens]
     assert max(lengths) == 6 and all(n <= 1 for n in lengths[::2])
+
+
+def test_a_long_start_is_shared_where_it_leaves_memory_for_fewer_rows_only(model, cheap_passes):
+    """More rows fit into the budget without the start than with it; the start saves nearly all columns."""
+    start = "tell me about the red cat on the mat " * 3
+    prompts = Prompts.of([start + word for word in ("dog", "sky", "hill", "blue") * 8])
+    reads = (Read(Site.parse("L1.z")),)
+    runs = [Run(prompts, reads=reads)]
+    wide, whole = plan(model, runs, budget=2**30), plan(model, runs, naive=True)
+    assert [chunk.kind for chunk in wide.chunks] == ["start", "forward"]
+    tight = plan(model, runs, budget=wide.cost.peak_bytes * 3 // 4)
+    assert tight.cost.peak_bytes <= wide.cost.peak_bytes * 3 // 4
+    assert {"start", "forward"} == {chunk.kind for chunk in tight.chunks}
+    assert tight.cost.token_layers < whole.cost.token_layers / 3
+    same(Local(progress=False).run(tight, model), Local(progress=False).run(whole, model))
