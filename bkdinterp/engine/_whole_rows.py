@@ -3,7 +3,7 @@
 The common start of rows becomes a separate chunk, whose keys and values are given to every row (``_shared_start``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,21 +61,30 @@ def row_parts(
 
 def _parts_of(
     bundle: Bundle, examples: tuple[int, ...], group: Group, budget: int, *, reuse: bool
-) -> Iterator["RowsPart"]:
-    """One part; or two halves, where a start that spares most of the columns takes memory for fewer rows only."""
+) -> list["RowsPart"]:
+    """One part; or two halves, if a start takes memory for fewer rows only and is still worth it."""
     batch, extra = bundle.slice(examples), bundle.run.needs_base
     begin = best_start(bundle, group, batch) if reuse else NO_START
-    if begin.first:
-        copies = len(group.nodes) + extra
-        kept = copies if begin.per == "run" else len(examples)
-        if row_bytes(bundle, batch, len(examples) * copies, begin, kept) > budget:
-            if len(examples) > 1 and 2 * begin.first > batch.columns:
-                half = len(examples) // 2
-                for part in (examples[:half], examples[half:]):
-                    yield from _parts_of(bundle, part, group, budget, reuse=reuse)
-                return
-            begin = NO_START
-    yield RowsPart.of(bundle, batch, group, begin)
+    plain = [RowsPart.of(bundle, batch, group, NO_START)]
+    if not begin.first:
+        return plain
+    copies = len(group.nodes) + extra
+    kept = copies if begin.per == "run" else len(examples)
+    if row_bytes(bundle, batch, len(examples) * copies, begin, kept) <= budget:
+        return [RowsPart.of(bundle, batch, group, begin)]
+    half = len(examples) // 2
+    parts = [
+        part
+        for some in (examples[:half], examples[half:])
+        if some
+        for part in _parts_of(bundle, some, group, budget, reuse=reuse)
+    ]
+    # The start is computed once in each of them, through all layers.
+    return parts if half and _cost(parts) < _cost(plain) else plain
+
+
+def _cost(parts: Sequence["RowsPart"]) -> float:
+    return sum(part.totals.cost for part in parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from integration import engine_oracle as oracle
-from integration.conftest import MAKERS, TEXTS, least_budget, tiny_tokenizer
+from integration.conftest import MAKERS, TEXTS, least_budget, tiny_llama, tiny_tokenizer
 
 from bkdinterp.engine import Local, Run, execute, plan
 from bkdinterp.interventions import (
@@ -20,7 +20,7 @@ from bkdinterp.interventions import (
     Steer,
     ZeroAblate,
 )
-from bkdinterp.model import Architecture
+from bkdinterp.model import Architecture, Model
 from bkdinterp.prompts import PairedPrompts, PromptBuilder, Prompts, Trigger
 from bkdinterp.sites import HeadId, Site, Where
 
@@ -396,16 +396,26 @@ def test_rows_that_have_ended_are_left_behind(model, mixed, monkeypatch):
     assert max(lengths) == 6 and all(n <= 1 for n in lengths[::2])
 
 
-def test_a_long_start_is_shared_where_it_leaves_memory_for_fewer_rows_only(model, cheap_passes):
-    """More rows fit into the budget without the start than with it; the start saves nearly all columns."""
+def test_a_long_start_is_shared_where_it_leaves_memory_for_fewer_rows_only():
+    """In a deep model the keys and values take more than the rows: fewer rows beside the start, nearly no columns each."""
+    model = Model.from_module(tiny_llama(n_layers=16), tiny_tokenizer(), name="deep")
+    start = "tell me about the red cat on the mat " * 3
+    prompts = Prompts.of([start + word for word in ("dog", "sky", "hill", "blue") * 64])
+    runs = [Run(prompts, reads=(Read(Site.parse("L15.z")),))]
+    whole = plan(model, runs, naive=True)
+    budget = whole.cost.peak_bytes // 2
+    tight = plan(model, runs, budget=budget)
+    assert tight.cost.peak_bytes <= budget
+    assert {"start", "forward"} == {chunk.kind for chunk in tight.chunks}
+    assert tight.cost.token_layers < whole.cost.token_layers / 4
+    same(Local(progress=False).run(tight, model), Local(progress=False).run(whole, model))
+
+
+def test_a_start_that_costs_more_than_it_saves_is_not_shared():
+    """A start goes through all layers; rows that are read in the first one stop there."""
+    model = Model.from_module(tiny_llama(n_layers=16), tiny_tokenizer(), name="deep")
     start = "tell me about the red cat on the mat " * 3
     prompts = Prompts.of([start + word for word in ("dog", "sky", "hill", "blue") * 8])
-    reads = (Read(Site.parse("L1.z")),)
-    runs = [Run(prompts, reads=reads)]
-    wide, whole = plan(model, runs, budget=2**30), plan(model, runs, naive=True)
-    assert [chunk.kind for chunk in wide.chunks] == ["start", "forward"]
-    tight = plan(model, runs, budget=wide.cost.peak_bytes * 3 // 4)
-    assert tight.cost.peak_bytes <= wide.cost.peak_bytes * 3 // 4
-    assert {"start", "forward"} == {chunk.kind for chunk in tight.chunks}
-    assert tight.cost.token_layers < whole.cost.token_layers / 3
-    same(Local(progress=False).run(tight, model), Local(progress=False).run(whole, model))
+    runs = [Run(prompts, reads=(Read(Site.parse("L0.z")),))]
+    whole = plan(model, runs, naive=True)
+    assert plan(model, runs, budget=whole.cost.peak_bytes // 4).cost.token_layers <= whole.cost.token_layers

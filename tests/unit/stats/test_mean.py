@@ -64,6 +64,15 @@ def test_no_end_is_nearer_than_students():
         assert found.method == "studentized"
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_two_that_nearly_agree_do_not_decide_the_ends_of_a_few(n):
+    """The bootstrap-t of four such examples ended at eighty times the mean."""
+    x = np.array([4.97, 4.98, 4.99, 5.4])[-n:]
+    found, student = bootstrap_mean(x), ttest_1samp(x, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((student.low, student.high))
+    assert covered("normal", n, simulations=800) == pytest.approx(0.95, abs=0.03)
+
+
 def test_the_long_tail_gets_the_longer_end():
     x = np.exp(np.random.default_rng(1).standard_normal(30))
     found, student = bootstrap_mean(x), ttest_1samp(x, 0).confidence_interval()
