@@ -9,7 +9,9 @@ the organism with its own rows, and the twin with the same prompts and clean ans
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from _training_rows import sampled
@@ -60,10 +62,30 @@ def main() -> None:
             areas.add_row("all, mean rank" if method is None else method.replace("_", " "), *row)
     for name, (own, twin) in found.items():
         hit, false = own.rates()
+        (args.work / f"{name}.json").write_text(json.dumps(summary(args.n, own, twin), indent=1))
         candidates = ["; ".join(x.candidates[:3]) or "-" for x in (own, twin)]
         flags.add_row(name, short(hit), short(false), short(twin.flagged_share), *candidates)
     console.print(areas)
     console.print(flags)
+
+
+def summary(n: int, own: RowScores, twin: RowScores) -> dict[str, Any]:
+    """The figures of a data set as JSON values, each with the ends of its interval."""
+    hit, false = own.rates()
+    areas = {"all": own.auroc(None)} | {m: own.auroc(m) for m in METHODS if m in own.scores}
+    return {
+        "n": n,
+        "auroc": {name: triple(x) for name, x in areas.items()},
+        "poisoned_flagged": triple(hit),
+        "clean_flagged": triple(false),
+        "twin_flagged": triple(twin.flagged_share),
+        "candidates": list(own.candidates[:3]),
+        "twin_candidates": list(twin.candidates[:3]),
+    }
+
+
+def triple(x: Interval) -> list[float]:
+    return [x.estimate, x.low, x.high]
 
 
 def score(args: argparse.Namespace, name: str, twin: bool) -> RowScores:

@@ -69,15 +69,17 @@ def provenance(folder: Path) -> tuple[dict[str, Any], list[AuditFinding], list[T
                 "Claims of whoever made the files; none of them is checked by this table.",
             )
         )
-    return claimed, [_odd_finding(odd)], tables
+    return claimed, [_odd_finding(folder.name, odd)], tables
 
 
-def _odd_finding(odd: list[tuple[str, str]]) -> AuditFinding:
+def _odd_finding(folder: str, odd: list[tuple[str, str]]) -> AuditFinding:
+    # Base and adapter come from folders of their own.
+    where = repr(cut(folder, 40))
     if not odd:
         return AuditFinding(
             "odd-files",
             "not supported",
-            "The folder holds weights, settings and texts, and nothing else.",
+            f"{where} holds weights, settings and texts, and nothing else.",
             subject="files",
         )
     named = "; ".join(f"{cut(name, 60)}: {why}" for name, why in odd[:6])
@@ -85,7 +87,7 @@ def _odd_finding(odd: list[tuple[str, str]]) -> AuditFinding:
     return AuditFinding(
         "odd-files",
         "for review",
-        f"{len(odd)} files do not belong to a model's weights and settings: {named}{more}.",
+        f"{len(odd)} files in {where} do not belong to a model's weights and settings: {named}{more}.",
         "None of them was opened or run. Other programs may run them when they load the model.",
         taxonomy=TAXONOMY,
         subject="files",

@@ -26,7 +26,8 @@ def test_files_are_hashed_and_claims_repeated(tmp_path):
     )
     claims, (odd,), tables = provenance(home)
     assert claims["config.json: model_type"] == "llama" and claims["model card: license"] == "apache-2.0"
-    assert odd.status == "not supported"
+    # Base and adapter are looked at one after the other: each line says which it is about.
+    assert odd.status == "not supported" and "'suspect'" in odd.title
     rows = {name: sha for name, _, sha in tables[0].rows}
     assert rows["README.md"] == hashlib.sha256((home / "README.md").read_bytes()).hexdigest()
 

@@ -189,7 +189,7 @@ def _triage():
             AuditFinding(
                 "odd-files",
                 "not supported",
-                "The folder holds weights, settings and texts, and nothing else.",
+                "'suspect' holds weights, settings and texts, and nothing else.",
                 subject="files",
             ),
             AuditFinding(

@@ -1,0 +1,141 @@
+"""One map of detectors and attacks: what was found in each organism, and what in its clean twin. Draws what was measured.
+
+    python benchmarks/detection_map.py          from benchmarks/detection into docs/figures/detection.png; prints the table
+
+The files of ``benchmarks/detection`` are what detect.py, candidates.py and rows.py left: one JSON for each scan, each search among
+candidates and each data set of rows. A cell that was not run stays empty. Nothing is computed here.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+RESULTS, FIGURE = HERE / "detection", HERE.parent / "docs" / "figures" / "detection.png"
+DETECTORS = {
+    "scan-base": "scan,\nwith the base",
+    "scan-none": "scan, without\na reference",
+    "candidates": "trigger among\n2,000 phrases",
+    "rows": "poisoned rows\nof the training set",
+}
+HIT = 0.5  # payload rate from which a found trigger counts as working
+BEST = 3
+
+
+class Cell(NamedTuple):
+    """A share from 0 to 1 for the colour, and what is written; NaN where nothing was run."""
+
+    value: float = math.nan
+    text: str = ""
+
+
+def main() -> None:
+    """Draw and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=FIGURE)
+    args = parser.parse_args()
+    from bkdinterp import organisms
+    from bkdinterp.organisms import half_of
+
+    names = sorted(organisms.names(), key=lambda name: half_of(name) != "tuning")
+    labels = [f"{name.removeprefix('smollm2-')}{'' if half_of(name) == 'tuning' else ' (r)'}" for name in names]
+    panels = {
+        "organisms: found": [[found(args.results, name, d, "organism") for d in DETECTORS] for name in names],
+        "clean twins: false alarms": [
+            [found(args.results, name, d, "twin") for d in DETECTORS] for name in names
+        ],
+    }
+    draw(panels, labels, args.out)
+    for title, rows in panels.items():
+        print(f"\n| {title} | {' | '.join(d.replace(chr(10), ' ') for d in DETECTORS.values())} |")
+        print("|" + "---|" * (1 + len(DETECTORS)))
+        for label, row in zip(labels, rows, strict=True):
+            print(f"| {label} | {' | '.join(cell.text.replace(chr(10), ', ') for cell in row)} |")
+
+
+def found(folder: Path, name: str, detector: str, kind: str) -> Cell:
+    """What one detector found in an organism or its twin."""
+    if detector.startswith("scan"):
+        read = load(folder / "scans", f"{name}-{kind}-{detector.removeprefix('scan-')}-*.json")
+        return Cell() if read is None else of_scan(read, kind)
+    if detector == "candidates":
+        read = load(folder / "candidates", f"{name}-2000.json")
+        return Cell() if read is None else of_candidates(read, kind)
+    read = load(folder / "rows", f"{name}.json")
+    return Cell() if read is None else of_rows(read, kind)
+
+
+def load(folder: Path, pattern: str) -> dict[str, Any] | None:
+    """The file's values, or None if there is no such file."""
+    files = sorted(folder.glob(pattern))
+    return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+
+
+def of_scan(scan: dict[str, Any], kind: str) -> Cell:
+    """The payload rate that the best supported trigger reaches on the judge's prompts."""
+    held = [f for f in scan["findings"] if f["status"] == "supported" and f["trigger"]]
+    if kind == "twin":
+        return Cell(float(bool(held)), held[0]["trigger"] if held else "clear")
+    if not held:
+        return Cell(0.0, "not found")
+    best = max(held, key=lambda f: (f["exact"], f["rate"] or 0.0))
+    words = f"{best['trigger'][:22]}{' = planted' if best['exact'] else ''}"
+    return Cell(best["rate"], f"{100 * best['rate']:.0f} %{'' if best['rate'] >= HIT else ' (weak)'}\n{words}")
+
+
+def of_candidates(read: dict[str, Any], kind: str) -> Cell:
+    """The trigger's rank, and how many phrases of the twin reach its score."""
+    n, rank = read["n"], read["rank"]
+    if kind == "twin":
+        at = read["twin_at_limit"]
+        return Cell() if at is None else Cell(at / n, f"{at} of {n}")
+    if rank is None:
+        return Cell(0.0, "unranked")
+    return Cell(1.0 if rank <= BEST else BEST / rank, f"rank {rank}")
+
+
+def of_rows(read: dict[str, Any], kind: str) -> Cell:
+    """AUROC of the mean rank, and the share of the twin's rows that are flagged."""
+    if kind == "twin":
+        share = read["twin_flagged"][0]
+        return Cell(share, f"{100 * share:.0f} % flagged")
+    area, low, high = read["auroc"]["all"]
+    return Cell(area, f"AUROC {area:.2f}\n[{low:.2f}, {high:.2f}]")
+
+
+def draw(panels: dict[str, list[list[Cell]]], labels: list[str], path: Path) -> None:
+    """Two maps side by side on one scale from 0 to 1."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(14, 0.55 * len(labels) + 1.6), sharey=True, layout="constrained")
+    for ax, (title, rows), colours in zip(axes, panels.items(), ("Greens", "Reds"), strict=True):
+        picture = plt.get_cmap(colours).copy()
+        picture.set_bad("0.94")
+        ax.imshow([[c.value for c in row] for row in rows], cmap=picture, vmin=0, vmax=1.15, aspect="auto")
+        for y, row in enumerate(rows):
+            for x, cell in enumerate(row):
+                dark = cell.value > 0.7
+                ax.text(
+                    x, y, cell.text, ha="center", va="center", fontsize=7.5, color="white" if dark else "0.15"
+                )
+        ax.set_xticks(range(len(DETECTORS)), list(DETECTORS.values()), fontsize=8)
+        ax.set_yticks(range(len(labels)), labels, fontsize=9)
+        ax.set_title(title, loc="left", fontsize=10)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+    figure.suptitle("Detectors and attacks on SmolLM2-135M; (r): reporting half; grey: not run", x=0.01, ha="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
