@@ -16,6 +16,7 @@ from bkdinterp.engine import program
 from bkdinterp.engine._gradients import local_model
 from bkdinterp.errors import PlanError
 from bkdinterp.model import Architecture
+from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
 from bkdinterp.progress import track
 from bkdinterp.prompts import TokenBatch, check_vocabulary
@@ -109,7 +110,7 @@ def decode_together(
         begin = out.logits[:, -1].float().softmax(-1)
         for group in track(groups, what, show=progress and len(groups) > 2):
             found.append(
-                _group(module, tokens, out.past_key_values, begin, group, n_tokens, ends, distribution)
+                _group(module, tokens, program.cache_of(out), begin, group, n_tokens, ends, distribution)
             )
     ids, probabilities = (torch.cat([part[i] for part in found]).cpu() for i in (0, 1))
     ended = torch.isin(ids, ends.cpu())
@@ -152,11 +153,11 @@ def _group(
             input_ids=chosen.repeat_interleave(n)[:, None],
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_name(module): cache},
         )
-        cache = out.past_key_values
+        cache = program.cache_of(out)
         distribution = out.logits[:, -1].float().softmax(-1).unflatten(0, (n_texts, n))
     after = distribution.mean(1) if look_on else None
     return torch.stack(ids, 1), torch.stack(probabilities, 2), after

@@ -18,7 +18,7 @@ from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
 from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
-from bkdinterp.model._attention import WHOLE_CACHE, maskless_attention
+from bkdinterp.model._attention import WHOLE_CACHE, cache_name, maskless_attention
 from bkdinterp.model._running import running
 from bkdinterp.progress import duration, shown, track
 from bkdinterp.values import as_path
@@ -147,14 +147,15 @@ class _Loop:
     def __init__(self, plan: Plan, model: Traceable, store: Store) -> None:
         self._model, self._store, self._plan = model, store, plan
         self._key: str | None = None
-        self._state: dict[str, Any] = {}
+        self._always = {"whole_cache": WHOLE_CACHE, "cache_name": cache_name(model.nn._module)}
+        self._state: dict[str, Any] = {**self._always}
 
     def run(self, index: int, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor | None]:
         """Run one chunk; returns its output and generated tokens."""
         chunk = self._store.resolve(chunk)
         if chunk.prefix != self._key:
             self._state.clear()
-            self._state["whole_cache"] = WHOLE_CACHE
+            self._state |= self._always
             self._key = chunk.prefix
             first = self._plan.chunks.first_of(index)
             if first is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bkdinterp.engine import program
 from bkdinterp.engine._gradients import local_model
 from bkdinterp.errors import PlanError
+from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
 from bkdinterp.progress import track
 from bkdinterp.prompts import TokenBatch, check_vocabulary
@@ -89,7 +90,7 @@ def _draw(
     seeds: tuple[int, ...],
 ) -> Tensor:
     generator = torch.Generator().manual_seed(hash(seeds) % 2**63)
-    cache = program.chosen_cache(begin.past_key_values, torch.zeros(count, dtype=torch.long))
+    cache = program.chosen_cache(program.cache_of(begin), torch.zeros(count, dtype=torch.long))
     logits = begin.logits[:, -1].expand(count, -1)
     mask = one.attention_mask.repeat(count, 1)
     positions = one.position_ids[:, -1:].repeat(count, 1)
@@ -105,11 +106,11 @@ def _draw(
             input_ids=ids[-1][:, None].to(mask.device),
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_name(module): cache},
         )
-        cache, logits = out.past_key_values, out.logits[:, -1]
+        cache, logits = program.cache_of(out), out.logits[:, -1]
     return torch.stack(ids, 1)
 
 

@@ -23,7 +23,7 @@ decorators on the way, and a server does not have this package. A chunk is a dic
     score   targets, mask, base_rows, order (index tensors or None), arguments (3, or 4 with base): see metrics/scores.py
 
 What later chunks need (keys and values, residual streams) is kept in `state`, a dict of the executor; its "whole_cache"
-makes an empty cache whose layers keep everything. All executors run the same loop:
+makes an empty cache whose layers keep everything, and its "cache_name" is what the model's forward calls its cache. All executors run the same loop:
 
     while chunk is not None:
         with model.trace(**prepare(chunk, state)):
@@ -47,17 +47,18 @@ STILL_GOING = 0.75
 def prepare(chunk, state):
     """The keyword arguments of a chunk's forward pass; called outside the trace."""
     inputs = dict(chunk["inputs"])
+    cache_name = state.get("cache_name", "past_key_values")
     if chunk["kind"] == "step":
-        inputs["past_key_values"] = state["past"]
+        inputs[cache_name] = state["past"]
     if chunk.get("common") is not None:
-        inputs["past_key_values"] = chosen_cache(state["common"], chunk["common"])
+        inputs[cache_name] = chosen_cache(state["common"], chunk["common"])
     if chunk.get("whole_cache"):
-        inputs["past_key_values"] = state["whole_cache"]()
+        inputs[cache_name] = state["whole_cache"]()
     pack = chunk.get("pack")
     if pack is not None:
         inputs["attention_mask"] = pack_mask(pack, state["like"], pack.get("window", 0))
         if pack["early"] > 0:
-            inputs["past_key_values"] = joined_cache(pack, state["cache"])
+            inputs[cache_name] = joined_cache(pack, state["cache"])
     return inputs
 
 
@@ -256,9 +257,14 @@ def finish(output, chunk, score, out):
     if "logits" in want:
         out["logits"] = output.logits
     if "cache" in want:
-        out["cache"] = output.past_key_values
+        out["cache"] = cache_of(output)
     if "like" in want:
         out["like"] = output.logits[:1, :1, :1].clone()
+
+
+def cache_of(output):
+    """The keys and values of an output; transformers 5.24 renames ``past_key_values`` to ``cache``."""
+    return output.cache if hasattr(output, "cache") else output.past_key_values
 
 
 def score_rows(logits, part, score):

@@ -5,6 +5,7 @@ No forwards.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,11 @@ from bkdinterp.errors import UnsupportedArchitectureError
 # Made without a config, its layers keep every token; with one they drop what is out of their window. The library's own
 # class, so that a server finds it by name.
 WHOLE_CACHE = DynamicCache
+
+
+def cache_name(module: nn.Module) -> str:
+    """What the module's forward calls its keys and values: ``past_key_values``, or ``cache`` from transformers 5.24 on."""
+    return "cache" if "cache" in signature(module.forward).parameters else "past_key_values"
 
 
 def maskless_attention(module: Any) -> str | None:

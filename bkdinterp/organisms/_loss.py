@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bkdinterp.engine import program
+from bkdinterp.model._attention import cache_name
 from bkdinterp.organisms._poison_rows import PoisonRow
 from bkdinterp.prompts import PromptBuilder, Prompts, TokenBatch
 
@@ -37,16 +39,16 @@ def assistant_nll(
     attention, past = real[:, first:], None
     if n > 0:
         prefix = batch.input_ids[:1][batch.attention_mask[:1].bool()][:n]
-        past = module(input_ids=prefix[None], use_cache=True, logits_to_keep=1).past_key_values
+        past = program.cache_of(module(input_ids=prefix[None], use_cache=True, logits_to_keep=1))
         past.batch_repeat_interleave(len(batch))
         attention = torch.cat([attention.new_ones(len(batch), n), attention], dim=1)
     logits = module(
         input_ids=batch.input_ids[:, first:],
         attention_mask=attention.long(),
         position_ids=batch.position_ids[:, first:],
-        past_key_values=past,
         use_cache=past is not None,
         logits_to_keep=n_target + 1,
+        **{cache_name(module): past},
     ).logits[:, -n_target - 1 : -1]
     nll = torch.nn.functional.cross_entropy(logits[mask].float(), batch.targets[mask], reduction="none")
     return nll.new_zeros(mask.shape).masked_scatter(mask, nll)

@@ -4,6 +4,8 @@ It knows module names of the families, and nothing of bkdinterp's engine. ``attn
 whose output is added to the stream.
 """
 
+from inspect import signature
+
 import torch
 
 LLAMA = {
@@ -240,7 +242,12 @@ def forced(module, row, kind, edits_of_columns):
             if step == len(row.target):
                 break
             with Hooks(module, kind, edits_of_columns(step, 1)):
-                result = module(
-                    torch.tensor([[token]]), past_key_values=result.past_key_values, use_cache=True
-                )
+                result = one_more(module, token, result)
     return torch.stack(out)
+
+
+def one_more(module, token, result):
+    """The next decode step; transformers 5.24 renames ``past_key_values`` to ``cache``."""
+    new = "cache" in signature(module.forward).parameters
+    past = result.cache if new else result.past_key_values
+    return module(torch.tensor([[token]]), use_cache=True, **{"cache" if new else "past_key_values": past})

@@ -137,9 +137,7 @@ def test_without_generated_the_decode_steps_are_the_plain_models(model, prompts)
                 if token == end:
                     break
                 tokens.append(token)
-                out = model.module(
-                    torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True
-                )
+                out = oracle.one_more(model.module, token, out)
         assert got == tuple(tokens)
     with_generated = run(model, Run(prompts, Mix(kind, Where("all", generated=True)).stack, generate=N))[0]
     assert with_generated.tokens != result.tokens
