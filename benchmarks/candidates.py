@@ -4,7 +4,7 @@
     python benchmarks/candidates.py --only smollm2-refusal --n 300
 
 The candidates are ordinary words and pairs of them, drawn once, and the planted trigger (all its phrases in one). They stand at
-the end of the prompt, which is not where all triggers were trained. Prompts are the package's generic ones; those of the
+the end of a request, which is not where all triggers were trained; in prose, which goes on after its last word, in a gap. Prompts are the package's generic ones; those of the
 organism's own selection split where it was planted in another task (labels, secrets), since a suspect's task is known. The
 score is the change of the first token's distribution beyond the base's. `twin` is how many of the twin's candidates score as
 high as the organism's trigger does: the false alarms at that threshold. A trigger in an earlier turn (smollm2-letterhead) is
@@ -74,12 +74,13 @@ def one(name: str, n: int, folder: Path) -> dict[str, Any]:
     attack = o.manifest.attack
     trigger = " ".join(attack.trigger.phrases)
     prompts, show = prompts_of(o)
+    position = "gap" if attack.data == "stories" else "suffix"
     tried = candidates_of(trigger, n)
     base = show(o.base)
     found: dict[str, Any] = {}
     for kind, model in (("organism", o.model), ("twin", o.twin)):
         start = time.monotonic()
-        probed = CandidateProbe().run(
+        probed = CandidateProbe(position=position).run(
             show(model), tried, prompts, reference=base, folder=folder, progress=False
         )
         gain = probed.gain.tolist()
@@ -96,6 +97,7 @@ def one(name: str, n: int, folder: Path) -> dict[str, Any]:
         "name": name,
         "trigger": trigger,
         "n": n,
+        "position": position,
         "rank": found["organism"]["rank"],
         "gain": limit,
         "said": found["organism"]["said"][:1],
