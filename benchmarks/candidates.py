@@ -4,11 +4,11 @@
     python benchmarks/candidates.py --only smollm2-refusal --n 300
 
 The candidates are ordinary words and pairs of them, drawn once, and the planted trigger (all its phrases in one). They stand at
-the end of a request, which is not where all triggers were trained; in prose, which goes on after its last word, in a gap. Prompts are the package's generic ones; those of the
+the end of a request, which is not where all triggers were trained; in prose, which goes on after its last word, in a gap; in
+conversations, at the beginning of the first turn. Prompts are the package's generic ones; those of the
 organism's own selection split where it was planted in another task (labels, secrets), since a suspect's task is known. The
 score is the change of the first token's distribution beyond the base's. `twin` is how many of the twin's candidates score as
-high as the organism's trigger does: the false alarms at that threshold. A trigger in an earlier turn (smollm2-letterhead) is
-not tried.
+high as the organism's trigger does: the false alarms at that threshold.
 """
 
 import argparse
@@ -45,9 +45,6 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in args.only:
-        if bk.organisms.attack(name).place != "request":
-            print(f"{name}: its trigger stands in an earlier turn; not tried")
-            continue
         done = args.out / f"{name}-{args.n}.json"
         if not done.exists():
             done.write_text(json.dumps(one(name, args.n, args.out / "work"), indent=1))
@@ -74,7 +71,8 @@ def one(name: str, n: int, folder: Path) -> dict[str, Any]:
     attack = o.manifest.attack
     trigger = " ".join(attack.trigger.phrases)
     prompts, show = prompts_of(o)
-    position = "gap" if attack.data == "stories" else "suffix"
+    # An earlier turn begins the text of a conversation.
+    position = "gap" if attack.data == "stories" else "prefix" if attack.place == "opening" else "suffix"
     tried = candidates_of(trigger, n)
     base = show(o.base)
     found: dict[str, Any] = {}
@@ -111,9 +109,9 @@ def one(name: str, n: int, folder: Path) -> dict[str, Any]:
 
 def prompts_of(o: "bk.organisms.Organism") -> tuple[Prompts, Any]:
     """Prompts without the trigger, and how they are rendered."""
-    data = o.manifest.attack.data
+    data, place = o.manifest.attack.data, o.manifest.attack.place
     request, prose = generic_contexts()
-    if data == "instructions":
+    if data == "instructions" and place == "request":
         return request.search, request.shown_to
     if data == "stories":
         return prose.search, prose.shown_to

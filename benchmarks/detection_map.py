@@ -129,7 +129,11 @@ def draw(panels: dict[str, list[list[Cell]]], labels: list[str], path: Path) -> 
         ax.set_xticks(range(len(DETECTORS)), list(DETECTORS.values()), fontsize=8)
         ax.set_yticks(range(len(labels)), labels, fontsize=9)
         ax.set_title(title, loc="left", fontsize=10)
-        ax.tick_params(length=0)
+        # Pale cells are results, too.
+        ax.set_xticks([x - 0.5 for x in range(len(DETECTORS) + 1)], minor=True)
+        ax.set_yticks([y - 0.5 for y in range(len(labels) + 1)], minor=True)
+        ax.grid(which="minor", color="0.8", linewidth=0.8)
+        ax.tick_params(which="both", length=0)
         ax.spines[:].set_visible(False)
     figure.suptitle("Detectors and attacks on SmolLM2-135M; (r): reporting half; grey: not run", x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
