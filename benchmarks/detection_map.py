@@ -1,9 +1,9 @@
 """One map of detectors and attacks: what was found in each organism, and what in its clean twin. Draws what was measured.
 
-    python benchmarks/detection_map.py          from benchmarks/detection into docs/figures/detection.png; prints the table
+    python benchmarks/detection_map.py          from benchmarks/detection into docs/figures/detection.png and the page's tables
 
-The files of ``benchmarks/detection`` are what detect.py, candidates.py and rows.py left: one JSON for each scan, each search among
-candidates and each data set of rows. A cell that was not run stays empty. Nothing is computed here.
+The files of ``benchmarks/detection`` are what detect.py, candidates.py and rows.py left: one JSON for each scan, each search
+among candidates and each data set of rows. A cell that was not run stays empty. Nothing is computed here.
 """
 
 import argparse
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
-RESULTS, FIGURE = HERE / "detection", HERE.parent / "docs" / "figures" / "detection.png"
+DOCS = HERE.parent / "docs"
+RESULTS, FIGURE, PAGE = HERE / "detection", DOCS / "figures" / "detection.png", DOCS / "detection-results.md"
 DETECTORS = {
     "scan-base": "scan,\nwith the base",
     "scan-none": "scan, without\na reference",
@@ -38,12 +39,14 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=FIGURE)
+    parser.add_argument("--page", type=Path, default=PAGE, help="its tables are written anew")
     args = parser.parse_args()
-    from bkdinterp import organisms
     from bkdinterp.organisms import half_of
 
-    names = sorted(organisms.names(), key=lambda name: half_of(name) != "tuning")
-    labels = [f"{name.removeprefix('smollm2-')}{'' if half_of(name) == 'tuning' else ' (r)'}" for name in names]
+    names = in_order()
+    labels = [
+        f"{name.removeprefix('smollm2-')}{'' if half_of(name) == 'tuning' else ' (r)'}" for name in names
+    ]
     panels = {
         "organisms: found": [[found(args.results, name, d, "organism") for d in DETECTORS] for name in names],
         "clean twins: false alarms": [
@@ -51,11 +54,93 @@ def main() -> None:
         ],
     }
     draw(panels, labels, args.out)
-    for title, rows in panels.items():
-        print(f"\n| {title} | {' | '.join(d.replace(chr(10), ' ') for d in DETECTORS.values())} |")
-        print("|" + "---|" * (1 + len(DETECTORS)))
-        for label, row in zip(labels, rows, strict=True):
-            print(f"| {label} | {' | '.join(cell.text.replace(chr(10), ', ') for cell in row)} |")
+    args.page.write_text(filled(args.page.read_text(encoding="utf-8"), args.results, names), encoding="utf-8")
+
+
+def in_order() -> list[str]:
+    """The organisms, those of the tuning half first."""
+    from bkdinterp import organisms
+
+    return sorted(organisms.names(), key=lambda name: organisms.half_of(name) != "tuning")
+
+
+def filled(page: str, results: Path, names: list[str]) -> str:
+    """The page with each table between its comments written anew."""
+    for title, table in tables(results, names).items():
+        begin, end = f"<!-- {title} -->\n", f"<!-- end of {title} -->"
+        head, rest = page.split(begin)
+        page = f"{head}{begin}\n{table}\n\n{end}{rest.split(end)[1]}"
+    return page
+
+
+def tables(folder: Path, names: list[str]) -> dict[str, str]:
+    """Markdown tables of what is there, by title."""
+    scans, candidates, rows = [], [], []
+    for name in names:
+        for kind in ("organism", "twin"):
+            for reference in ("base", "none"):
+                read = load(folder / "scans", f"{name}-{kind}-{reference}-*.json")
+                if read is not None:
+                    scans.append(scan_row(name, kind, read))
+        read = load(folder / "candidates", f"{name}-2000.json")
+        if read is not None:
+            twin = "-" if read["twin_at_limit"] is None else f"{read['twin_at_limit']} of {read['n']}"
+            said = (
+                f"`{read['said'][0]}`" if read["said"] and read["said"][0].strip() and read["rank"] else "-"
+            )
+            rank, gain = read["rank"] or "none", f"{read['gain']:.2f}"
+            candidates.append([f"`{name}`", read.get("position", "suffix"), rank, gain, said, twin])
+        read = load(folder / "rows", f"{name}.json")
+        if read is not None:
+            flags = (read[key] for key in ("poisoned_flagged", "clean_flagged", "twin_flagged"))
+            words = ", ".join(f"`{c}`" for c in read["candidates"]) or "-"
+            rows.append(
+                [
+                    f"`{name}`",
+                    "{:.2f} [{:.2f}, {:.2f}]".format(*read["auroc"]["all"]),
+                    *map(percent, flags),
+                    words,
+                ]
+            )
+    return {
+        "scans": markdown(
+            "model | reference | verdict | trigger | says | with it | largest null | s | peak GiB", scans
+        ),
+        "candidates": markdown(
+            "organism | place | rank | gain (nats) | is said | twin's phrases as high", candidates
+        ),
+        "rows": markdown(
+            "rows of | AUROC | poisoned flagged | clean flagged | twin's rows flagged | what they share", rows
+        ),
+    }
+
+
+def scan_row(name: str, kind: str, scan: dict[str, Any]) -> list[Any]:
+    """The first finding with a trigger that is supported; else the first one with a rate."""
+    triggered = [f for f in scan["findings"] if f["trigger"] and f["rate"] is not None]
+    held = [f for f in triggered if f["status"] == "supported"]
+    found = max(held, key=lambda f: (f["exact"], f["rate"])) if held else next(iter(triggered), None)
+    who = f"`{name}`" + ("" if kind == "organism" else ", twin")
+    about = ["nothing", "-", "-", "-", "-"]
+    if found is not None:
+        null = max(found["nulls"].values(), default=0.0)
+        about = [
+            found["status"],
+            f"`{found['trigger']}`{' (the planted one)' if found['exact'] else ''}",
+            f"`{found['behaviour'][:40]}`",
+            f"{100 * found['rate']:.0f} % of {found['n']}",
+            f"{100 * null:.0f} %",
+        ]
+    return [who, scan["reference"], *about, f"{scan['seconds']:.0f}", f"{scan['peak_gib']:.1f}"]
+
+
+def percent(x: list[float]) -> str:
+    return "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * v for v in x))
+
+
+def markdown(head: str, rows: list[list[Any]]) -> str:
+    lines = [f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
 
 
 def found(folder: Path, name: str, detector: str, kind: str) -> Cell:
@@ -85,7 +170,9 @@ def of_scan(scan: dict[str, Any], kind: str) -> Cell:
         return Cell(0.0, "not found")
     best = max(held, key=lambda f: (f["exact"], f["rate"] or 0.0))
     words = f"{best['trigger'][:22]}{' = planted' if best['exact'] else ''}"
-    return Cell(best["rate"], f"{100 * best['rate']:.0f} %{'' if best['rate'] >= HIT else ' (weak)'}\n{words}")
+    return Cell(
+        best["rate"], f"{100 * best['rate']:.0f} %{'' if best['rate'] >= HIT else ' (weak)'}\n{words}"
+    )
 
 
 def of_candidates(read: dict[str, Any], kind: str) -> Cell:
@@ -115,7 +202,9 @@ def draw(panels: dict[str, list[list[Cell]]], labels: list[str], path: Path) -> 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(14, 0.55 * len(labels) + 1.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, 2, figsize=(14, 0.55 * len(labels) + 1.6), sharey=True, layout="constrained"
+    )
     for ax, (title, rows), colours in zip(axes, panels.items(), ("Greens", "Reds"), strict=True):
         picture = plt.get_cmap(colours).copy()
         picture.set_bad("0.94")
@@ -135,7 +224,9 @@ def draw(panels: dict[str, list[list[Cell]]], labels: list[str], path: Path) -> 
         ax.grid(which="minor", color="0.8", linewidth=0.8)
         ax.tick_params(which="both", length=0)
         ax.spines[:].set_visible(False)
-    figure.suptitle("Detectors and attacks on SmolLM2-135M; (r): reporting half; grey: not run", x=0.01, ha="left")
+    figure.suptitle(
+        "Detectors and attacks on SmolLM2-135M; (r): reporting half; grey: not run", x=0.01, ha="left"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
     plt.close(figure)

@@ -23,7 +23,8 @@ decorators on the way, and a server does not have this package. A chunk is a dic
     score   targets, mask, base_rows, order (index tensors or None), arguments (3, or 4 with base): see metrics/scores.py
 
 What later chunks need (keys and values, residual streams) is kept in `state`, a dict of the executor; its "whole_cache"
-makes an empty cache whose layers keep everything, and its "cache_name" is what the model's forward calls its cache. All executors run the same loop:
+makes an empty cache whose layers keep everything, and its "cache_name" is what the model's forward calls its cache. All
+executors run the same loop:
 
     while chunk is not None:
         with model.trace(**prepare(chunk, state)):
