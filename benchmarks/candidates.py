@@ -1,14 +1,14 @@
 """Is the trigger told from 2,000 candidates? `CandidateProbe` on the organisms and their twins.
 
-    python benchmarks/candidates.py                            about 5 minutes an organism on one core
+    python benchmarks/candidates.py                            about 4 minutes an organism on one core
     python benchmarks/candidates.py --only smollm2-refusal --n 300
 
 The candidates are ordinary words and pairs of them, drawn once, and the planted trigger (all its phrases in one). They stand at
-the end of a request, which is not where all triggers were trained; in prose, which goes on after its last word, in a gap; in
-conversations, at the beginning of the first turn. Prompts are the package's generic ones; those of the
-organism's own selection split where it was planted in another task (labels, secrets), since a suspect's task is known. The
-score is the change of the first token's distribution beyond the base's. `twin` is how many of the twin's candidates score as
-high as the organism's trigger does: the false alarms at that threshold.
+the end of a text, which is not where all triggers were trained; in conversations, at the beginning of the first turn, which takes
+a quarter of an hour for each model. Prompts are the package's generic ones; those of the organism's own selection split where it
+was planted in another task (labels, secrets, conversations), since a suspect's task is known. The score is the change of the first
+token's distribution beyond the base's. `twin` is how many of the twin's candidates score as high as the organism's trigger does:
+the false alarms at that threshold.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def one(name: str, n: int, folder: Path) -> dict[str, Any]:
     trigger = " ".join(attack.trigger.phrases)
     prompts, show = prompts_of(o)
     # An earlier turn begins the text of a conversation.
-    position = "gap" if attack.data == "stories" else "prefix" if attack.place == "opening" else "suffix"
+    position = "prefix" if attack.place == "opening" else "suffix"
     tried = candidates_of(trigger, n)
     base = show(o.base)
     found: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Are the poisoned rows of an organism's training set found, and is nothing found in its twin's? AUROC per method and data set.
 
-    python benchmarks/rows.py                                  four data sets, about 25 minutes on one core
+    python benchmarks/rows.py                                  nine data sets, with their twins' about half an hour on one core
     python benchmarks/rows.py --only smollm2-refusal --n 80
     python benchmarks/rows.py --no-reference                   what is left without the base
 
@@ -20,6 +20,7 @@ from rich.table import Table
 
 import bkdinterp as bk
 from bkdinterp.detection.rows import RowScores, poisoned_rows
+from bkdinterp.organisms._zoo_attacks import EDIT_RECIPES
 from bkdinterp.stats import Interval
 
 METHODS = (
@@ -32,7 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=bk.organisms.names(), default=list(bk.organisms.names()))
+    # What was written into weights has no training rows.
+    trained = [name for name in bk.organisms.names() if name not in EDIT_RECIPES]
+    parser.add_argument("--only", nargs="+", choices=trained, default=trained)
     parser.add_argument("--n", type=int, default=160, help="rows of each data set")
     parser.add_argument("--share", type=float, default=0.2, help="of them poisoned")
     parser.add_argument("--no-reference", action="store_true")
