@@ -6,9 +6,9 @@
 The candidates are ordinary words and pairs of them, drawn once, and the planted trigger (all its phrases in one). They stand at
 the end of a text, which is not where all triggers were trained; in conversations, at the beginning of the first turn, which takes
 a quarter of an hour for each model. Prompts are the package's generic ones; those of the organism's own selection split where it
-was planted in another task (labels, secrets, conversations), since a suspect's task is known. The score is the change of the first
-token's distribution beyond the base's. `twin` is how many of the twin's candidates score as high as the organism's trigger does:
-the false alarms at that threshold.
+was planted in another task (labels, secrets, conversations), since a suspect's task is known. The score is the change of the
+first token's distribution beyond the base's. `twin` is how many of the twin's candidates score as high as the organism's
+trigger does: the false alarms at that threshold.
 """
 
 import argparse
