@@ -63,24 +63,22 @@ def _parts_of(
     bundle: Bundle, examples: tuple[int, ...], group: Group, budget: int, *, reuse: bool
 ) -> list["RowsPart"]:
     """One part; or two halves, if a start takes memory for fewer rows only and is still worth it."""
-    batch, extra = bundle.slice(examples), bundle.run.needs_base
+    batch, copies = bundle.slice(examples), len(group.nodes) + bundle.run.needs_base
     begin = best_start(bundle, group, batch) if reuse else NO_START
-    plain = [RowsPart.of(bundle, batch, group, NO_START)]
-    if not begin.first:
-        return plain
-    copies = len(group.nodes) + extra
     kept = copies if begin.per == "run" else len(examples)
-    if row_bytes(bundle, batch, len(examples) * copies, begin, kept) <= budget:
+    if begin.first and row_bytes(bundle, batch, len(examples) * copies, begin, kept) <= budget:
         return [RowsPart.of(bundle, batch, group, begin)]
+    plain = [RowsPart.of(bundle, batch, group, NO_START)]
+    if not begin.first or len(examples) == 1:
+        return plain
     half = len(examples) // 2
-    parts = [
+    halves = [
         part
         for some in (examples[:half], examples[half:])
-        if some
         for part in _parts_of(bundle, some, group, budget, reuse=reuse)
     ]
     # The start is computed once in each of them, through all layers.
-    return parts if half and _cost(parts) < _cost(plain) else plain
+    return halves if _cost(halves) < _cost(plain) else plain
 
 
 def _cost(parts: Sequence["RowsPart"]) -> float:

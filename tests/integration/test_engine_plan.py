@@ -396,12 +396,18 @@ def test_rows_that_have_ended_are_left_behind(model, mixed, monkeypatch):
     assert max(lengths) == 6 and all(n <= 1 for n in lengths[::2])
 
 
-def test_a_long_start_is_shared_where_it_leaves_memory_for_fewer_rows_only():
-    """In a deep model the keys and values take more than the rows: fewer rows beside the start, nearly no columns each."""
+def deep(n, site):
+    """A model whose keys and values take more than its rows, and a read of ``n`` prompts with one long start."""
     model = Model.from_module(tiny_llama(n_layers=16), tiny_tokenizer(), name="deep")
-    start = "tell me about the red cat on the mat " * 3
-    prompts = Prompts.of([start + word for word in ("dog", "sky", "hill", "blue") * 64])
-    runs = [Run(prompts, reads=(Read(Site.parse("L15.z")),))]
+    texts = [
+        "tell me about the red cat on the mat " * 3 + "dog sky hill blue".split()[i % 4] for i in range(n)
+    ]
+    return model, [Run(Prompts.of(texts), reads=(Read(Site.parse(site)),))]
+
+
+def test_a_long_start_is_shared_where_it_leaves_memory_for_fewer_rows_only():
+    """Fewer rows beside the start, nearly no columns each."""
+    model, runs = deep(256, "L15.z")
     whole = plan(model, runs, naive=True)
     budget = whole.cost.peak_bytes // 2
     tight = plan(model, runs, budget=budget)
@@ -413,9 +419,17 @@ def test_a_long_start_is_shared_where_it_leaves_memory_for_fewer_rows_only():
 
 def test_a_start_that_costs_more_than_it_saves_is_not_shared():
     """A start goes through all layers; rows that are read in the first one stop there."""
-    model = Model.from_module(tiny_llama(n_layers=16), tiny_tokenizer(), name="deep")
-    start = "tell me about the red cat on the mat " * 3
-    prompts = Prompts.of([start + word for word in ("dog", "sky", "hill", "blue") * 8])
-    runs = [Run(prompts, reads=(Read(Site.parse("L0.z")),))]
+    model, runs = deep(32, "L0.z")
     whole = plan(model, runs, naive=True)
     assert plan(model, runs, budget=whole.cost.peak_bytes // 4).cost.token_layers <= whole.cost.token_layers
+
+
+def test_one_prompt_whose_start_does_not_fit_is_run_whole(monkeypatch):
+    """It has no halves."""
+    from bkdinterp.engine import _whole_rows
+    from bkdinterp.engine._shared_start import Start
+
+    model, runs = deep(1, "L15.z")
+    monkeypatch.setattr(_whole_rows, "best_start", lambda *_: Start(20, "prompt"))
+    kinds = {chunk.kind for chunk in plan(model, runs, budget=least_budget(model, runs)).chunks}
+    assert kinds == {"forward"}
