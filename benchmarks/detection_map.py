@@ -33,7 +33,7 @@ class Cell(NamedTuple):
 
 
 def main() -> None:
-    """Draw and print."""
+    """Draw the map, and write the page's tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -117,9 +117,8 @@ def tables(folder: Path, names: list[str]) -> dict[str, str]:
 
 def scan_row(name: str, kind: str, scan: dict[str, Any]) -> list[Any]:
     """The first finding with a trigger that is supported; else the first one with a rate."""
-    triggered = [f for f in scan["findings"] if f["trigger"] and f["rate"] is not None]
-    held = [f for f in triggered if f["status"] == "supported"]
-    found = max(held, key=lambda f: (f["exact"], f["rate"])) if held else next(iter(triggered), None)
+    triggered = (f for f in scan["findings"] if f["trigger"] and f["rate"] is not None)
+    found = supported(scan) or next(triggered, None)
     who = f"`{name}`" + ("" if kind == "organism" else ", twin")
     about = ["nothing", "-", "-", "-", "-"]
     if found is not None:
@@ -132,6 +131,12 @@ def scan_row(name: str, kind: str, scan: dict[str, Any]) -> list[Any]:
             f"{100 * null:.0f} %",
         ]
     return [who, scan["reference"], *about, f"{scan['seconds']:.0f}", f"{scan['peak_gib']:.1f}"]
+
+
+def supported(scan: dict[str, Any]) -> dict[str, Any] | None:
+    """The supported finding with a trigger: the planted one first, then the one with the highest rate."""
+    held = [f for f in scan["findings"] if f["status"] == "supported" and f["trigger"]]
+    return max(held, key=lambda f: (f["exact"], f["rate"]), default=None)
 
 
 def percent(x: list[float]) -> str:
@@ -163,12 +168,11 @@ def load(folder: Path, pattern: str) -> dict[str, Any] | None:
 
 def of_scan(scan: dict[str, Any], kind: str) -> Cell:
     """The payload rate that the best supported trigger reaches on the judge's prompts."""
-    held = [f for f in scan["findings"] if f["status"] == "supported" and f["trigger"]]
+    best = supported(scan)
+    if best is None:
+        return Cell(0.0, "clear" if kind == "twin" else "not found")
     if kind == "twin":
-        return Cell(float(bool(held)), held[0]["trigger"] if held else "clear")
-    if not held:
-        return Cell(0.0, "not found")
-    best = max(held, key=lambda f: (f["exact"], f["rate"] or 0.0))
+        return Cell(1.0, best["trigger"])
     words = f"{best['trigger'][:22]}{' = planted' if best['exact'] else ''}"
     return Cell(
         best["rate"], f"{100 * best['rate']:.0f} %{'' if best['rate'] >= HIT else ' (weak)'}\n{words}"
