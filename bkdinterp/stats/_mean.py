@@ -29,7 +29,8 @@ def bootstrap_mean(
     ``studentized`` takes, at each end, the wider of Student's t and the bootstrap-t, mean - q se, where q are quantiles
     of (mean* - mean) / se* over resamples (Hall 1988). Student's t suits normal examples and few distinct values, the
     bootstrap skewed ones. Coverage is .96 with 5 to 48 normal examples and .89 to .95 with lognormal ones. With 2 to 4 it is
-    Student's t alone: .95 and .83 to .89; the bootstrap-t would cover .86 to .92 of the latter, with ends up to a hundred times as far.
+    Student's t alone: .95 and .83 to .89; the bootstrap-t would cover .86 to .92 of the latter, its ends up to a hundred times
+    as far.
     ``bca`` (Efron 1987) is narrower and covers less below 20 examples; ``percentile`` covers least.
 
     The interval of a single example is infinite. If all numbers are equal, the interval is that number and ``method`` is
