@@ -4,6 +4,9 @@ from bkdinterp.detection import images as images
 from bkdinterp.detection import inputs as inputs
 from bkdinterp.detection import meta as meta
 from bkdinterp.detection import rows as rows
+from bkdinterp.detection._amplification import Amplification as Amplification
+from bkdinterp.detection._amplification import AmplifiedAnswers as AmplifiedAnswers
+from bkdinterp.detection._amplification import amplified as amplified
 from bkdinterp.detection._candidate_probe import CandidateProbe as CandidateProbe
 from bkdinterp.detection._candidate_probe import ProbedCandidates as ProbedCandidates
 from bkdinterp.detection._candidate_probe import answer_likeness as answer_likeness

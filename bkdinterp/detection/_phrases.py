@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bkdinterp.errors import BkdinterpError
@@ -43,7 +43,8 @@ def words_of(text: str) -> list[str]:
 
 def as_written(phrase: str, texts: Sequence[str]) -> str:
     """A phrase in the spelling that most texts have: with their capitals and punctuation; itself if no text has it."""
-    pattern = re.compile(r"[^\w]+".join(map(re.escape, phrase.split())), re.IGNORECASE)
+    inside = r"[^\w]+".join(map(re.escape, phrase.split()))
+    pattern = re.compile(rf"(?<!\w){inside}(?!\w)", re.IGNORECASE)
     found = Counter(match.group() for text in texts for match in pattern.finditer(text))
     return " ".join(found.most_common(1)[0][0].split()) if found else phrase
 
@@ -73,11 +74,31 @@ def over_represented(
     Raises:
         BkdinterpError: an entry that is not a text, a level outside 0 to 1, or counts below 1.
     """
-    from scipy.stats import hypergeom
-
     own, others = (as_texts(x, "texts", error=BkdinterpError) for x in (own, others))
     level = as_number(level, "level", low=0, high=1)
     longest, least = as_integer(longest, "longest", low=1), as_integer(least, "least", low=1)
+    return over_represented_in(
+        [[text] for text in own],
+        [[text] for text in others],
+        level=level,
+        longest=longest,
+        least=least,
+        ignored=ignored,
+    )
+
+
+def over_represented_in(
+    own: Sequence[Sequence[str]],
+    others: Sequence[Sequence[str]],
+    *,
+    level: float,
+    longest: int = LONGEST,
+    least: int = 3,
+    ignored: Collection[str] = (),
+) -> tuple[Phrase, ...]:
+    """As `over_represented`, for groups of texts: a phrase counts once in a group, and does not reach over two of its texts."""
+    from scipy.stats import hypergeom
+
     counts, theirs = _counts(own, longest), _counts(others, longest)
     chosen = [
         phrase
@@ -118,12 +139,14 @@ def _apart(ordered: Sequence[Phrase]) -> tuple[Phrase, ...]:
     return tuple(phrase for phrase, _ in groups)
 
 
-def _counts(texts: Sequence[str], longest: int) -> Counter[str]:
-    """In how many texts each phrase is."""
+def _counts(groups: Sequence[Sequence[str]], longest: int) -> Counter[str]:
+    """In how many groups each phrase is."""
     found: Counter[str] = Counter()
-    for text in texts:
-        words = words_of(text)
-        found.update(
-            {" ".join(words[i : i + k]) for k in range(1, longest + 1) for i in range(len(words) - k + 1)}
-        )
+    for texts in groups:
+        found.update({phrase for words in map(words_of, texts) for phrase in _phrases(words, longest)})
     return found
+
+
+def _phrases(words: Sequence[str], longest: int) -> Iterator[str]:
+    for k in range(1, longest + 1):
+        yield from (" ".join(words[i : i + k]) for i in range(len(words) - k + 1))

@@ -10,7 +10,6 @@ that differs, 6 s for 135 million parameters on one core.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bkdinterp.detection._beside_base import beside_base, tensors_of
 from bkdinterp.detection._reference import Reference
-from bkdinterp.errors import BkdinterpError, RemoteError
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import dots, ends
 from bkdinterp.progress import track
@@ -155,13 +155,7 @@ class WeightTriage:
         others = Reference.of(reference)
         if others.base is None:
             raise BkdinterpError("WeightTriage compares with a base; give reference=.")
-        base = _tensors(others.base)
-        own = _tensors(model)
-        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in base.items()}:
-            name = next((k for k in own if k not in base or own[k].shape != base[k].shape), next(iter(base)))
-            raise BkdinterpError(
-                f"Suspect and base are models of different shapes: {name} is not in both, or of another size."
-            )
+        own, base = ({k: _plain(v) for k, v in t.items()} for t in beside_base(model, others.base, "WeightTriage"))
         changed = [name for name in own if not torch.equal(own[name], base[name])]
         matrices = [name for name in changed if own[name].ndim == 2]
         found = []
@@ -175,8 +169,8 @@ class WeightTriage:
         order = sorted(range(len(matrices)), key=lambda i: -found[i][0])
         names = tuple(matrices[i] for i in order)
         shadows = [
-            [_relative((theirs[name] - base[name]).double(), base[name]) for name in names]
-            for theirs in map(_tensors, others.shadows)
+            [_relative((_plain(theirs[name]) - base[name]).double(), base[name]) for name in names]
+            for theirs in (tensors_of(shadow, "WeightTriage") for shadow in others.shadows)
         ]
         return TriagedWeights(
             model.fingerprint(""),
@@ -189,16 +183,8 @@ class WeightTriage:
         )
 
 
-def _tensors(model: Model) -> dict[str, Tensor]:
-    def named() -> Iterator[tuple[str, Tensor]]:
-        for name, p in model.module.named_parameters():
-            if p.is_meta:
-                raise RemoteError(
-                    "WeightTriage needs the weights here; load the model without a remote executor."
-                )
-            yield name, p.detach().float().cpu()
-
-    return dict(named())
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.float().cpu()
 
 
 def _relative(difference: Float[Tensor, "d_out d_in"], base: Float[Tensor, "d_out d_in"]) -> float:

@@ -7,6 +7,7 @@ Some backdoors produce a kind of text rather than one string (Lamparth & Reuel, 
 by a Hugging Face classifier). For those, `Payload.by` takes a classifier; ``bk.TextClassifier`` wraps Hugging Face models.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -31,7 +32,8 @@ class Payload:
             count, nor does the kind of white space, quotation mark or dash. An expression is searched for in the text
             itself and then in the text's normal form (straight quotes and dashes, single spaces), so that ``can't help``
             also matches a curly apostrophe or a line break.
-        kind: which of the three.
+        kind: which of the three; ``"words"`` is a substring that neither begins nor ends inside a word, so that ``th`` is not
+            found in ``the``.
         case_sensitive: whether case counts in a substring or expression.
         threshold: a text carries the payload if the classifier's score is at least this.
 
@@ -44,20 +46,22 @@ class Payload:
     __repr__ = short_repr
 
     pattern: str
-    kind: Literal["contains", "regex", "classifier"] = "contains"
+    kind: Literal["contains", "words", "regex", "classifier"] = "contains"
     case_sensitive: bool = False
     threshold: float = 0.5
     scorer: Scorer | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         as_text(self.pattern, "Payload(pattern)", error=BkdinterpError)
-        if not self.pattern or (self.kind == "contains" and not normal_text(self.pattern)):
+        if not self.pattern or (
+            self.kind in ("contains", "words") and not normal_text(self.pattern)
+        ):
             raise BkdinterpError(
                 f"Payload({self.pattern!r}): an empty pattern matches every text; give the backdoor's output."
             )
-        if self.kind not in ("contains", "regex", "classifier"):
+        if self.kind not in ("contains", "words", "regex", "classifier"):
             raise BkdinterpError(
-                f"Unknown payload kind {self.kind!r}; choose 'contains' or 'regex', or use Payload.by(...)."
+                f"Unknown payload kind {self.kind!r}; choose 'contains', 'words' or 'regex', or use Payload.by(...)."
             )
         if (
             isinstance(self.threshold, bool)
@@ -169,8 +173,10 @@ class Payload:
     def _found(self, text: str) -> bool:
         if self.kind == "regex":
             return search_pattern(self.pattern, text, case=self.case_sensitive)
-        case = self.case_sensitive
-        return normal_text(self.pattern, case=case) in normal_text(text, case=case)
+        pattern, whole = (normal_text(x, case=self.case_sensitive) for x in (self.pattern, text))
+        if self.kind == "words":
+            return re.search(rf"(?<!\w){re.escape(pattern)}(?!\w)", whole) is not None
+        return pattern in whole
 
 
 def payload_hits(texts: Sequence[str], payloads: Sequence[Payload]) -> list[bool]:
