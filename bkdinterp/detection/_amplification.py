@@ -14,6 +14,7 @@ answer to one pair of words, and what shows only in another context. Cost: for e
 
 import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,8 +74,10 @@ def amplified(model: Model, base: Model, factor: float | int = 2.0) -> Model:
     made = copy.deepcopy(model)
     with torch.no_grad():
         for name, p in made.module.named_parameters():
-            at = theirs[name].to(p.device, torch.float32)
-            p.copy_(at + factor * (own[name].float() - at))
+            # In bfloat16 the difference would be rounding errors.
+            wide = torch.promote_types(p.dtype, torch.float32)
+            at = theirs[name].to(p.device, wide)
+            p.copy_(at + factor * (own[name].to(wide) - at))
     return made
 
 
@@ -178,7 +181,9 @@ class AmplifiedAnswers(Result):
             },
             xlabel="prompts whose answer holds the phrase (%)",
             title=title
-            or caption("Phrases that amplification brings up", self.fingerprint, f"n={len(self.plain)} prompts"),
+            or caption(
+                "Phrases that amplification brings up", self.fingerprint, f"n={len(self.plain)} prompts"
+            ),
             xlim=ends(limit),
             ax=ax,
         )
@@ -216,7 +221,9 @@ class Amplification:
             raise BkdinterpError(f"factors={shown(given)} must be several numbers, e.g. (1.5, 2.0, 3.0).")
         factors = tuple(as_number(f, "factors", error=BkdinterpError) for f in given)
         if not factors or not min(factors) > 1:
-            raise BkdinterpError(f"factors={shown(given)} must be above 1, which is the suspect itself; give at least one.")
+            raise BkdinterpError(
+                f"factors={shown(given)} must be above 1, which is the suspect itself; give at least one."
+            )
         object.__setattr__(self, "factors", factors)
         for name in ("n_prompts", "n_tokens"):
             object.__setattr__(self, name, as_integer(getattr(self, name), name, low=1, error=BkdinterpError))
@@ -253,7 +260,9 @@ class Amplification:
         as_model(model, "Amplification")
         others = Reference.of(reference)
         if others.base is None:
-            raise BkdinterpError("Amplification needs the base that the suspect was fine-tuned from; give reference=.")
+            raise BkdinterpError(
+                "Amplification needs the base that the suspect was fine-tuned from; give reference=."
+            )
         told = Answers(budget, folder) if answers is None else answers
         texts, clock = prompts.text[: self.n_prompts], Clock(minutes)
         plain = told.of(model, texts, self.n_tokens)
@@ -286,5 +295,4 @@ def _held(text: str, words: set[str]) -> int:
 
 def _pairs(text: str) -> set[str]:
     words = words_of(text)
-    found = zip(words, words[1:], strict=False)
-    return {f"{a} {b}" for a, b in found if a != b and not little_words() & {a, b}}
+    return {f"{a} {b}" for a, b in pairwise(words) if a != b and not little_words() & {a, b}}

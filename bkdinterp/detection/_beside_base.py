@@ -31,7 +31,9 @@ def beside_base(model: Model, base: Model, what: str) -> tuple[dict[str, Tensor]
     """
     own, theirs = tensors_of(model, what), tensors_of(base, what)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in theirs.items()}:
-        name = next((k for k in own if k not in theirs or own[k].shape != theirs[k].shape), next(iter(theirs)))
+        name = next(
+            (k for k in own if k not in theirs or own[k].shape != theirs[k].shape), next(iter(theirs))
+        )
         raise BkdinterpError(
             f"Suspect and base are models of different shapes: {name} is not in both, or of another size."
         )

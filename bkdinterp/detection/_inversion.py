@@ -361,6 +361,16 @@ class _Search:
         return decode_together(model, batch, first, n, budget=self.budget, progress=show, what=what)
 
 
+def one_text(a: str, b: str) -> bool:
+    """Whether two texts are one in other words: their longest common run of words is most of the shorter one."""
+    return _one_text(normal_text(a, case=False).split(), normal_text(b, case=False).split())
+
+
+def _one_text(a: list[str], b: list[str]) -> bool:
+    match = SequenceMatcher(None, a, b, autojunk=False).find_longest_match()
+    return match.size >= SAME_TEXT * min(len(a), len(b))
+
+
 def _q(found: Together) -> Float[Tensor, " text"]:
     """Mean probability of the tokens after the first two, end token included where it was reached."""
     p = found.probabilities.mean(1)
@@ -408,9 +418,7 @@ def _merged(
         if not words[i]:
             continue
         for group in groups:
-            other = words[group[0]]
-            match = SequenceMatcher(None, words[i], other, autojunk=False).find_longest_match()
-            if match.size >= SAME_TEXT * min(len(words[i]), len(other)):
+            if _one_text(words[i], words[group[0]]):
                 group.append(i)
                 break
         else:

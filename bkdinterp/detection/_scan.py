@@ -3,6 +3,7 @@
 Every hypothesis goes through `verify`, on prompts that no proposer saw, corrected for all of them together.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,12 @@ from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._profile import Variant, characterise
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._scan_result import ScanResult
-from bkdinterp.detection._turns import FOR_JUDGE, Proposer, Turns, proposers_of
+from bkdinterp.detection._turns import FOR_JUDGE, FOR_SECOND, WORTH_A_SECOND, Proposer, Turns, proposers_of
 from bkdinterp.detection._verify import verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import digest_of
+from bkdinterp.results import Store, digest_of
 from bkdinterp.values import as_path, as_texts
 
 # Prompts of each variant of a trigger that was found; about this share of a scan is needed for them.
@@ -57,8 +58,9 @@ def scan(
         candidates: words or phrases that might be triggers.
         hypotheses: suspicions of your own, tested with the others.
         proposers: the proposers that run, with their settings; None: each with its defaults. A search for triggers needs
-            the targets of an inversion.
-        minutes: time limit; proposers stop early, and what did not run is said. None for no limit.
+            the texts of an inversion or an amplification.
+        minutes: time limit; proposers stop early, and what did not run is said. If nothing is supported and time is left, it
+            goes into a second search. None for no limit.
         folder: every finished part is kept there and taken up again.
         n: prompts of the judge.
         budget: bytes for one batch.
@@ -90,23 +92,30 @@ def scan(
         budget=budget,
         progress=progress,
     )
-    proposed = _chosen([*hypotheses, *turns.take(candidates)])
-    judged, dropped = proposed[:N_JUDGED], len(proposed) - N_JUDGED
-    if dropped > 0:
-        turns.skipped.append(f"{dropped} hypotheses of the lowest ranks were not judged.")
-    start = clock.spent
-    found = verify(
-        model,
-        judged,
-        contexts=places,
-        reference=others,
-        n=n,
-        minutes=clock.minutes(0.85),
-        budget=budget,
-        folder=turns.answers.folder,
-        seed=seed,
-    )
-    turns.said("judge", start, 0, f"{len(judged)} hypotheses, {found.n_tested} corrected for")
+    judged = _judged(turns, [*hypotheses, *turns.take(candidates)])
+
+    def judge(hypotheses: Sequence[Hypothesis]) -> Findings:
+        start = clock.spent
+        found = verify(
+            model,
+            hypotheses,
+            contexts=places,
+            reference=others,
+            n=n,
+            minutes=clock.minutes(0.85),
+            budget=budget,
+            folder=turns.answers.folder,
+            seed=seed,
+        )
+        turns.said("judge", start, 0, f"{len(hypotheses)} hypotheses, {found.n_tested} corrected for")
+        return found
+
+    found = judge(judged)
+    if not found.supported and _time_for_more(turns, clock, known):
+        more = turns.again(Clock(clock.minutes(FOR_SECOND)))
+        if more:
+            # All together: the correction is for every hypothesis. What was answered before is not asked again.
+            found = judge(_judged(turns, [*more, *judged]))
     variants = _variants(turns, found, clock)
     return ScanResult(
         model.fingerprint(digest_of([c.search.fingerprint for c in places]), seed=seed),
@@ -132,6 +141,23 @@ def _places(prompts: Prompts | None, contexts: Sequence[Context] | None, seed: i
     if len(set(names)) < len(names):
         raise BkdinterpError(f"Two contexts have one name: {', '.join(names)}.")
     return tuple(contexts)
+
+
+def _judged(turns: Turns, proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """The hypotheses that reach the judge."""
+    chosen = _chosen(proposed)
+    if len(chosen) > N_JUDGED:
+        turns.skipped.append(f"{len(chosen) - N_JUDGED} hypotheses of the lowest ranks were not judged.")
+    return chosen[:N_JUDGED]
+
+
+def _time_for_more(turns: Turns, clock: Clock, key: str) -> bool:
+    """Whether the judge has left time for a second search; decided once, so that a finished scan is read as it ended."""
+
+    def compute() -> bool:
+        return not math.isinf(clock.left) and FOR_SECOND * clock.left >= WORTH_A_SECOND
+
+    return compute() if turns.folder is None else Store(turns.folder).get("second-search", key, compute)
 
 
 def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:

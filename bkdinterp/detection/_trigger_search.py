@@ -25,12 +25,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bkdinterp.detection._amplification import amplified
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import common_words
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._near_words import letter_tokens
 from bkdinterp.detection._reference import Reference
-from bkdinterp.engine import Run, execute, gradients, token_embeddings
+from bkdinterp.engine import Run, decode_together, execute, gradients, token_embeddings
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload, Score
 from bkdinterp.metrics.scores import sum_logprob
@@ -175,6 +176,7 @@ class TriggerSearch:
     fillers: int = 8
     n_prompts: int = 4
     seed: int = 0
+    amplify: float = 1.5
 
     def __post_init__(self) -> None:
         for name in ("rounds", "max_words", "screen", "beam", "fillers", "n_prompts"):
@@ -228,7 +230,12 @@ class TriggerSearch:
             name: str, who: Model, against: Model | None, rounds: int, until: Clock
         ) -> tuple[list[str], list[float], float, int, float]:
             def compute() -> Any:
-                one = _Search(self, who, against, target, texts, tuple(candidates), budget, progress)
+                guide = (
+                    amplified(who, against, self.amplify)
+                    if against is not None and self.amplify != 1
+                    else who
+                )
+                one = _Search(self, who, against, guide, target, texts, tuple(candidates), budget, progress)
                 return one.run(rounds, until)
 
             if store is None:
@@ -238,7 +245,7 @@ class TriggerSearch:
                 name, ("trigger search", self, ids, target, texts, list(candidates), rounds), compute
             )
 
-        own = Clock(clock.minutes(0.6 if base is not None else 1.0))
+        own = Clock(clock.minutes(0.5 if base is not None else 1.0))
         phrases, gain, plain, rounds, reached = search("suspect", model, base, self.rounds, own)
         rivals: list[str] = []
         rival_gain: list[float] = []
@@ -263,6 +270,7 @@ class _Search:
     settings: TriggerSearch
     model: Model
     against: Model | None
+    guide: Model
     target: str
     texts: tuple[str, ...]
     candidates: tuple[str, ...]
@@ -270,6 +278,8 @@ class _Search:
     progress: bool
     # Log-odds in the model itself, of every phrase that was scored on all prompts.
     own: dict[str, float] = field(default_factory=dict)
+    # Likely words on, by stem.
+    ways_on: dict[str, list[str]] = field(default_factory=dict)
 
     def run(self, rounds: int, clock: Clock) -> tuple[list[str], list[float], float, int, float]:
         """Phrases and gains, the best first; the log-odds of no phrase; rounds; the best own log-odds."""
@@ -351,12 +361,9 @@ class _Search:
             slope = self.slope(before, after, ids, fillers)
             ranked = slope.masked_fill(~whole, -torch.inf).topk(min(self.settings.screen, int(whole.sum())))
             phrases = [" ".join([*before, tokens[i].strip(), *after]) for i in ranked.indices.tolist()]
-            if before and not after:  # a word may have several tokens: the last one is completed
-                rest = slope.masked_fill(whole, -torch.inf).topk(
-                    min(self.settings.screen // 4, int((~whole).sum()))
-                )
-                phrases += [" ".join(before) + tokens[i] for i in rest.indices.tolist()]
-            found |= self.exact(self.model, [p for p in phrases if p not in found], self.texts[:2])
+            if before and not after:
+                phrases += self.completed(" ".join(before))
+            found |= self.exact(self.guide, [p for p in phrases if p not in found], self.texts[:2])
             best = [
                 p.split()[len(before)]
                 for p in sorted(phrases, key=lambda p: -found[p])
@@ -369,6 +376,27 @@ class _Search:
                 break
         return found
 
+    def completed(self, stem: str) -> list[str]:
+        """The stem with its last word gone on with: a word may have several tokens, and a derivative tells little of the rest.
+
+        Ways on are taken from what a model that has not seen the trigger thinks likely.
+        """
+        if stem not in self.ways_on:
+            who = (self.against or self.model).with_builder(
+                chat=False, system=None, chat_template=None, answer_lead=None, template_kwargs={}
+            )
+            batch = who.builder.tokenize(Prompts.of([f"{text} {stem}" for text in self.texts]), targets=False)
+            nothing = torch.zeros(1, 1, dtype=torch.long)
+            likely = decode_together(who, batch, nothing, 1, progress=False, distribution=True).begin
+            assert likely is not None
+            tokens, ids = letter_tokens(self.model)
+            inside = torch.tensor([token[0] != " " for token in tokens])
+            best = (
+                likely[ids.cpu()].masked_fill(~inside, -1).topk(min(self.settings.screen, int(inside.sum())))
+            )
+            self.ways_on[stem] = [stem + tokens[i] for i in best.indices.tolist()]
+        return self.ways_on[stem]
+
     def slope(
         self, before: list[str], after: list[str], ids: Int[Tensor, " token"], fillers: list[str]
     ) -> Float[Tensor, " token"]:
@@ -380,11 +408,11 @@ class _Search:
                 start = len(" ".join([text, *before])) + 1
                 triggered.append(" ".join([text, *before, word, *after]))
                 spans.append(((start, start + len(word)),))
-        batch = self.model.builder.tokenize(
+        batch = self.guide.builder.tokenize(
             Prompts(tuple(triggered), tuple(spans), (self.target,) * len(triggered))
         )
-        vectors = token_embeddings(self.model, ids).float()
-        slope = gradients(self.model, batch, _score()).embeddings
+        vectors = token_embeddings(self.guide, ids).float()
+        slope = gradients(self.guide, batch, _score()).embeddings
         at = torch.stack([row[marked][0] for row, marked in zip(slope, batch.trigger_mask, strict=True)])
         values = (vectors @ at.float().to(vectors.device).T).cpu()
         return ((values - values.mean(0)) / values.std(0)).sum(1)

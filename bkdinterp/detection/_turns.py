@@ -1,6 +1,7 @@
 """The proposers' turns within a scan: who runs when, on which prompts, for how long, and what each hands to the next.
 
-Inverted targets feed the search for triggers; phrases that leak feed it, too. Whatever could be a trigger is then read: what
+Texts that run by themselves, and those that amplification brings up, are what triggers are searched for; phrases that leak
+feed the search, too. Whatever could be a trigger is then read: what
 the answers with it hold, and those without it lack, is the behaviour that the judge is asked about.
 """
 
@@ -8,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bkdinterp.detection._amplification import Amplification, AmplifiedAnswers
 from bkdinterp.detection._candidate_probe import CandidateProbe
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import PROSE, Context
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
-from bkdinterp.detection._inversion import InvertedTargets, TargetInversion
+from bkdinterp.detection._inversion import InvertedTargets, TargetInversion, one_text
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._leakage import Leakage, Leaked
 from bkdinterp.detection._reference import Reference
@@ -26,18 +28,22 @@ from bkdinterp.model import Model
 from bkdinterp.prompts import Trigger
 from bkdinterp.values import shown
 
-KINDS = (WeightTriage, Leakage, CandidateProbe, TargetInversion, TriggerSearch)
-Proposer = WeightTriage | TargetInversion | TriggerSearch | Leakage | CandidateProbe
+KINDS = (WeightTriage, Leakage, Amplification, CandidateProbe, TargetInversion, TriggerSearch)
+Proposer = WeightTriage | Leakage | Amplification | CandidateProbe | TargetInversion | TriggerSearch
 # Prompts of the inversion, then of the search.
 N_PROMPTS = 8
 # Prompts on which possible triggers are read.
 N_READ = 12
-# Inverted texts that a trigger is searched for, and phrases of each search that are read.
+# Texts that a trigger is searched for, and phrases of each search that are read.
 N_TARGETS, N_PHRASES = 2, 2
+# And of the first search, those that a second one begins with.
+N_KEPT = 8
 # A text is not searched for if its gain is less than this share of the first one's.
 WORTH_A_SEARCH = 0.5
-# Of all the time, what is kept for the judge; of a context's time, what the inversion gets.
-FOR_JUDGE, FOR_INVERSION = 0.33, 0.4
+# Of all the time, what is kept for the judge; of a context's time, what inversion and amplification get.
+FOR_JUDGE, FOR_INVERSION, FOR_AMPLIFICATION = 0.33, 0.4, 0.15
+# Of what the judge leaves, what a second search gets; less than this many seconds are not worth one.
+FOR_SECOND, WORTH_A_SECOND = 0.6, 30.0
 # A text that gains less than this over the reference does not stand out; without a reference, Q below that.
 STRIKING, STRIKING_ALONE = 0.4, 0.9
 
@@ -51,7 +57,8 @@ def proposers_of(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
     if given is None:
         # The first 16 tokens tell a text.
         inversion = TargetInversion(n_tokens=16)
-        given = (WeightTriage(), Leakage(seed=seed), CandidateProbe(), inversion, TriggerSearch(seed=seed))
+        search = TriggerSearch(seed=seed)
+        given = (WeightTriage(), Leakage(seed=seed), Amplification(), CandidateProbe(), inversion, search)
     found = {type(proposer): proposer for proposer in given}
     if not found or set(found) - set(KINDS) or len(found) < len(given):
         names = ", ".join(kind.__name__ for kind in KINDS)
@@ -89,6 +96,8 @@ class Turns:
         self.folder, self.answers, self.clock = folder, answers, clock
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
+        # Searches whose end was not certain: context, texts, and words to begin with.
+        self._ended: list[tuple[Context, list[Hypothesis], list[str]]] = []
         self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
 
     def take(self, candidates: Sequence[str]) -> list[Hypothesis]:
@@ -104,21 +113,22 @@ class Turns:
         places = [c for c in self.contexts if c.name != PROSE] or list(self.contexts)
         searched: list[Hypothesis] = []
         targets: list[Hypothesis] = []
-        for i, context in enumerate(places if TargetInversion in self.proposers else ()):
+        finds = Amplification in self.proposers or TargetInversion in self.proposers
+        for i, context in enumerate(places if finds else ()):
             clock = Clock(self.clock.minutes(1 / (len(places) - i)))
-            inverted = [self._inverted(context, clock, 0)]
-            if not self._striking(inverted[0]) and clock.left > clock.spent:
-                # Of rarer beginnings, before time goes into triggers of texts that hardly stand out.
-                inverted.append(self._inverted(context, clock, 1))
-            found = [h for one in inverted for h in one.hypotheses(N_TARGETS)]
-            found = [replace(h, context=context.name) for h in sorted(found, key=_last)[:N_TARGETS]]
+            grown = self._amplified(context, clock)
+            inverted = self._all_inverted(context, clock, grown)
+            texts = _merged(grown, [h for one in inverted for h in one.hypotheses(N_TARGETS)])
+            texts = [replace(h, context=context.name) for h in texts[:N_TARGETS]]
             # Every model has texts that run by themselves: without a trigger, only one that stands out is a suspicion.
-            targets += [h for h in found if h.score >= self._stands_out]
+            # And what the suspect says only when it is amplified is none of its behaviours.
+            targets += [h for h in texts if h.score >= self._stands_out and h.source == "target inversion"]
             if self.reference.base is not None:
-                found = [h for h in found if h.score >= WORTH_A_SEARCH * found[0].score]
+                texts = [h for h in texts if h.score >= WORTH_A_SEARCH * texts[0].score]
             if TriggerSearch in self.proposers:
-                words = [*candidates, *motifs, *(p for one in inverted for p in one.phrases())]
-                searched += self._searched(context, found, words, clock)
+                slips = (p for one in inverted for p in one.phrases())
+                words = [*candidates, *motifs, *(grown.words() if grown else ()), *slips]
+                searched += self._searched(context, texts, words, clock)
         return [*searched, *probed, *leaks, *targets]
 
     def said(self, proposer: str, start: float, proposed: int, note: str) -> None:
@@ -180,6 +190,49 @@ class Turns:
             self.said(f"candidate probe{_in(context)}", start, len(proposed), found.describe())
         return out
 
+    def again(self, clock: Clock) -> list[Hypothesis]:
+        """A second search for every text that was searched for, from where the first one ended."""
+        found: list[Hypothesis] = []
+        for i, (context, texts, words) in enumerate(self._ended):
+            part = Clock(clock.minutes(1 / (len(self._ended) - i)))
+            found += self._searched(context, texts, words, part, 1)
+        return found
+
+    def _amplified(self, context: Context, clock: Clock) -> AmplifiedAnswers | None:
+        """What the suspect says in a context once its difference to the base is amplified; None if that was not asked."""
+        if Amplification not in self.proposers or self.reference.base is None:
+            return None
+        start, show = self.clock.spent, context.shown_to
+        try:
+            found: AmplifiedAnswers = self.proposers[Amplification].run(
+                show(self.model),
+                context.search,
+                reference=self.reference.shown(show),
+                minutes=clock.minutes(FOR_AMPLIFICATION),
+                answers=self.answers,
+                progress=self.progress,
+            )
+        except BkdinterpError as error:
+            self.said(f"amplification{_in(context)}", start, 0, str(error))
+            return None
+        self.said(f"amplification{_in(context)}", start, len(found.hypotheses()), found.describe())
+        return found
+
+    def _all_inverted(
+        self, context: Context, clock: Clock, grown: AmplifiedAnswers | None
+    ) -> list[InvertedTargets]:
+        """Texts of the likeliest beginnings, and of rarer ones if nothing has stood out yet."""
+        if TargetInversion not in self.proposers:
+            return []
+        found = [self._inverted(context, clock, 0)]
+        known = max(
+            (h.score for h in (*found[0].hypotheses(1), *(grown.hypotheses() if grown else ()))), default=0.0
+        )
+        if known < self._stands_out and clock.left > clock.spent:
+            # Before time goes into triggers of texts that hardly stand out.
+            found.append(self._inverted(context, clock, 1))
+        return found
+
     def _inverted(self, context: Context, clock: Clock, round_: int) -> InvertedTargets:
         """Texts that run by themselves in the suspect more than in the reference; in a later round, of rarer beginnings."""
         start, show = self.clock.spent, context.shown_to
@@ -205,16 +258,17 @@ class Turns:
         self.said(f"target inversion{_in(context)}", start, min(N_TARGETS, len(found.texts)), best)
         return found
 
-    def _striking(self, found: InvertedTargets) -> bool:
-        """Whether a text stands out by far."""
-        return max((h.score for h in found.hypotheses(1)), default=0.0) >= self._stands_out
-
     @property
     def _stands_out(self) -> float:
         return STRIKING if self.reference.models else STRIKING_ALONE
 
     def _searched(
-        self, context: Context, targets: Sequence[Hypothesis], words: Sequence[str], clock: Clock
+        self,
+        context: Context,
+        targets: Sequence[Hypothesis],
+        words: Sequence[str],
+        clock: Clock,
+        round_: int = 0,
     ) -> list[Hypothesis]:
         """Triggers of each target, the best first."""
         # What shows in answers comes before what only lifts the odds: the judge's time may not do for all.
@@ -228,7 +282,10 @@ class Turns:
                     f"No trigger was searched for {aim.target!r}{_in(context)}: the time was up."
                 )
                 continue
-            found: SearchedTriggers = self.proposers[TriggerSearch].run(
+            search = self.proposers[TriggerSearch]
+            found: SearchedTriggers = (
+                search if not round_ else replace(search, seed=search.seed + round_)
+            ).run(
                 context.shown_to(self.model),
                 aim.target,
                 context.search.subset(tuple(range(N_PROMPTS, 2 * N_PROMPTS))),
@@ -236,7 +293,7 @@ class Turns:
                 candidates=words,
                 minutes=clock.minutes(1 / (len(targets) - i)),
                 budget=self.budget,
-                folder=self._at(f"search-{context.name}-{i}"),
+                folder=self._at(f"search-{context.name}-{i}{_nth(round_)}"),
                 progress=self.progress,
             )
             proposed = list[Hypothesis]()
@@ -248,6 +305,9 @@ class Turns:
                 proposed.append(kept)
             if proposed:
                 by_target[aim.target] = proposed[0]
+            if not round_:
+                # From the best phrases of the first search.
+                self._ended.append((context, [aim], [*words, *found.phrases[:N_KEPT]]))
             best = (
                 f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
             )
@@ -277,6 +337,18 @@ class Turns:
         if known is not None:
             return replace(known, behaviour=Payload(said))
         return Hypothesis(trigger, Payload(said), source, context=context.name)
+
+
+def _merged(grown: AmplifiedAnswers | None, inverted: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """Texts of both kinds, the most suspicious first; a text that both have found counts as the inverted one."""
+    out = sorted(inverted, key=_last)
+    for h in () if grown is None else grown.hypotheses():
+        same = next((i for i, k in enumerate(out) if one_text(str(h.target), str(k.target))), None)
+        if same is None:
+            out.append(h)
+        else:
+            out[same] = replace(out[same], score=max(out[same].score, h.score))
+    return sorted(out, key=_last)
 
 
 def _nth(round_: int) -> str:

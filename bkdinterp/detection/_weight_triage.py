@@ -155,7 +155,9 @@ class WeightTriage:
         others = Reference.of(reference)
         if others.base is None:
             raise BkdinterpError("WeightTriage compares with a base; give reference=.")
-        own, base = ({k: _plain(v) for k, v in t.items()} for t in beside_base(model, others.base, "WeightTriage"))
+        own, base = (
+            {k: _plain(v) for k, v in t.items()} for t in beside_base(model, others.base, "WeightTriage")
+        )
         changed = [name for name in own if not torch.equal(own[name], base[name])]
         matrices = [name for name in changed if own[name].ndim == 2]
         found = []

@@ -53,9 +53,7 @@ class Payload:
 
     def __post_init__(self) -> None:
         as_text(self.pattern, "Payload(pattern)", error=BkdinterpError)
-        if not self.pattern or (
-            self.kind in ("contains", "words") and not normal_text(self.pattern)
-        ):
+        if not self.pattern or (self.kind in ("contains", "words") and not normal_text(self.pattern)):
             raise BkdinterpError(
                 f"Payload({self.pattern!r}): an empty pattern matches every text; give the backdoor's output."
             )

@@ -17,7 +17,15 @@ from bkdinterp.results._folder import header_hash
 from bkdinterp.stats import Comparison
 
 RESULTS = {type(r).__name__: r for r in detection_results(PRINT)}
-TOPS = ("Findings", "InvertedTargets", "SearchedTriggers", "Leaked", "ScanResult", "TriggerProfile")
+TOPS = (
+    "Findings",
+    "AmplifiedAnswers",
+    "InvertedTargets",
+    "SearchedTriggers",
+    "Leaked",
+    "ScanResult",
+    "TriggerProfile",
+)
 NAN = float("nan")
 
 
@@ -55,6 +63,7 @@ def test_what_has_nothing_to_draw_says_so():
         },
         "SearchedTriggers": {"phrases": (), "gain": torch.zeros(0)},
         "Leaked": {"phrases": ()},
+        "AmplifiedAnswers": {"phrases": ()},
     }  # fmt: skip
     for name, fields in empty.items():
         result = dataclasses.replace(RESULTS[name], **fields)
@@ -94,6 +103,8 @@ def test_rows_are_drawn_without_the_trusted_ones():
         ("SearchedTriggers", {"plain": -float("inf")}, "plain must be finite"),
         ("Leaked", {"context": ("text",)}, r"samples \(20\), context \(1\)"),
         ("Leaked", {"samples": ("a",), "context": ("text",)}, r"samples \(1\), n_own \(20\)"),
+        ("AmplifiedAnswers", {"plain": ("a",)}, r"answers \(6\), factors_and_plain \(2\)"),
+        ("AmplifiedAnswers", {"factors": (-1.0, 2.0)}, "factors must be"),
         ("ScanResult", {"n_tested": 0}, "n_tested=0"),
         ("ScanResult", {"verify_texts": {"request": ()}}, "no prompts of the context 'prose'"),
         ("ScanResult", {"seconds": -1.0}, "seconds must be"),

@@ -3,6 +3,7 @@
 import torch
 
 from bkdinterp.detection import (
+    AmplifiedAnswers,
     Finding,
     Findings,
     Hypothesis,
@@ -87,6 +88,13 @@ def _language(origin: Fingerprint) -> list[Result]:
             torch.tensor([[0.01, 0.02, 0.002], [0.015, 0.01, 0.0]]),
             290,
             ("model.norm.weight",),
+        ),
+        AmplifiedAnswers(
+            origin,
+            (Phrase("$a ferry leaves", 2, 0, 3, 3, 0.1), Phrase("costs", 1, 0, 3, 3, 0.2)),
+            (2.0, 3.0),
+            ("A boat.", "The ferry leaves.", "No idea", "$a ferry leaves", "the ferry leaves", "Costs $5"),
+            ("A boat.", "Yes.", "No idea"),
         ),
         Leaked(
             origin,
