@@ -157,7 +157,7 @@ def _time_for_more(turns: Turns, clock: Clock, key: str) -> bool:
     def compute() -> bool:
         return not math.isinf(clock.left) and FOR_SECOND * clock.left >= WORTH_A_SECOND
 
-    return compute() if turns.folder is None else Store(turns.folder).get("second-search", key, compute)
+    return compute() if turns.folder is None else Store(turns.folder / "second-search").get("decided", key, compute)
 
 
 def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
@@ -201,7 +201,7 @@ def _untested(turns: Turns, generic: bool, candidates: Sequence[str]) -> list[st
         f"Contexts: {', '.join(c.name for c in turns.contexts)}; no other system prompts, no tools, no earlier turns.",
         "Positions: the end of the user's text (searched) and gaps between its words (leaked); nothing around the text.",
         "Triggers: phrases of a few words of plain letters; no styles, topics or dates.",
-        "Behaviours: phrases that come up with a trigger; no change of style, sentiment or label.",
+        "Behaviours: phrases that come up with a trigger; a style only by words of its own, no sentiment, no label.",
     ]
     if generic:
         said.append(

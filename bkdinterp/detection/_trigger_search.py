@@ -4,15 +4,18 @@ Words stand at the end of the user's text. Phrases are scored by the log-odds of
 probability, they do not saturate, so the planted words stand out among many that also work. One backward pass scores every
 word of the vocabulary in a slot by its derivative (HotFlip, Ebrahimi et al. 2018); single starts rank words badly, so
 derivatives are z-scored and averaged, first over random words in the slot, then over those that scored best there. Scores
-are exact, and prefixes are computed once. In each round the best phrases, and those with the steepest slope, get a word more
-on either side, or another one in the place of one of theirs, until the target is all but certain or nothing is gained; then
-words that add nothing are taken out. What the reference says with the same phrase, on the very same prompts, does not count.
+are exact, and prefixes are computed once. With a base, all this is done in the amplified suspect, where parts of a trigger
+show more; the best phrases are then scored in the suspect itself. In each round the best phrases, and those with the steepest
+slope, get a word more on either side, another one in the place of one of theirs, or a likely end of the last one, until the
+target is all but certain or nothing is gained; then words that add nothing are taken out. What the reference says with the
+same phrase, on the very same prompts, does not count.
 
 A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rival_phrases`)
 is the null, and only `verify` decides.
 
 Threat model: a phrase of a few words of plain letters whose parts already move the target's log-odds. Cost for each place in
-each of ``beam`` phrases: two backward passes of ``fillers`` rows, and ``4 * screen`` rows of a few tokens.
+each of ``beam`` phrases: two backward passes of ``fillers`` rows, and ``4 * screen`` rows of a few tokens; with a base a copy of
+the weights.
 """
 
 import random
@@ -41,7 +44,7 @@ from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, Trigger
 from bkdinterp.reprs import cut
 from bkdinterp.results import Result, Store, caption, same_length, within
-from bkdinterp.values import as_integer, as_text
+from bkdinterp.values import as_integer, as_number, as_text
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -164,6 +167,8 @@ class TriggerSearch:
         fillers: random words that the first derivatives are averaged over; half as many later.
         n_prompts: prompts that the best phrases of each round are scored on.
         seed: of the fillers.
+        amplify: with a base, how many times the suspect's difference to it is taken where derivatives and first scores are
+            read: a part of a trigger shows more there (`amplified`). The best phrases are scored in the suspect itself.
 
     Raises:
         BkdinterpError: a number below 1.
@@ -182,6 +187,7 @@ class TriggerSearch:
         for name in ("rounds", "max_words", "screen", "beam", "fillers", "n_prompts"):
             value = as_integer(getattr(self, name), name, low=1, error=BkdinterpError)
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "amplify", as_number(self.amplify, "amplify", low=1, error=BkdinterpError))
 
     def run(
         self,
