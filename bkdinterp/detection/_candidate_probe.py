@@ -1,12 +1,15 @@
 """CandidateProbe: which of many given words or phrases changes what a suspect says next, on every prompt.
 
-Each candidate is put into a few prompts; what counts is how far it moves the distribution of the answer's first token over
-the whole vocabulary (Jensen-Shannon divergence from the same prompt without it), beyond how far it moves the reference's. All
-candidates are tried on one prompt, the better ones on all, and the best against the reference. What a candidate brings about
-is read off answers: phrases that come up with it and not without it.
+Each candidate is put into a few prompts; what counts is how far it moves the distributions of the next tokens over the whole
+vocabulary (Jensen-Shannon divergence from the same prompt without it, mean over the first tokens of the answer that is given
+without it), beyond how far it moves the reference's. With a base, the suspect is amplified (`amplified`): what a trigger calls
+up only after some tokens, or hardly, begins earlier there. All candidates are tried on one prompt, the better ones on all, and
+the best against the reference. What a candidate brings about is read off the suspect's own answers: phrases that come up with it
+and not without it.
 
-Threat model: the trigger, or a good part of it, is among the candidates; any behaviour that changes the first token. Cost: a
-row of a few tokens per candidate, ``n_prompts`` rows for each of ``keep``, and ``2 * n_answers`` answers for each of the best.
+Threat model: the trigger, or a good part of it, is among the candidates; any behaviour that shows in the first tokens. Cost: a
+row of a few tokens and of ``n_ahead`` of the answer per candidate, ``n_prompts`` rows for each of ``keep``, ``2 * n_answers``
+answers for each of the best, and with a base a copy of the weights.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bkdinterp.detection._amplification import amplified
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._kept_answers import Answers
@@ -32,7 +36,7 @@ from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, Trigger
 from bkdinterp.reprs import cut
 from bkdinterp.results import Result, Store, caption, digest_of, same_length, within
-from bkdinterp.values import as_choice, as_integer, as_texts
+from bkdinterp.values import as_choice, as_integer, as_number, as_texts
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
 
 # Candidates between two looks at the clock.
 PIECE = 256
-# Any text; its tokens are not scored, but rows need a target.
+# Stands for an answer without a word.
 _TARGET = "I"
 # Length of the answers that are read.
 N_TOKENS = 24
@@ -55,8 +59,8 @@ class ProbedCandidates(Result):
 
     Attributes:
         phrases: candidates that were tried on all prompts.
-        divergence: Jensen-Shannon divergence of the first token's distribution with the candidate from that without it,
-            nats (at most log 2), mean over prompts.
+        divergence: Jensen-Shannon divergence of the next tokens' distributions with the candidate from those without it,
+            nats (at most log 2), mean over tokens and prompts, in the amplified suspect where there is a base.
         divergence_reference: the same in the reference; 0 without one and for those that were not held against it.
         position: where they stood.
         said: for the best ones, a phrase that answers hold with it and not without it; "" where there is none.
@@ -83,7 +87,9 @@ class ProbedCandidates(Result):
     def hypotheses(self, n: int = 5) -> tuple[Hypothesis, ...]:
         """The best candidates that bring a phrase about."""
         return tuple(
-            Hypothesis(_trigger(phrase, self.position), Payload(said), "candidate probe", None, float(gain))
+            Hypothesis(
+                _trigger(phrase, self.position), Payload(said, "words"), "candidate probe", None, float(gain)
+            )
             for phrase, said, gain in zip(self.phrases, self.said, self.gain.tolist(), strict=False)
             if said
         )[:n]
@@ -175,6 +181,8 @@ class CandidateProbe:
         n_answers: prompts that the best candidates' answers are read on.
         n_read: candidates whose answers are read.
         position: where a candidate stands: ``"suffix"`` (cheapest: the prompt is computed once), ``"prefix"`` or ``"gap"``.
+        n_ahead: tokens of the plain answer whose distributions are compared.
+        amplify: with a base, how many times the suspect's difference to it is taken while candidates are tried; 1: as it is.
 
     Raises:
         BkdinterpError: a number below 1, or an unknown position.
@@ -185,10 +193,13 @@ class CandidateProbe:
     n_answers: int = 12
     n_read: int = 5
     position: str = "suffix"
+    n_ahead: int = 8
+    amplify: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("n_prompts", "keep", "n_answers", "n_read"):
+        for name in ("n_prompts", "keep", "n_answers", "n_read", "n_ahead"):
             object.__setattr__(self, name, as_integer(getattr(self, name), name, low=1, error=BkdinterpError))
+        object.__setattr__(self, "amplify", as_number(self.amplify, "amplify", low=1, error=BkdinterpError))
         as_choice(self.position, "position", PLACES, error=BkdinterpError)
 
     def run(
@@ -235,19 +246,24 @@ class CandidateProbe:
             whole = ("candidates", what, self.position, who.weights_id, who.builder.fingerprint, key)
             return store.get(f"{what}-{digest_of(whole)[:12]}", whole, compute)
 
+        guide = model if base is None or self.amplify == 1 else amplified(model, base, self.amplify)
+        # Distributions are compared along what is said without a candidate, in the reference, too.
+        given = dict(zip(texts, Answers(budget, folder).of(guide, texts, self.n_ahead), strict=True))
+
         def moved(who: Model, phrases: Sequence[str], text: str) -> list[float]:
-            return kept("moved", who, (list(phrases), text), lambda: self._moved(who, phrases, text, budget))
+            key = (list(phrases), text, given[text], self.n_ahead)
+            return kept("moved", who, key, lambda: self._moved(who, phrases, text, given[text], budget))
 
         screened: list[float] = []
         pieces = [chosen[i : i + PIECE] for i in range(0, len(chosen), PIECE)]
         for piece in track(pieces, "candidates", show=progress):
-            screened += moved(model, piece, texts[0])
+            screened += moved(guide, piece, texts[0])
             if clock.over:
                 break
         order = torch.tensor(screened).argsort(descending=True)[: self.keep].tolist()
         best = [chosen[i] for i in order]
         own = torch.tensor(
-            [[screened[i] for i in order], *(moved(model, best, text) for text in texts[1:])]
+            [[screened[i] for i in order], *(moved(guide, best, text) for text in texts[1:])]
         ).mean(0)
         theirs = torch.zeros(len(best))
         if base is not None:
@@ -277,27 +293,36 @@ class CandidateProbe:
             torch.tensor(screened),
         )
 
-    def _moved(self, model: Model, phrases: Sequence[str], text: str, budget: float | int) -> list[float]:
-        """Divergence of the first token's distribution with each phrase from that without any."""
+    def _moved(
+        self, model: Model, phrases: Sequence[str], text: str, answer: str, budget: float | int
+    ) -> list[float]:
+        """Divergence of the distributions along the answer with each phrase from those without any; mean over tokens."""
         caught: list[Tensor] = []
+        n, target = self.n_ahead, answer.strip() or _TARGET
 
         def catch(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-            caught.append(logits[:, 0].float().log_softmax(-1).cpu())
+            caught.append(logits[:, :n].float().log_softmax(-1).cpu())
             return logits[:, 0, 0] * 0
 
         execute(
             model,
-            [Run(Prompts.of([text], _TARGET), score=Score(catch, "caught", n_targets=1))],
+            [Run(Prompts.of([text], target), score=Score(catch, "caught", n_targets=n))],
             budget=budget,
         )
         # The last call: a score is tried on made-up logits first.
         plain = caught[-1][0]
 
         def divergence(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-            return distribution_change(logits[:, 0].float().log_softmax(-1), plain.to(logits.device))
+            # Made-up logits may be of fewer tokens.
+            at = min(n, logits.shape[1], len(plain))
+            steps = [
+                distribution_change(logits[:, i].float().log_softmax(-1), plain[i].to(logits.device))
+                for i in range(at)
+            ]
+            return torch.stack(steps).mean(0)
 
         given = [_trigger(phrase, self.position).insert(text)[0] for phrase in phrases]
-        run = Run(Prompts.of(given, _TARGET), score=Score(divergence, "divergence", n_targets=1))
+        run = Run(Prompts.of(given, target), score=Score(divergence, "divergence", n_targets=n))
         (result,) = execute(model, [run], budget=budget)
         assert result.scores is not None
         return result.scores.tolist()

@@ -67,7 +67,10 @@ class Leaked(Result):
         motifs = self.motifs(n)
         return tuple(
             Hypothesis(
-                Trigger.gap(as_written(trigger, self.samples)), Payload(said), "leakage", context=context
+                Trigger.gap(as_written(trigger, self.samples)),
+                Payload(said, "words"),
+                "leakage",
+                context=context,
             )
             for trigger in motifs
             for said in motifs

@@ -157,7 +157,11 @@ def _time_for_more(turns: Turns, clock: Clock, key: str) -> bool:
     def compute() -> bool:
         return not math.isinf(clock.left) and FOR_SECOND * clock.left >= WORTH_A_SECOND
 
-    return compute() if turns.folder is None else Store(turns.folder / "second-search").get("decided", key, compute)
+    return (
+        compute()
+        if turns.folder is None
+        else Store(turns.folder / "second-search").get("decided", key, compute)
+    )
 
 
 def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:

@@ -335,8 +335,8 @@ class Turns:
         if said is None:
             return None
         if known is not None:
-            return replace(known, behaviour=Payload(said))
-        return Hypothesis(trigger, Payload(said), source, context=context.name)
+            return replace(known, behaviour=Payload(said, "words"))
+        return Hypothesis(trigger, Payload(said, "words"), source, context=context.name)
 
 
 def _merged(grown: AmplifiedAnswers | None, inverted: Sequence[Hypothesis]) -> list[Hypothesis]:

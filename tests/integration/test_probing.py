@@ -1,12 +1,14 @@
 """Behavioural probing and odd activations through the engine equal the same numbers from plain forward passes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from integration.conftest import WORDS
 from sklearn.covariance import ledoit_wolf
 
-from bkdinterp.detection import CandidateProbe, answer_likeness, distribution_change
+from bkdinterp.detection import CandidateProbe, amplified, answer_likeness, distribution_change
 from bkdinterp.detection import _kept_answers as answering
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._said import said_with
@@ -40,16 +42,30 @@ def distance(statistic, x, clean):
     return np.einsum("ri,ij,rj->r", apart, np.linalg.inv(ledoit_wolf(clean)[0]), apart)
 
 
-def test_a_candidate_moves_the_next_token_as_far_as_two_plain_passes_say(llama, tmp_path, monkeypatch):
+def along(model, text, answer, n):
+    """Distributions of the first n tokens of a forced answer, without the engine."""
+    batch = model.builder.tokenize(Prompts.of([text]), targets=False)
+    ids = model.tokenizer.encode(answer, add_special_tokens=False)
+    # An answer that has ended goes on with the end token.
+    forced = torch.tensor([[*ids, model.tokenizer.eos_token_id][:n]])
+    with torch.no_grad():
+        logits = model.module(input_ids=torch.cat([batch.input_ids, forced], 1)).logits[0]
+    at = batch.input_ids.shape[1] - 1
+    return logits[at : at + forced.shape[1]].double().softmax(-1)
+
+
+@pytest.mark.parametrize("n_ahead", [1, 3])
+def test_a_candidate_moves_the_next_tokens_as_far_as_plain_passes_say(llama, tmp_path, monkeypatch, n_ahead):
     texts, candidates = sentences(12), sentences(9, 2, seed=1)
-    probe = CandidateProbe(n_prompts=3, keep=4, n_read=2)
+    probe = CandidateProbe(n_prompts=3, keep=4, n_read=2, n_ahead=n_ahead)
     found = probe.run(llama, candidates, Prompts.of(texts), folder=tmp_path, progress=False)
+    answers = Answers().of(llama, texts[:3], n_ahead)
     for phrase, value in zip(found.phrases, found.divergence.tolist(), strict=True):
         apart = []
-        for text in texts[:3]:
-            p, q = (plain(llama, t)[0].double().exp() for t in (text, f"{text} {phrase}"))
+        for text, answer in zip(texts[:3], answers, strict=True):
+            p, q = (along(llama, t, answer, n_ahead) for t in (text, f"{text} {phrase}"))
             m = (p + q) / 2
-            apart.append(0.5 * float((p * (p / m).log()).sum() + (q * (q / m).log()).sum()))
+            apart.append(0.5 * float(((p * (p / m).log()).sum(1) + (q * (q / m).log()).sum(1)).mean()))
         assert value == pytest.approx(np.mean(apart), rel=1e-3, abs=1e-6)
     assert len(found.phrases) == 4 and len(found.said) == len(found.likeness) == 2
     assert found.to_frame().likeness.notna().sum() == 2
@@ -60,6 +76,26 @@ def test_a_candidate_moves_the_next_token_as_far_as_two_plain_passes_say(llama, 
     monkeypatch.setattr(answering, "execute", forbidden)
     again = probe.run(llama, candidates, Prompts.of(texts), folder=tmp_path, progress=False)
     assert again.to_frame().equals(found.to_frame())
+
+
+def test_candidates_are_tried_in_the_amplified_suspect_and_answers_read_off_the_suspect(llama):
+    texts, candidates = sentences(12), sentences(5, 2, seed=1)
+    suspect = copy.deepcopy(llama)
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in suspect.module.parameters():
+            p += 0.02 * torch.randn(p.shape, generator=rng, dtype=p.dtype)
+    found = CandidateProbe(n_prompts=2, n_read=1, amplify=3).run(
+        suspect, candidates, Prompts.of(texts), reference=llama, progress=False
+    )
+    alone = CandidateProbe(n_prompts=2, n_read=1).run(
+        amplified(suspect, llama, 3), candidates, Prompts.of(texts), progress=False
+    )
+    for phrase, value in zip(found.phrases, found.divergence.tolist(), strict=True):
+        assert value == pytest.approx(float(alone.divergence[alone.phrases.index(phrase)]), rel=1e-5)
+    given = Trigger.suffix(found.phrases[0])
+    answers = [Answers().of(suspect, t, 24) for t in ([given.insert(t)[0] for t in texts], texts)]
+    assert float(found.likeness[0]) == pytest.approx(answer_likeness(*answers))
 
 
 def test_distributions_and_answers_that_are_equal_are_alike():
