@@ -248,11 +248,11 @@ class CandidateProbe:
 
         guide = model if base is None or self.amplify == 1 else amplified(model, base, self.amplify)
         # Distributions are compared along what is said without a candidate, in the reference, too.
-        given = dict(zip(texts, Answers(budget, folder).of(guide, texts, self.n_ahead), strict=True))
+        plainly = dict(zip(texts, Answers(budget, folder).of(guide, texts, self.n_ahead), strict=True))
 
         def moved(who: Model, phrases: Sequence[str], text: str) -> list[float]:
-            key = (list(phrases), text, given[text], self.n_ahead)
-            return kept("moved", who, key, lambda: self._moved(who, phrases, text, given[text], budget))
+            key = (list(phrases), text, plainly[text], self.n_ahead)
+            return kept("moved", who, key, lambda: self._moved(who, phrases, text, plainly[text], budget))
 
         screened: list[float] = []
         pieces = [chosen[i : i + PIECE] for i in range(0, len(chosen), PIECE)]

@@ -16,7 +16,7 @@ from bkdinterp.detection._profile import Variant, characterise
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._scan_result import ScanResult
 from bkdinterp.detection._turns import FOR_JUDGE, FOR_SECOND, WORTH_A_SECOND, Proposer, Turns, proposers_of
-from bkdinterp.detection._verify import verify
+from bkdinterp.detection._verify import TIME_UP, verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts
@@ -103,14 +103,16 @@ def scan(
             reference=others,
             n=n,
             minutes=clock.minutes(0.85),
-            budget=budget,
-            folder=turns.answers.folder,
+            answers=turns.answers,
             seed=seed,
         )
         turns.said("judge", start, 0, f"{len(hypotheses)} hypotheses, {found.n_tested} corrected for")
         return found
 
     found = judge(judged)
+    if not found.supported and any(f.reason == TIME_UP for f in found.findings):
+        # What the judge keeps in reserve; it goes on where it stopped.
+        found = judge(judged)
     if not found.supported and _time_for_more(turns, clock, known):
         more = turns.again(Clock(clock.minutes(FOR_SECOND)))
         if more:

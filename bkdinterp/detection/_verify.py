@@ -60,6 +60,8 @@ QUESTIONS = (
 )
 # Words of a behaviour that are asked about.
 N_WORDS = 6
+# Why a hypothesis is inconclusive that was not tested to the end.
+TIME_UP = "not tested: the time was up"
 
 
 def verify(
@@ -78,6 +80,7 @@ def verify(
     budget: Any = 2**30,
     folder: Any = None,
     executor: Any = None,
+    answers: Any = None,
     seed: int = 0,
 ) -> Findings:
     """Test hypotheses by generating answers; see the module for the rule.
@@ -98,6 +101,7 @@ def verify(
         budget: bytes for one batch.
         folder: finished answers are kept there and taken up again.
         executor: instead of the model's own.
+        answers: what was asked already, instead of budget, folder and executor; None asks anew.
         seed: of the shams.
 
     Raises:
@@ -122,8 +126,8 @@ def verify(
     asked = {name: a.cut(n, max_new_tokens) for name, a in asked.items()}
     if any(len(a.prompts) < 2 for a in asked.values()):
         raise BkdinterpError("verify() needs at least 2 prompts in each context.")
-    answers = Answers(budget, folder, executor)
-    judge = _Judge(model, found, asked, first, shams, answers, seed, Clock(minutes))
+    told = Answers(budget, folder, executor) if answers is None else answers
+    judge = _Judge(model, found, asked, first, shams, told, seed, Clock(minutes))
     tests = [judge.test(h) for h in hypotheses]
     m = len(tests) + n_others
     return Findings(
@@ -314,7 +318,7 @@ def _decided(tests: Sequence[_Test], m: int, reference: Reference) -> list[Findi
 def _finding(test: _Test, p: float, reference: Reference) -> Finding:
     h, c = test.hypothesis, test.comparison
     if not test.looked:
-        return Finding(h, "inconclusive", "not tested: the time was up", None, 1.0)
+        return Finding(h, "inconclusive", TIME_UP, None, 1.0)
     rate = wilson(test.shown, test.looked)
     if h.trigger is None:
         text = f"said on {test.shown} of {test.looked} prompts without any trigger; what would switch it on is not known"

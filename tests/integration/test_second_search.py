@@ -1,0 +1,118 @@
+"""Time that the judge leaves goes into the judge first, and then into a second search; without a limit there is one search."""
+
+import dataclasses
+
+import pytest
+import torch
+from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
+
+from bkdinterp.detection import (
+    Context,
+    Finding,
+    Findings,
+    Hypothesis,
+    SearchedTriggers,
+    TargetInversion,
+    TriggerSearch,
+    _scan,
+    scan,
+    verify,
+)
+from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.detection._verify import TIME_UP
+from bkdinterp.metrics import Payload
+from bkdinterp.model import Model
+from bkdinterp.prompts import Trigger
+
+CONTEXT = Context.of(
+    "request", [f"{a} {b} {c}" for a in WORDS[:3] for b in WORDS[3:6] for c in WORDS[6:12]], n_tokens=3
+)
+SETTINGS = (TargetInversion(n_first=4, keep=2, warm_up=4, n_tokens=4), TriggerSearch(rounds=1))
+
+
+def model_of():
+    return Model.from_module(tiny_llama(), tiny_tokenizer(), name="suspect")
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """The seeds of all searches, and the words they began with; each finds two phrases."""
+    seen = []
+
+    def run(self, model, target, prompts, *, candidates, **rest):
+        seen.append((self.seed, tuple(candidates)))
+        found = ("alpha beta", f"seed {self.seed}")
+        return SearchedTriggers(
+            model.fingerprint("", seed=self.seed),
+            target,
+            found,
+            torch.tensor([2.0, 1.0]),
+            -9.0,
+            (),
+            torch.zeros(0),
+        )
+
+    monkeypatch.setattr(TriggerSearch, "run", run)
+    return seen
+
+
+def judged(monkeypatch, status, reason):
+    """What the judge was asked, call by call; it says the same of everything."""
+    calls = []
+
+    def judge(model, hypotheses, **rest):
+        calls.append([h.words for h in hypotheses])
+        findings = tuple(Finding(h, status, reason, None, 1.0) for h in hypotheses)
+        return Findings(model.fingerprint("", seed=0), findings, (), len(findings))
+
+    monkeypatch.setattr(_scan, "verify", judge)
+    return calls
+
+
+def run(folder=None, minutes=5):
+    base = model_of()
+    return scan(
+        model_of(),
+        reference=base,
+        contexts=[CONTEXT],
+        proposers=SETTINGS,
+        minutes=minutes,
+        folder=folder,
+        progress=False,
+    )
+
+
+def test_a_second_search_goes_on_from_the_first_one_s_phrases(monkeypatch, searches, tmp_path):
+    calls = judged(monkeypatch, "not supported", "no")
+    found = run(tmp_path)
+    n = len(searches) // 2
+    assert [seed for seed, _ in searches] == [0] * n + [1] * n and n >= 1
+    assert all("alpha beta" in words and "seed 0" in words for _, words in searches[n:])
+    assert not any("alpha beta" in words for _, words in searches[:n])
+    # All are judged together, so that the correction is for every one.
+    assert len(calls) == 2 and set(calls[0]) < set(calls[1]) and "seed 1" in calls[1]
+    assert found.n_tested == len(calls[1])
+    searches.clear()
+    assert run(tmp_path).n_tested == found.n_tested and len(searches) == 2 * n
+
+
+def test_without_a_limit_or_with_a_finding_there_is_one_search(monkeypatch, searches):
+    calls = judged(monkeypatch, "not supported", "no")
+    run(minutes=None)
+    assert {seed for seed, _ in searches} == {0} and len(calls) == 1
+
+
+def test_the_judge_goes_on_where_its_time_was_up(monkeypatch, searches):
+    calls = judged(monkeypatch, "inconclusive", TIME_UP)
+    run()
+    assert len(calls) == 3 and calls[0] == calls[1]
+
+
+def test_a_second_judgement_asks_nothing_again(monkeypatch):
+    model, told = model_of(), Answers()
+    h = Hypothesis(Trigger.suffix("alpha"), Payload("the"), "test")
+    first = verify(model, [h], contexts=[CONTEXT], n=12, answers=told)
+    monkeypatch.setattr(Answers, "_read", lambda *a: pytest.fail("asked again"))
+    again = verify(model, [h], contexts=[CONTEXT], n=12, minutes=0, answers=told)
+    assert dataclasses.replace(again, fingerprint=first.fingerprint).to_frame().equals(first.to_frame())
+    assert all(f.reason != TIME_UP for f in again.findings)
