@@ -7,7 +7,7 @@ the answers with it hold, and those without it lack, is the behaviour that the j
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bkdinterp.detection._amplification import Amplification, AmplifiedAnswers
 from bkdinterp.detection._candidate_probe import CandidateProbe
@@ -66,6 +66,14 @@ def proposers_of(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
     return found
 
 
+class _Ended(NamedTuple):
+    """A search that has ended: where, for which text, and what another one begins with."""
+
+    context: Context
+    text: Hypothesis
+    words: list[str]
+
+
 class Turns:
     """The turns of one scan.
 
@@ -97,7 +105,9 @@ class Turns:
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
         # Searches whose end was not certain: context, texts, and words to begin with.
-        self._ended: list[tuple[Context, list[Hypothesis], list[str]]] = []
+        self._ended: list[_Ended] = []
+        # Contexts in which rarer beginnings were not tried for lack of time, with words for the search.
+        self._left_out: list[tuple[Context, list[str]]] = []
         self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
 
     def take(self, candidates: Sequence[str]) -> list[Hypothesis]:
@@ -191,11 +201,19 @@ class Turns:
         return out
 
     def again(self, clock: Clock) -> list[Hypothesis]:
-        """A second search for every text that was searched for, from where the first one ended."""
+        """A second search: for texts of rarer beginnings where these were left out, else from where the first one ended."""
         found: list[Hypothesis] = []
-        for i, (context, texts, words) in enumerate(self._ended):
-            part = Clock(clock.minutes(1 / (len(self._ended) - i)))
-            found += self._searched(context, texts, words, part, 1)
+        turns: list[_Ended] = []
+        for context, words in self._left_out:
+            texts = self._inverted(context, clock, 1).hypotheses(N_TARGETS)
+            texts = [replace(h, context=context.name) for h in texts if h.score >= self._stands_out]
+            turns += [_Ended(context, h, words) for h in texts]
+            found += texts
+        if TriggerSearch in self.proposers:
+            turns = turns or self._ended
+            for i, (context, text, words) in enumerate(turns):
+                part = Clock(clock.minutes(1 / (len(turns) - i)))
+                found = [*self._searched(context, [text], words, part, 1), *found]
         return found
 
     def _amplified(self, context: Context, clock: Clock) -> AmplifiedAnswers | None:
@@ -228,9 +246,12 @@ class Turns:
         known = max(
             (h.score for h in (*found[0].hypotheses(1), *(grown.hypotheses() if grown else ()))), default=0.0
         )
-        if known < self._stands_out and clock.left > clock.spent:
-            # Before time goes into triggers of texts that hardly stand out.
-            found.append(self._inverted(context, clock, 1))
+        if known < self._stands_out:
+            if clock.left > clock.spent:
+                # Before time goes into triggers of texts that hardly stand out.
+                found.append(self._inverted(context, clock, 1))
+            else:
+                self._left_out.append((context, list(grown.words() if grown else ())))
         return found
 
     def _inverted(self, context: Context, clock: Clock, round_: int) -> InvertedTargets:
@@ -307,7 +328,7 @@ class Turns:
                 by_target[aim.target] = proposed[0]
             if not round_:
                 # From the best phrases of the first search.
-                self._ended.append((context, [aim], [*words, *found.phrases[:N_KEPT]]))
+                self._ended.append(_Ended(context, aim, [*words, *found.phrases[:N_KEPT]]))
             best = (
                 f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
             )

@@ -1,6 +1,7 @@
 """Time that the judge leaves goes into the judge first, and then into a second search; without a limit there is one search."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from bkdinterp.detection import (
     Finding,
     Findings,
     Hypothesis,
+    InvertedTargets,
     SearchedTriggers,
     TargetInversion,
     TriggerSearch,
     _scan,
+    _turns,
     scan,
     verify,
 )
@@ -30,6 +33,14 @@ CONTEXT = Context.of(
 SETTINGS = (TargetInversion(n_first=4, keep=2, warm_up=4, n_tokens=4), TriggerSearch(rounds=1))
 
 
+class Searches(list):
+    """Seeds and words, and beside them seeds and targets."""
+
+    def __init__(self):
+        super().__init__()
+        self.targets = []
+
+
 def model_of():
     return Model.from_module(tiny_llama(), tiny_tokenizer(), name="suspect")
 
@@ -37,10 +48,12 @@ def model_of():
 @pytest.fixture
 def searches(monkeypatch):
     """The seeds of all searches, and the words they began with; each finds two phrases."""
-    seen = []
+
+    seen = Searches()
 
     def run(self, model, target, prompts, *, candidates, **rest):
         seen.append((self.seed, tuple(candidates)))
+        seen.targets.append((self.seed, target))
         found = ("alpha beta", f"seed {self.seed}")
         return SearchedTriggers(
             model.fingerprint("", seed=self.seed),
@@ -94,6 +107,31 @@ def test_a_second_search_goes_on_from_the_first_one_s_phrases(monkeypatch, searc
     assert found.n_tested == len(calls[1])
     searches.clear()
     assert run(tmp_path).n_tested == found.n_tested and len(searches) == 2 * n
+
+
+def test_rarer_beginnings_that_were_left_out_are_tried_then(monkeypatch, searches):
+    calls = judged(monkeypatch, "not supported", "no")
+    monkeypatch.setattr(_scan, "WORTH_A_SECOND", 0.0)
+    rounds = []
+
+    def inverted(self, context, clock, round_):
+        rounds.append(round_)
+        if not round_:
+            time.sleep(1.2)
+        return InvertedTargets(
+            self.model.fingerprint(""), (f"text {round_}",), (f"text {round_}",), torch.tensor([0.95]),
+            torch.tensor([[0.1 if round_ else 0.9]]), torch.tensor([1]), torch.tensor([0.0]), torch.tensor([0.5]),
+        )  # fmt: skip
+
+    monkeypatch.setattr(_turns.Turns, "_inverted", inverted)
+    # Two thirds of three seconds are the proposers'; most of that is spent when the first inversion ends.
+    found = run(minutes=0.05)
+    assert rounds == [0, 1]
+    assert [t for _, t in searches.targets] == ["text 0"] * (len(searches) - 1) + ["text 1"]
+    assert any(
+        f.hypothesis.behaviour.pattern == "text 1" and f.hypothesis.trigger is None for f in found.findings
+    )
+    assert len(calls) == 2
 
 
 def test_without_a_limit_or_with_a_finding_there_is_one_search(monkeypatch, searches):
