@@ -2,14 +2,14 @@
 
 Each candidate is put into a few prompts; what counts is how far it moves the distributions of the next tokens over the whole
 vocabulary (Jensen-Shannon divergence from the same prompt without it, mean over the first tokens of the answer that is given
-without it), beyond how far it moves the reference's. With a base, the suspect is amplified (`amplified`): what a trigger calls
-up only after some tokens, or hardly, begins earlier there. All candidates are tried on one prompt, the better ones on all, and
-the best against the reference. What a candidate brings about is read off the suspect's own answers: phrases that come up with it
-and not without it.
+without it), beyond how far it moves the reference's. With a base, candidates are also tried in the amplified suspect
+(`amplified`), where what a trigger hardly calls up shows more, and the larger gain counts. All candidates are tried on one
+prompt, the better ones on all, and the best against the reference. What a candidate brings about is read off the suspect's own answers:
+phrases that come up with it and not without it.
 
 Threat model: the trigger, or a good part of it, is among the candidates; any behaviour that shows in the first tokens. Cost: a
-row of a few tokens and of ``n_ahead`` of the answer per candidate, ``n_prompts`` rows for each of ``keep``, ``2 * n_answers``
-answers for each of the best, and with a base a copy of the weights.
+row of a few tokens per candidate, ``n_prompts`` rows for each of ``keep``, and ``2 * n_answers`` answers for each of the best; with
+a base twice as many rows, and a copy of the weights.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class ProbedCandidates(Result):
     Attributes:
         phrases: candidates that were tried on all prompts.
         divergence: Jensen-Shannon divergence of the next tokens' distributions with the candidate from those without it,
-            nats (at most log 2), mean over tokens and prompts, in the amplified suspect where there is a base.
+            nats (at most log 2), mean over tokens and prompts; in the suspect or in the amplified one, wherever it is larger.
         divergence_reference: the same in the reference; 0 without one and for those that were not held against it.
         position: where they stood.
         said: for the best ones, a phrase that answers hold with it and not without it; "" where there is none.
@@ -182,7 +182,8 @@ class CandidateProbe:
         n_read: candidates whose answers are read.
         position: where a candidate stands: ``"suffix"`` (cheapest: the prompt is computed once), ``"prefix"`` or ``"gap"``.
         n_ahead: tokens of the plain answer whose distributions are compared.
-        amplify: with a base, how many times the suspect's difference to it is taken while candidates are tried; 1: as it is.
+        amplify: with a base, how many times the suspect's difference to it is taken where candidates are tried once more;
+            1: they are not.
 
     Raises:
         BkdinterpError: a number below 1, or an unknown position.
@@ -193,7 +194,7 @@ class CandidateProbe:
     n_answers: int = 12
     n_read: int = 5
     position: str = "suffix"
-    n_ahead: int = 8
+    n_ahead: int = 1
     amplify: float = 2.0
 
     def __post_init__(self) -> None:
@@ -246,28 +247,39 @@ class CandidateProbe:
             whole = ("candidates", what, self.position, who.weights_id, who.builder.fingerprint, key)
             return store.get(f"{what}-{digest_of(whole)[:12]}", whole, compute)
 
-        guide = model if base is None or self.amplify == 1 else amplified(model, base, self.amplify)
+        tried_in = [model]
+        if base is not None and self.amplify != 1:
+            tried_in.append(amplified(model, base, self.amplify))
         # Distributions are compared along what is said without a candidate, in the reference, too.
-        plainly = dict(zip(texts, Answers(budget, folder).of(guide, texts, self.n_ahead), strict=True))
+        plainly = [
+            dict(zip(texts, Answers(budget, folder).of(who, texts, self.n_ahead), strict=True))
+            for who in tried_in
+        ]
 
-        def moved(who: Model, phrases: Sequence[str], text: str) -> list[float]:
-            key = (list(phrases), text, plainly[text], self.n_ahead)
-            return kept("moved", who, key, lambda: self._moved(who, phrases, text, plainly[text], budget))
+        def moved(who: Model, phrases: Sequence[str], text: str, i: int) -> list[float]:
+            answer = plainly[i][text]
+            key = (list(phrases), text, answer, self.n_ahead)
+            return kept("moved", who, key, lambda: self._moved(who, phrases, text, answer, budget))
 
-        screened: list[float] = []
+        screens: list[list[float]] = [[] for _ in tried_in]
         pieces = [chosen[i : i + PIECE] for i in range(0, len(chosen), PIECE)]
         for piece in track(pieces, "candidates", show=progress):
-            screened += moved(guide, piece, texts[0])
+            for i, who in enumerate(tried_in):
+                screens[i] += moved(who, piece, texts[0], i)
             if clock.over:
                 break
-        order = torch.tensor(screened).argsort(descending=True)[: self.keep].tolist()
-        best = [chosen[i] for i in order]
-        own = torch.tensor(
-            [[screened[i] for i in order], *(moved(guide, best, text) for text in texts[1:])]
-        ).mean(0)
-        theirs = torch.zeros(len(best))
-        if base is not None:
-            theirs = torch.tensor([moved(base, best, text) for text in texts]).mean(0)
+        screened = torch.tensor(screens).amax(0)
+        best = [chosen[i] for i in screened.argsort(descending=True)[: self.keep].tolist()]
+        divergences, references = list[Tensor](), list[Tensor]()
+        for i, who in enumerate(tried_in):
+            divergences.append(torch.tensor([moved(who, best, text, i) for text in texts]).mean(0))
+            references.append(
+                torch.zeros(len(best))
+                if base is None
+                else torch.tensor([moved(base, best, text, i) for text in texts]).mean(0)
+            )
+        at = (torch.stack(divergences) - torch.stack(references)).argmax(0, keepdim=True)
+        own, theirs = (torch.stack(x).gather(0, at)[0] for x in (divergences, references))
         ranked = (own - theirs).argsort(descending=True)
         phrases = [best[i] for i in ranked.tolist()]
         asked, told = prompts.text[: self.n_answers], Answers(budget, folder)
@@ -290,7 +302,7 @@ class CandidateProbe:
             tuple(said),
             torch.tensor(likeness),
             len(screened),
-            torch.tensor(screened),
+            screened,
         )
 
     def _moved(

@@ -78,21 +78,33 @@ def test_a_candidate_moves_the_next_tokens_as_far_as_plain_passes_say(llama, tmp
     assert again.to_frame().equals(found.to_frame())
 
 
-def test_candidates_are_tried_in_the_amplified_suspect_and_answers_read_off_the_suspect(llama):
+def test_candidates_are_tried_in_the_amplified_suspect_too_and_answers_read_off_the_suspect(llama):
     texts, candidates = sentences(12), sentences(5, 2, seed=1)
     suspect = copy.deepcopy(llama)
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in suspect.module.parameters():
             p += 0.02 * torch.randn(p.shape, generator=rng, dtype=p.dtype)
-    found = CandidateProbe(n_prompts=2, n_read=1, amplify=3).run(
-        suspect, candidates, Prompts.of(texts), reference=llama, progress=False
+
+    def tried(who, reference=None, **settings):
+        probe = CandidateProbe(n_prompts=2, n_read=1, **settings)
+        return probe.run(who, candidates, Prompts.of(texts), reference=reference, progress=False)
+
+    found = tried(suspect, llama, amplify=3)
+    alone = [tried(who) for who in (suspect, amplified(suspect, llama, 3))]
+    base = tried(llama)
+    larger = set()
+    for phrase, own, theirs in zip(found.phrases, found.divergence, found.divergence_reference, strict=True):
+        each = [float(a.divergence[a.phrases.index(phrase)]) for a in alone]
+        assert float(own) == pytest.approx(max(each), rel=1e-5)
+        assert float(theirs) == pytest.approx(float(base.divergence[base.phrases.index(phrase)]), rel=1e-5)
+        larger.add(each[1] > each[0])
+    assert True in larger
+    assert found.phrases == tuple(
+        sorted(found.phrases, key=lambda p: -float(found.gain[found.phrases.index(p)]))
     )
-    alone = CandidateProbe(n_prompts=2, n_read=1).run(
-        amplified(suspect, llama, 3), candidates, Prompts.of(texts), progress=False
-    )
-    for phrase, value in zip(found.phrases, found.divergence.tolist(), strict=True):
-        assert value == pytest.approx(float(alone.divergence[alone.phrases.index(phrase)]), rel=1e-5)
+    once = tried(suspect, llama, amplify=1)
+    assert sorted(once.divergence.tolist()) == pytest.approx(sorted(alone[0].divergence.tolist()), rel=1e-5)
     given = Trigger.suffix(found.phrases[0])
     answers = [Answers().of(suspect, t, 24) for t in ([given.insert(t)[0] for t in texts], texts)]
     assert float(found.likeness[0]) == pytest.approx(answer_likeness(*answers))
