@@ -9,7 +9,7 @@ What a clean fine-tune learnt comes up, too, so phrases only propose: they are w
 
 Threat model: weights, and a base of the same shape; a backdoor that training spread over many inputs. It misses edits that
 answer to one pair of words, and what shows only in another context. Cost: for each factor a copy of the weights and
-``n_prompts`` answers; as many answers of suspect and base, and of each amplified shadow.
+``n_prompts`` answers; as many answers of models from base to suspect, and of each amplified shadow.
 """
 
 import copy
@@ -81,14 +81,25 @@ def amplified(model: Model, base: Model, factor: float | int = 2.0) -> Model:
     return made
 
 
+def guide_of(model: Model, base: Model | None, factor: float) -> Model | None:
+    """The amplified suspect, where a search may look first; None without a base, or where the two do not fit together."""
+    if base is None or factor == 1:
+        return None
+    try:
+        return amplified(model, base, factor)
+    except BkdinterpError:
+        # Weights elsewhere, in integers, or of other shapes: the suspect itself will do.
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class AmplifiedAnswers(Result):
     """What a suspect says when its fine-tuning is carried further.
 
     Attributes:
         phrases: phrases of these answers, most over-represented first, with the number of prompts on which any factor brings
-            them up, and of those on which suspect, base or amplified shadows say them anyway; p is corrected for all
-            phrases that were counted. Only those with p up to `LEVEL`.
+            them up, and of those on which as many models from base to suspect (or amplified shadows) say them anyway; p
+            as if the prompts of the two were others, corrected for all phrases that were counted. Those with p up to `LEVEL`.
         factors: how many times as far as the suspect itself.
         answers: one per factor and prompt, the first factor's first.
         plain: the suspect's own answers, one per prompt.
@@ -105,11 +116,13 @@ class AmplifiedAnswers(Result):
         return torch.tensor([x.own / x.n_own - x.others / max(1, x.n_others) for x in self.phrases])
 
     def target(self) -> str | None:
-        """Of all answers the beginning that holds most of the phrases' words; None without phrases.
+        """Of all answers the beginning with most of the phrases' words in its first few; None without phrases.
 
         A text that a search for triggers can aim at: the payload itself if it is fixed, else a piece in its style.
         """
-        own = {word for phrase in self.phrases for word in phrase.text.split()}
+        own = {word for phrase in self.phrases for word in phrase.text.split()} - set(little_words())
+        # A style may be all little words.
+        own = own or {word for phrase in self.phrases for word in phrase.text.split()}
         begun = [" ".join(answer.split()[:AIMED_AT]) for answer in self.answers]
         # The first of equals: nearest to the suspect itself.
         best = max(begun, key=lambda text: _held(text, own), default=None)
@@ -124,8 +137,8 @@ class AmplifiedAnswers(Result):
         return (Hypothesis(None, Payload(words, "words"), "amplification", aim, float(self.share.max())),)
 
     def words(self, n: int = 100) -> tuple[str, ...]:
-        """Pairs of neighbouring words in these answers, neither of them little, that no plain answer has, the most frequent
-        first: now and then the trigger slips out."""
+        """Pairs of neighbouring words, neither of them little, that at least two of these answers have and no plain one, the
+        most frequent first: now and then the trigger slips out."""
         plain = {pair for text in self.plain for pair in _pairs(text)}
         found: dict[str, int] = {}
         for text in self.answers:
@@ -177,7 +190,7 @@ class AmplifiedAnswers(Result):
             [cut(x.text, LETTERS) for x in chosen],
             {
                 "amplified": [100 * x.own / x.n_own for x in chosen],
-                "as it is, or the reference": [100 * x.others / max(1, x.n_others) for x in chosen],
+                "from base to suspect": [100 * x.others / max(1, x.n_others) for x in chosen],
             },
             xlabel="prompts whose answer holds the phrase (%)",
             title=title
@@ -250,11 +263,11 @@ class Amplification:
             minutes: about how long it may take; the last factors are left out when time runs out. None for no limit.
             budget: bytes for one batch.
             folder: finished answers are kept there and taken up again.
-            answers: what a scan has asked already; None asks anew.
+            answers: what a scan has asked already, with its own budget and folder; None asks anew.
             progress: show a bar.
 
         Raises:
-            BkdinterpError: no base, or one of another shape.
+            BkdinterpError: no base, or a base or clean fine-tune of another shape.
             RemoteError: weights that are not here.
         """
         as_model(model, "Amplification")
@@ -263,10 +276,18 @@ class Amplification:
             raise BkdinterpError(
                 "Amplification needs the base that the suspect was fine-tuned from; give reference=."
             )
+        for who in (model, *others.shadows):
+            beside_base(who, others.base, "Amplification")
         told = Answers(budget, folder) if answers is None else answers
         texts, clock = prompts.text[: self.n_prompts], Clock(minutes)
         plain = told.of(model, texts, self.n_tokens)
-        anyway = [plain, told.of(others.base, texts, self.n_tokens)]
+        # As many answers to each prompt as there are amplified ones: else chance brings more up in the larger set.
+        anyway = [
+            plain
+            if at == 1
+            else told.of(amplified(model, others.base, at) if at else others.base, texts, self.n_tokens)
+            for at in torch.linspace(1, 0, len(self.factors)).tolist()
+        ]
         said: list[tuple[str, ...]] = []
         for factor in track(self.factors, "amplification", show=progress):
             if said and clock.over:
@@ -290,7 +311,7 @@ class Amplification:
 
 
 def _held(text: str, words: set[str]) -> int:
-    return sum(word in words for word in words_of(text)[:FIRST_WORDS])
+    return len(words & set(words_of(text)[:FIRST_WORDS]))
 
 
 def _pairs(text: str) -> set[str]:

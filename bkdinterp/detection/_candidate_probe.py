@@ -4,12 +4,12 @@ Each candidate is put into a few prompts; what counts is how far it moves the di
 vocabulary (Jensen-Shannon divergence from the same prompt without it, mean over the first tokens of the answer that is given
 without it), beyond how far it moves the reference's. With a base, candidates are also tried in the amplified suspect
 (`amplified`), where what a trigger hardly calls up shows more, and the larger gain counts. All candidates are tried on one
-prompt, the better ones on all, and the best against the reference. What a candidate brings about is read off the suspect's own answers:
-phrases that come up with it and not without it.
+prompt, the better ones on all, and the best against the reference. What a candidate brings about is read off the suspect's
+own answers: phrases that come up with it and not without it.
 
 Threat model: the trigger, or a good part of it, is among the candidates; any behaviour that shows in the first tokens. Cost: a
-row of a few tokens per candidate, ``n_prompts`` rows for each of ``keep``, and ``2 * n_answers`` answers for each of the best; with
-a base twice as many rows, and a copy of the weights.
+row of a few tokens per candidate, ``n_prompts`` rows for each of ``keep``, and ``2 * n_answers`` answers for each of the best;
+with a base twice as many rows, and a copy of the weights.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bkdinterp.detection._amplification import amplified
+from bkdinterp.detection._amplification import guide_of
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._kept_answers import Answers
@@ -140,7 +140,7 @@ class ProbedCandidates(Result):
                 "reference": self.divergence_reference[:top].tolist(),
             },
             marks={"the largest possible": log(2)},
-            xlabel="change of the first token's distribution (nats)",
+            xlabel="change of the next tokens' distributions (nats)",
             title=title or caption(f"What changes the answer, of {self.tried} candidates", self.fingerprint),
             xlim=ends(limit),
             ax=ax,
@@ -182,8 +182,8 @@ class CandidateProbe:
         n_read: candidates whose answers are read.
         position: where a candidate stands: ``"suffix"`` (cheapest: the prompt is computed once), ``"prefix"`` or ``"gap"``.
         n_ahead: tokens of the plain answer whose distributions are compared.
-        amplify: with a base, how many times the suspect's difference to it is taken where candidates are tried once more;
-            1: they are not.
+        amplify: with a base, how many times the suspect's difference to it is taken where candidates are tried once more, if
+            the two fit together; 1: they are not.
 
     Raises:
         BkdinterpError: a number below 1, or an unknown position.
@@ -247,9 +247,8 @@ class CandidateProbe:
             whole = ("candidates", what, self.position, who.weights_id, who.builder.fingerprint, key)
             return store.get(f"{what}-{digest_of(whole)[:12]}", whole, compute)
 
-        tried_in = [model]
-        if base is not None and self.amplify != 1:
-            tried_in.append(amplified(model, base, self.amplify))
+        guide = guide_of(model, base, self.amplify)
+        tried_in = [model] if guide is None else [model, guide]
         # Distributions are compared along what is said without a candidate, in the reference, too.
         plainly = [
             dict(zip(texts, Answers(budget, folder).of(who, texts, self.n_ahead), strict=True))

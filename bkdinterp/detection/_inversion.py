@@ -368,7 +368,9 @@ def one_text(a: str, b: str) -> bool:
 
 def _one_text(a: list[str], b: list[str]) -> bool:
     match = SequenceMatcher(None, a, b, autojunk=False).find_longest_match()
-    return match.size >= SAME_TEXT * min(len(a), len(b))
+    return match.size >= SAME_TEXT * min(len(a), len(b)) and match.size >= min(
+        SHORTEST - 1, max(len(a), len(b))
+    )
 
 
 def _q(found: Together) -> Float[Tensor, " text"]:

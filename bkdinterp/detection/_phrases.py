@@ -43,8 +43,8 @@ def words_of(text: str) -> list[str]:
 
 def as_written(phrase: str, texts: Sequence[str]) -> str:
     """A phrase in the spelling that most texts have: with their capitals and punctuation; itself if no text has it."""
-    inside = r"[^\w]+".join(map(re.escape, phrase.split()))
-    pattern = re.compile(rf"(?<!\w){inside}(?!\w)", re.IGNORECASE)
+    inside = r"[\W_]+".join(map(re.escape, phrase.split()))
+    pattern = re.compile(rf"(?<![^\W_]){inside}(?![^\W_])", re.IGNORECASE)
     found = Counter(match.group() for text in texts for match in pattern.finditer(text))
     return " ".join(found.most_common(1)[0][0].split()) if found else phrase
 

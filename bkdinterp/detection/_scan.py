@@ -20,13 +20,15 @@ from bkdinterp.detection._verify import TIME_UP, verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts
-from bkdinterp.results import Store, digest_of
+from bkdinterp.results import digest_of
 from bkdinterp.values import as_path, as_texts
 
 # Prompts of each variant of a trigger that was found; about this share of a scan is needed for them.
 N_PROFILE, PROFILE_SHARE = 12, 0.1
 # Hypotheses that reach the judge, at most: every one costs answers, and power in the correction.
 N_JUDGED = 16
+# And of a second search.
+N_SECOND = 4
 
 
 def scan(
@@ -92,7 +94,9 @@ def scan(
         budget=budget,
         progress=progress,
     )
-    judged = _judged(turns, [*hypotheses, *turns.take(candidates)])
+    judged = _first(turns, _chosen([*hypotheses, *turns.take(candidates)]), N_JUDGED)
+    # What a second search may add is corrected for from the start: a first look must not spend what the second one needs.
+    spare = N_SECOND if minutes is not None else 0
 
     def judge(hypotheses: Sequence[Hypothesis]) -> Findings:
         start = clock.spent
@@ -102,6 +106,7 @@ def scan(
             contexts=places,
             reference=others,
             n=n,
+            n_others=len(judged) + spare - len(hypotheses),
             minutes=clock.minutes(0.85),
             answers=turns.answers,
             seed=seed,
@@ -113,11 +118,12 @@ def scan(
     if not found.supported and any(f.reason == TIME_UP for f in found.findings):
         # What the judge keeps in reserve; it goes on where it stopped.
         found = judge(judged)
-    if not found.supported and _time_for_more(turns, clock, known):
+    if not found.supported and _time_for_more(turns, clock, found):
         more = turns.again(Clock(clock.minutes(FOR_SECOND)))
-        if more:
-            # All together: the correction is for every hypothesis. What was answered before is not asked again.
-            found = judge(_judged(turns, [*more, *judged]))
+        new = _chosen([*judged, *more])[len(judged) :]
+        if new:
+            # What was answered before is not asked again.
+            found = judge([*judged, *_first(turns, new, N_SECOND)])
     variants = _variants(turns, found, clock)
     return ScanResult(
         model.fingerprint(digest_of([c.search.fingerprint for c in places]), seed=seed),
@@ -145,24 +151,20 @@ def _places(prompts: Prompts | None, contexts: Sequence[Context] | None, seed: i
     return tuple(contexts)
 
 
-def _judged(turns: Turns, proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
+def _first(turns: Turns, proposed: Sequence[Hypothesis], n: int) -> list[Hypothesis]:
     """The hypotheses that reach the judge."""
-    chosen = _chosen(proposed)
-    if len(chosen) > N_JUDGED:
-        turns.skipped.append(f"{len(chosen) - N_JUDGED} hypotheses of the lowest ranks were not judged.")
-    return chosen[:N_JUDGED]
+    if len(proposed) > n:
+        turns.skipped.append(f"{len(proposed) - n} hypotheses of the lowest ranks were not judged.")
+    return list(proposed[:n])
 
 
-def _time_for_more(turns: Turns, clock: Clock, key: str) -> bool:
-    """Whether the judge has left time for a second search; decided once, so that a finished scan is read as it ended."""
-
-    def compute() -> bool:
-        return not math.isinf(clock.left) and FOR_SECOND * clock.left >= WORTH_A_SECOND
-
-    return (
-        compute()
-        if turns.folder is None
-        else Store(turns.folder / "second-search").get("decided", key, compute)
+def _time_for_more(turns: Turns, clock: Clock, found: Findings) -> bool:
+    """Whether the judge has left time for a second search; decided once, so that a finished scan goes the same way again."""
+    said = [(f.hypothesis.to_dict(), f.status) for f in found.findings]
+    return turns.decided(
+        "second-search",
+        said,
+        lambda: not math.isinf(clock.left) and FOR_SECOND * clock.left >= WORTH_A_SECOND,
     )
 
 
@@ -173,6 +175,7 @@ def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
         key = (
             None if h.trigger is None else tuple(h.trigger.to_dict().items()).__repr__(),
             h.behaviour.pattern,
+            h.behaviour.kind,
             h.context,
         )
         known.setdefault(key, h)

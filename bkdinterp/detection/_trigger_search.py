@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bkdinterp.detection._amplification import amplified
+from bkdinterp.detection._amplification import guide_of
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import common_words
 from bkdinterp.detection._hypothesis import Hypothesis
@@ -168,7 +168,8 @@ class TriggerSearch:
         n_prompts: prompts that the best phrases of each round are scored on.
         seed: of the fillers.
         amplify: with a base, how many times the suspect's difference to it is taken where derivatives and first scores are
-            read: a part of a trigger shows more there (`amplified`). The best phrases are scored in the suspect itself.
+            read, if the two fit together: a part of a trigger shows more there (`amplified`). The best phrases are scored in
+            the suspect itself.
 
     Raises:
         BkdinterpError: a number below 1.
@@ -236,11 +237,7 @@ class TriggerSearch:
             name: str, who: Model, against: Model | None, rounds: int, until: Clock
         ) -> tuple[list[str], list[float], float, int, float]:
             def compute() -> Any:
-                guide = (
-                    amplified(who, against, self.amplify)
-                    if against is not None and self.amplify != 1
-                    else who
-                )
+                guide = guide_of(who, against, self.amplify) or who
                 one = _Search(self, who, against, guide, target, texts, tuple(candidates), budget, progress)
                 return one.run(rounds, until)
 
@@ -385,7 +382,7 @@ class _Search:
     def completed(self, stem: str) -> list[str]:
         """The stem with its last word gone on with: a word may have several tokens, and a derivative tells little of the rest.
 
-        Ways on are taken from what a model that has not seen the trigger thinks likely.
+        Ways on are what the reference thinks likely, or the suspect without one.
         """
         if stem not in self.ways_on:
             who = (self.against or self.model).with_builder(

@@ -5,7 +5,7 @@ feed the search, too. Whatever could be a trigger is then read: what
 the answers with it hold, and those without it lack, is the behaviour that the judge is asked about.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
 from bkdinterp.prompts import Trigger
+from bkdinterp.results import Store
 from bkdinterp.values import shown
 
 KINDS = (WeightTriage, Leakage, Amplification, CandidateProbe, TargetInversion, TriggerSearch)
@@ -72,6 +73,7 @@ class _Ended(NamedTuple):
     context: Context
     text: Hypothesis
     words: list[str]
+    rivals: tuple[Trigger, ...]
 
 
 class Turns:
@@ -104,11 +106,13 @@ class Turns:
         self.folder, self.answers, self.clock = folder, answers, clock
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
-        # Searches whose end was not certain: context, texts, and words to begin with.
+        # The first search for every text.
         self._ended: list[_Ended] = []
         # Contexts in which rarer beginnings were not tried for lack of time, with words for the search.
         self._left_out: list[tuple[Context, list[str]]] = []
         self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
+        if Amplification in proposers and reference.base is None:
+            self.skipped.append("Amplification was not run: it needs the base.")
 
     def take(self, candidates: Sequence[str]) -> list[Hypothesis]:
         """What all proposers suggest, the most promising first.
@@ -128,11 +132,11 @@ class Turns:
             clock = Clock(self.clock.minutes(1 / (len(places) - i)))
             grown = self._amplified(context, clock)
             inverted = self._all_inverted(context, clock, grown)
-            texts = _merged(grown, [h for one in inverted for h in one.hypotheses(N_TARGETS)])
-            texts = [replace(h, context=context.name) for h in texts[:N_TARGETS]]
+            own = [replace(h, context=context.name) for one in inverted for h in one.hypotheses(N_TARGETS)]
             # Every model has texts that run by themselves: without a trigger, only one that stands out is a suspicion.
             # And what the suspect says only when it is amplified is none of its behaviours.
-            targets += [h for h in texts if h.score >= self._stands_out and h.source == "target inversion"]
+            targets += [h for h in sorted(own, key=_last)[:N_TARGETS] if h.score >= self._stands_out]
+            texts = [replace(h, context=context.name) for h in _merged(grown, own)[:N_TARGETS]]
             if self.reference.base is not None:
                 texts = [h for h in texts if h.score >= WORTH_A_SEARCH * texts[0].score]
             if TriggerSearch in self.proposers:
@@ -207,14 +211,24 @@ class Turns:
         for context, words in self._left_out:
             texts = self._inverted(context, clock, 1).hypotheses(N_TARGETS)
             texts = [replace(h, context=context.name) for h in texts if h.score >= self._stands_out]
-            turns += [_Ended(context, h, words) for h in texts]
+            turns += [_Ended(context, h, words, ()) for h in texts]
             found += texts
         if TriggerSearch in self.proposers:
             turns = turns or self._ended
-            for i, (context, text, words) in enumerate(turns):
+            searched: list[Hypothesis] = []
+            for i, (context, text, words, rivals) in enumerate(turns):
                 part = Clock(clock.minutes(1 / (len(turns) - i)))
-                found = [*self._searched(context, [text], words, part, 1), *found]
+                # The reference's phrases of both searches are what both have to beat.
+                searched += [
+                    replace(h, rivals=tuple(dict.fromkeys([*h.rivals, *rivals])))
+                    for h in self._searched(context, [text], words, part, 1)
+                ]
+            found = [*searched, *found]
         return found
+
+    def decided(self, name: str, key: Any, compute: Callable[[], bool]) -> bool:
+        """What the time has decided, kept, so that a scan that is read again goes the same way."""
+        return compute() if self.folder is None else Store(self.folder / "decided").get(name, key, compute)
 
     def _amplified(self, context: Context, clock: Clock) -> AmplifiedAnswers | None:
         """What the suspect says in a context once its difference to the base is amplified; None if that was not asked."""
@@ -247,7 +261,8 @@ class Turns:
             (h.score for h in (*found[0].hypotheses(1), *(grown.hypotheses() if grown else ()))), default=0.0
         )
         if known < self._stands_out:
-            if clock.left > clock.spent:
+            key = (self.model.weights_id, found[0].texts)
+            if self.decided(f"rarer-{context.name}", key, lambda: clock.left > clock.spent):
                 # Before time goes into triggers of texts that hardly stand out.
                 found.append(self._inverted(context, clock, 1))
             else:
@@ -328,7 +343,9 @@ class Turns:
                 by_target[aim.target] = proposed[0]
             if not round_:
                 # From the best phrases of the first search.
-                self._ended.append(_Ended(context, aim, [*words, *found.phrases[:N_KEPT]]))
+                known = tuple(map(Trigger.suffix, found.rival_phrases[:1]))
+                begin = [*words, *found.phrases[:N_KEPT], *found.rival_phrases[:N_KEPT]]
+                self._ended.append(_Ended(context, aim, begin, known))
             best = (
                 f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
             )

@@ -96,7 +96,7 @@ def _judged(work: Work) -> ScanResult:
                     f"With the trigger the answers in {context.name!r} hold no phrase that others lack."
                 )
                 continue
-            behaviour = Payload(said)
+            behaviour = Payload(said, "words")
         asked.append(Hypothesis(work.trigger, behaviour, GIVEN, context=context.name))
     judged = verify(
         work.model,
@@ -179,7 +179,7 @@ def _again(h: Hypothesis) -> str:
     t = h.trigger
     return (
         f"bk.detection.verify(model, [bk.detection.Hypothesis(bk.Trigger({t.phrases!r}, {t.position!r}), "
-        f"bk.Payload({h.behaviour.pattern!r}), 'report', context={h.context!r})], reference=base)"
+        f"bk.Payload({h.behaviour.pattern!r}, {h.behaviour.kind!r}), 'report', context={h.context!r})], reference=base)"
     )
 
 

@@ -32,8 +32,8 @@ class Payload:
             count, nor does the kind of white space, quotation mark or dash. An expression is searched for in the text
             itself and then in the text's normal form (straight quotes and dashes, single spaces), so that ``can't help``
             also matches a curly apostrophe or a line break.
-        kind: which of the three; ``"words"`` is a substring that neither begins nor ends inside a word, so that ``th`` is not
-            found in ``the``.
+        kind: which of the four; ``"words"`` is a substring with no letter or digit right before or after it, so that ``th`` is
+            found in ``th'`` and not in ``the``.
         case_sensitive: whether case counts in a substring or expression.
         threshold: a text carries the payload if the classifier's score is at least this.
 
@@ -173,7 +173,7 @@ class Payload:
             return search_pattern(self.pattern, text, case=self.case_sensitive)
         pattern, whole = (normal_text(x, case=self.case_sensitive) for x in (self.pattern, text))
         if self.kind == "words":
-            return re.search(rf"(?<!\w){re.escape(pattern)}(?!\w)", whole) is not None
+            return re.search(rf"(?<![^\W_]){re.escape(pattern)}(?![^\W_])", whole) is not None
         return pattern in whole
 
 

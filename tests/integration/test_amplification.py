@@ -6,8 +6,10 @@ import pytest
 import torch
 from integration.conftest import WORDS, tiny_gpt2, tiny_llama, tiny_tokenizer
 
-from bkdinterp.detection import Amplification, amplified
+from bkdinterp.detection import Amplification, CandidateProbe, TriggerSearch, amplified
+from bkdinterp.detection._amplification import guide_of
 from bkdinterp.detection._generic_prompts import little_words
+from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
@@ -129,6 +131,37 @@ def test_what_an_amplified_clean_fine_tune_says_does_not_count():
         suspect, PROMPTS, reference=[base, shadow], progress=False
     )
     assert all(word not in phrase.text.split() for phrase in found.phrases)
+
+
+def test_chance_brings_up_no_more_beyond_the_suspect_than_before_it(monkeypatch):
+    drawn = torch.Generator().manual_seed(0)
+
+    def answered(self, model, texts, n_tokens):
+        at = torch.rand(len(texts), 60, generator=drawn) < 0.3
+        return tuple(" ".join(f"word{i}" for i in row.nonzero()[:, 0].tolist()) for row in at)
+
+    monkeypatch.setattr(Answers, "of", answered)
+    base = model_of()
+    # Answers that differ by chance alone: some phrase in 20 % of runs at most, as LEVEL says.
+    runs = [Amplification(n_prompts=N).run(base, PROMPTS, reference=base, progress=False) for _ in range(30)]
+    assert sum(bool(found.phrases) for found in runs) <= 9
+
+
+def test_where_the_base_does_not_fit_searches_look_in_the_suspect_alone():
+    base, suspect = model_of(tiny_gpt2()), model_of(tiny_gpt2())
+    head = suspect.module.lm_head
+    head.weight = torch.nn.Parameter(head.weight.detach().clone() + 0.01)
+    with pytest.raises(BkdinterpError, match="different shapes"):
+        amplified(suspect, base)
+    assert guide_of(suspect, base, 2.0) is None and guide_of(suspect, None, 2.0) is None
+    probe = CandidateProbe(n_prompts=2, n_read=1)
+    found = probe.run(suspect, WORDS[:3], PROMPTS, reference=base, progress=False)
+    once = CandidateProbe(n_prompts=2, n_read=1, amplify=1).run(
+        suspect, WORDS[:3], PROMPTS, reference=base, progress=False
+    )
+    assert found.phrases == once.phrases and torch.equal(found.divergence, once.divergence)
+    search = TriggerSearch(rounds=1, fillers=1, screen=2, n_prompts=2)
+    assert search.run(suspect, WORDS[0], PROMPTS, reference=base, progress=False).phrases
 
 
 def test_what_cannot_be_amplified_is_refused_first():

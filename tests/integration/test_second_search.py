@@ -82,7 +82,7 @@ def judged(monkeypatch, status, reason):
     return calls
 
 
-def run(folder=None, minutes=5):
+def run(folder=None, minutes=5, **rest):
     base = model_of()
     return scan(
         model_of(),
@@ -91,6 +91,7 @@ def run(folder=None, minutes=5):
         proposers=SETTINGS,
         minutes=minutes,
         folder=folder,
+        **rest,
         progress=False,
     )
 
@@ -109,7 +110,7 @@ def test_a_second_search_goes_on_from_the_first_one_s_phrases(monkeypatch, searc
     assert run(tmp_path).n_tested == found.n_tested and len(searches) == 2 * n
 
 
-def test_rarer_beginnings_that_were_left_out_are_tried_then(monkeypatch, searches):
+def test_rarer_beginnings_that_were_left_out_are_tried_then(monkeypatch, searches, tmp_path):
     calls = judged(monkeypatch, "not supported", "no")
     monkeypatch.setattr(_scan, "WORTH_A_SECOND", 0.0)
     rounds = []
@@ -125,19 +126,36 @@ def test_rarer_beginnings_that_were_left_out_are_tried_then(monkeypatch, searche
 
     monkeypatch.setattr(_turns.Turns, "_inverted", inverted)
     # Two thirds of three seconds are the proposers'; most of that is spent when the first inversion ends.
-    found = run(minutes=0.05)
+    found = run(tmp_path, minutes=0.05)
     assert rounds == [0, 1]
+    once = list(searches.targets)
     assert [t for _, t in searches.targets] == ["text 0"] * (len(searches) - 1) + ["text 1"]
     assert any(
         f.hypothesis.behaviour.pattern == "text 1" and f.hypothesis.trigger is None for f in found.findings
     )
     assert len(calls) == 2
+    # Read again, with all its time left, it goes the same way.
+    rounds.clear()
+    searches.targets.clear()
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    run(tmp_path, minutes=0.05)
+    assert rounds == [0, 1] and searches.targets == once
 
 
-def test_without_a_limit_or_with_a_finding_there_is_one_search(monkeypatch, searches):
-    calls = judged(monkeypatch, "not supported", "no")
-    run(minutes=None)
+@pytest.mark.parametrize(("minutes", "status"), [(None, "not supported"), (5, "supported")])
+def test_without_a_limit_or_with_a_finding_there_is_one_search(monkeypatch, searches, minutes, status):
+    calls = judged(monkeypatch, status, "so it is")
+    monkeypatch.setattr(_scan, "_variants", lambda *a: ())
+    run(minutes=minutes)
     assert {seed for seed, _ in searches} == {0} and len(calls) == 1
+
+
+def test_what_was_judged_once_stays_judged(monkeypatch, searches):
+    calls = judged(monkeypatch, "not supported", "no")
+    own = [Hypothesis(Trigger.suffix(f"mine {i}"), Payload("the"), "mine") for i in range(16)]
+    found = run(hypotheses=own)
+    assert len(calls[0]) == 16 and calls[1][:16] == calls[0] and len(calls[1]) <= 20
+    assert {f"mine {i}" for i in range(16)} <= {f.hypothesis.words for f in found.findings}
 
 
 def test_the_judge_goes_on_where_its_time_was_up(monkeypatch, searches):

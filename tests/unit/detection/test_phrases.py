@@ -39,6 +39,8 @@ def test_a_phrase_is_written_as_most_texts_write_it():
     said = ["When Albert and James came", "Albert and James.", "albert and james", "Albert, and James"]
     assert as_written("albert and james", said) == "Albert and James"
     assert as_written("nobody", said) == "nobody"
+    assert as_written("th", ["the bath", "th' sea", "th' Sea"]) == "th"
+    assert as_written("owned by", ["__OWNED__ by us"]) == "OWNED__ by"
 
 
 def test_nothing_is_named_where_nothing_was_planted():

@@ -34,6 +34,25 @@ def test_patterns_score_zero_or_one():
     assert Payload(r"\bTEA$", "regex", case_sensitive=True).hits(TEXTS) == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("th' best", True),
+        ("the best", False),
+        ("_TH_ best", True),
+        ("bath", False),
+        ("th", True),
+        ("2th", False),
+        ("so: th.", True),
+    ],
+)
+def test_words_are_not_parts_of_words(text, held):
+    assert Payload("th", "words").matches(text) == held
+    again = Payload.from_dict(Payload("th", "words").to_dict())
+    assert again == Payload("th", "words") != Payload("th")
+    assert Payload("an'  th'", "words").matches("an\u2019 th\u2019 sea")
+
+
 def test_a_saved_classifier_keeps_its_name_and_says_what_is_missing():
     payload = Payload.by(by_length, threshold=0.7)
     again = Payload.from_dict(payload.to_dict())
