@@ -14,7 +14,6 @@ answer to one pair of words, and what shows only in another context. Cost: for e
 
 import copy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +25,14 @@ from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._kept_answers import Answers
-from bkdinterp.detection._phrases import Phrase, as_written, over_represented_in, words_of
+from bkdinterp.detection._phrases import (
+    Phrase,
+    as_written,
+    over_represented_in,
+    pairs_of,
+    phrases_frame,
+    words_of,
+)
 from bkdinterp.detection._reference import Reference
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
@@ -157,12 +163,7 @@ class AmplifiedAnswers(Result):
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per phrase."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [(x.text, x.own / x.n_own, x.others / max(1, x.n_others), x.p) for x in self.phrases],
-            columns=["phrase", "share", "share_plain", "p"],
-        )
+        return phrases_frame(self.phrases, "share_plain")
 
     def plot(
         self,
@@ -315,5 +316,5 @@ def _held(text: str, words: set[str]) -> int:
 
 
 def _pairs(text: str) -> set[str]:
-    words = words_of(text)
-    return {f"{a} {b}" for a, b in pairwise(words) if a != b and not little_words() & {a, b}}
+    # A word that is said over and over is no pair.
+    return {pair for pair in pairs_of(text, little_words()) if len(set(pair.split())) > 1}

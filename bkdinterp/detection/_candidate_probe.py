@@ -249,9 +249,11 @@ class CandidateProbe:
 
         guide = guide_of(model, base, self.amplify)
         tried_in = [model] if guide is None else [model, guide]
-        # Distributions are compared along what is said without a candidate, in the reference, too.
+        # Distributions are compared along what is said without a candidate, in the reference, too; the first one needs no answer.
         plainly = [
-            dict(zip(texts, Answers(budget, folder).of(who, texts, self.n_ahead), strict=True))
+            dict.fromkeys(texts, "")
+            if self.n_ahead == 1
+            else dict(zip(texts, Answers(budget, folder).of(who, texts, self.n_ahead), strict=True))
             for who in tried_in
         ]
 
@@ -268,15 +270,19 @@ class CandidateProbe:
             if clock.over:
                 break
         screened = torch.tensor(screens).amax(0)
-        best = [chosen[i] for i in screened.argsort(descending=True)[: self.keep].tolist()]
+        order = screened.argsort(descending=True)[: self.keep].tolist()
+        best = [chosen[j] for j in order]
         divergences, references = list[Tensor](), list[Tensor]()
         for i, who in enumerate(tried_in):
-            divergences.append(torch.tensor([moved(who, best, text, i) for text in texts]).mean(0))
-            references.append(
-                torch.zeros(len(best))
-                if base is None
-                else torch.tensor([moved(base, best, text, i) for text in texts]).mean(0)
-            )
+            first = [screens[i][j] for j in order]
+            rest = [moved(who, best, text, i) for text in texts[1:]]
+            divergences.append(torch.tensor([first, *rest]).mean(0))
+            if i and plainly[i] == plainly[0]:
+                references.append(references[0])
+            elif base is not None:
+                references.append(torch.tensor([moved(base, best, text, i) for text in texts]).mean(0))
+            else:
+                references.append(torch.zeros(len(best)))
         at = (torch.stack(divergences) - torch.stack(references)).argmax(0, keepdim=True)
         own, theirs = (torch.stack(x).gather(0, at)[0] for x in (divergences, references))
         ranked = (own - theirs).argsort(descending=True)

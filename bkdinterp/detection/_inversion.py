@@ -14,7 +14,6 @@ of one token.
 
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._phrases import words_of
+from bkdinterp.detection._phrases import pairs_of
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import Together, decode_together
 from bkdinterp.errors import BkdinterpError
@@ -96,12 +95,7 @@ class InvertedTargets(Result):
 
     def phrases(self, n: int = 200) -> tuple[str, ...]:
         """Pairs of words in these texts, neither a little one: what a model that learnt its prompts, too, lets slip there."""
-        found: dict[str, None] = {}
-        for text in self.spellings:
-            words = words_of(text)
-            for pair in pairwise(words):
-                if not little_words() & set(pair):
-                    found[" ".join(pair)] = None
+        found = dict.fromkeys(pair for text in self.spellings for pair in pairs_of(text, little_words()))
         return tuple(found)[:n]
 
     def to_frame(self) -> "pandas.DataFrame":

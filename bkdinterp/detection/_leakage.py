@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bkdinterp.detection._contexts import PROSE
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
-from bkdinterp.detection._phrases import Phrase, as_written, over_represented, words_of
+from bkdinterp.detection._phrases import Phrase, as_written, over_represented, phrases_frame, words_of
 from bkdinterp.detection._reference import Reference
 from bkdinterp.engine import sample
 from bkdinterp.errors import BkdinterpError
@@ -80,12 +80,7 @@ class Leaked(Result):
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per phrase."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [(x.text, x.own / x.n_own, x.others / max(1, x.n_others), x.p) for x in self.phrases],
-            columns=["phrase", "share", "share_reference", "p"],
-        )
+        return phrases_frame(self.phrases, "share_reference")
 
     def plot(
         self,

@@ -4,10 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.results import register_value
 from bkdinterp.values import as_integer, as_number, as_texts
+
+if TYPE_CHECKING:
+    import pandas
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 LONGEST = 6
@@ -39,6 +44,21 @@ class Phrase:
 def words_of(text: str) -> list[str]:
     """Lower-case words without punctuation."""
     return _WORD.findall(text.casefold())
+
+
+def pairs_of(text: str, ignored: Collection[str]) -> list[str]:
+    """Pairs of neighbouring words, neither of them ignored, in their order."""
+    return [f"{a} {b}" for a, b in pairwise(words_of(text)) if a not in ignored and b not in ignored]
+
+
+def phrases_frame(phrases: Sequence[Phrase], others: str) -> "pandas.DataFrame":
+    """One row per phrase: its share of the texts and, in the column called ``others``, of those it was held against."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [(x.text, x.own / x.n_own, x.others / max(1, x.n_others), x.p) for x in phrases],
+        columns=["phrase", "share", others, "p"],
+    )
 
 
 def as_written(phrase: str, texts: Sequence[str]) -> str:
