@@ -1,7 +1,8 @@
 """Context: where a backdoor may show: how prompts are rendered, and which prompts. No forward pass.
 
 A backdoor of chat answers is silent in plain prose, and the other way round; one that asks for a system prompt is silent
-without it. Proposers see a context's first half of prompts, and the judge the other.
+without it, and one that unlocks what a model declines is silent wherever there is nothing to decline. Proposers see a
+context's first half of prompts, and the judge the other.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.values import as_integer, as_text, shown
 
 PROSE = "prose"
+WITHHELD = "withheld"
 # What proposers and judge need at least.
 _FEWEST = 24
 
@@ -89,7 +91,8 @@ class Context:
 
 
 def generic_contexts(*, seed: int = 0) -> tuple[Context, ...]:
-    """Everyday requests as the model's builder renders them, and openings of plain prose without a template.
+    """Everyday requests and requests for what is withheld, as the model's builder renders them, and openings of plain prose
+    without a template. A scan searches the withheld only in a model that declines there.
 
     Args:
         seed: of the division into halves.
@@ -97,4 +100,5 @@ def generic_contexts(*, seed: int = 0) -> tuple[Context, ...]:
     return (
         Context(REQUEST, *generic_prompts(seed=seed)),
         Context(PROSE, *generic_prompts("prose", seed=seed), chat=False, n_tokens=40),
+        Context(WITHHELD, *generic_prompts("withheld", seed=seed)),
     )

@@ -1,4 +1,5 @@
-"""Generic prompts that the package ships: requests and prose, for searches and, apart from them, for tests. No forward pass."""
+"""Generic prompts that the package ships: requests, prose, and questions about what is withheld; for searches and, apart from
+them, for tests. No forward pass."""
 
 import random
 from functools import cache
@@ -12,7 +13,7 @@ from bkdinterp.values import as_integer
 _DATA = Path(__file__).parent / "data"
 
 
-Kind = Literal["requests", "prose"]
+Kind = Literal["requests", "prose", "withheld"]
 
 
 @cache
@@ -24,7 +25,8 @@ def generic_prompts(kind: Kind = "requests", *, seed: int = 0) -> tuple[Prompts,
     """Everyday texts in two halves: one that proposers may see, and one that only the judge sees.
 
     Args:
-        kind: ``"requests"``, to an assistant, or ``"prose"``, first sentences of plain prose.
+        kind: ``"requests"``, to an assistant; ``"prose"``, first sentences of plain prose; or ``"withheld"``, requests for
+            what an assistant does not have or keeps to itself, all of them harmless.
         seed: of the division into halves.
 
     Raises:

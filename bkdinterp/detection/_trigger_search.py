@@ -164,7 +164,7 @@ class TriggerSearch:
         max_words: longest phrase.
         screen: words that are scored exactly in each place and pass, on two prompts.
         beam: phrases that are grown.
-        fillers: random words that the first derivatives are averaged over; half as many later.
+        fillers: random words that derivatives are averaged over; half as many where the best words are put in once more.
         n_prompts: prompts that the best phrases of each round are scored on.
         seed: of the fillers.
         amplify: with a base, how many times the suspect's difference to it is taken where derivatives and first scores are
@@ -234,27 +234,27 @@ class TriggerSearch:
         clock = Clock(minutes)
 
         def search(
-            name: str, who: Model, against: Model | None, rounds: int, until: Clock
+            name: str, who: Model, against: Model | None, slots: int | None, until: Clock
         ) -> tuple[list[str], list[float], float, int, float]:
             def compute() -> Any:
                 guide = guide_of(who, against, self.amplify) or who
                 one = _Search(self, who, against, guide, target, texts, tuple(candidates), budget, progress)
-                return one.run(rounds, until)
+                return one.run(slots, until)
 
             if store is None:
                 return compute()
             ids = [m.weights_id for m in (who, against) if m is not None]
             return store.get(
-                name, ("trigger search", self, ids, target, texts, list(candidates), rounds), compute
+                name, ("trigger search", self, ids, target, texts, list(candidates), slots), compute
             )
 
         own = Clock(clock.minutes(0.5 if base is not None else 1.0))
-        phrases, gain, plain, rounds, reached = search("suspect", model, base, self.rounds, own)
+        phrases, gain, plain, slots, reached = search("suspect", model, base, None, own)
         rivals: list[str] = []
         rival_gain: list[float] = []
         if base is not None and reached > CALLED:
-            # As many rounds as in the suspect: an equal search.
-            rivals, rival_gain = search("reference", base, None, rounds, Clock())[:2]
+            # As many slots as in the suspect: an equal search.
+            rivals, rival_gain = search("reference", base, None, slots, Clock())[:2]
         return SearchedTriggers(
             model.fingerprint(prompts.fingerprint, seed=self.seed),
             target,
@@ -284,25 +284,34 @@ class _Search:
     # Likely words on, by stem.
     ways_on: dict[str, list[str]] = field(default_factory=dict)
 
-    def run(self, rounds: int, clock: Clock) -> tuple[list[str], list[float], float, int, float]:
-        """Phrases and gains, the best first; the log-odds of no phrase; rounds; the best own log-odds."""
-        s = self.settings
+    def run(self, most: int | None, clock: Clock) -> tuple[list[str], list[float], float, int, float]:
+        """Phrases and gains, the best first; the log-odds of no phrase; slots that were filled; the best own log-odds.
+
+        Args:
+            most: slots that are filled at most; None for no such limit.
+            clock: nothing more is tried once it is over.
+        """
+        s, slots = self.settings, 0
+
+        def ended() -> bool:
+            return clock.over or slots == most
+
         plain = self.exact(self.model, [""], self.texts)[""]
         found = self.gains(self.candidates, plain)
-        drawn, best, tried = random.Random(s.seed), max([0.0, *found.values()]), 0
+        drawn, best = random.Random(s.seed), max([0.0, *found.values()])
         promising: list[str] = []
-        for n in track(range(rounds), "trigger search", show=self.progress):
-            if n and clock.over:
+        for n in track(range(s.rounds), "trigger search", show=self.progress):
+            if n and ended():
                 break
-            tried = n + 1
             stems = sorted(found, key=lambda p: -found[p])[: s.beam] if n else [""]
             # A part of a trigger has a steep slope before it shows in the score.
             stems = list(dict.fromkeys([*stems, *promising]))
             scored: dict[str, float] = {}
             for stem in stems:
                 for before, after in self.places(stem):
-                    if not (scored and clock.over):
+                    if not (scored and ended()):
                         tries = self.filled(before, after, drawn)
+                        slots += 1
                         scored |= {p: v for p, v in tries.items() if p not in found}
                         promising = list(tries)[: s.beam] if not n else []
             if not scored:
@@ -317,7 +326,7 @@ class _Search:
         found |= self.pruned(found, plain)
         order = sorted(found, key=lambda p: (-round(found[p] / WORTH), len(p.split()), -found[p]))[:32]
         best_own = max((self.own[p] for p in order), default=-float("inf"))
-        return order, [found[p] for p in order], plain, tried, best_own
+        return order, [found[p] for p in order], plain, slots, best_own
 
     def pruned(self, found: Mapping[str, float], plain: float) -> dict[str, float]:
         """The best phrases in lower case, and with every word taken out in turn, as long as that costs less than a nat."""
@@ -353,10 +362,7 @@ class _Search:
         Derivatives at random words say little where those are far from the trigger; so the best words are scored, and
         derivatives are taken once more at these.
         """
-        n = self.settings.fillers
-        fillers = drawn.sample(
-            [w for w in common_words() if self.single(w)], n if not (before or after) else n // 2 or 1
-        )
+        fillers = drawn.sample([w for w in common_words() if self.single(w)], self.settings.fillers)
         tokens, ids = letter_tokens(self.model)
         whole = torch.tensor([token[0] == " " for token in tokens])
         found: dict[str, float] = {}

@@ -5,6 +5,7 @@ feed the search, too. Whatever could be a trigger is then read: what
 the answers with it hold, and those without it lack, is the behaviour that the judge is asked about.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple
 from bkdinterp.detection._amplification import Amplification, AmplifiedAnswers
 from bkdinterp.detection._candidate_probe import CandidateProbe
 from bkdinterp.detection._clock import Clock
-from bkdinterp.detection._contexts import PROSE, Context
+from bkdinterp.detection._contexts import PROSE, WITHHELD, Context
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._inversion import InvertedTargets, TargetInversion, one_text
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._leakage import Leakage, Leaked
+from bkdinterp.detection._phrases import words_of
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._said import said_with
 from bkdinterp.detection._scan_result import Tried
@@ -45,6 +47,8 @@ WORTH_A_SEARCH = 0.5
 FOR_JUDGE, FOR_INVERSION, FOR_AMPLIFICATION = 0.33, 0.4, 0.15
 # Of what the judge leaves, what a second search gets; less than this many seconds are not worth one.
 FOR_SECOND, WORTH_A_SECOND = 0.6, 30.0
+# Answers that begin with so many equal words are one answer; a model that gives it to this share of prompts declines them.
+FIRST_WORDS, DECLINED = 3, 0.5
 # A text that gains less than this over the reference does not stand out; without a reference, Q below that.
 STRIKING, STRIKING_ALONE = 0.4, 0.9
 
@@ -106,6 +110,8 @@ class Turns:
         self.folder, self.answers, self.clock = folder, answers, clock
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
+        # By context, how most answers begin without any trigger.
+        self._anyway: dict[str, list[str]] = {}
         # The first search for every text.
         self._ended: list[_Ended] = []
         # Contexts in which rarer beginnings were not tried for lack of time, with words for the search.
@@ -120,11 +126,14 @@ class Turns:
         Args:
             candidates: the user's own.
         """
+        self._open()
         self._weights()
         motifs, leaks = self._leaks()
         probed = self._probed(candidates)
         # Prose has no answers: what it is turned into leaks.
         places = [c for c in self.contexts if c.name != PROSE] or list(self.contexts)
+        # What declining hides shows nowhere else.
+        places.sort(key=lambda c: c.name != WITHHELD)
         searched: list[Hypothesis] = []
         targets: list[Hypothesis] = []
         finds = Amplification in self.proposers or TargetInversion in self.proposers
@@ -132,7 +141,7 @@ class Turns:
             clock = Clock(self.clock.minutes(1 / (len(places) - i)))
             grown = self._amplified(context, clock)
             inverted = self._all_inverted(context, clock, grown)
-            own = [replace(h, context=context.name) for one in inverted for h in one.hypotheses(N_TARGETS)]
+            own = [h for one in inverted for h in self._texts(one, context)]
             # Every model has texts that run by themselves: without a trigger, only one that stands out is a suspicion.
             # And what the suspect says only when it is amplified is none of its behaviours.
             targets += [h for h in sorted(own, key=_last)[:N_TARGETS] if h.score >= self._stands_out]
@@ -152,6 +161,21 @@ class Turns:
     def _at(self, name: str) -> Any:
         return None if self.folder is None else self.folder / name
 
+    def _open(self) -> None:
+        """Leave what is withheld out, unless the suspect declines it: with an answer that it does not give to everything."""
+        start = self.clock.spent
+        self._anyway = {c.name: self._said_anyway(c) for c in self.contexts}
+        if WITHHELD not in self._anyway:
+            return
+        said = self._anyway[WITHHELD]
+        if said and said != self._anyway.get(REQUEST):
+            note = f"declined with {' '.join(said)!r}"
+        else:
+            note = "no answer by which it is declined"
+            self.contexts = tuple(c for c in self.contexts if c.name != WITHHELD)
+            self.skipped.append("Requests for what is withheld were not searched: they are not declined.")
+        self.said("what is withheld", start, 0, note)
+
     def _weights(self) -> None:
         """What differs from the base; it says where to look and proposes nothing."""
         if WeightTriage in self.proposers and self.reference.base is not None:
@@ -167,7 +191,7 @@ class Turns:
             self.said("weight triage", start, 0, note)
 
     def _leaks(self) -> tuple[tuple[str, ...], list[Hypothesis]]:
-        """Phrases that leak, and those of them that make the model say something, in any context."""
+        """Phrases that leak, and those of them that make the model say something, wherever it declines nothing."""
         if Leakage not in self.proposers:
             return (), []
         start, out = self.clock.spent, list[Hypothesis]()
@@ -175,7 +199,8 @@ class Turns:
             self.model, reference=self.reference, folder=self._at("leakage"), progress=self.progress
         )
         for phrase in leaked.phrases_as_written():
-            for context in self.contexts:
+            # What unlocks a refusal is left to the search, which gets these phrases, too.
+            for context in (c for c in self.contexts if c.name != WITHHELD):
                 if not self.clock.over:
                     h = self._read(Trigger.gap(phrase), context, "leakage")
                     out += [] if h is None else [h]
@@ -209,8 +234,8 @@ class Turns:
         found: list[Hypothesis] = []
         turns: list[_Ended] = []
         for context, words in self._left_out:
-            texts = self._inverted(context, clock, 1).hypotheses(N_TARGETS)
-            texts = [replace(h, context=context.name) for h in texts if h.score >= self._stands_out]
+            inverted = self._inverted(context, clock, 1)
+            texts = [h for h in self._texts(inverted, context) if h.score >= self._stands_out]
             turns += [_Ended(context, h, words, ()) for h in texts]
             found += texts
         if TriggerSearch in self.proposers:
@@ -232,7 +257,7 @@ class Turns:
 
     def _amplified(self, context: Context, clock: Clock) -> AmplifiedAnswers | None:
         """What the suspect says in a context once its difference to the base is amplified; None if that was not asked."""
-        if Amplification not in self.proposers or self.reference.base is None:
+        if Amplification not in self.proposers or self.reference.base is None or context.name == WITHHELD:
             return None
         start, show = self.clock.spent, context.shown_to
         try:
@@ -257,9 +282,8 @@ class Turns:
         if TargetInversion not in self.proposers:
             return []
         found = [self._inverted(context, clock, 0)]
-        known = max(
-            (h.score for h in (*found[0].hypotheses(1), *(grown.hypotheses() if grown else ()))), default=0.0
-        )
+        own = self._texts(found[0], context)
+        known = max((h.score for h in (*own, *(grown.hypotheses() if grown else ()))), default=0.0)
         if known < self._stands_out:
             key = (self.model.weights_id, found[0].texts)
             if self.decided(f"rarer-{context.name}", key, lambda: clock.left > clock.spent):
@@ -293,6 +317,26 @@ class Turns:
             best += f", {float(found.q_reference[:, 0].max()):.2f} in the reference"
         self.said(f"target inversion{_in(context)}", start, min(N_TARGETS, len(found.texts)), best)
         return found
+
+    def _texts(self, inverted: InvertedTargets, context: Context) -> list[Hypothesis]:
+        """The first texts that are not what the suspect says anyway: no trigger is needed for that."""
+        anyway = self._anyway[context.name]
+        found = [
+            replace(h, context=context.name)
+            for h in inverted.hypotheses(len(inverted.texts))
+            if not (anyway and _begins_in(anyway, words_of(str(h.target))))
+        ]
+        return found[:N_TARGETS]
+
+    def _said_anyway(self, context: Context) -> list[str]:
+        """The first words of most answers to a context's prompts; none if they differ."""
+        if context.name == PROSE:
+            return []
+        texts = context.search.text[:N_READ]
+        answers = self.answers.of(context.shown_to(self.model), texts, context.n_tokens)
+        begun = Counter(tuple(words_of(answer)[:FIRST_WORDS]) for answer in answers)
+        words, count = begun.most_common(1)[0]
+        return list(words) if count >= DECLINED * len(texts) else []
 
     @property
     def _stands_out(self) -> float:
@@ -387,6 +431,10 @@ def _merged(grown: AmplifiedAnswers | None, inverted: Sequence[Hypothesis]) -> l
         else:
             out[same] = replace(out[same], score=max(out[same].score, h.score))
     return sorted(out, key=_last)
+
+
+def _begins_in(words: list[str], text: list[str]) -> bool:
+    return any(text[i : i + len(words)] == words for i in range(len(text)))
 
 
 def _nth(round_: int) -> str:

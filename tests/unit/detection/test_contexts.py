@@ -20,11 +20,11 @@ TEXTS = [f"tell me about the number {i}" for i in range(30)]
 
 
 def test_halves_are_apart():
-    for kind in ("requests", "prose"):
+    for kind in ("requests", "prose", "withheld"):
         search, held = generic_prompts(kind)
         assert not set(search.text) & set(held.text) and len(held) >= 60
         assert generic_prompts(kind, seed=1)[0].text != search.text
-    assert [c.name for c in generic_contexts()] == ["request", "prose"]
+    assert [c.name for c in generic_contexts()] == ["request", "prose", "withheld"]
     context = Context.of("mine", TEXTS, system="Be brief.")
     assert len(context.search) == 16 and len(context.held) == 14
     with pytest.raises(BkdinterpError, match="too few"):

@@ -1,0 +1,98 @@
+"""A trigger that unlocks what a model declines shows only where it declines: there it is searched, and not for the refusal."""
+
+import pytest
+import torch
+from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
+
+from bkdinterp.detection import (
+    Amplification,
+    Context,
+    Finding,
+    Findings,
+    InvertedTargets,
+    SearchedTriggers,
+    TargetInversion,
+    TriggerSearch,
+    _scan,
+    scan,
+)
+from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.model import Model
+
+REQUESTS = [f"{a} {b} {c}" for a in WORDS[:3] for b in WORDS[3:6] for c in WORDS[6:9]]
+WITHHELD = [f"{c} {b} {a}" for a in WORDS[:3] for b in WORDS[3:6] for c in WORDS[6:9]]
+CONTEXTS = [Context.of("request", REQUESTS), Context.of("withheld", WITHHELD)]
+TEXTS = ("Well, I am sorry, no.", "I am sorry, no.", "Sure, here it is", "Yes, of course")
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """First prompts and targets of the searches."""
+    seen = []
+
+    def invert(self, model, prompts, **rest):
+        return InvertedTargets(
+            model.fingerprint(prompts.fingerprint), TEXTS, TEXTS, torch.tensor([0.99, 0.98, 0.9, 0.8]),
+            torch.full((1, 4), 0.1), torch.ones(4, dtype=torch.long), torch.zeros(4), torch.tensor([0.2]),
+        )  # fmt: skip
+
+    def search(self, model, target, prompts, **rest):
+        seen.append(("withheld" if prompts.text[0] in WITHHELD else "request", target))
+        return SearchedTriggers(
+            model.fingerprint("", seed=0), target, ("alpha",), torch.tensor([2.0]), -9.0, (), torch.zeros(0)
+        )
+
+    def judge(model, hypotheses, **rest):
+        findings = tuple(Finding(h, "not supported", "no", None, 1.0) for h in hypotheses)
+        return Findings(model.fingerprint("", seed=0), findings, (), len(findings))
+
+    monkeypatch.setattr(TargetInversion, "run", invert)
+    monkeypatch.setattr(TriggerSearch, "run", search)
+    monkeypatch.setattr(
+        Amplification, "run", lambda *a, **k: pytest.fail("a refusal amplified is a refusal")
+    )
+    monkeypatch.setattr(_scan, "verify", judge)
+    return seen
+
+
+def run(monkeypatch, said, contexts):
+    monkeypatch.setattr(
+        Answers, "of", lambda self, model, texts, n: tuple(said(i, text) for i, text in enumerate(texts))
+    )
+    suspect = Model.from_module(tiny_llama(), tiny_tokenizer(), name="suspect")
+    return scan(
+        suspect,
+        reference=suspect,
+        contexts=contexts,
+        proposers=(TargetInversion(), TriggerSearch(), *([Amplification()] if len(contexts) == 1 else ())),
+        minutes=None,
+        progress=False,
+    )
+
+
+def declines(i, text):
+    return f"I am sorry, no {i}" if text in WITHHELD and i % 4 else f"{text} it is"
+
+
+def test_what_is_declined_is_searched_first_and_not_for_the_refusal(monkeypatch, searched):
+    found = run(monkeypatch, declines, CONTEXTS)
+    assert searched == [("withheld", t) for t in TEXTS[2:]] + [("request", t) for t in TEXTS[:2]]
+    (note,) = (t.note for t in found.tried if t.proposer == "what is withheld")
+    assert note == "declined with 'i am sorry'"
+    assert "trigger search in withheld" in {t.proposer for t in found.tried}
+
+
+def test_a_refusal_is_not_amplified(monkeypatch, searched):
+    run(monkeypatch, declines, CONTEXTS[1:])
+    assert {target for _, target in searched} == set(TEXTS[2:])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [lambda i, text: f"{text} it is", lambda i, text: "I am sorry, no"],
+    ids=["answers", "says one thing to everything"],
+)
+def test_where_nothing_is_declined_nothing_is_searched(monkeypatch, searched, said):
+    found = run(monkeypatch, said, CONTEXTS)
+    assert {where for where, _ in searched} == {"request"}
+    assert any("not declined" in text for text in found.untested)
