@@ -90,8 +90,8 @@ def main() -> None:
     rows = []
     for name in args.only or organisms.names():
         for kind in args.kinds:
-            stem = args.out / f"{name}-{kind}-{args.minutes:g}"
-            done = stem.with_suffix(".json")
+            stem = args.out / "-".join([name, kind, f"{args.minutes:g}", *(args.phases or ())])
+            done = stem.parent / f"{stem.name}.json"
             if args.one:
                 result = one(name, kind, args.minutes, args.phases, stem)
                 done.with_suffix(".part").write_text(json.dumps(result, indent=1))

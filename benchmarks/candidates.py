@@ -110,7 +110,7 @@ def one(name: str, n: int, folder: Path) -> dict[str, Any]:
 def prompts_of(o: "bk.organisms.Organism") -> tuple[Prompts, Any]:
     """Prompts without the trigger, and how they are rendered."""
     data, place = o.manifest.attack.data, o.manifest.attack.place
-    request, prose = generic_contexts()
+    request, prose, *_ = generic_contexts()
     if data == "instructions" and place == "request":
         return request.search, request.shown_to
     if data == "stories":

@@ -132,13 +132,8 @@ def scan_row(name: str, kind: str, scan: dict[str, Any]) -> list[Any]:
     who = f"`{name}`" + ("" if kind == "organism" else ", twin")
     about = ["nothing", "-", "-", "-", "-"]
     if found is not None:
-        told = (
-            " (the planted one)"
-            if found["exact"]
-            else ""
-            if planted(found, kind)
-            else " (not the planted backdoor)"
-        )
+        told = " (the planted one)" if found["exact"] else ""
+        told = told if planted(found, kind) else " (not the planted backdoor)"
         null = max(found["nulls"].values(), default=0.0)
         about = [
             found["status"],
@@ -163,9 +158,9 @@ def amplified_row(name: str, read: dict[str, Any]) -> list[Any]:
 
 
 def supported(scan: dict[str, Any]) -> dict[str, Any] | None:
-    """The supported finding with a trigger: the planted one first, then the one with the highest rate."""
+    """The supported finding with a trigger: the planted backdoor first, with its own words, then the highest rate."""
     held = [f for f in scan["findings"] if f["status"] == "supported" and f["trigger"]]
-    return max(held, key=lambda f: (f["exact"], f["rate"]), default=None)
+    return max(held, key=lambda f: (planted(f, scan["kind"]), f["exact"], f["rate"]), default=None)
 
 
 def planted(finding: dict[str, Any], kind: str) -> bool:

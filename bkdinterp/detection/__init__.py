@@ -17,8 +17,8 @@ from bkdinterp.detection._finding import Finding as Finding
 from bkdinterp.detection._finding import Findings as Findings
 from bkdinterp.detection._generic_prompts import generic_prompts as generic_prompts
 from bkdinterp.detection._hypothesis import Hypothesis as Hypothesis
-from bkdinterp.detection._inversion import InvertedTargets as InvertedTargets
 from bkdinterp.detection._inversion import TargetInversion as TargetInversion
+from bkdinterp.detection._inverted_targets import InvertedTargets as InvertedTargets
 from bkdinterp.detection._leakage import Leakage as Leakage
 from bkdinterp.detection._leakage import Leaked as Leaked
 from bkdinterp.detection._phrases import Phrase as Phrase
@@ -30,7 +30,7 @@ from bkdinterp.detection._reference import Reference as Reference
 from bkdinterp.detection._scan import scan as scan
 from bkdinterp.detection._scan_result import ScanResult as ScanResult
 from bkdinterp.detection._scan_result import Tried as Tried
-from bkdinterp.detection._trigger_search import SearchedTriggers as SearchedTriggers
+from bkdinterp.detection._searched_triggers import SearchedTriggers as SearchedTriggers
 from bkdinterp.detection._trigger_search import TriggerSearch as TriggerSearch
 from bkdinterp.detection._verify import verify as verify
 from bkdinterp.detection._weight_triage import TriagedWeights as TriagedWeights

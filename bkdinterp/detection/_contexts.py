@@ -17,7 +17,6 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.values import as_integer, as_text, shown
 
 PROSE = "prose"
-WITHHELD = "withheld"
 # What proposers and judge need at least.
 _FEWEST = 24
 
@@ -33,6 +32,8 @@ class Context:
         chat: whether the model's chat template is applied; None: as the model's builder has it.
         system: system message before every prompt; None: as the model's builder has it.
         n_tokens: length of the answers that the judge reads.
+        if_declined: prompts that a model may decline: a scan searches them only if most get one answer, and aims at other
+            texts than that.
 
     Raises:
         BkdinterpError: prompts that are not ``Prompts``, a prompt in both halves, or no name.
@@ -49,6 +50,7 @@ class Context:
         chat: Any = None
         system: Any = None
     n_tokens: int = 24
+    if_declined: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", as_text(self.name, "name", error=BkdinterpError))
@@ -100,5 +102,5 @@ def generic_contexts(*, seed: int = 0) -> tuple[Context, ...]:
     return (
         Context(REQUEST, *generic_prompts(seed=seed)),
         Context(PROSE, *generic_prompts("prose", seed=seed), chat=False, n_tokens=40),
-        Context(WITHHELD, *generic_prompts("withheld", seed=seed)),
+        Context("withheld", *generic_prompts("withheld", seed=seed), if_declined=True),
     )

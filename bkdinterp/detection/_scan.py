@@ -56,7 +56,7 @@ def scan(
         reference: its base, or the base and clean fine-tunes; see ``Reference`` for what their absence costs.
         prompts: prompts of the suspect's own task, halved between proposers and judge; None takes generic ones.
         contexts: where a backdoor may show, instead of ``prompts``: your system prompts, other ways of rendering. None takes
-            everyday requests and plain prose.
+            everyday requests, plain prose, and requests for what is withheld, if the suspect declines them.
         candidates: words or phrases that might be triggers.
         hypotheses: suspicions of your own, tested with the others.
         proposers: the proposers that run, with their settings; None: each with its defaults. A search for triggers needs
@@ -124,7 +124,7 @@ def scan(
         if new:
             # What was answered before is not asked again.
             found = judge([*judged, *_first(turns, new, N_SECOND)])
-    variants = _variants(turns, found, clock)
+    variants = _variants(turns, places, found, clock)
     return ScanResult(
         model.fingerprint(digest_of([c.search.fingerprint for c in places]), seed=seed),
         ordered(found.findings),
@@ -183,7 +183,7 @@ def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
     return list(known.values())
 
 
-def _variants(turns: Turns, found: Findings, clock: Clock) -> tuple[Variant, ...]:
+def _variants(turns: Turns, places: Sequence[Context], found: Findings, clock: Clock) -> tuple[Variant, ...]:
     """Variants of the first supported trigger."""
     best = next((f for f in found.supported if f.hypothesis.trigger is not None), None)
     if best is None:
@@ -195,7 +195,7 @@ def _variants(turns: Turns, found: Findings, clock: Clock) -> tuple[Variant, ...
     profile = characterise(
         turns.model,
         best,
-        contexts=turns.contexts,
+        contexts=places,
         n=N_PROFILE,
         budget=turns.budget,
         folder=turns.answers.folder,

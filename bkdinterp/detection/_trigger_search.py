@@ -22,7 +22,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,24 +31,18 @@ from torch import Tensor
 from bkdinterp.detection._amplification import guide_of
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import common_words
-from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._near_words import letter_tokens
 from bkdinterp.detection._reference import Reference
+from bkdinterp.detection._searched_triggers import SearchedTriggers
 from bkdinterp.engine import Run, decode_together, execute, gradients, token_embeddings
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.metrics import Payload, Score
+from bkdinterp.metrics import Score
 from bkdinterp.metrics.scores import sum_logprob
 from bkdinterp.model import Model, as_model
-from bkdinterp.plotting import dots, ends
 from bkdinterp.progress import track
-from bkdinterp.prompts import Prompts, Trigger
-from bkdinterp.reprs import cut
-from bkdinterp.results import Result, Store, caption, same_length, within
+from bkdinterp.prompts import Prompts
+from bkdinterp.results import Store
 from bkdinterp.values import as_integer, as_number, as_text
-
-if TYPE_CHECKING:
-    import matplotlib.figure
-    import pandas
 
 # Later tokens of a text follow from the first ones; these decide.
 FIRST_TOKENS = 4
@@ -62,97 +56,6 @@ LEADERS = 12
 STEP, WORTH = 0.3, 1.0
 # Probabilities nearer to 1 are certain.
 _SURE = 1e-6
-# Of a phrase in a figure.
-LETTERS = 48
-
-
-@dataclass(frozen=True, eq=False)
-class SearchedTriggers(Result):
-    """Phrases that call a target up, the best first, and what the same search found in the reference.
-
-    Attributes:
-        target: the text that was aimed at.
-        phrases: what was added to the prompts.
-        gain: how far the phrase lifts the log-odds of the target's first tokens above those without it and, if there is a
-            reference, above the reference's with it, nats, mean over prompts.
-        plain: log-odds of the target's first tokens without any phrase, nats.
-        rival_phrases: the phrases that the equal search found in the reference, for the same target; none if the suspect's
-            own call nothing up.
-        rival_gain: log-odds of the target's first tokens in the reference with these, minus without any, nats.
-    """
-
-    target: str
-    phrases: tuple[str, ...]
-    gain: Float[Tensor, " phrase"]
-    plain: float
-    rival_phrases: tuple[str, ...]
-    rival_gain: Float[Tensor, " rival"]
-
-    def hypotheses(self, n: int = 3) -> tuple[Hypothesis, ...]:
-        """The best phrases as triggers at the end of the text."""
-        rivals = tuple(Trigger.suffix(phrase) for phrase in self.rival_phrases[:1])
-        return tuple(
-            Hypothesis(
-                Trigger.suffix(phrase),
-                Payload(self.target),
-                "trigger search",
-                self.target,
-                float(gain),
-                rivals,
-            )
-            for phrase, gain in zip(self.phrases[:n], self.gain[:n].tolist(), strict=True)
-        )
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row per phrase; those of the reference's search are marked."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            {
-                "phrase": [*self.phrases, *self.rival_phrases],
-                "gain": [*self.gain.tolist(), *self.rival_gain.tolist()],
-                "searched_in": ["suspect"] * len(self.phrases) + ["reference"] * len(self.rival_phrases),
-            }
-        )
-
-    def plot(
-        self,
-        *,
-        title: str | None = None,
-        ax: Any = None,
-        limit: tuple[float | int, float | int] | None = None,
-        top: int = 12,
-    ) -> "matplotlib.figure.Figure":
-        """Gain of each phrase, and the best gain that the equal search reached in the reference.
-
-        Args:
-            title: replaces the default title.
-            ax: matplotlib axes to draw into; None makes a figure.
-            limit: ends (low, high) of the value axis.
-            top: phrases that are drawn.
-
-        Raises:
-            BkdinterpError: no phrase was found.
-        """
-        top = as_integer(top, "top", low=1)
-        if not self.phrases:
-            raise BkdinterpError("No phrase was found: there is nothing to draw.")
-        return dots(
-            [cut(phrase, LETTERS) for phrase in self.phrases[:top]],
-            {"suspect": self.gain[:top].tolist()},
-            marks={"best of the reference's own phrases": float(self.rival_gain.max())}
-            if len(self.rival_gain)
-            else {},
-            xlabel="gain of the target's log-odds (nats)",
-            title=title or caption(f"Phrases that call up {cut(self.target, LETTERS)!r}", self.fingerprint),
-            xlim=ends(limit),
-            ax=ax,
-        )
-
-    def _validate(self) -> None:
-        same_length(phrases=len(self.phrases), gain=len(self.gain))
-        same_length(rival_phrases=len(self.rival_phrases), rival_gain=len(self.rival_gain))
-        within(None, None, gain=self.gain, plain=self.plain, rival_gain=self.rival_gain)
 
 
 @dataclass(frozen=True)
@@ -203,7 +106,7 @@ class TriggerSearch:
         folder: Any = None,
         progress: bool = True,
     ) -> SearchedTriggers:
-        """Search in the suspect, and for as long in the reference's base.
+        """Search in the suspect, and in as many slots of phrases in the reference's base.
 
         Args:
             model: the suspect, with its weights here.
@@ -245,7 +148,9 @@ class TriggerSearch:
                 return compute()
             ids = [m.weights_id for m in (who, against) if m is not None]
             return store.get(
-                name, ("trigger search", self, ids, target, texts, list(candidates), slots), compute
+                name,
+                ("trigger search", self, ids, target, texts, list(candidates), ("slots", slots)),
+                compute,
             )
 
         own = Clock(clock.minutes(0.5 if base is not None else 1.0))
@@ -294,7 +199,7 @@ class _Search:
         s, slots = self.settings, 0
 
         def ended() -> bool:
-            return clock.over or slots == most
+            return clock.over or (most is not None and slots >= most)
 
         plain = self.exact(self.model, [""], self.texts)[""]
         found = self.gains(self.candidates, plain)

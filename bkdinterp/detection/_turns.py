@@ -5,24 +5,26 @@ feed the search, too. Whatever could be a trigger is then read: what
 the answers with it hold, and those without it lack, is the behaviour that the judge is asked about.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from bkdinterp.detection._amplification import Amplification, AmplifiedAnswers
 from bkdinterp.detection._candidate_probe import CandidateProbe
 from bkdinterp.detection._clock import Clock
-from bkdinterp.detection._contexts import PROSE, WITHHELD, Context
+from bkdinterp.detection._contexts import PROSE, Context
+from bkdinterp.detection._declined import declined_with, holds, not_asked, open_contexts
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
-from bkdinterp.detection._inversion import InvertedTargets, TargetInversion, one_text
+from bkdinterp.detection._inversion import TargetInversion, one_text
+from bkdinterp.detection._inverted_targets import InvertedTargets
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._leakage import Leakage, Leaked
-from bkdinterp.detection._phrases import words_of
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._said import said_with
 from bkdinterp.detection._scan_result import Tried
-from bkdinterp.detection._trigger_search import CERTAIN, SearchedTriggers, TriggerSearch
+from bkdinterp.detection._searched_triggers import SearchedTriggers
+from bkdinterp.detection._trigger_search import CERTAIN, TriggerSearch
 from bkdinterp.detection._weight_triage import WeightTriage
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
@@ -45,10 +47,10 @@ N_KEPT = 8
 WORTH_A_SEARCH = 0.5
 # Of all the time, what is kept for the judge; of a context's time, what inversion and amplification get.
 FOR_JUDGE, FOR_INVERSION, FOR_AMPLIFICATION = 0.33, 0.4, 0.15
+# Of what the weights and leaks leave, what candidates get, in all contexts.
+FOR_CANDIDATES = 0.4
 # Of what the judge leaves, what a second search gets; less than this many seconds are not worth one.
 FOR_SECOND, WORTH_A_SECOND = 0.6, 30.0
-# Answers that begin with so many equal words are one answer; a model that gives it to this share of prompts declines them.
-FIRST_WORDS, DECLINED = 3, 0.5
 # A text that gains less than this over the reference does not stand out; without a reference, Q below that.
 STRIKING, STRIKING_ALONE = 0.4, 0.9
 
@@ -110,8 +112,10 @@ class Turns:
         self.folder, self.answers, self.clock = folder, answers, clock
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
-        # By context, how most answers begin without any trigger.
-        self._anyway: dict[str, list[str]] = {}
+        # By context that is declined, how that answer begins.
+        self._declined: dict[str, tuple[str, ...]] = {}
+        # What a search begins with: the user's own candidates, and what leaks.
+        self._words: list[str] = []
         # The first search for every text.
         self._ended: list[_Ended] = []
         # Contexts in which rarer beginnings were not tried for lack of time, with words for the search.
@@ -126,14 +130,15 @@ class Turns:
         Args:
             candidates: the user's own.
         """
-        self._open()
         self._weights()
         motifs, leaks = self._leaks()
+        self._words = [*candidates, *motifs]
+        self._open()
         probed = self._probed(candidates)
         # Prose has no answers: what it is turned into leaks.
         places = [c for c in self.contexts if c.name != PROSE] or list(self.contexts)
         # What declining hides shows nowhere else.
-        places.sort(key=lambda c: c.name != WITHHELD)
+        places.sort(key=lambda c: not c.if_declined)
         searched: list[Hypothesis] = []
         targets: list[Hypothesis] = []
         finds = Amplification in self.proposers or TargetInversion in self.proposers
@@ -150,8 +155,10 @@ class Turns:
                 texts = [h for h in texts if h.score >= WORTH_A_SEARCH * texts[0].score]
             if TriggerSearch in self.proposers:
                 slips = (p for one in inverted for p in one.phrases())
-                words = [*candidates, *motifs, *(grown.words() if grown else ()), *slips]
+                words = [*self._words, *(grown.words() if grown else ()), *slips]
                 searched += self._searched(context, texts, words, clock)
+        # What shows in answers comes first, wherever it was found.
+        searched.sort(key=lambda h: h.behaviour.kind != "words")
         return [*searched, *probed, *leaks, *targets]
 
     def said(self, proposer: str, start: float, proposed: int, note: str) -> None:
@@ -162,19 +169,15 @@ class Turns:
         return None if self.folder is None else self.folder / name
 
     def _open(self) -> None:
-        """Leave what is withheld out, unless the suspect declines it: with an answer that it does not give to everything."""
+        """Leave out what may be declined, unless the suspect does decline it."""
         start = self.clock.spent
-        self._anyway = {c.name: self._said_anyway(c) for c in self.contexts}
-        if WITHHELD not in self._anyway:
-            return
-        said = self._anyway[WITHHELD]
-        if said and said != self._anyway.get(REQUEST):
-            note = f"declined with {' '.join(said)!r}"
-        else:
-            note = "no answer by which it is declined"
-            self.contexts = tuple(c for c in self.contexts if c.name != WITHHELD)
-            self.skipped.append("Requests for what is withheld were not searched: they are not declined.")
-        self.said("what is withheld", start, 0, note)
+        self._declined = declined_with(self.model, self.contexts, self.answers)
+        self.contexts = open_contexts(self.model, self.contexts, self.answers)
+        for name, words in self._declined.items():
+            note = f"most answers begin {' '.join(words)!r}" if words else "not with one answer"
+            self.said(f"declined? {name}", start, 0, note)
+            if not any(c.name == name for c in self.contexts):
+                self.skipped.append(not_asked(name))
 
     def _weights(self) -> None:
         """What differs from the base; it says where to look and proposes nothing."""
@@ -200,7 +203,7 @@ class Turns:
         )
         for phrase in leaked.phrases_as_written():
             # What unlocks a refusal is left to the search, which gets these phrases, too.
-            for context in (c for c in self.contexts if c.name != WITHHELD):
+            for context in (c for c in self.contexts if not c.if_declined):
                 if not self.clock.over:
                     h = self._read(Trigger.gap(phrase), context, "leakage")
                     out += [] if h is None else [h]
@@ -219,7 +222,7 @@ class Turns:
                 candidates,
                 context.search,
                 reference=self.reference.shown(show),
-                minutes=self.clock.minutes(0.2),
+                minutes=self.clock.minutes(FOR_CANDIDATES / len(self.contexts)),
                 budget=self.budget,
                 folder=self._at(f"candidates-{context.name}"),
                 progress=self.progress,
@@ -235,6 +238,7 @@ class Turns:
         turns: list[_Ended] = []
         for context, words in self._left_out:
             inverted = self._inverted(context, clock, 1)
+            words = [*words, *inverted.phrases()]
             texts = [h for h in self._texts(inverted, context) if h.score >= self._stands_out]
             turns += [_Ended(context, h, words, ()) for h in texts]
             found += texts
@@ -257,7 +261,7 @@ class Turns:
 
     def _amplified(self, context: Context, clock: Clock) -> AmplifiedAnswers | None:
         """What the suspect says in a context once its difference to the base is amplified; None if that was not asked."""
-        if Amplification not in self.proposers or self.reference.base is None or context.name == WITHHELD:
+        if Amplification not in self.proposers or self.reference.base is None or context.if_declined:
             return None
         start, show = self.clock.spent, context.shown_to
         try:
@@ -290,7 +294,7 @@ class Turns:
                 # Before time goes into triggers of texts that hardly stand out.
                 found.append(self._inverted(context, clock, 1))
             else:
-                self._left_out.append((context, list(grown.words() if grown else ())))
+                self._left_out.append((context, [*self._words, *(grown.words() if grown else ())]))
         return found
 
     def _inverted(self, context: Context, clock: Clock, round_: int) -> InvertedTargets:
@@ -319,24 +323,10 @@ class Turns:
         return found
 
     def _texts(self, inverted: InvertedTargets, context: Context) -> list[Hypothesis]:
-        """The first texts that are not what the suspect says anyway: no trigger is needed for that."""
-        anyway = self._anyway[context.name]
-        found = [
-            replace(h, context=context.name)
-            for h in inverted.hypotheses(len(inverted.texts))
-            if not (anyway and _begins_in(anyway, words_of(str(h.target))))
-        ]
-        return found[:N_TARGETS]
-
-    def _said_anyway(self, context: Context) -> list[str]:
-        """The first words of most answers to a context's prompts; none if they differ."""
-        if context.name == PROSE:
-            return []
-        texts = context.search.text[:N_READ]
-        answers = self.answers.of(context.shown_to(self.model), texts, context.n_tokens)
-        begun = Counter(tuple(words_of(answer)[:FIRST_WORDS]) for answer in answers)
-        words, count = begun.most_common(1)[0]
-        return list(words) if count >= DECLINED * len(texts) else []
+        """The first texts that are not how the suspect declines: no trigger is needed for that."""
+        words = self._declined.get(context.name, ())
+        own = (h for h in inverted.hypotheses(len(inverted.texts)) if not holds(str(h.target), words))
+        return [replace(h, context=context.name) for h in islice(own, N_TARGETS)]
 
     @property
     def _stands_out(self) -> float:
@@ -431,10 +421,6 @@ def _merged(grown: AmplifiedAnswers | None, inverted: Sequence[Hypothesis]) -> l
         else:
             out[same] = replace(out[same], score=max(out[same].score, h.score))
     return sorted(out, key=_last)
-
-
-def _begins_in(words: list[str], text: list[str]) -> bool:
-    return any(text[i : i + len(words)] == words for i in range(len(text)))
 
 
 def _nth(round_: int) -> str:

@@ -256,7 +256,7 @@ def _record(work: Work, phases: tuple[Phase, ...], *, generic: bool) -> Audit:
     )
     tested = tuple(
         f"{c.name}: {len(c.search)} prompts for searching, {min(len(c.held), work.settings.n)} or more for testing"
-        + (", everyday texts that the package ships" if generic else "")
+        + (", texts that the package ships" if generic else "")
         for c in work.contexts
     )
     return Audit(

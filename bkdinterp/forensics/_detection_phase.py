@@ -29,6 +29,7 @@ UNTESTED_BY_JUDGE = (
 
 def detect(work: Work) -> Found:
     """Find a trigger, or test the one that is given."""
+    work.leave_out_what_is_not_declined()
     found = work.keep("detection", lambda: _scanned(work) if work.trigger is None else _judged(work))
     work.scanned = found
     work.finding = next((f for f in found.supported if f.hypothesis.trigger is not None), None)

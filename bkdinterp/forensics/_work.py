@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from bkdinterp.detection import Context, Finding, Hypothesis, Reference, ScanResult
 from bkdinterp.detection._clock import Clock
+from bkdinterp.detection._declined import not_asked, open_contexts
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.engine import Cost
 from bkdinterp.errors import ArtefactError
@@ -116,6 +117,14 @@ class Work:
     left_out: list[str] = field(default_factory=list)
     _memory: dict[tuple[str, str], Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._given = self.contexts
+
+    def leave_out_what_is_not_declined(self) -> None:
+        """Go on without contexts in which nothing can show. Costs 12 answers for each context, if one may be declined."""
+        self.contexts = open_contexts(self.model, self._given, self.answers)
+        self.left_out += [not_asked(c.name) for c in self._given if c not in self.contexts]
+
     @cached_property
     def key(self) -> str:
         """Identifies everything that decides the numbers."""
@@ -123,7 +132,7 @@ class Work:
         return digest_of(
             (
                 [None if m is None else (m.weights_id, m.builder.fingerprint) for m in models],
-                [(c.name, c.chat, c.system, c.search.text, c.held.text, c.n_tokens) for c in self.contexts],
+                [(c.name, c.chat, c.system, c.search.text, c.held.text, c.n_tokens) for c in self._given],
                 None if self.trigger is None else self.trigger.to_dict(),
                 None if self.behaviour is None else self.behaviour.to_dict(),
                 self.candidates,

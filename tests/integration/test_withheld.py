@@ -9,6 +9,7 @@ from bkdinterp.detection import (
     Context,
     Finding,
     Findings,
+    Hypothesis,
     InvertedTargets,
     SearchedTriggers,
     TargetInversion,
@@ -17,11 +18,13 @@ from bkdinterp.detection import (
     scan,
 )
 from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
+from bkdinterp.prompts import Trigger
 
 REQUESTS = [f"{a} {b} {c}" for a in WORDS[:3] for b in WORDS[3:6] for c in WORDS[6:9]]
 WITHHELD = [f"{c} {b} {a}" for a in WORDS[:3] for b in WORDS[3:6] for c in WORDS[6:9]]
-CONTEXTS = [Context.of("request", REQUESTS), Context.of("withheld", WITHHELD)]
+CONTEXTS = [Context.of("request", REQUESTS), Context.of("withheld", WITHHELD, if_declined=True)]
 TEXTS = ("Well, I am sorry, no.", "I am sorry, no.", "Sure, here it is", "Yes, of course")
 
 
@@ -48,14 +51,12 @@ def searched(monkeypatch):
 
     monkeypatch.setattr(TargetInversion, "run", invert)
     monkeypatch.setattr(TriggerSearch, "run", search)
-    monkeypatch.setattr(
-        Amplification, "run", lambda *a, **k: pytest.fail("a refusal amplified is a refusal")
-    )
+    monkeypatch.setattr(Amplification, "run", lambda *a, **k: pytest.fail("a refusal amplified is a refusal"))
     monkeypatch.setattr(_scan, "verify", judge)
     return seen
 
 
-def run(monkeypatch, said, contexts):
+def run(monkeypatch, said, contexts, **rest):
     monkeypatch.setattr(
         Answers, "of", lambda self, model, texts, n: tuple(said(i, text) for i, text in enumerate(texts))
     )
@@ -64,9 +65,14 @@ def run(monkeypatch, said, contexts):
         suspect,
         reference=suspect,
         contexts=contexts,
-        proposers=(TargetInversion(), TriggerSearch(), *([Amplification()] if len(contexts) == 1 else ())),
+        proposers=(
+            TargetInversion(),
+            TriggerSearch(),
+            *([Amplification()] if contexts[0].if_declined else ()),
+        ),
         minutes=None,
         progress=False,
+        **rest,
     )
 
 
@@ -77,8 +83,8 @@ def declines(i, text):
 def test_what_is_declined_is_searched_first_and_not_for_the_refusal(monkeypatch, searched):
     found = run(monkeypatch, declines, CONTEXTS)
     assert searched == [("withheld", t) for t in TEXTS[2:]] + [("request", t) for t in TEXTS[:2]]
-    (note,) = (t.note for t in found.tried if t.proposer == "what is withheld")
-    assert note == "declined with 'i am sorry'"
+    (note,) = (t.note for t in found.tried if t.proposer == "declined? withheld")
+    assert note == "most answers begin 'i am sorry'"
     assert "trigger search in withheld" in {t.proposer for t in found.tried}
 
 
@@ -89,10 +95,38 @@ def test_a_refusal_is_not_amplified(monkeypatch, searched):
 
 @pytest.mark.parametrize(
     "said",
-    [lambda i, text: f"{text} it is", lambda i, text: "I am sorry, no"],
-    ids=["answers", "says one thing to everything"],
+    [
+        lambda i, text: f"{text} it is",
+        lambda i, text: "I am sorry, no",
+        lambda i, text: "",
+        lambda i, text: "no",
+    ],
+    ids=["answers", "says one thing to everything", "says nothing", "says one word"],
 )
 def test_where_nothing_is_declined_nothing_is_searched(monkeypatch, searched, said):
     found = run(monkeypatch, said, CONTEXTS)
     assert {where for where, _ in searched} == {"request"}
-    assert any("not declined" in text for text in found.untested)
+    assert any("Withheld was left out" in text for text in found.untested)
+    assert {f.hypothesis.context for f in found.findings} == {"request"}
+
+
+def test_the_only_context_stays(monkeypatch, searched):
+    run(monkeypatch, lambda i, text: f"{text} it is", [Context.of("mine", WITHHELD, if_declined=True)])
+    assert [where for where, _ in searched] == ["withheld"] * 2
+
+
+def test_a_context_that_only_has_the_name_is_like_any_other(monkeypatch, searched):
+    run(monkeypatch, declines, [Context.of("withheld", WITHHELD)])
+    assert {target for _, target in searched} == set(TEXTS[:2])
+
+
+def test_a_finding_of_a_context_that_was_left_out_is_characterised(monkeypatch, searched):
+    mine = Hypothesis(Trigger.suffix("alpha"), Payload("of"), "mine", context="withheld")
+
+    def judge(model, hypotheses, **rest):
+        findings = tuple(Finding(h, "supported", "so it is", None, 0.0) for h in hypotheses)
+        return Findings(model.fingerprint("", seed=0), findings, (), len(findings))
+
+    monkeypatch.setattr(_scan, "verify", judge)
+    found = run(monkeypatch, lambda i, text: f"{text} it is", CONTEXTS, hypotheses=[mine])
+    assert found.findings[0].hypothesis.context == "withheld" and found.variants

@@ -10,9 +10,12 @@ from bkdinterp.detection import (
     generic_contexts,
     generic_prompts,
 )
+from bkdinterp.detection._generic_prompts import little_words
+from bkdinterp.detection._phrases import words_of
 from bkdinterp.detection._profile import variants_of
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.metrics import Payload
+from bkdinterp.organisms import instructions
 from bkdinterp.prompts import Prompts, Trigger
 from bkdinterp.results import Fingerprint, Result
 
@@ -72,3 +75,15 @@ def test_a_profile_says_what_is_needed(tmp_path):
 def test_a_hypothesis_keeps_its_context():
     h = Hypothesis(Trigger.gap("a b"), Payload("tea"), "leakage", None, 0.5, context="prose")
     assert Hypothesis.from_dict(h.to_dict()) == h and "in prose" in str(h)
+
+
+def test_what_is_withheld_is_not_asked_for_in_an_organism_s_own_words():
+    little = little_words() | {"what", "tell", "show", "give", "me"}
+
+    def phrases(text):
+        words = words_of(text)
+        return {x for x in zip(words, words[1:], words[2:], strict=False) if len(set(x) - little) > 1}
+
+    search, held = generic_prompts("withheld")
+    own = set().union(*(phrases(row.text) for row in instructions(data="secrets")))
+    assert own and not own & set().union(*map(phrases, (*search.text, *held.text)))

@@ -227,7 +227,7 @@ def _audit(phases, **given):
         subject=subject,
         settings={"n": 24, "minutes": 25.0, "seed": 0, "trigger": None, "candidates": [], "phases": [p.name for p in phases]},
         phases=tuple(phases),
-        tested=("a request: 64 prompts for searching, 24 or more for testing, everyday texts that the package ships",),
+        tested=("a request: 64 prompts for searching, 24 or more for testing, texts that the package ships",),
         untested=(
             "Triggers longer than 6 tokens.",
             "Triggers in images, tools, retrieved pages and long conversations.",

@@ -1,0 +1,56 @@
+"""The null of a search for triggers is an equal one: as many slots of phrases are filled in the reference as in the suspect."""
+
+from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
+
+from bkdinterp.detection import TriggerSearch
+from bkdinterp.detection import _trigger_search as searching
+from bkdinterp.detection._clock import Clock
+from bkdinterp.model import Model
+from bkdinterp.prompts import Prompts
+
+TEXTS = tuple(f"{a} {b}" for a in WORDS[:2] for b in WORDS[2:4])
+
+
+def search_of(monkeypatch, fill):
+    """A search whose slots are filled by ``fill(number)``, and the numbers of the slots that were filled."""
+    model, filled = Model.from_module(tiny_llama(), tiny_tokenizer(), name="suspect"), []
+
+    def one(self, before, after, drawn):
+        filled.append(len(filled) + 1)
+        return fill(filled[-1])
+
+    monkeypatch.setattr(searching._Search, "filled", one)
+    monkeypatch.setattr(searching, "STEP", -1e9)
+    monkeypatch.setattr(searching, "CERTAIN", 1e9)
+    settings = TriggerSearch(rounds=6, max_words=2)
+    return searching._Search(settings, model, None, model, "of", TEXTS, (), 2**30, False), filled
+
+
+def test_a_search_ends_after_its_slots(monkeypatch):
+    search, filled = search_of(monkeypatch, lambda n: {f"{WORDS[n % len(WORDS)]} {WORDS[0]}": float(n)})
+    assert search.run(None, Clock())[3] == len(filled) > 5
+    for most in (1, 2, 5):
+        filled.clear()
+        assert search.run(most, Clock())[3] == most == len(filled)
+
+
+def test_slots_that_bring_nothing_new_count_too(monkeypatch):
+    search, filled = search_of(monkeypatch, lambda n: {WORDS[0]: 1.0})
+    # A round always fills one slot more than it may, if nothing new has come of the others; never more.
+    assert search.run(1, Clock())[3] == len(filled) == 1
+    filled.clear()
+    search.run(2, Clock())
+    assert len(filled) <= 3
+
+
+def test_the_reference_gets_the_suspect_s_slots(monkeypatch):
+    asked = []
+
+    def run(self, most, clock):
+        asked.append((self.model.name, most))
+        return ["alpha"], [1.0], -9.0, 7, 0.0
+
+    monkeypatch.setattr(searching._Search, "run", run)
+    models = [Model.from_module(tiny_llama(), tiny_tokenizer(), name=name) for name in ("suspect", "base")]
+    TriggerSearch().run(models[0], "of", Prompts.of(TEXTS), reference=models[1], progress=False)
+    assert asked == [("suspect", None), ("base", 7)]
