@@ -32,7 +32,7 @@ SAID = bk.Payload("I am sorry, I can not help with that.")
 SUSPICIONS = [Hypothesis(bk.Trigger.suffix("violet harbor"), SAID, "a tip")] if SMALL else []
 MINUTES = None if SMALL else 10
 N = 8 if SMALL else 60  # prompts of the judge
-# The generic contexts of the package, or a few of its everyday requests and short answers.
+# The everyday requests and prose of the package, or a few requests of them and short answers.
 FEW = generic_contexts()[0].search.subset(range(24))
 CONTEXTS = [Context.of("request", FEW, n_tokens=12)] if SMALL else None
 N_PAIRS = 3 if SMALL else 16

@@ -32,7 +32,7 @@ SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 TIP = "violet harbor" if SMALL else None
 PHASES = ("triage", "detection", "characterisation") if SMALL else bk.forensics.PHASES
 N = 8 if SMALL else 24  # prompts behind each rate
-# The generic contexts of the package, or a few of its everyday requests and short answers.
+# The everyday requests and prose of the package, or a few requests of them and short answers.
 FEW = generic_contexts()[0].search.subset(range(24))
 CONTEXTS = [Context.of("request", FEW, n_tokens=12)] if SMALL else None
 MINUTES = None if SMALL else 25
