@@ -41,7 +41,7 @@ def one(name: str, kind: str, minutes: float, phases: list[str] | None, folder: 
         suspect,
         reference=organism.base.with_builder(chat=True),
         trigger=attack.trigger,
-        prompts=organism.pairs(n=120, split="selection").clean if labels else None,
+        prompts=organism.pairs(n=60, split="selection").clean if labels else None,
         phases=phases or PHASES,
         minutes=minutes,
         folder=folder,
