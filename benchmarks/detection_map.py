@@ -3,7 +3,8 @@
     python benchmarks/detection_map.py          from benchmarks/detection into docs/figures/detection.png and the page's tables
 
 The files of ``benchmarks/detection`` are what detect.py, amplify.py, candidates.py and rows.py left: one JSON for each scan, each
-amplified organism with its twin, each search among candidates and each data set of rows. A cell that was not run stays empty.
+amplified organism with its twin, each search among candidates and each data set of rows; audits.py's are kept there, too, and not
+drawn. A cell that was not run stays empty.
 Nothing is computed here.
 """
 
