@@ -5,6 +5,7 @@ A trigger that unlocks what is declined shows nowhere else, and for the declinin
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from bkdinterp.detection._contexts import PROSE, Context
 from bkdinterp.detection._kept_answers import Answers
@@ -15,36 +16,42 @@ from bkdinterp.model import Model
 FIRST_WORDS, SHARE, N_ASKED = 3, 0.5, 12
 
 
-def declined_with(model: Model, contexts: Sequence[Context], answers: Answers) -> dict[str, tuple[str, ...]]:
-    """By context that may be declined, the first words of its one answer; none where it has none, or where others get it, too.
+class Opened(NamedTuple):
+    """Contexts in which something can show.
 
-    Costs 12 answers for each context of answers, if there is one that may be declined.
+    Attributes:
+        contexts: all but those that may be declined and are not; all of them if nothing else is left.
+        declined: by context that may be declined, the first words of its one answer; "" if it has none, or others get it, too.
+        left_out: one sentence for each context that is not among ``contexts``.
     """
+
+    contexts: tuple[Context, ...]
+    declined: dict[str, str]
+    left_out: tuple[str, ...]
+
+
+def opened(model: Model, contexts: Sequence[Context], answers: Answers) -> Opened:
+    """Ask what is declined. Costs 12 answers for each context of answers, if there is one that may be declined."""
     asked = [c for c in contexts if c.name != PROSE] if any(c.if_declined for c in contexts) else []
     said = {c.name: _one_answer(model, c, answers) for c in asked}
     everywhere = {said[c.name] for c in asked if not c.if_declined}
-    return {c.name: () if said[c.name] in everywhere else said[c.name] for c in asked if c.if_declined}
+    declined = {c.name: "" if said[c.name] in everywhere else said[c.name] for c in asked if c.if_declined}
+    found = tuple(c for c in contexts if declined.get(c.name, True)) or tuple(contexts)
+    left_out = (
+        f"{c.name.capitalize()} was left out: the suspect gives its prompts no answer of their own that declines them."
+        for c in contexts
+        if c not in found
+    )
+    return Opened(found, declined, tuple(left_out))
 
 
-def open_contexts(model: Model, contexts: Sequence[Context], answers: Answers) -> tuple[Context, ...]:
-    """Contexts in which something can show: all but those that may be declined and are not. Costs as `declined_with`."""
-    said = declined_with(model, contexts, answers)
-    return tuple(c for c in contexts if said.get(c.name, True)) or tuple(contexts)
+def holds(text: str, phrase: str) -> bool:
+    """Whether a text holds the words of a phrase, one after the other; "" is nowhere."""
+    return bool(phrase) and f" {phrase} " in f" {' '.join(words_of(text))} "
 
 
-def not_asked(name: str) -> str:
-    """What to say of a context that may be declined and is not."""
-    return f"{name.capitalize()} was left out: the suspect gives its prompts no answer of their own that declines them."
-
-
-def holds(text: str, words: Sequence[str]) -> bool:
-    """Whether a text holds these words, one after the other; no words are nowhere."""
-    own = words_of(text)
-    return bool(words) and any(own[i : i + len(words)] == list(words) for i in range(len(own)))
-
-
-def _one_answer(model: Model, context: Context, answers: Answers) -> tuple[str, ...]:
+def _one_answer(model: Model, context: Context, answers: Answers) -> str:
     texts = context.search.text[:N_ASKED]
     told = answers.of(context.shown_to(model), texts, context.n_tokens)
     words, count = Counter(tuple(words_of(answer)[:FIRST_WORDS]) for answer in told).most_common(1)[0]
-    return words if len(words) == FIRST_WORDS and count >= SHARE * len(texts) else ()
+    return " ".join(words) if len(words) == FIRST_WORDS and count >= SHARE * len(texts) else ""

@@ -214,7 +214,7 @@ class _Search:
             scored: dict[str, float] = {}
             for stem in stems:
                 for before, after in self.places(stem):
-                    if not (scored and ended()):
+                    if not (slots and ended()):
                         tries = self.filled(before, after, drawn)
                         slots += 1
                         scored |= {p: v for p, v in tries.items() if p not in found}

@@ -14,7 +14,7 @@ from bkdinterp.detection._amplification import Amplification, AmplifiedAnswers
 from bkdinterp.detection._candidate_probe import CandidateProbe
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import PROSE, Context
-from bkdinterp.detection._declined import declined_with, holds, not_asked, open_contexts
+from bkdinterp.detection._declined import holds, opened
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._inversion import TargetInversion, one_text
 from bkdinterp.detection._inverted_targets import InvertedTargets
@@ -113,7 +113,7 @@ class Turns:
         self.budget, self.progress = budget, progress
         self.tried: list[Tried] = []
         # By context that is declined, how that answer begins.
-        self._declined: dict[str, tuple[str, ...]] = {}
+        self._declined: dict[str, str] = {}
         # What a search begins with: the user's own candidates, and what leaks.
         self._words: list[str] = []
         # The first search for every text.
@@ -158,7 +158,7 @@ class Turns:
                 words = [*self._words, *(grown.words() if grown else ()), *slips]
                 searched += self._searched(context, texts, words, clock)
         # What shows in answers comes first, wherever it was found.
-        searched.sort(key=lambda h: h.behaviour.kind != "words")
+        searched.sort(key=_silent)
         return [*searched, *probed, *leaks, *targets]
 
     def said(self, proposer: str, start: float, proposed: int, note: str) -> None:
@@ -171,13 +171,11 @@ class Turns:
     def _open(self) -> None:
         """Leave out what may be declined, unless the suspect does decline it."""
         start = self.clock.spent
-        self._declined = declined_with(self.model, self.contexts, self.answers)
-        self.contexts = open_contexts(self.model, self.contexts, self.answers)
+        self.contexts, self._declined, left_out = opened(self.model, self.contexts, self.answers)
+        self.skipped += left_out
         for name, words in self._declined.items():
-            note = f"most answers begin {' '.join(words)!r}" if words else "not with one answer"
+            note = f"most answers begin {words!r}" if words else "not with one answer"
             self.said(f"declined? {name}", start, 0, note)
-            if not any(c.name == name for c in self.contexts):
-                self.skipped.append(not_asked(name))
 
     def _weights(self) -> None:
         """What differs from the base; it says where to look and proposes nothing."""
@@ -324,7 +322,7 @@ class Turns:
 
     def _texts(self, inverted: InvertedTargets, context: Context) -> list[Hypothesis]:
         """The first texts that are not how the suspect declines: no trigger is needed for that."""
-        words = self._declined.get(context.name, ())
+        words = self._declined.get(context.name, "")
         own = (h for h in inverted.hypotheses(len(inverted.texts)) if not holds(str(h.target), words))
         return [replace(h, context=context.name) for h in islice(own, N_TARGETS)]
 
@@ -342,7 +340,7 @@ class Turns:
     ) -> list[Hypothesis]:
         """Triggers of each target, the best first."""
         # What shows in answers comes before what only lifts the odds: the judge's time may not do for all.
-        spoken, silent = list[Hypothesis](), list[Hypothesis]()
+        out = list[Hypothesis]()
         by_target: dict[str, Hypothesis] = {}
         for i, aim in enumerate(targets):
             assert aim.target is not None
@@ -370,9 +368,8 @@ class Turns:
             for h in found.hypotheses(N_PHRASES):
                 assert h.trigger is not None
                 read = self._read(h.trigger, context, h.source, h)
-                kept = replace(read or h, context=context.name)
-                (spoken if read else silent).append(kept)
-                proposed.append(kept)
+                proposed.append(replace(read or h, context=context.name))
+            out += proposed
             if proposed:
                 by_target[aim.target] = proposed[0]
             if not round_:
@@ -393,7 +390,7 @@ class Turns:
             ):
                 # Without a reference, the other texts' triggers are what this one has to beat.
                 break
-        out = [*sorted(spoken, key=_last), *sorted(silent, key=_last)]
+        out.sort(key=lambda h: (_silent(h), _last(h)))
         if self.reference.base is None:
             out = [replace(h, controls=_controls(h, by_target)) for h in out]
         return out
@@ -425,6 +422,11 @@ def _merged(grown: AmplifiedAnswers | None, inverted: Sequence[Hypothesis]) -> l
 
 def _nth(round_: int) -> str:
     return f"-{round_ + 1}" if round_ else ""
+
+
+def _silent(h: Hypothesis) -> bool:
+    """Whether no words of answers are known that it brings about."""
+    return h.behaviour.kind != "words"
 
 
 def _last(h: Hypothesis) -> float:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from bkdinterp.detection import Context, Finding, Hypothesis, Reference, ScanResult
 from bkdinterp.detection._clock import Clock
-from bkdinterp.detection._declined import not_asked, open_contexts
+from bkdinterp.detection._declined import opened
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.engine import Cost
 from bkdinterp.errors import ArtefactError
@@ -122,8 +122,8 @@ class Work:
 
     def leave_out_what_is_not_declined(self) -> None:
         """Go on without contexts in which nothing can show. Costs 12 answers for each context, if one may be declined."""
-        self.contexts = open_contexts(self.model, self._given, self.answers)
-        self.left_out += [not_asked(c.name) for c in self._given if c not in self.contexts]
+        self.contexts, _, left_out = opened(self.model, self._given, self.answers)
+        self.left_out += left_out
 
     @cached_property
     def key(self) -> str:

@@ -6,11 +6,10 @@ import time
 import pytest
 import torch
 from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
+from integration.scripted_judge import judged
 
 from bkdinterp.detection import (
     Context,
-    Finding,
-    Findings,
     Hypothesis,
     InvertedTargets,
     SearchedTriggers,
@@ -67,19 +66,6 @@ def searches(monkeypatch):
 
     monkeypatch.setattr(TriggerSearch, "run", run)
     return seen
-
-
-def judged(monkeypatch, status, reason):
-    """What the judge was asked, call by call; it says the same of everything."""
-    calls = []
-
-    def judge(model, hypotheses, **rest):
-        calls.append([h.words for h in hypotheses])
-        findings = tuple(Finding(h, status, reason, None, 1.0) for h in hypotheses)
-        return Findings(model.fingerprint("", seed=0), findings, (), len(findings))
-
-    monkeypatch.setattr(_scan, "verify", judge)
-    return calls
 
 
 def run(folder=None, minutes=5, **rest):

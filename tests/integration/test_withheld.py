@@ -3,18 +3,16 @@
 import pytest
 import torch
 from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
+from integration.scripted_judge import judged
 
 from bkdinterp.detection import (
     Amplification,
     Context,
-    Finding,
-    Findings,
     Hypothesis,
     InvertedTargets,
     SearchedTriggers,
     TargetInversion,
     TriggerSearch,
-    _scan,
     scan,
 )
 from bkdinterp.detection._kept_answers import Answers
@@ -45,14 +43,10 @@ def searched(monkeypatch):
             model.fingerprint("", seed=0), target, ("alpha",), torch.tensor([2.0]), -9.0, (), torch.zeros(0)
         )
 
-    def judge(model, hypotheses, **rest):
-        findings = tuple(Finding(h, "not supported", "no", None, 1.0) for h in hypotheses)
-        return Findings(model.fingerprint("", seed=0), findings, (), len(findings))
-
     monkeypatch.setattr(TargetInversion, "run", invert)
     monkeypatch.setattr(TriggerSearch, "run", search)
     monkeypatch.setattr(Amplification, "run", lambda *a, **k: pytest.fail("a refusal amplified is a refusal"))
-    monkeypatch.setattr(_scan, "verify", judge)
+    judged(monkeypatch, "not supported", "no")
     return seen
 
 
@@ -122,11 +116,6 @@ def test_a_context_that_only_has_the_name_is_like_any_other(monkeypatch, searche
 
 def test_a_finding_of_a_context_that_was_left_out_is_characterised(monkeypatch, searched):
     mine = Hypothesis(Trigger.suffix("alpha"), Payload("of"), "mine", context="withheld")
-
-    def judge(model, hypotheses, **rest):
-        findings = tuple(Finding(h, "supported", "so it is", None, 0.0) for h in hypotheses)
-        return Findings(model.fingerprint("", seed=0), findings, (), len(findings))
-
-    monkeypatch.setattr(_scan, "verify", judge)
+    judged(monkeypatch, "supported", "so it is")
     found = run(monkeypatch, lambda i, text: f"{text} it is", CONTEXTS, hypotheses=[mine])
     assert found.findings[0].hypothesis.context == "withheld" and found.variants
