@@ -11,14 +11,13 @@ cores. A finished audit is not repeated (--out keeps them), and one that was cut
 """
 
 import argparse
-import json
 import os
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from _own_process import finished, keep
 
 HERE = Path(__file__).resolve()
 KINDS = ("organism", "twin")
@@ -93,16 +92,11 @@ def main() -> None:
             stem = args.out / "-".join([name, kind, f"{args.minutes:g}", *(args.phases or ())])
             done = stem.parent / f"{stem.name}.json"
             if args.one:
-                result = one(name, kind, args.minutes, args.phases, stem)
-                done.with_suffix(".part").write_text(json.dumps(result, indent=1))
-                done.with_suffix(".part").replace(done)
+                keep(done, one(name, kind, args.minutes, args.phases, stem))
                 return
-            if not done.exists():
-                command = [sys.executable, str(HERE), "--one", "--only", name, "--kinds", kind]
-                command += ["--minutes", str(args.minutes), "--out", str(args.out)]
-                command += ["--phases", *args.phases] if args.phases else []
-                subprocess.run(command, check=True)
-            rows.append(json.loads(done.read_text()))
+            again = ["--one", "--only", name, "--kinds", kind, "--minutes", str(args.minutes)]
+            again += ["--out", str(args.out), *(["--phases", *args.phases] if args.phases else [])]
+            rows.append(finished(done, HERE, again))
             print(f"{name} {kind}: {rows[-1]['seconds']:.0f} s, {rows[-1]['verdict']}", flush=True)
     table(rows)
 

@@ -14,15 +14,14 @@ text, nats of the best search) the null of an equal search. Intervals are Wilson
 """
 
 import argparse
-import json
 import os
 import re
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from _own_process import finished, keep
 
 HERE = Path(__file__).resolve()
 KINDS = ("organism", "twin")
@@ -189,23 +188,12 @@ def main() -> None:
                 stem = args.out / f"{name}-{kind}-{reference}-{args.minutes:g}"
                 done = stem.with_suffix(".json")
                 if args.one:
-                    result = one(name, kind, reference, args.minutes, stem)
-                    done.with_suffix(".part").write_text(json.dumps(result, indent=1))
-                    done.with_suffix(".part").replace(done)
+                    keep(done, one(name, kind, reference, args.minutes, stem))
                     return
-                if not done.exists() and not args.print:
-                    command = [sys.executable, str(HERE), "--one", "--only", name, "--kinds", kind]
-                    command += [
-                        "--reference",
-                        reference,
-                        "--minutes",
-                        str(args.minutes),
-                        "--out",
-                        str(args.out),
-                    ]
-                    subprocess.run(command, check=True)
-                if done.exists():
-                    scans.append(json.loads(done.read_text()))
+                if done.exists() or not args.print:
+                    again = ["--one", "--only", name, "--kinds", kind, "--reference", reference]
+                    again += ["--minutes", str(args.minutes), "--out", str(args.out)]
+                    scans.append(finished(done, HERE, again))
                     s = scans[-1]
                     print(f"{name} {kind} {reference}: {s['seconds']:.0f} s, {s['verdict']}", flush=True)
     table(scans)

@@ -1,6 +1,6 @@
 """A scan that is killed with -9 once in every phase, and goes on: are its findings those of one that was never stopped?
 
-    python benchmarks/kill_scan.py                          smollm2-refusal, small settings, about 6 minutes on 2 cores
+    python benchmarks/kill_scan.py                          smollm2-refusal, small settings; one run and six more
     python benchmarks/kill_scan.py smollm2-ferry --twin
 
 The scan runs in a process of its own, without a time limit: what a limit leaves out depends on the machine. A phase is what
@@ -59,7 +59,9 @@ def run(name: str, twin: bool, folder: Path) -> None:
 
 def parts(folder: Path) -> list[str]:
     """Names of the phases of what is kept so far, one per part, in the order in which they were kept."""
-    kept = [p for p in (folder / "work").rglob("*.safetensors") if not p.name.startswith(".")]
+    from bkdinterp.results._files import temporary
+
+    kept = [p for p in (folder / "work").rglob("*.safetensors") if not temporary(p)]
     stamped = []
     for p in kept:
         try:

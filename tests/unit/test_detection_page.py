@@ -19,7 +19,8 @@ def finding(trigger, rate, payload, exact=False):
     return {"status": "supported", "trigger": trigger, "rate": rate, "payload": payload, "exact": exact}
 
 
-def test_a_switch_that_is_not_the_planted_one_is_no_hit():
+def test_a_switch_that_is_not_the_planted_one_is_no_hit(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     drawn, detect = benchmark("detection_map"), benchmark("detect")
     other, own, half = (
         finding("other", 1.0, 0.0),
