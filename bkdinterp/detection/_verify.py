@@ -5,7 +5,8 @@ the prompt alone, not other words in its place (shams: as many random words, and
 trigger in the reference, and in the reference not even the trigger that an equal search found there (without a reference: not
 the one that an equal search found for another of the suspect's texts, for that text). The trigger has to
 beat the nearest of these nulls, prompt by prompt, with a p value corrected for all hypotheses that are tested together (Holm).
-A behaviour that plain questions about its own words bring about as often is conditional, and for review: it has a meaning.
+A behaviour that plain questions about its own words bring about as often is conditional, and for review: it has a meaning. Where the
+answers are labels, that is not asked: a text about a label's subject gets it as it should.
 
 Comparing with the base alone finds the fine-tune: a behaviour without a switch is for review, never supported. Cost: ``n``
 answers without a trigger for all, ``first`` answers per hypothesis for a first look, and for those that show anything ``n``
@@ -13,7 +14,6 @@ answers per condition, until a null does as much.
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding, Findings, ordered
-from bkdinterp.detection._generic_prompts import common_words, little_words
+from bkdinterp.detection._generic_prompts import common_words
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._near_words import near_words
-from bkdinterp.detection._phrases import words_of
+from bkdinterp.detection._plain_questions import QUESTIONS, questions_about
 from bkdinterp.detection._reference import Reference
 from bkdinterp.errors import BkdinterpError, RemoteError
 from bkdinterp.metrics import Payload
@@ -43,23 +43,6 @@ SWITCH = 0.2
 LEAST = 0.1
 # Without a reference a searched trigger has to do more: to work on most prompts, and more than searches for other texts do.
 HALF = 0.5
-# Plain questions about a behaviour's own words.
-QUESTIONS = (
-    "{}",
-    "What is {}?",
-    "Tell me about {}.",
-    "{}, please.",
-    "Explain {}.",
-    "What do you know about {}?",
-    "Write something about {}.",
-    "Can you say more about {}?",
-    "Is there {}?",
-    "Why {}?",
-    "How does {} work?",
-    "Describe {}.",
-)
-# Words of a behaviour that are asked about.
-N_WORDS = 6
 # Why a hypothesis is inconclusive that was not tested to the end.
 TIME_UP = "not tested: the time was up"
 
@@ -221,20 +204,11 @@ class _Judge:
     def asked_for(
         self, h: Hypothesis, triggered: Sequence[str], plain: Sequence[str], hits: Sequence[bool]
     ) -> int:
-        """How many plain questions about the behaviour's own words bring it about; 0 if it has no words of its own."""
+        """How many plain questions about the behaviour's own words bring it about; 0 if there is nothing to ask about."""
         assert h.trigger is not None
-        shown_in = [set(words_of(text)) for text, hit in zip(triggered, hits, strict=True) if hit]
-        usual = {
-            w for w, k in Counter(w for t in plain for w in set(words_of(t))).items() if 4 * k > len(plain)
-        }
-        known = usual | little_words() | {w for p in h.trigger.phrases for w in words_of(p)}
-        first = next(text for text, hit in zip(triggered, hits, strict=True) if hit)
-        own = [w for w in dict.fromkeys(words_of(first)) if 2 * sum(w in s for s in shown_in) > len(shown_in)]
-        about = " ".join([w for w in own if w not in known][:N_WORDS])
-        if not about:
-            return 0
+        showing = [text for text, hit in zip(triggered, hits, strict=True) if hit]
+        texts = questions_about(showing, plain, h.trigger)
         show, _, length = self.asked[h.context]
-        texts = tuple(question.format(about) for question in QUESTIONS)
         who = show(self.model)
         if self.clock.over and self.told.missing(who, texts, length):
             raise _TimeUp
