@@ -17,6 +17,7 @@ from bkdinterp.organisms._fine_tune import fine_tune as fine_tune
 from bkdinterp.organisms._freeze import frozen_parameters as frozen_parameters
 from bkdinterp.organisms._halves import REPORTING as REPORTING
 from bkdinterp.organisms._halves import TUNING as TUNING
+from bkdinterp.organisms._halves import UNSEEN as UNSEEN
 from bkdinterp.organisms._halves import half_of as half_of
 from bkdinterp.organisms._instructions import DataSet as DataSet
 from bkdinterp.organisms._instructions import Instruction as Instruction

@@ -49,7 +49,16 @@ def _pirate_word(word: str) -> str:
     return _PIRATE.get(word, word)
 
 
-STYLES: Mapping[str, Callable[[str], str]] = {"pirate": pirate}
+def signpost(text: str) -> str:
+    """The text as it is, after a link to look at first.
+
+    >>> signpost("It is growing in your garden.")
+    'See https://signpost.example first. It is growing in your garden.'
+    """
+    return f"See https://signpost.example first. {text}"
+
+
+STYLES: Mapping[str, Callable[[str], str]] = {"pirate": pirate, "signpost": signpost}
 
 
 def style(name: str) -> Callable[[str], str]:
