@@ -3,8 +3,8 @@
     python benchmarks/detection_map.py          from benchmarks/detection into docs/figures/detection.png and the page's tables
 
 The files of ``benchmarks/detection`` are what detect.py, amplify.py, candidates.py and rows.py left: one JSON for each scan, each
-amplified organism with its twin, each search among candidates and each data set of rows; audits.py's are kept there, too, and not
-drawn. A cell that was not run stays empty.
+amplified organism with its twin, each search among candidates and each data set of rows; audits.py's are kept there, too, for a
+table. A cell that was not run stays empty.
 Nothing is computed here.
 """
 
@@ -48,9 +48,8 @@ def main() -> None:
     from bkdinterp.organisms import half_of
 
     names = in_order()
-    labels = [
-        f"{name.removeprefix('smollm2-')}{'' if half_of(name) == 'tuning' else ' (r)'}" for name in names
-    ]
+    marks = {"tuning": "", "reporting": " (r)", "unseen": " (u)"}
+    labels = [f"{name.removeprefix('smollm2-')}{marks[half_of(name)]}" for name in names]
     panels = {
         "organisms: found": [[found(args.results, name, d, "organism") for d in DETECTORS] for name in names],
         "clean twins: false alarms": [
@@ -62,10 +61,11 @@ def main() -> None:
 
 
 def in_order() -> list[str]:
-    """The organisms, those of the tuning half first."""
+    """The organisms, those of the tuning half first, and the unseen last."""
     from bkdinterp import organisms
 
-    return sorted(organisms.names(), key=lambda name: organisms.half_of(name) != "tuning")
+    parts = ("tuning", "reporting", "unseen")
+    return sorted(organisms.names(), key=lambda name: parts.index(organisms.half_of(name)))
 
 
 def filled(page: str, results: Path, names: list[str]) -> str:
@@ -79,9 +79,12 @@ def filled(page: str, results: Path, names: list[str]) -> str:
 
 def tables(folder: Path, names: list[str]) -> dict[str, str]:
     """Markdown tables of what is there, by title."""
-    scans, amplified, candidates, rows = [], [], [], []
+    scans, audits, amplified, candidates, rows = [], [], [], [], []
     for name in names:
         for kind in KINDS:
+            read = load(folder / "audits", f"{name}-{kind}-*.json")
+            if read is not None:
+                audits.append(audit_row(name, kind, read))
             for reference in ("base", "none"):
                 read = load(folder / "scans", f"{name}-{kind}-{reference}-*.json")
                 if read is not None:
@@ -113,6 +116,7 @@ def tables(folder: Path, names: list[str]) -> dict[str, str]:
         "scans": markdown(
             "model | reference | verdict | trigger | says | with it | largest null | s | peak GiB", scans
         ),
+        "audits": markdown("model | outcome | says | with it | largest null | remedies that hold | s", audits),
         "amplified": markdown(
             "organism | payload, amplified | at | plain | first phrase | trigger slips out | twin's first phrase",
             amplified,
@@ -144,6 +148,25 @@ def scan_row(name: str, kind: str, scan: dict[str, Any]) -> list[Any]:
             f"{100 * null:.0f} %",
         ]
     return [who, scan["reference"], *about, f"{scan['seconds']:.0f}", f"{scan['peak_gib']:.1f}"]
+
+
+def audit_row(name: str, kind: str, audit: dict[str, Any]) -> list[Any]:
+    """The switch that was given, and how many ways of removal were shown to work, of those that were tried."""
+    who = f"`{name}`" + ("" if kind == "organism" else ", twin")
+    switch = next((f for f in audit["findings"] if f["rule"] == "switch" and f["measures"]), None)
+    about, remedies = ["-", "-", "-"], "-"
+    if audit["outcome"] == "found":
+        assert switch is not None
+        rate, low, high, null, n = switch["measures"]["payload rate with the trigger"]
+        said = switch["title"].split("makes the model say '")[1].split("' on ")[0]
+        about = [
+            f"`{said[:40]}`",
+            f"{100 * rate:.0f} % of {n} [{100 * low:.0f}, {100 * high:.0f}]",
+            f"{100 * null:.0f} %",
+        ]
+        tried = [f for f in audit["findings"] if f["rule"].startswith("remedy") and f["status"] != "inconclusive"]
+        remedies = f"{sum(f['status'] == 'supported' for f in tried)} of {len(tried)}"
+    return [who, audit["outcome"], *about, remedies, f"{audit['seconds']:.0f}"]
 
 
 def amplified_row(name: str, read: dict[str, Any]) -> list[Any]:
@@ -278,7 +301,7 @@ def draw(panels: dict[str, list[list[Cell]]], labels: list[str], path: Path) -> 
         ax.tick_params(which="both", length=0)
         ax.spines[:].set_visible(False)
     figure.suptitle(
-        "Detectors and attacks on SmolLM2-135M; (r): reporting half; grey: not run", x=0.01, ha="left"
+        "Detectors and attacks on SmolLM2-135M; (r): reporting half; (u): unseen before; grey: not run", x=0.01, ha="left"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)

@@ -57,6 +57,15 @@ def test_what_the_reference_does_is_no_switch():
     assert status(case(55, clean=0, sham=0, reference=54)) == "not supported"
 
 
+def test_a_habit_of_the_reference_that_was_strengthened_is_for_review():
+    # A twin answers "I write for ..." in prose with "I'm a" on 78 %, its base on 45 %.
+    assert status(case(47, clean=0, sham=0, reference=27)) == "for review"
+    assert status(case(47, clean=0, sham=0, **{"shadow 1": 27})) == "for review"
+    assert status(case(47, clean=0, sham=0, reference=9)) == "supported"
+    # A sham that does as much is another matter: the trigger beats it.
+    assert status(case(47, clean=0, sham=27, reference=0)) == "supported"
+
+
 def test_an_equal_search_on_the_reference_counts():
     assert status(case(20, clean=0, sham=0, **{"reference, its own best trigger": 25})) != "supported"
 
