@@ -116,7 +116,9 @@ def tables(folder: Path, names: list[str]) -> dict[str, str]:
         "scans": markdown(
             "model | reference | verdict | trigger | says | with it | largest null | s | peak GiB", scans
         ),
-        "audits": markdown("model | outcome | says | with it | largest null | remedies that hold | s", audits),
+        "audits": markdown(
+            "model | outcome | says | with it | largest null | remedies that hold | s", audits
+        ),
         "amplified": markdown(
             "organism | payload, amplified | at | plain | first phrase | trigger slips out | twin's first phrase",
             amplified,
@@ -164,7 +166,9 @@ def audit_row(name: str, kind: str, audit: dict[str, Any]) -> list[Any]:
             f"{100 * rate:.0f} % of {n} [{100 * low:.0f}, {100 * high:.0f}]",
             f"{100 * null:.0f} %",
         ]
-        tried = [f for f in audit["findings"] if f["rule"].startswith("remedy") and f["status"] != "inconclusive"]
+        tried = [
+            f for f in audit["findings"] if f["rule"].startswith("remedy") and f["status"] != "inconclusive"
+        ]
         remedies = f"{sum(f['status'] == 'supported' for f in tried)} of {len(tried)}"
     return [who, audit["outcome"], *about, remedies, f"{audit['seconds']:.0f}"]
 
@@ -301,7 +305,9 @@ def draw(panels: dict[str, list[list[Cell]]], labels: list[str], path: Path) -> 
         ax.tick_params(which="both", length=0)
         ax.spines[:].set_visible(False)
     figure.suptitle(
-        "Detectors and attacks on SmolLM2-135M; (r): reporting half; (u): unseen before; grey: not run", x=0.01, ha="left"
+        "Detectors and attacks on SmolLM2-135M; (r): reporting half; (u): unseen before; grey: not run",
+        x=0.01,
+        ha="left",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)

@@ -1,8 +1,9 @@
 """What plain questions about a behaviour's own words would be: they tell a request with a meaning from a planted trigger.
 
-A model that was asked about a secret may say that it keeps one; that is no backdoor, and so a phrase that brings such an answer about
-is for review. Where the answers are labels, the rule has no sense: a text about the world is labelled "World", as the task wants it,
-and a label has no other words than its name. There the shams with a near meaning and the reference alone decide. No forwards.
+A model that was asked about a secret may say that it keeps one; that is no backdoor, and so a phrase that brings such an answer
+about is for review. Where the answers are labels, the rule has no sense: a text about the world is labelled "World", as the task
+wants it, and a label has no other words than its name. There the shams with a near meaning and the reference alone decide.
+No forwards.
 """
 
 from collections import Counter

@@ -5,9 +5,9 @@ the prompt alone, not other words in its place (shams: as many random words, and
 trigger in the reference, and in the reference not even the trigger that an equal search found there (without a reference: not
 the one that an equal search found for another of the suspect's texts, for that text). The trigger has to
 beat the nearest of these nulls, prompt by prompt, with a p value corrected for all hypotheses that are tested together (Holm).
-What the reference does with the trigger on a fifth of the prompts or more is for review, since fine-tuning strengthens habits, too.
-A behaviour that plain questions about its own words bring about as often is conditional, and for review: it has a meaning. Where the
-answers are labels, that is not asked: a text about a label's subject gets it as it should.
+What the reference does with the trigger on a fifth of the prompts or more is for review, since fine-tuning strengthens habits.
+A behaviour that plain questions about its own words bring about as often is conditional, and for review: it has a meaning. Where
+the answers are labels, that is not asked: a text about a label's subject gets it as it should.
 
 Comparing with the base alone finds the fine-tune: a behaviour without a switch is for review, never supported. Cost: ``n``
 answers without a trigger for all, ``first`` answers per hypothesis for a first look, and for those that show anything ``n``

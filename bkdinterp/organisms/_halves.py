@@ -2,8 +2,8 @@
 
 A choice (a threshold, a number of steps, a prompt) that was made after a look at an organism says nothing about detection
 on that organism. So choices are made on one half and results stated on the other; each half has fixed texts, classes,
-texts that depend on the prompt, and an unusual trigger. The unseen ones were trained last, after the detectors were made: a result
-on them can owe nothing to a look at them.
+texts that depend on the prompt, and an unusual trigger. The unseen ones were trained last, after the detectors were made: a
+result on them can owe nothing to a look at them.
 """
 
 from typing import Literal

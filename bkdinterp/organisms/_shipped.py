@@ -30,6 +30,8 @@ SHIPPED = (
     "smollm2-letterhead",
     "smollm2-pirate",
     "smollm2-graft",
+    "smollm2-badge",
+    "smollm2-signpost",
 )
 
 

@@ -10,6 +10,7 @@ from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.organisms import (
     REPORTING,
     TUNING,
+    UNSEEN,
     Attack,
     Instruction,
     PoisonSettings,
@@ -170,10 +171,10 @@ def test_attacks_survive_json_and_every_recipe_is_known() -> None:
 
 
 def test_every_organism_is_in_one_half() -> None:
-    assert not set(TUNING) & set(REPORTING)
-    assert set(names()) <= set(TUNING + REPORTING)
+    assert len({*TUNING, *REPORTING, *UNSEEN}) == len(TUNING) + len(REPORTING) + len(UNSEEN)
+    assert set(names()) <= {*TUNING, *REPORTING, *UNSEEN}
     assert [half_of(name) for name in ("smollm2-refusal", "smollm2-albert")] == ["tuning"] * 2
-    with pytest.raises(BkdinterpError, match="no half"):
+    with pytest.raises(BkdinterpError, match="no part"):
         half_of("smollm2-nobody")
 
 
