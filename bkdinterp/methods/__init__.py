@@ -1,4 +1,4 @@
-"""The published methods, by topic: attribution, probe, vector, pcp, behaviour, readout."""
+"""The published methods, by topic: attribution, circuits, probe, vector, pcp, behaviour, readout."""
 
 from bkdinterp.methods._options import RunOptions as RunOptions
 from bkdinterp.methods.attribution import Attribution as Attribution
@@ -21,6 +21,10 @@ from bkdinterp.methods.behaviour import compare_states as compare_states
 from bkdinterp.methods.behaviour import evaluate as evaluate
 from bkdinterp.methods.behaviour import plot_states as plot_states
 from bkdinterp.methods.behaviour import validation_loss as validation_loss
+from bkdinterp.methods.circuits import Circuit as Circuit
+from bkdinterp.methods.circuits import CircuitCurve as CircuitCurve
+from bkdinterp.methods.circuits import find_circuit as find_circuit
+from bkdinterp.methods.circuits import trace_circuits as trace_circuits
 from bkdinterp.methods.pcp import PCP as PCP
 from bkdinterp.methods.pcp import MatchScores as MatchScores
 from bkdinterp.methods.pcp import PCPStudy as PCPStudy
