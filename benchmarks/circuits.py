@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bkdinterp.results import write_whole
+from _own_process import keep
 
 HERE = Path(__file__).resolve()
 SIZES = (1, 2, 4, 8, 16)
@@ -62,7 +62,7 @@ def chosen(name: str, folder: Path, n: int, k: int) -> dict[str, list[str]]:
             found["single units"] = sorted(effects, key=lambda u: effects[u])[:k]
             only = find_circuit(model, some, heads.top_k(32), k=k, folder=folder / name, progress=False)
             found["circuit of heads"] = list(only.units)
-    write_whole(path, json.dumps(found, indent=1))
+    keep(path, found)
     return found
 
 
@@ -134,7 +134,7 @@ def reported(name: str, folder: Path, n: int, units: dict[str, dict[str, list[st
             "broken": broken / n,
         }
     out = {"name": name, "n": n, "rows": rows, "chosen": own}
-    write_whole(path, json.dumps(out, indent=1))
+    keep(path, out)
     return out
 
 

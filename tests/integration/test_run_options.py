@@ -79,6 +79,10 @@ METHODS = {
     "edits": lambda m, p, **f: bk.methods.score_edits(
         m, {"a": p.clean}, {"off": bk.ZeroAblate("L1H1")}, "logprob", **f
     ),
+    "circuit": lambda m, p, **f: bk.methods.find_circuit(m, p, "L1H1 L2H0 L1.mlp_out", k=2, **f),
+    "curve": lambda m, p, **f: bk.methods.trace_circuits(
+        bk.Attribution(m), p, {"two": "L1H1 L2.mlp_out"}, **f
+    ),
     "lens": lambda m, p, **f: bk.logit_lens(m, p.clean, "L1.resid_post", k=3, **f),
     "pcp": lambda m, p, **f: PCP.fit(m, p.clean, "L1.mlp_out", rank=2, **f),
     "scales": lambda m, p, **f: scales(m, p, **f),

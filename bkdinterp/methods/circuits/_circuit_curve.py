@@ -138,8 +138,8 @@ class CircuitCurve(Result):
         share = float(own.mean()) / scale
         # The interval of mean(own) / mean(whole), whose error is that of mean(own - share x whole).
         error = bootstrap_mean(own - share * whole)
-        ends = sorted((share + error.low / scale, share + error.high / scale))
-        return Interval(share, *ends, len(own), "linearised ratio", error.level)
+        low, high = sorted((share + error.low / scale, share + error.high / scale))
+        return Interval(share, low, high, len(own), "linearised ratio", error.level)
 
     def _area(self, values: list[float], first: float) -> float:
         x = torch.cat([torch.zeros(1), self.sizes.double()])

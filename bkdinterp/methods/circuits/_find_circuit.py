@@ -31,8 +31,10 @@ from bkdinterp.prompts import PairedPrompts, Prompts, as_pairs
 from bkdinterp.sites import Site, Where
 from bkdinterp.values import as_choice, as_integer, as_number
 
-# Checked in the body, with our own messages.
-Ablation = Literal["mean", "zero"] if TYPE_CHECKING else Any
+if TYPE_CHECKING:
+    Ablation = Literal["mean", "zero"]
+else:
+    Ablation = Any  # checked in the body, with our own messages
 ABLATIONS = ("mean", "zero")
 EVERYWHERE = Where("all", generated=True)
 # The later tokens of a fixed payload are certain once the first are given.

@@ -94,6 +94,28 @@ def results():
             generation_prompt=True,
             trained_on=PRINT,
         ),
+        bk.methods.Circuit(
+            PRINT,
+            ("L1H0", "L2.mlp_out"),
+            torch.rand(2, n),
+            torch.rand(2, n),
+            torch.rand(n),
+            torch.rand(n),
+            "mean",
+            1.0,
+            9,
+        ),
+        bk.methods.CircuitCurve(
+            PRINT,
+            torch.tensor([1, 2]),
+            {"a": torch.rand(2, n)},
+            {"a": torch.rand(2, n)},
+            torch.rand(n),
+            1 + torch.rand(n),
+            "logprob",
+            "noising",
+            9,
+        ),
         ValidationLoss(PRINT, torch.rand(n), torch.arange(1, n + 1)),
         bk.BackdoorVector(
             PRINT, torch.rand(d), HeadSet.of("L1H0", (3, 2)), "raw", n, {"1": torch.rand(d)}, last
