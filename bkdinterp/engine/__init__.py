@@ -21,4 +21,5 @@ from bkdinterp.engine._run import Run as Run
 from bkdinterp.engine._run import RunResult as RunResult
 from bkdinterp.engine._run import Score as Score
 from bkdinterp.engine._sampling import sample as sample
+from bkdinterp.engine._workers import Workers as Workers
 from bkdinterp.results import digest_of as digest_of

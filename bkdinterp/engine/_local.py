@@ -2,49 +2,24 @@
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Self
 
-import nnsight
-import torch
-
-from bkdinterp.engine import program
 from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._assemble import Store
-from bkdinterp.engine._chunk import Chunk
+from bkdinterp.engine._chunk_loop import ChunkLoop, Traceable, first_of
 from bkdinterp.engine._cost import measure_speed
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
 from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
-from bkdinterp.model._attention import WHOLE_CACHE, cache_name, maskless_attention
+from bkdinterp.model._attention import maskless_attention
 from bkdinterp.model._running import running
 from bkdinterp.progress import duration, shown, track
 from bkdinterp.values import as_path
 
 # Token-layers; smaller plans take seconds on any machine.
 WORTH_TIMING = 200_000
-
-
-@runtime_checkable
-class Traceable(Protocol):
-    """What an executor needs from a model."""
-
-    @property
-    def nn(self) -> Any:
-        """The nnsight model."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Device of its inputs."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of its weights."""
-        ...
 
 
 class Executor(ABC):
@@ -100,7 +75,7 @@ class Local(Executor):
             raise RemoteError(
                 "This model was loaded for a server and has no weights here; load it again without a remote executor."
             )
-        _check_attention(plan, model)
+        check_attention(plan, model)
         # Not part of `Traceable`, because checking for a property computes it, and this one reads every weight.
         sweep = None if self.folder is None else Sweep(self.folder, plan, getattr(model, "weights_id", ""))
         store = Store(plan, model.dtype)
@@ -111,7 +86,7 @@ class Local(Executor):
             show=show,
             weights=[outline.cost for outline in plan.chunks.outlines()] if show else None,
         )
-        loop = _Loop(plan, model, store)
+        loop = ChunkLoop(model, plan.scores)
         allocator = Allocator(plan.cost.peak_bytes)
         done = 0
         try:
@@ -120,7 +95,7 @@ class Local(Executor):
                     chunk = plan.chunks[index]
                     finished = None if sweep is None else sweep.load(index, chunk)
                     if finished is None:
-                        finished = loop.run(index, chunk)
+                        finished = loop.run(store.resolve(chunk), lambda i=index: first_of(plan, store, i))
                         allocator.settle()
                         if sweep is not None:
                             sweep.save(index, *finished)
@@ -141,37 +116,7 @@ class Local(Executor):
         return "Local()" if self.folder is None else f"Local(folder={str(self.folder)!r})"
 
 
-class _Loop:
-    """Runs chunks in the plan's order; chunks may be skipped, and a skipped unedited run is computed when needed."""
-
-    def __init__(self, plan: Plan, model: Traceable, store: Store) -> None:
-        self._model, self._store, self._plan = model, store, plan
-        self._key: str | None = None
-        self._always = {"whole_cache": WHOLE_CACHE, "cache_name": cache_name(model.nn._module)}
-        self._state: dict[str, Any] = {**self._always}
-
-    def run(self, index: int, chunk: Chunk) -> tuple[dict[str, Any], torch.Tensor | None]:
-        """Run one chunk; returns its output and generated tokens."""
-        chunk = self._store.resolve(chunk)
-        if chunk.prefix != self._key:
-            self._state.clear()
-            self._state |= self._always
-            self._key = chunk.prefix
-            first = self._plan.chunks.first_of(index)
-            if first is not None:
-                # Its scores are already known.
-                base = replace(self._store.resolve(self._plan.chunks[first]), score=None).wire()
-                program.advance(base, _forward(self._model, base, self._state), self._state)
-        score = self._plan.scores.get(chunk.score_name or "") if chunk.score is not None else None
-        step: dict[str, Any] | None = chunk.wire()
-        out: dict[str, Any] = {}
-        while step is not None:
-            out = _forward(self._model, step, self._state, score)
-            step = program.advance(step, out, self._state)
-        return out, out.pop("tokens", None)
-
-
-def _check_attention(plan: Plan, model: Traceable) -> None:
+def check_attention(plan: Plan, model: Traceable) -> None:
     """Raise if packed copies need a mask that the model's attention implementation does not accept."""
     name = maskless_attention(model.nn._module)
     if name is not None and any(outline.packed for outline in plan.chunks.outlines()):
@@ -179,20 +124,3 @@ def _check_attention(plan: Plan, model: Traceable) -> None:
             f"The model's attention, attn_implementation={name!r}, does not accept our masks, which runs that share a prefix "
             'need: call model.module.set_attn_implementation("sdpa") (or "eager"), or make the plan with naive=True.'
         )
-
-
-def _forward(
-    model: Traceable, chunk: dict[str, Any], state: dict[str, Any], score: Any = None
-) -> dict[str, Any]:
-    """One forward pass of one chunk."""
-    nn_model, device = model.nn, model.device
-    inputs = {
-        k: v.to(device) if isinstance(v, torch.Tensor) else v
-        for k, v in program.prepare(chunk, state).items()
-    }
-    with nn_model.trace(**inputs) as tracer:
-        out = nnsight.save(program.execute(nn_model, chunk, score, state))
-        if chunk["score"] is None and not chunk["want"]:
-            # The chunk only reads, so stop after the last step.
-            tracer.stop()
-    return out

@@ -22,7 +22,8 @@ from nnsight.intervention.backends.remote import RemoteBackend
 from bkdinterp.engine import program
 from bkdinterp.engine._address import Secret, environment_key, redacted, split_key, warn_in_clear
 from bkdinterp.engine._assemble import Store
-from bkdinterp.engine._local import Executor, Traceable
+from bkdinterp.engine._chunk_loop import Traceable
+from bkdinterp.engine._local import Executor
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult

@@ -164,7 +164,7 @@ class Model:
         module = getattr(module, "_orig_mod", module)  # compiled code would bypass the hooks
         with lock_of(module), plain_torch():
             architecture = Architecture.detect(module)
-            nn_model = _wrapped(module, tokenizer)
+            nn_model = wrapped(module, tokenizer)
         return cls(
             nn=nn_model,
             architecture=architecture,
@@ -229,7 +229,7 @@ class Model:
         if next(self.module.parameters()).is_meta:
             return self  # has nothing that can change
         with plain_torch():
-            return replace(self, nn=_wrapped(copied(self.module), self.tokenizer))
+            return replace(self, nn=wrapped(copied(self.module), self.tokenizer))
 
     @property
     def module(self) -> Module:
@@ -293,7 +293,7 @@ class Model:
         )
 
 
-def _wrapped(module: Any, tokenizer: Any) -> Any:
+def wrapped(module: Any, tokenizer: Any) -> Any:
     """An nnsight model around a module in memory, which is not moved."""
     where: dict[str, Any] = {}
     if getattr(module, "hf_device_map", None) is None:

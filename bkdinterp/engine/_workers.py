@@ -1,0 +1,352 @@
+"""Workers: spreads a plan's chunks over processes, on this machine or a cluster, by Ray; each has its own copy of the model.
+
+Ray is what NDIF itself runs on (extra ``[ray]``). A plan's levels run one after another, because a later one needs values of
+an earlier one; within a level, pieces of about equal cost go to whoever is free. What a piece reuses (an unedited run, a common
+start) is computed once more in each worker that needs it. A worker that dies is replaced, and its piece is done again.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._chunk import Chunk
+from bkdinterp.engine._chunk_loop import ChunkLoop, Traceable, first_of
+from bkdinterp.engine._local import Executor, check_attention
+from bkdinterp.engine._plan import Plan
+from bkdinterp.engine._resume import Sweep
+from bkdinterp.engine._run import RunResult
+from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
+from bkdinterp.model._model import wrapped
+from bkdinterp.model._running import copied, running
+from bkdinterp.progress import track
+from bkdinterp.values import as_integer, as_path
+
+# Pieces of a level for each worker: more even out what takes longer than was thought, and repeat more of what is reused.
+PIECES = 3
+# A piece that loses so many workers is at fault itself, e.g. because it takes more memory than a worker has.
+MOST_LOST = 3
+
+Finished = tuple[int, dict[str, Any], torch.Tensor | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Resolved chunks of one level, consecutive in the plan, each with what it reuses."""
+
+    chunks: tuple[tuple[int, Chunk], ...]
+    first: dict[int, Chunk]
+
+
+class Workers(Executor):
+    """Runs a plan in several processes.
+
+    Results are those of one process, to the bit if every worker has as many threads as it. The model is copied to the workers
+    when it is first used, and stays there until `close`, or until another model is used.
+
+    Args:
+        n: number of workers.
+        address: of a Ray cluster, e.g. ``"auto"``; None takes the one that this process is connected to, or starts one here.
+        threads: of each worker; None shares this process's own among them.
+        device: where each worker puts its copy, e.g. ``"cuda"``; None leaves it where the model is.
+        resources: what Ray reserves for each worker, e.g. ``{"num_gpus": 1}``; see ``ray.remote``.
+        folder: finished chunks are kept there, and work resumes from it; as `Local`'s, and the two can share one.
+        progress: show a progress bar for plans of more than a few pieces.
+
+    Raises:
+        PlanError: a number below 1.
+        ArtefactError: the folder is not a path.
+    """
+
+    def __init__(
+        self,
+        n: int = 2,
+        *,
+        address: str | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        folder: str | Path | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.n = as_integer(n, "n", low=1, error=PlanError)
+        own = max(1, torch.get_num_threads() // self.n)
+        self.threads = own if threads is None else as_integer(threads, "threads", low=1, error=PlanError)
+        self.device = device
+        self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
+        self.progress = progress
+        self._pool = _Pool(self.n, address, self.threads, device, dict(resources or {}))
+
+    def in_folder(self, folder: Path) -> Self:
+        """The same workers, keeping finished work in ``folder``."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
+
+    def close(self) -> None:
+        """End the workers, and Ray if it was started here."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
+        """Run the plan; returns one result per run. Costs ``plan.cost``, and what pieces reuse once in each worker.
+
+        Raises:
+            SweepInterrupted: Ctrl-C; it carries the results of the finished levels.
+            RemoteError: the weights are not here; Ray is not installed, does not start, or has too little for the workers; or a
+                piece loses several workers.
+            ArtefactError, PlanError: as `Local`.
+        """
+        if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
+            raise RemoteError(
+                "This model was loaded for a server and has no weights here to give to workers; load it again without a remote "
+                "executor."
+            )
+        check_attention(plan, model)
+        sweep = None if self.folder is None else Sweep(self.folder, plan, getattr(model, "weights_id", ""))
+        store, known = Store(plan, model.dtype), dict[int, Finished]()
+        chunks = plan.chunks
+        todo: list[int] = []
+        for index in range(len(chunks)):
+            kept = None if sweep is None else sweep.load(index)
+            if kept is None:
+                todo.append(index)
+            else:
+                known[index] = (index, *kept)
+        shares = _shares(plan, todo, self.n)
+        bar = iter(
+            track(
+                range(sum(map(len, shares))),
+                f"running {plan.cost.forwards} forwards on {self.n} workers",
+                show=self.progress and len(todo) > 4,
+            )
+        )
+        done = 0
+        try:
+            for level, ranges in zip(_levels(plan), shares, strict=True):
+                pieces = [_piece(plan, store, indices) for indices in ranges]
+                for finished in self._pool.work(pieces, model, plan.scores) if pieces else ():
+                    for index, out, tokens in finished:
+                        known[index] = (index, out, tokens)
+                        if sweep is not None:
+                            sweep.save(index, out, tokens)
+                    next(bar, None)
+                for index in level:
+                    _, out, tokens = known.pop(index)
+                    # Sums are taken in the plan's order, whoever was first.
+                    store.add(chunks[index], out, tokens)
+                    done += 1
+        except KeyboardInterrupt:
+            raise SweepInterrupted(store.partial_results(), done=done, total=len(chunks)) from None
+        return store.results()
+
+    def __repr__(self) -> str:
+        more = "" if self.folder is None else f", folder={str(self.folder)!r}"
+        return f"Workers({self.n}{more})"
+
+
+class _Worker:
+    """Lives in a process of its own."""
+
+    def __init__(self, module: Any, tokenizer: Any, threads: int, device: str | None) -> None:
+        torch.set_num_threads(threads)
+        if device is not None:
+            module = module.to(device)
+        parameter = next(module.parameters())
+        self.nn, self.device, self.dtype = wrapped(module, tokenizer), parameter.device, parameter.dtype
+
+    def run(self, piece: Piece, scores: Mapping[str, Any]) -> list[Finished]:
+        """Outputs of the piece's chunks."""
+        loop = ChunkLoop(self, scores)
+        with running(self.nn._module):
+            return [
+                (index, *_on_cpu(*loop.run(chunk, _giver(piece.first.get(index)))))
+                for index, chunk in piece.chunks
+            ]
+
+
+class _Pool:
+    """The workers, started when they are needed; copies of an executor share them."""
+
+    def __init__(
+        self, n: int, address: str | None, threads: int, device: str | None, resources: dict[str, Any]
+    ) -> None:
+        self._n, self._address, self._threads = n, address, threads
+        self._device, self._resources = device, resources
+        self._own = False
+        self._for: Any = None
+        self._workers: list[Any] = []
+        self._start: Callable[[], Any] | None = None
+
+    def work(
+        self, pieces: Iterable[Piece], model: Traceable, scores: Mapping[str, Any]
+    ) -> Iterator[list[Finished]]:
+        """The pieces' outputs, as they are finished."""
+        ray = self._ready(model)
+        waiting, lost = list(pieces)[::-1], dict[int, int]()
+        free, busy = list(self._workers), dict[Any, tuple[Any, Piece]]()
+        try:
+            while waiting or busy:
+                while waiting and free:
+                    worker, piece = free.pop(), waiting.pop()
+                    busy[worker.run.remote(piece, dict(scores))] = worker, piece
+                (ready,), _ = ray.wait(list(busy), num_returns=1)
+                worker, piece = busy.pop(ready)
+                try:
+                    out = ray.get(ready)
+                except ray.exceptions.RayActorError as error:
+                    number = piece.chunks[0][0]
+                    lost[number] = lost.get(number, 0) + 1
+                    self._workers.remove(worker)
+                    if lost[number] >= MOST_LOST:
+                        raise RemoteError(
+                            f"{MOST_LOST} workers died at the same piece of work, the last with: {str(error).splitlines()[0]}. "
+                            "If memory was short, use fewer workers or a smaller budget."
+                        ) from None
+                    waiting.append(piece)
+                    free.append(self._new())
+                    continue
+                except ray.exceptions.RayTaskError as error:
+                    raise (error.cause or error) from None
+                free.append(worker)
+                yield out
+        finally:
+            # After an error, what still runs must not be taken for an answer to the next plan.
+            if busy:
+                self._end()
+
+    def close(self) -> None:
+        self._end()
+        if self._own:
+            import ray
+
+            ray.shutdown()
+            self._own = False
+
+    def _ready(self, model: Traceable) -> Any:
+        ray = self._connected()
+        if self._for is not model.nn or len(self._workers) < self._n:
+            self._end()
+            options = {"num_cpus": self._threads, **self._resources}
+            self._check_room(ray, options)
+            # nnsight has wrapped the module's own forwards.
+            handed = ray.put((copied(model.nn._module), model.nn.tokenizer))
+            threads, device = self._threads, self._device
+
+            class Held(_Worker):
+                def __init__(self, given: Any) -> None:
+                    super().__init__(*given, threads, device)
+
+            remote = ray.remote(**options)(Held)
+            self._start = lambda: remote.remote(handed)
+            self._for = model.nn
+            for _ in range(self._n):
+                self._new()
+        return ray
+
+    def _check_room(self, ray: Any, options: Mapping[str, Any]) -> None:
+        """Raise if the cluster can never hold all workers: Ray would wait without a word."""
+        there = ray.cluster_resources()
+        for option, name in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+            wanted = self._n * options.get(option, 0)
+            if wanted > there.get(name, 0):
+                raise RemoteError(
+                    f"{self._n} workers want {wanted:g} {name}s, and Ray has {there.get(name, 0):g}; use fewer workers or "
+                    "threads=, or another cluster."
+                )
+
+    def _new(self) -> Any:
+        assert self._start is not None
+        self._workers.append(self._start())
+        return self._workers[-1]
+
+    def _end(self) -> None:
+        if self._workers:
+            import ray
+
+            for worker in self._workers:
+                ray.kill(worker)
+        self._workers, self._for, self._start = [], None, None
+
+    def _connected(self) -> Any:
+        try:
+            import ray
+        except ImportError:
+            raise RemoteError(
+                'Workers need Ray, which is not installed: pip install "bkdinterp[ray]".'
+            ) from None
+        if not ray.is_initialized():
+            # Asking for more than there is lets the workers share what there is, instead of waiting for ever.
+            local: dict[str, Any] = {"num_cpus": self._n * self._threads, "include_dashboard": False}
+            given = local if self._address is None else {"address": self._address}
+            try:
+                ray.init(log_to_driver=False, logging_level="ERROR", **given)
+            except Exception as error:  # of many kinds: no cluster there, no ports, no memory for objects
+                raise RemoteError(f"Ray does not start: {error}") from None
+            self._own = self._address is None
+        return ray
+
+
+def _giver(chunk: Chunk | None) -> Callable[[], Chunk | None]:
+    return lambda: chunk
+
+
+def _on_cpu(out: dict[str, Any], tokens: torch.Tensor | None) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """What comes back, without what stays: keys, values, residual streams."""
+    reads = {key: value.cpu() for key, value in out["reads"].items()}
+    sent: dict[str, Any] = {"reads": reads}
+    if "scores" in out:
+        sent["scores"] = out["scores"].cpu()
+    return sent, None if tokens is None else tokens.cpu()
+
+
+def _levels(plan: Plan) -> list[list[int]]:
+    """Indices of the plan's chunks by level, in order."""
+    found: dict[int, list[int]] = {}
+    for part, numbers in plan.chunks.ranges():
+        found.setdefault(part.bundle.nodes[0].level, []).extend(numbers)
+    return [found[level] for level in sorted(found)]
+
+
+def _shares(plan: Plan, todo: list[int], n: int) -> list[list[list[int]]]:
+    """For each level, runs of its unfinished chunks of about equal cost."""
+    open_ = set(todo)
+    out = []
+    for level in _levels(plan):
+        left = [index for index in level if index in open_]
+        cost = {index: plan.chunks.outline(index).cost for index in left}
+        most = sum(cost.values()) / (PIECES * n)
+        pieces, room = list[list[int]](), 0.0
+        for index in left:
+            # What later chunks reuse is not torn from the first of them.
+            if not pieces or (room <= 0 and plan.chunks.first_of(index) != index - 1):
+                pieces.append([])
+                room = most
+            pieces[-1].append(index)
+            room -= cost[index]
+        out.append(pieces)
+    return out
+
+
+def _piece(plan: Plan, store: Store, indices: list[int]) -> Piece:
+    """The chunks with all values in them, and the first that each reuses if it is not in the piece before it."""
+    chunks, first = [], dict[int, Chunk]()
+    key: str | None = None
+    for index in indices:
+        chunk = store.resolve(plan.chunks[index])
+        if chunk.prefix != key:
+            key = chunk.prefix
+            base = first_of(plan, store, index)
+            if base is not None:
+                first[index] = base
+        chunks.append((index, chunk))
+    return Piece(tuple(chunks), first)
