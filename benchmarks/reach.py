@@ -2,9 +2,9 @@
 
     python benchmarks/reach.py
 
-Skeletons without weights, with the sizes of SmolLM2-135M, Llama-2-7B and Llama-3.1-70B; 24 prompts of about 40 tokens with a target
-of 11. Arithmetic is 2 x (parameters of the layers) x (tokens through all layers), without the quadratic part of attention (a few
-percent here) and the unembedding of scored tokens (up to a quarter at 135M). Time is that arithmetic at a given rate.
+Skeletons without weights, with the sizes of SmolLM2-135M, Llama-2-7B and Llama-3.1-70B; 24 prompts of about 40 tokens with a
+target of 11. Arithmetic is 2 x (parameters of the layers) x (tokens through all layers), without the quadratic part of attention
+(a few percent here) and the unembedding of scored tokens (up to a quarter at 135M). Time is that arithmetic at a given rate.
 """
 
 import tempfile

@@ -17,7 +17,6 @@ from typing import Any, Self
 import nnsight
 from nnsight import CONFIG, ndif
 from nnsight.intervention.backends.display import StatusDisplay
-from nnsight.intervention.backends.remote import RemoteBackend
 
 from bkdinterp.engine import program
 from bkdinterp.engine._address import Secret, environment_key, redacted, split_key, warn_in_clear
@@ -26,14 +25,17 @@ from bkdinterp.engine._chunk_loop import Traceable
 from bkdinterp.engine._local import Executor
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
+from bkdinterp.engine._retry import again
 from bkdinterp.engine._run import RunResult
+from bkdinterp.engine._server_versions import differences
+from bkdinterp.engine._watched_backend import WatchedBackend
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
 from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.model import Architecture
 from bkdinterp.model._attention import WHOLE_CACHE
 from bkdinterp.progress import track
-from bkdinterp.values import as_number, as_path
+from bkdinterp.values import as_integer, as_number, as_path
 
 _SENT = frozenset({program.__name__, score_functions.__name__})
 
@@ -53,9 +55,12 @@ class Remote(Executor):
             Answers are identified by server and checkpoint id, so delete the folder if the weights of the checkpoint change.
         progress: show a progress bar for more than a few requests.
         timeout: seconds to wait for the server's first response.
+        retries: how often a request is sent again after a fault that passes: a connection that is lost, a server that is busy
+            (its queue is full, it starts), a worker that died. The pauses grow: 1, 2, 4 ... seconds. A wrong key, a missing
+            model and an error of the sent code are not tried again.
 
     Raises:
-        RemoteError: the address is not valid, or the timeout is not a number.
+        RemoteError: the address is not valid, or the timeout or the number of retries is not a number.
         ArtefactError: the folder is not a path.
     """
 
@@ -71,6 +76,7 @@ class Remote(Executor):
         folder: str | Path | None = None,
         progress: bool = True,
         timeout: float = 10.0,
+        retries: int = 3,
     ) -> None:
         given = None
         if host is not None:
@@ -81,6 +87,7 @@ class Remote(Executor):
         self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
         self.progress = progress
         self.timeout = as_number(timeout, "timeout", low=0, error=RemoteError)
+        self.retries = as_integer(retries, "retries", low=0, error=RemoteError)
         if host is not None:
             warn_in_clear(host, self.api_key or environment_key())
 
@@ -155,15 +162,25 @@ class Remote(Executor):
     def _ask(
         self, model: Traceable, jobs: list[Job], host: str, key: str, secret: str | None
     ) -> list[Output]:
-        """One request."""
+        """One request, sent again after faults that pass."""
         env = getattr(model.nn, "_remoteable_get_env", dict)()
-        # Our own backend holds address and key, so that nnsight's global settings are not changed.
-        backend = RemoteBackend(key, host=host, api_key=secret, env=env)
-        backend.display = StatusDisplay(enabled=False)
-        try:
+
+        def ask() -> list[Output]:
+            # Our own backend holds address and key, so that nnsight's global settings are not changed.
+            backend = WatchedBackend(key, host=host, api_key=secret, env=env)
+            backend.display = StatusDisplay(enabled=False)
             return _session(model.nn, backend, [job.chunk for job in jobs], [job.score for job in jobs])
+
+        try:
+            return again(ask, self.retries)
         except Exception as error:  # many kinds of error from sockets, HTTP, JSON and the server
-            text = redacted(_explain(error, host, key), secret, environment_key())
+            apart = differences(host, self.timeout)
+            said = _explain(error, host, key) + "".join(
+                f" ({note})" for note in getattr(error, "__notes__", ())
+            )
+            text = redacted(
+                said + (f" Versions differ: {apart}." if apart else ""), secret, environment_key()
+            )
             # The cause may hold request headers, so it is named but not chained.
             cause = error if redacted(repr(error), secret, environment_key()) == repr(error) else None
             raise RemoteError(text) from cause
