@@ -6,6 +6,7 @@ start) is computed once more in each worker that needs it. A worker that dies is
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +158,9 @@ class Workers(Executor):
 class _Worker:
     """Lives in a process of its own."""
 
-    def __init__(self, module: Any, tokenizer: Any, threads: int, device: str | None) -> None:
+    def __init__(self, given: tuple[Any, Any], threads: int, device: str | None) -> None:
         torch.set_num_threads(threads)
+        module, tokenizer = given
         if device is not None:
             module = module.to(device)
         parameter = next(module.parameters())
@@ -234,21 +236,22 @@ class _Pool:
 
     def _ready(self, model: Traceable) -> Any:
         ray = self._connected()
-        if self._for is not model.nn or len(self._workers) < self._n:
+        # Weights can be changed in place, and the workers have copies.
+        given = model.nn, getattr(model, "weights_id", None)
+        if (
+            self._for is None
+            or self._for[0] is not given[0]
+            or self._for[1] != given[1]
+            or len(self._workers) < self._n
+        ):
             self._end()
             options = {"num_cpus": self._threads, **self._resources}
             self._check_room(ray, options)
             # nnsight has wrapped the module's own forwards.
             handed = ray.put((copied(model.nn._module), model.nn.tokenizer))
-            threads, device = self._threads, self._device
-
-            class Held(_Worker):
-                def __init__(self, given: Any) -> None:
-                    super().__init__(*given, threads, device)
-
-            remote = ray.remote(**options)(Held)
-            self._start = lambda: remote.remote(handed)
-            self._for = model.nn
+            remote = ray.remote(**options)(_Worker)
+            self._start = lambda: remote.remote(handed, self._threads, self._device)
+            self._for = given
             for _ in range(self._n):
                 self._new()
         return ray
@@ -285,11 +288,15 @@ class _Pool:
                 'Workers need Ray, which is not installed: pip install "bkdinterp[ray]".'
             ) from None
         if not ray.is_initialized():
-            # Asking for more than there is lets the workers share what there is, instead of waiting for ever.
-            local: dict[str, Any] = {"num_cpus": self._n * self._threads, "include_dashboard": False}
-            given = local if self._address is None else {"address": self._address}
+            # Not a cluster that somebody else has started here. Asking for more than there is lets the workers share what there is, instead of waiting for ever.
+            local: dict[str, Any] = {
+                "address": "local",
+                "num_cpus": self._n * self._threads,
+                "include_dashboard": False,
+            }
+            given: dict[str, Any] = local if self._address is None else {"address": self._address}
             try:
-                ray.init(log_to_driver=False, logging_level="ERROR", **given)
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
             except Exception as error:  # of many kinds: no cluster there, no ports, no memory for objects
                 raise RemoteError(f"Ray does not start: {error}") from None
             self._own = self._address is None

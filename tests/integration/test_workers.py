@@ -68,6 +68,22 @@ def test_texts_are_those_of_one_process(llama, answered, workers):
     assert said(workers) == said(Local(progress=False))
 
 
+def test_weights_that_were_changed_in_place_reach_the_workers(llama, answered, workers):
+    run = [Run(answered.clean, score="logprob")]
+    before = execute(llama, run, executor=workers)[0].scores
+    weight = llama.module.model.layers[0].mlp.down_proj.weight
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(3)
+        changed = execute(llama, run, executor=workers)[0].scores
+        torch.testing.assert_close(changed, execute(llama, run)[0].scores, rtol=0, atol=0)
+        assert not torch.equal(changed, before)
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
 def plain(logits, targets, mask):
     return logits[:, 0].logsumexp(-1)
 
