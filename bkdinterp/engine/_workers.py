@@ -288,7 +288,7 @@ class _Pool:
                 'Workers need Ray, which is not installed: pip install "bkdinterp[ray]".'
             ) from None
         if not ray.is_initialized():
-            # Not a cluster that somebody else has started here. Asking for more than there is lets the workers share what there is, instead of waiting for ever.
+            # "local": not a cluster that somebody else has started here. Workers share what cores there are.
             local: dict[str, Any] = {
                 "address": "local",
                 "num_cpus": self._n * self._threads,
