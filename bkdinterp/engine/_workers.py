@@ -7,8 +7,9 @@ start) is computed once more in each worker that needs it. A worker that dies is
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,8 @@ from bkdinterp.values import as_integer, as_path
 PIECES = 3
 # A piece that loses so many workers is at fault itself, e.g. because it takes more memory than a worker has.
 MOST_LOST = 3
+# That workers may take to start, with their copy of the model.
+START_SECONDS = 300.0
 
 Finished = tuple[int, dict[str, Any], torch.Tensor | None]
 
@@ -134,7 +137,8 @@ class Workers(Executor):
         done = 0
         try:
             for level, ranges in zip(_levels(plan), shares, strict=True):
-                pieces = [_piece(plan, store, indices) for indices in ranges]
+                # A piece holds its values, so it is made when somebody is free for it.
+                pieces = [partial(_piece, plan, store, indices) for indices in ranges]
                 for finished in self._pool.work(pieces, model, plan.scores) if pieces else ():
                     for index, out, tokens in finished:
                         known[index] = (index, out, tokens)
@@ -166,6 +170,9 @@ class _Worker:
         parameter = next(module.parameters())
         self.nn, self.device, self.dtype = wrapped(module, tokenizer), parameter.device, parameter.dtype
 
+    def ready(self) -> None:
+        """Answers when the model is there."""
+
     def run(self, piece: Piece, scores: Mapping[str, Any]) -> list[Finished]:
         """Outputs of the piece's chunks."""
         loop = ChunkLoop(self, scores)
@@ -176,6 +183,17 @@ class _Worker:
             ]
 
 
+@dataclass
+class _Own:
+    """The Ray session of this process: whether it was started here, and the pools with workers in it."""
+
+    started: bool = False
+    users: "set[_Pool]" = field(default_factory=set)
+
+
+_OWN = _Own()
+
+
 class _Pool:
     """The workers, started when they are needed; copies of an executor share them."""
 
@@ -184,29 +202,35 @@ class _Pool:
     ) -> None:
         self._n, self._address, self._threads = n, address, threads
         self._device, self._resources = device, resources
-        self._own = False
-        self._for: Any = None
+        self._for: tuple[Any, Any] | None = None
+        self._session: str | None = None
         self._workers: list[Any] = []
         self._start: Callable[[], Any] | None = None
 
     def work(
-        self, pieces: Iterable[Piece], model: Traceable, scores: Mapping[str, Any]
+        self, pieces: Sequence[Callable[[], Piece]], model: Traceable, scores: Mapping[str, Any]
     ) -> Iterator[list[Finished]]:
         """The pieces' outputs, as they are finished."""
         ray = self._ready(model)
-        waiting, lost = list(pieces)[::-1], dict[int, int]()
-        free, busy = list(self._workers), dict[Any, tuple[Any, Piece]]()
+        going = (
+            ray.exceptions.RayActorError,
+            ray.exceptions.OutOfMemoryError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.WorkerCrashedError,
+        )
+        waiting, lost = list(range(len(pieces)))[::-1], dict[int, int]()
+        free, busy = list(self._workers), dict[Any, tuple[Any, int]]()
+        whole = False
         try:
             while waiting or busy:
                 while waiting and free:
-                    worker, piece = free.pop(), waiting.pop()
-                    busy[worker.run.remote(piece, dict(scores))] = worker, piece
+                    worker, number = free.pop(), waiting.pop()
+                    busy[worker.run.remote(pieces[number](), dict(scores))] = worker, number
                 (ready,), _ = ray.wait(list(busy), num_returns=1)
-                worker, piece = busy.pop(ready)
+                worker, number = busy.pop(ready)
                 try:
                     out = ray.get(ready)
-                except ray.exceptions.RayActorError as error:
-                    number = piece.chunks[0][0]
+                except going as error:
                     lost[number] = lost.get(number, 0) + 1
                     self._workers.remove(worker)
                     if lost[number] >= MOST_LOST:
@@ -214,50 +238,51 @@ class _Pool:
                             f"{MOST_LOST} workers died at the same piece of work, the last with: {str(error).splitlines()[0]}. "
                             "If memory was short, use fewer workers or a smaller budget."
                         ) from None
-                    waiting.append(piece)
-                    free.append(self._new())
+                    waiting.append(number)
+                    free += self._started(1)
                     continue
                 except ray.exceptions.RayTaskError as error:
                     raise (error.cause or error) from None
                 free.append(worker)
                 yield out
+            whole = True
         finally:
             # After an error, what still runs must not be taken for an answer to the next plan.
-            if busy:
+            if not whole:
                 self._end()
 
     def close(self) -> None:
+        """End the workers, and Ray if it was started here and nobody else uses it."""
         self._end()
-        if self._own:
+        if _OWN.started and not _OWN.users:
             import ray
 
             ray.shutdown()
-            self._own = False
+            _OWN.started = False
 
     def _ready(self, model: Traceable) -> Any:
         ray = self._connected()
+        if self._session != (session := ray.get_runtime_context().get_job_id()):
+            # Ray was ended by others; what these handles stood for is gone.
+            self._workers, self._for, self._session = [], None, session
         # Weights can be changed in place, and the workers have copies.
         given = model.nn, getattr(model, "weights_id", None)
-        if (
-            self._for is None
-            or self._for[0] is not given[0]
-            or self._for[1] != given[1]
-            or len(self._workers) < self._n
-        ):
+        same = self._for is not None and self._for[0] is given[0] and self._for[1] == given[1]
+        if not same or len(self._workers) < self._n:
             self._end()
             options = {"num_cpus": self._threads, **self._resources}
             self._check_room(ray, options)
-            # nnsight has wrapped the module's own forwards.
-            handed = ray.put((copied(model.nn._module), model.nn.tokenizer))
-            remote = ray.remote(**options)(_Worker)
-            self._start = lambda: remote.remote(handed, self._threads, self._device)
+            # nnsight has wrapped the module's own forwards; and a worker need not see this process's GPU.
+            handed = ray.put((copied(model.nn._module).to("cpu"), model.nn.tokenizer))
+            remote, device = ray.remote(**options)(_Worker), self._device or str(model.device)
+            self._start = lambda: remote.remote(handed, self._threads, device)
             self._for = given
-            for _ in range(self._n):
-                self._new()
+            _OWN.users.add(self)
+            self._started(self._n)
         return ray
 
     def _check_room(self, ray: Any, options: Mapping[str, Any]) -> None:
-        """Raise if the cluster can never hold all workers: Ray would wait without a word."""
+        """Raise if the cluster can never hold all workers, which need not be tried then."""
         there = ray.cluster_resources()
         for option, name in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
             wanted = self._n * options.get(option, 0)
@@ -267,17 +292,36 @@ class _Pool:
                     "threads=, or another cluster."
                 )
 
-    def _new(self) -> Any:
+    def _started(self, n: int) -> list[Any]:
+        """So many new workers, when they are ready; Ray itself would wait for ever for resources that others hold."""
+        import ray
+
         assert self._start is not None
-        self._workers.append(self._start())
-        return self._workers[-1]
+        new = [self._start() for _ in range(n)]
+        self._workers += new
+        asked = [worker.ready.remote() for worker in new]
+        answered, missing = ray.wait(asked, num_returns=n, timeout=START_SECONDS)
+        try:
+            ray.get(answered)
+        except ray.exceptions.RayError as error:
+            self._end()
+            raise RemoteError(f"A worker does not start: {str(error).strip().splitlines()[-1]}") from None
+        if missing:
+            self._end()
+            raise RemoteError(
+                f"{len(missing)} of {n} workers did not start within {START_SECONDS:g} s; others may hold what they need. Close "
+                "other Workers, or use fewer or smaller ones."
+            )
+        return new
 
     def _end(self) -> None:
         if self._workers:
             import ray
 
-            for worker in self._workers:
-                ray.kill(worker)
+            if ray.is_initialized() and self._session == ray.get_runtime_context().get_job_id():
+                for worker in self._workers:
+                    ray.kill(worker)
+        _OWN.users.discard(self)
         self._workers, self._for, self._start = [], None, None
 
     def _connected(self) -> Any:
@@ -288,7 +332,7 @@ class _Pool:
                 'Workers need Ray, which is not installed: pip install "bkdinterp[ray]".'
             ) from None
         if not ray.is_initialized():
-            # "local": not a cluster that somebody else has started here. Workers share what cores there are.
+            # Not a cluster that somebody else has started here.
             local: dict[str, Any] = {
                 "address": "local",
                 "num_cpus": self._n * self._threads,
@@ -299,7 +343,7 @@ class _Pool:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
             except Exception as error:  # of many kinds: no cluster there, no ports, no memory for objects
                 raise RemoteError(f"Ray does not start: {error}") from None
-            self._own = self._address is None
+            _OWN.started, _OWN.users = self._address is None, set()
         return ray
 
 

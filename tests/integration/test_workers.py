@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bkdinterp as bk
-from bkdinterp.engine import Local, Run, Workers, execute
+from bkdinterp.engine import Local, Run, Workers, _workers, execute
 from bkdinterp.errors import PlanError, RemoteError
 from bkdinterp.prompts import PairedPrompts, Trigger
 
@@ -160,6 +160,43 @@ def test_more_than_ray_has_is_refused_instead_of_waited_for(llama, answered, wor
             [Run(answered.clean, score="logprob")],
             executor=Workers(1, threads=1, resources={"num_gpus": 64}),
         )
+
+
+def test_cores_that_others_hold_are_not_waited_for(llama, answered, workers, monkeypatch):
+    run = [Run(answered.clean, score="logprob")]
+    execute(llama, run, executor=workers)
+    monkeypatch.setattr(_workers, "START_SECONDS", 3)
+    with (
+        Workers(2, threads=1, progress=False) as second,
+        pytest.raises(RemoteError, match="did not start within 3 s"),
+    ):
+        execute(llama, run, executor=second)
+    # Ray is the first one's, which goes on.
+    assert execute(llama, run, executor=workers)[0].scores is not None
+
+
+def test_a_worker_that_cannot_start_says_why(llama, answered, workers):
+    workers.close()
+    with (
+        Workers(1, threads=1, device="nowhere", progress=False) as wrong,
+        pytest.raises(RemoteError, match="nowhere"),
+    ):
+        execute(llama, [Run(answered.clean, score="logprob")], executor=wrong)
+    # And closed workers start again.
+    assert execute(llama, [Run(answered.clean, score="logprob")], executor=workers)[0].scores is not None
+
+
+def test_short_memory_is_a_lost_worker(llama, answered, workers, tmp_path):
+    flag = tmp_path / "died"
+
+    def short(logits, targets, mask, flag=str(flag)):
+        if os.getpid() != OWN and not os.path.exists(flag):
+            open(flag, "w").close()
+            os.kill(os.getpid(), 9)
+        return logits[:, 0, 0]
+
+    assert execute(llama, [Run(answered.clean, score=short)], executor=workers)[0].scores is not None
+    assert flag.exists()
 
 
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"threads": 0}, {"n": "two"}])
