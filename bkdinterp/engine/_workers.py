@@ -6,6 +6,7 @@ start) is computed once more in each worker that needs it. A worker that dies is
 """
 
 import copy
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,8 @@ from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
 from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
-from bkdinterp.model._model import wrapped
-from bkdinterp.model._running import copied, running
+from bkdinterp.model._model import without_text
+from bkdinterp.model._running import running
 from bkdinterp.progress import track
 from bkdinterp.values import as_integer, as_path
 
@@ -49,7 +50,7 @@ class Piece:
 class Workers(Executor):
     """Runs a plan in several processes.
 
-    Results are those of one process, to the bit if every worker has as many threads as it. The model is copied to the workers
+    Results are those of one process, up to rounding. The model is copied to the workers
     when it is first used, and stays there until `close`, or until another model is used.
 
     Args:
@@ -162,13 +163,13 @@ class Workers(Executor):
 class _Worker:
     """Lives in a process of its own."""
 
-    def __init__(self, given: tuple[Any, Any], threads: int, device: str | None) -> None:
+    def __init__(self, given: dict[str, Any], threads: int, device: str | None) -> None:
         torch.set_num_threads(threads)
-        module, tokenizer = given
+        module = _whole(given)
         if device is not None:
             module = module.to(device)
         parameter = next(module.parameters())
-        self.nn, self.device, self.dtype = wrapped(module, tokenizer), parameter.device, parameter.dtype
+        self.nn, self.device, self.dtype = without_text(module), parameter.device, parameter.dtype
 
     def ready(self) -> None:
         """Answers when the model is there."""
@@ -272,8 +273,7 @@ class _Pool:
             self._end()
             options = {"num_cpus": self._threads, **self._resources}
             self._check_room(ray, options)
-            # nnsight has wrapped the module's own forwards; and a worker need not see this process's GPU.
-            handed = ray.put((copied(model.nn._module).to("cpu"), model.nn.tokenizer))
+            handed = ray.put(_parts(model.nn._module))
             remote, device = ray.remote(**options)(_Worker), self._device or str(model.device)
             self._start = lambda: remote.remote(handed, self._threads, device)
             self._for = given
@@ -345,6 +345,40 @@ class _Pool:
                 raise RemoteError(f"Ray does not start: {error}") from None
             _OWN.started, _OWN.users = self._address is None, set()
         return ray
+
+
+def _parts(module: Any) -> dict[str, Any]:
+    """A module as names, a config and tensors on the CPU: nnsight wraps its forwards in what cannot be sent, and GPUs differ."""
+    kinds = {
+        what: (type(x).__module__, type(x).__qualname__)
+        for what, x in (("model", module), ("config", module.config))
+    }
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {
+        "kinds": kinds,
+        "config": module.config.to_dict(),
+        "attention": getattr(module.config, "_attn_implementation", None),
+        "tensors": {name: x.detach().to("cpu", copy=True) for name, x in named},
+    }
+
+
+def _whole(given: dict[str, Any]) -> Any:
+    """The module again, with the very tensors, those that are not saved with weights included."""
+    model, config = (
+        getattr(importlib.import_module(place), name)
+        for place, name in (given["kinds"][k] for k in ("model", "config"))
+    )
+    settings = config.from_dict(given["config"])
+    settings._attn_implementation = given["attention"]
+    module = model(settings).eval().requires_grad_(False)
+    for name, x in given["tensors"].items():
+        path, _, own = name.rpartition(".")
+        part = module.get_submodule(path)
+        if own in part._parameters:
+            part._parameters[own] = torch.nn.Parameter(x, requires_grad=False)
+        else:
+            part._buffers[own] = x
+    return module
 
 
 def _giver(chunk: Chunk | None) -> Callable[[], Chunk | None]:

@@ -302,6 +302,16 @@ def wrapped(module: Any, tokenizer: Any) -> Any:
     return TransformersModel(module, tokenizer=tokenizer, task="text-generation", **where)
 
 
+def without_text(module: Any) -> Any:
+    """An nnsight model that takes token ids only; nnsight wants a tokenizer, so it gets one of a single word."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    one = Tokenizer(WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    return wrapped(module, PreTrainedTokenizerFast(tokenizer_object=one, pad_token="<pad>"))
+
+
 def _is_remote(executor: Any) -> bool:
     return bool(getattr(executor, "remote", False))
 
