@@ -295,6 +295,7 @@ class _Pool:
     def _started(self, n: int) -> list[Any]:
         """So many new workers, when they are ready; Ray itself would wait for ever for resources that others hold."""
         import ray
+        from ray.exceptions import RayError
 
         assert self._start is not None
         new = [self._start() for _ in range(n)]
@@ -303,7 +304,7 @@ class _Pool:
         answered, missing = ray.wait(asked, num_returns=n, timeout=START_SECONDS)
         try:
             ray.get(answered)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             self._end()
             raise RemoteError(f"A worker does not start: {str(error).strip().splitlines()[-1]}") from None
         if missing:
