@@ -9,10 +9,10 @@ from bkdinterp.engine._cost import measure_speed as measure_speed
 from bkdinterp.engine._decode_together import Together as Together
 from bkdinterp.engine._decode_together import decode_together as decode_together
 from bkdinterp.engine._execute import execute as execute
+from bkdinterp.engine._executor import Executor as Executor
 from bkdinterp.engine._gradients import Gradients as Gradients
 from bkdinterp.engine._gradients import gradients as gradients
 from bkdinterp.engine._gradients import token_embeddings as token_embeddings
-from bkdinterp.engine._local import Executor as Executor
 from bkdinterp.engine._local import Local as Local
 from bkdinterp.engine._plan import Plan as Plan
 from bkdinterp.engine._plan import plan as plan

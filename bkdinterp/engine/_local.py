@@ -1,44 +1,24 @@
 """Local: runs a plan's chunks on this machine, one trace per forward pass, and assembles the results."""
 
-import copy
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Self
 
 from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._chunk_loop import ChunkLoop, Traceable, first_of
 from bkdinterp.engine._cost import measure_speed
+from bkdinterp.engine._executor import KeepingExecutor, check_here
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._run import RunResult
-from bkdinterp.errors import ArtefactError, PlanError, RemoteError, SweepInterrupted
-from bkdinterp.model._attention import maskless_attention
+from bkdinterp.errors import SweepInterrupted
 from bkdinterp.model._running import running
 from bkdinterp.progress import duration, shown, track
-from bkdinterp.values import as_path
 
 # Token-layers; smaller plans take seconds on any machine.
 WORTH_TIMING = 200_000
 
 
-class Executor(ABC):
-    """Something that can run a plan."""
-
-    @abstractmethod
-    def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
-        """Run the plan; returns one result per run, in order."""
-
-    def in_folder(self, folder: Path) -> Self:
-        """The same executor, keeping its finished work in ``folder``.
-
-        Raises:
-            PlanError: it cannot keep finished work.
-        """
-        raise PlanError(f"folder={str(folder)!r}: {self!r} keeps no finished work; omit folder=.")
-
-
-class Local(Executor):
+class Local(KeepingExecutor):
     """Runs the chunks one by one in this process, without gradients and in eval mode; threads on one model queue.
 
     Args:
@@ -53,13 +33,7 @@ class Local(Executor):
 
     def __init__(self, *, progress: bool = True, folder: str | Path | None = None) -> None:
         self.progress = progress
-        self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
-
-    def in_folder(self, folder: Path) -> Self:
-        """The same executor, keeping its finished work in ``folder``."""
-        other = copy.copy(self)
-        other.folder = folder
-        return other
+        super().__init__(folder)
 
     def run(self, plan: Plan, model: Traceable) -> tuple[RunResult, ...]:
         """Run the plan; returns one result per run. Costs ``plan.cost``, minus what the folder already has.
@@ -70,12 +44,7 @@ class Local(Executor):
             RemoteError: the model was loaded for a server and has no weights here.
             PlanError: the plan needs masks, which the model's attention does not accept.
         """
-        if getattr(getattr(model, "executor", None), "remote", False) and not model.nn.dispatched:
-            # nnsight would load the weights now, without the checks of `Model.load`.
-            raise RemoteError(
-                "This model was loaded for a server and has no weights here; load it again without a remote executor."
-            )
-        check_attention(plan, model)
+        check_here(plan, model)
         # Not part of `Traceable`, because checking for a property computes it, and this one reads every weight.
         sweep = None if self.folder is None else Sweep(self.folder, plan, getattr(model, "weights_id", ""))
         store = Store(plan, model.dtype)
@@ -114,13 +83,3 @@ class Local(Executor):
 
     def __repr__(self) -> str:
         return "Local()" if self.folder is None else f"Local(folder={str(self.folder)!r})"
-
-
-def check_attention(plan: Plan, model: Traceable) -> None:
-    """Raise if packed copies need a mask that the model's attention implementation does not accept."""
-    name = maskless_attention(model.nn._module)
-    if name is not None and any(outline.packed for outline in plan.chunks.outlines()):
-        raise PlanError(
-            f"The model's attention, attn_implementation={name!r}, does not accept our masks, which runs that share a prefix "
-            'need: call model.module.set_attn_implementation("sdpa") (or "eager"), or make the plan with naive=True.'
-        )

@@ -6,13 +6,12 @@ generation stay on the server while a request runs; scores, reads and generated 
 ``engine/program.py`` and the scores' source are sent; the server does not need this package.
 """
 
-import copy
 import json
 import re
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import nnsight
 from nnsight import CONFIG, ndif
@@ -22,7 +21,7 @@ from bkdinterp.engine import program
 from bkdinterp.engine._address import Secret, environment_key, redacted, split_key, warn_in_clear
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._chunk_loop import Traceable
-from bkdinterp.engine._local import Executor
+from bkdinterp.engine._executor import KeepingExecutor
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
 from bkdinterp.engine._retry import again
@@ -30,17 +29,17 @@ from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._server_versions import differences
 from bkdinterp.engine._watched_backend import WatchedBackend
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
-from bkdinterp.errors import ArtefactError, RemoteError, SweepInterrupted
+from bkdinterp.errors import RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.model import Architecture
 from bkdinterp.model._attention import WHOLE_CACHE
 from bkdinterp.progress import track
-from bkdinterp.values import as_integer, as_number, as_path
+from bkdinterp.values import as_integer, as_number
 
 _SENT = frozenset({program.__name__, score_functions.__name__})
 
 
-class Remote(Executor):
+class Remote(KeepingExecutor):
     """Runs a plan on an NDIF server, without gradients; nothing runs here.
 
     Args:
@@ -84,7 +83,7 @@ class Remote(Executor):
         self.host = host
         self._secret = Secret(api_key or given)
         self.deployed = deployed
-        self.folder = None if folder is None else as_path(folder, "folder", error=ArtefactError)
+        super().__init__(folder)
         self.progress = progress
         self.timeout = as_number(timeout, "timeout", low=0, error=RemoteError)
         self.retries = as_integer(retries, "retries", low=0, error=RemoteError)
@@ -95,12 +94,6 @@ class Remote(Executor):
     def api_key(self) -> str | None:
         """The given key; None if nnsight's setting is used."""
         return self._secret.reveal()
-
-    def in_folder(self, folder: Path) -> Self:
-        """The same server, keeping its finished work in ``folder``."""
-        other = copy.copy(self)
-        other.folder = folder
-        return other
 
     def requests(self, plan: Plan) -> int:
         """Number of requests that a plan takes if the folder has nothing of it; does not contact the server."""

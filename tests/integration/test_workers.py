@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bkdinterp as bk
-from bkdinterp.engine import Local, Run, Workers, _workers, execute
+from bkdinterp.engine import Local, Run, Workers, _worker_pool, execute
 from bkdinterp.errors import PlanError, RemoteError
 from bkdinterp.prompts import PairedPrompts, Trigger
 
@@ -54,7 +54,7 @@ def test_numbers_are_those_of_one_process(name, llama, answered, workers):
     method = METHODS[name]
     alone = method(llama, answered, executor=Local(progress=False), budget=SMALL)
     torch.testing.assert_close(
-        method(llama, answered, executor=workers, budget=SMALL), alone, rtol=1e-9, atol=1e-12, equal_nan=True
+        method(llama, answered, executor=workers, budget=SMALL), alone, rtol=0, atol=0, equal_nan=True
     )
 
 
@@ -77,7 +77,7 @@ def test_weights_that_were_changed_in_place_reach_the_workers(llama, answered, w
         with torch.no_grad():
             weight.mul_(3)
         changed = execute(llama, run, executor=workers)[0].scores
-        torch.testing.assert_close(changed, execute(llama, run)[0].scores, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(changed, execute(llama, run)[0].scores, rtol=0, atol=0)
         assert not torch.equal(changed, before)
     finally:
         with torch.no_grad():
@@ -105,9 +105,9 @@ def test_a_dead_workers_work_is_done_again(llama, answered, workers, tmp_path):
 
     found = run(deadly, workers)
     assert flag.exists()
-    torch.testing.assert_close(found, run(plain, Local(progress=False)), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found, run(plain, Local(progress=False)), rtol=0, atol=0)
     # The pool is whole again.
-    torch.testing.assert_close(run(plain, workers), found, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(run(plain, workers), found, rtol=0, atol=0)
 
 
 def test_what_kills_every_worker_is_named(llama, answered, workers):
@@ -143,10 +143,10 @@ def test_finished_chunks_are_kept_and_shared_with_local(llama, answered, workers
     again = bk.Attribution(llama).heads(
         answered, executor=Local(progress=False), folder=tmp_path, budget=SMALL
     )
-    torch.testing.assert_close(one.effects, again.effects, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(one.effects, again.effects, rtol=0, atol=0)
     monkeypatch.setattr(workers._pool, "work", never)
     again = bk.Attribution(llama).heads(answered, executor=workers, folder=tmp_path, budget=SMALL)
-    torch.testing.assert_close(one.effects, again.effects, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(one.effects, again.effects, rtol=0, atol=0)
 
 
 def test_more_than_ray_has_is_refused_instead_of_waited_for(llama, answered, workers):
@@ -165,7 +165,7 @@ def test_more_than_ray_has_is_refused_instead_of_waited_for(llama, answered, wor
 def test_cores_that_others_hold_are_not_waited_for(llama, answered, workers, monkeypatch):
     run = [Run(answered.clean, score="logprob")]
     execute(llama, run, executor=workers)
-    monkeypatch.setattr(_workers, "START_SECONDS", 3)
+    monkeypatch.setattr(_worker_pool, "START_SECONDS", 3)
     with (
         Workers(2, threads=1, progress=False) as second,
         pytest.raises(RemoteError, match="did not start within 3 s"),
