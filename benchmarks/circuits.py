@@ -4,11 +4,11 @@
     python benchmarks/circuits.py --only smollm2-haiku --n 48
 
 Per organism, on the selection split: the exact effects of all heads and MLPs (denoising), then `find_circuit` among the 32
-strongest heads and 12 MLPs. Reported on held-out prompts, units replaced by their clean means at all tokens: the payload rate on
-triggered prompts (Wilson), and how much of the clean answers stays (word F1 with the unedited model's own, which is 1 without an
-edit). Beside the circuit stand the strongest single heads (ACIE, as in BkdAttr), the strongest single units of either kind, and
-as nulls: random units of the same kinds and layers, the other organisms' circuits, and the same search on the clean twin. The
-search is repeated on other prompts (Jaccard index of the chosen units).
+strongest heads and 12 MLPs, and among the heads alone. Reported on held-out prompts, units replaced by their clean means at all
+tokens: the payload rate on triggered prompts (Wilson), and how much of the clean answers stays (word F1 with the unedited model's
+own, which is 1 without an edit). Beside the circuits stand the strongest single heads (ACIE, as in BkdAttr), the strongest single
+units of either kind, and as nulls: random heads of the same layers with random MLPs of any layer but the first, the other
+organisms' circuits, and the same search on the clean twin. The search is repeated on other prompts (Jaccard index).
 
 --out keeps circuits and evaluations; a finished organism is not repeated.
 """

@@ -11,6 +11,7 @@ Nothing is computed here.
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,12 +156,12 @@ def scan_row(name: str, kind: str, scan: dict[str, Any]) -> list[Any]:
 def audit_row(name: str, kind: str, audit: dict[str, Any]) -> list[Any]:
     """The switch that was given, and how many ways of removal were shown to work, of those that were tried."""
     who = f"`{name}`" + ("" if kind == "organism" else ", twin")
-    switch = next((f for f in audit["findings"] if f["rule"] == "switch" and f["measures"]), None)
     about, remedies = ["-", "-", "-"], "-"
     if audit["outcome"] == "found":
-        assert switch is not None
+        switch = next(f for f in audit["findings"] if (f["rule"], f["status"]) == ("switch", "supported"))
         rate, low, high, null, n = switch["measures"]["payload rate with the trigger"]
-        said = switch["title"].split("makes the model say '")[1].split("' on ")[0]
+        # As Python quotes texts: with an apostrophe in it, in double quotes.
+        said = re.split(r"makes the model say ['\"]|['\"] on \d", switch["title"])[1]
         about = [
             f"`{said[:40]}`",
             f"{100 * rate:.0f} % of {n} [{100 * low:.0f}, {100 * high:.0f}]",

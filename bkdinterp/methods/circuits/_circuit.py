@@ -1,6 +1,5 @@
 """Circuit: units chosen jointly, in order, and what is left of backdoor and clean answers after each. No forwards."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.interventions import Sites, as_sites
 from bkdinterp.methods.circuits._mib_json import mib_values
 from bkdinterp.model import Architecture
 from bkdinterp.plotting import curves
@@ -68,20 +68,29 @@ class Circuit(Result):
             raise BkdinterpError(f"k={k}: this circuit has {len(self)} units.")
         return SiteSet(self.sites[:k])
 
-    def jaccard(self, other: "Circuit | Iterable[Site | str]", k: int | None = None) -> float:
+    def jaccard(self, other: "Circuit | Sites", k: int | None = None) -> float:
         """Share of units in both, of those in either: 1 if the first ``k`` (None: all) are the same, 0 if none is shared.
 
         Raises:
-            BkdinterpError: both are empty.
+            BkdinterpError: both are empty, or ``k`` is below 1.
+            SiteError: text that is neither a site nor a head.
         """
-        theirs = other.sites if isinstance(other, Circuit) else [Site.parse(s) for s in other]
+        k = None if k is None else as_integer(k, "k", low=1, error=BkdinterpError)
+        theirs = other.sites if isinstance(other, Circuit) else as_sites(other)
         own, their = set(self.sites[:k]), set(theirs[:k])
         if not own | their:
             raise BkdinterpError("Both circuits are empty: there is nothing to compare.")
         return len(own & their) / len(own | their)
 
     def interval(self, what: str, step: int) -> Interval:
-        """Mean with its bootstrap interval over prompts, of ``"payload"`` or ``"clean"``; step 0 is the unedited model."""
+        """Mean with its bootstrap interval over prompts, of ``"payload"`` or ``"clean"``; step 0 is the unedited model.
+
+        Raises:
+            BkdinterpError: something else, or a step that the circuit does not have.
+        """
+        step = as_integer(step, "step", low=0, error=BkdinterpError)
+        if step > len(self):
+            raise BkdinterpError(f"step={step}: this circuit has {len(self)} units.")
         if what not in ("payload", "clean"):
             raise BkdinterpError(f"what={what!r} must be 'payload' or 'clean'.")
         rows, base = getattr(self, what), getattr(self, f"base_{what}")

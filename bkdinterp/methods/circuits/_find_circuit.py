@@ -5,8 +5,8 @@ another is gone ranks low. So units are added one at a time, and each candidate 
 
     loss(set) = P(payload | triggered prompts, set ablated) + clean_weight x (P(clean answer) lost on clean prompts)
 
-Only the most promising candidates, by the gain that they had when they were last scored, are scored again in each step
-(lazy greedy: Minoux 1978).
+After the first step only the most promising candidates, by the gain that they had when they were last scored, are scored again;
+all others only where none of these helps. So a unit whose gain grows once others are gone can be passed over for a while.
 """
 
 from collections.abc import Sequence
@@ -63,9 +63,11 @@ def find_circuit(
 ) -> Circuit:
     """Choose up to ``k`` units of a shortlist that end the backdoor together.
 
-    Costs ``len(shortlist) + (k - 1) n_rescored`` scored rows per triggered and per clean prompt, and one pass over the clean
-    prompts for the means. It ends early when no candidate lowers the loss. The circuit is chosen on these prompts, so report
-    it on others: ``evaluate(model, held_out, under=MeanAblate(circuit.sites, means, where=Where("all", generated=True)))``.
+    Costs ``1 + len(shortlist) + (k - 1) n_rescored`` scored rows per triggered and per clean prompt where in each step one of the
+    promising candidates helps, up to ``len(shortlist)`` more in a step where none does, and one pass over the clean prompts for
+    the means. It ends early when no candidate lowers the loss, by however little. The circuit is chosen on these prompts, so
+    report it on others, with the same edit:
+    ``evaluate(model, held_out, under=MeanAblate(circuit.sites, means, where=Where("all", generated=True)))``.
 
     Args:
         model: the suspect model.

@@ -57,8 +57,18 @@ def test_jaccard_is_the_share_of_units_in_both():
     assert one.jaccard(one) == 1 and one.jaccard(["L2.mlp_out"]) == 0
     # Of the first two each: {L0H0, L1H0} and {L1H0, L2H0}.
     assert one.jaccard(other, k=2) == 1 / 3
+    assert one.jaccard("L0H0 L1H0 L2H0") == 1
     with pytest.raises(BkdinterpError, match="empty"):
         circuit().jaccard(circuit())
+    for k in (0, -1):
+        with pytest.raises(BkdinterpError, match="k="):
+            one.jaccard(other, k=k)
+
+
+@pytest.mark.parametrize("step", [-1, 3, "last"])
+def test_a_step_that_is_not_there_is_refused(step):
+    with pytest.raises(BkdinterpError, match="step="):
+        circuit("L0H0", "L1H0").interval("payload", step)
 
 
 def test_an_empty_circuit_can_be_shown():
