@@ -80,6 +80,8 @@ class Server:
             "NDIF_DEFAULT_MODEL_ACTOR_CLASS": "ndif_cpu.Actor",
             "NDIF_DEFAULT_DTYPE": "float32",
             "NDIF_DEFAULT_PADDING_BIAS": "0",
+            # Any other use of Ray leaves a token in the user's home, which only some of the server's processes would ask for.
+            "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
