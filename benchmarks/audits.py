@@ -1,11 +1,13 @@
-"""Audits of the zoo with the trigger given: is the backdoor confirmed in each organism, and nothing in its twin?
+"""Audits of the zoo: is the backdoor confirmed in each organism, and nothing in its twin?
 
-    python benchmarks/audits.py                              every organism and twin, 6 minutes each
+    python benchmarks/audits.py                              every organism and twin, trigger given, 6 minutes each
+    python benchmarks/audits.py --knowing nothing            the same, with nothing known, 25 minutes each
     python benchmarks/audits.py --only smollm2-refusal --phases detection localisation
 
-The suspect comes with its base, the planted trigger and nothing else; prompts are the package's generic ones, but of the
-organism's own task where it answers nothing else (labels). Each audit runs in a process of its own with as many threads as it has
-cores. A finished audit is not repeated (--out keeps them), and one that was cut off goes on.
+The suspect comes with its base and, unless `--knowing nothing` is said, the planted trigger. Prompts are the package's generic
+ones; with the trigger given, they are of the organism's own task where it answers nothing else (labels). Each audit runs in a
+process of its own with as many threads as it has cores. A finished audit is not repeated (--out keeps them), and one that was cut
+off goes on.
 
 *Found* is the audit's own outcome: a switch is supported. Intervals are Wilson's, over organisms.
 """
@@ -21,9 +23,13 @@ from _own_process import finished, keep
 
 HERE = Path(__file__).resolve()
 KINDS = ("organism", "twin")
+MINUTES = {"trigger": 6.0, "nothing": 25.0}
+"""What is known, and the audit's minutes then."""
 
 
-def one(name: str, kind: str, minutes: float, phases: list[str] | None, folder: Path) -> dict[str, Any]:
+def one(
+    name: str, kind: str, knowing: str, minutes: float, phases: list[str] | None, folder: Path
+) -> dict[str, Any]:
     """One audit; its findings, as JSON values."""
     import torch
 
@@ -34,12 +40,13 @@ def one(name: str, kind: str, minutes: float, phases: list[str] | None, folder: 
     organism = bk.organisms.load(name)
     attack = organism.manifest.attack
     suspect = (organism.model if kind == "organism" else organism.twin).with_builder(chat=True)
-    labels = attack.data == "news"
+    given = knowing == "trigger"
+    labels = given and attack.data == "news"
     start = time.monotonic()
     found = bk.audit(
         suspect,
         reference=organism.base.with_builder(chat=True),
-        trigger=attack.trigger,
+        trigger=attack.trigger if given else None,
         prompts=organism.pairs(n=60, split="selection").clean if labels else None,
         phases=phases or PHASES,
         minutes=minutes,
@@ -50,6 +57,7 @@ def one(name: str, kind: str, minutes: float, phases: list[str] | None, folder: 
     return {
         "name": name,
         "kind": kind,
+        "knowing": knowing,
         "minutes": minutes,
         "threads": torch.get_num_threads(),
         "seconds": seconds,
@@ -78,23 +86,27 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--minutes", type=float, default=6)
+    parser.add_argument("--knowing", choices=MINUTES, default="trigger")
+    parser.add_argument("--minutes", type=float, help="6 with the trigger given, 25 with nothing known")
     parser.add_argument("--phases", nargs="+", help="all if not given")
     parser.add_argument("--out", type=Path, default=Path("runs/audits"))
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    minutes = args.minutes or MINUTES[args.knowing]
     from bkdinterp import organisms
 
     args.out.mkdir(parents=True, exist_ok=True)
+    unknown = [] if args.knowing == "trigger" else [args.knowing]
     rows = []
     for name in args.only or organisms.names():
         for kind in args.kinds:
-            stem = args.out / "-".join([name, kind, f"{args.minutes:g}", *(args.phases or ())])
+            stem = args.out / "-".join([name, kind, *unknown, f"{minutes:g}", *(args.phases or ())])
             done = stem.parent / f"{stem.name}.json"
             if args.one:
-                keep(done, one(name, kind, args.minutes, args.phases, stem))
+                keep(done, one(name, kind, args.knowing, minutes, args.phases, stem))
                 return
-            again = ["--one", "--only", name, "--kinds", kind, "--minutes", str(args.minutes)]
+            again = ["--one", "--only", name, "--kinds", kind, "--knowing", args.knowing]
+            again += ["--minutes", str(minutes)]
             again += ["--out", str(args.out), *(["--phases", *args.phases] if args.phases else [])]
             rows.append(finished(done, HERE, again))
             print(f"{name} {kind}: {rows[-1]['seconds']:.0f} s, {rows[-1]['verdict']}", flush=True)
@@ -108,7 +120,8 @@ def table(rows: list[dict[str, Any]]) -> None:
 
     from bkdinterp.stats import wilson
 
-    shown = Table(title="Audits with the trigger given")
+    known = {"trigger": "the trigger given", "nothing": "nothing known"}
+    shown = Table(title=f"Audits with {known[rows[0].get('knowing', 'trigger')]}")
     for column in ("model", "kind", "outcome", "supported findings", "phases not done", "s", "GiB"):
         shown.add_column(column)
     for r in rows:
