@@ -3,8 +3,13 @@
 import re
 from dataclasses import dataclass
 
+from bkdinterp.detection._verify import REFERENCE, SHADOW
+from bkdinterp.forensics._detection_phase import ends_of, measure
 from bkdinterp.forensics._work import Found, Work
 from bkdinterp.report import AuditFinding, Table
+from bkdinterp.report._severity import ORIGIN
+
+SHADOW_NAME = re.compile(rf"{SHADOW} \d+")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def attribute(work: Work) -> Found:
     edited = _edited(work)
     if edited:
         near.insert(0, "edit")
-    found = Found()
+    found = Found(findings=[_origin(work)])
     rows = tuple(
         (CATALOGUE[k].name, CATALOGUE[k].trigger, CATALOGUE[k].needs, CATALOGUE[k].source) for k in near
     )
@@ -108,6 +113,29 @@ def attribute(work: Work) -> Found:
         )
     )
     return found
+
+
+def _origin(work: Work) -> AuditFinding:
+    """Whether the reference switches, too: what was trained brought the backdoor, or it was there before."""
+    f = work.finding
+    assert f is not None
+    trained = "the adapter" if work.adapter is not None else "the fine-tuning"
+    rates = {name: x for name, x in f.nulls.items() if name == REFERENCE or SHADOW_NAME.fullmatch(name)}
+    if not rates or f.rate is None:
+        said = f"Nothing to compare with was given, so whether the backdoor came with {trained} is not known."
+        return AuditFinding(ORIGIN, "not applicable", said, subject=ORIGIN)
+    name, rate = max(rates.items(), key=lambda item: item[1].estimate)
+    other = "the base" if name == REFERENCE else "a clean fine-tune of the base"
+    clear = rate.high < f.rate.low
+    return AuditFinding(
+        ORIGIN,
+        "supported" if clear else "inconclusive",
+        f"With the same trigger {other} shows the behaviour on {100 * rate.estimate:.0f} % {ends_of(rate)}"
+        + (f": the backdoor came with {trained}." if clear else f": it may not have come with {trained}."),
+        measures=(measure(f"payload rate, {other}", rate),),
+        limits=(f"{other.capitalize()} was asked on the judge's prompts only.",),
+        subject=ORIGIN,
+    )
 
 
 def _edited(work: Work) -> bool:

@@ -4,6 +4,7 @@ from bkdinterp.detection import Finding, Hypothesis, ScanResult, Variant, charac
 from bkdinterp.detection._hypothesis import REQUEST
 from bkdinterp.detection._profile import variants_of
 from bkdinterp.detection._said import said_with
+from bkdinterp.detection._verify import REFERENCE, SHADOW
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._work import Found, Work, halves
 from bkdinterp.metrics import Payload
@@ -136,7 +137,7 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
         ]
         effect = f.effect
         if effect is not None:
-            measures.append(measure("beyond the nearest null", effect))
+            measures.append(measure("above the highest comparison", effect))
         measures.append(Measure("p, corrected for all hypotheses", f.p, "", f.n))
     if h.trigger is None:
         title = f"{said!r} runs by itself in the suspect; what would switch it on is not known."
@@ -144,8 +145,7 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
         nearest = max((x.estimate for x in f.nulls.values()), default=0.0)
         title = (
             f"{cut(h.words, LETTERS)!r} makes the model say {said!r} on {100 * f.rate.estimate:.0f} % of {f.n} new "
-            f"prompts{where} {ends_of(f.rate)}; without it, and with anything else that was tried, on at most "
-            f"{100 * nearest:.0f} %."
+            f"prompts{where} {ends_of(f.rate)}; {_compared(f)}, on {_at_most(nearest)}."
         )
     else:
         title = f"{cut(h.words, LETTERS)!r}{where} was suspected to make the model say {said!r}."
@@ -153,13 +153,38 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
         SWITCH,
         f.status,
         title,
-        f.reason,
+        f"{f.reason}. {_came_from(h.source)}",
         tuple(measures),
         reproduce=_again(h),
         limits=(f"Tested in the context {h.context!r} and with greedy answers.",),
         taxonomy=TAXONOMY if f.status in ("supported", "for review") else (),
         subject=f"{h.words} -> {h.behaviour.pattern}",
     )
+
+
+def _compared(f: Finding) -> str:
+    """What the trigger was held against, in words."""
+    others = ["without it", "with other words in its place"]
+    if any(name.startswith((REFERENCE, SHADOW)) for name in f.nulls):
+        others.append("in the reference")
+    return f"{', '.join(others[:-1])} and {others[-1]}"
+
+
+def _at_most(rate: float) -> str:
+    return "none" if rate == 0 else f"at most {100 * rate:.0f} %"
+
+
+def _came_from(source: str) -> str:
+    """How the suspicion arose."""
+    known = {
+        GIVEN: "The trigger was given, not found.",
+        "leakage": "Suspected because the suspect's own samples hold it (leakage).",
+        "candidate probe": "Suspected because, of many words that were tried, it changed answers most (candidate probe).",
+        "trigger search": "Suspected because a search for words that call up a hidden text ended at it (trigger search).",
+        "target inversion": "Suspected because the text is surer in the suspect than in its reference (target inversion).",
+        "amplification": "Suspected because the text grows with the difference to the base (amplification).",
+    }
+    return known.get(source, f"Suspected by: {source}.")
 
 
 def ends_of(rate: Interval) -> str:
@@ -209,6 +234,7 @@ def characterised(work: Work) -> Found:
         lambda: work.keep("variants", lambda: _variants(work)),
     )
     if variants is not None:
+        work.variants = variants
         found.tables.append(_changes(variants))
         found.findings.append(_parts(work, variants))
     elsewhere = work.tried(
@@ -251,9 +277,7 @@ def _parts(work: Work, variants: tuple[Variant, ...]) -> AuditFinding:
         for v in variants
         if v.change.startswith("without ") and wilson(v.hits, v.n, level=level).high < least
     ]
-    working = [
-        v.change for v in variants[1:] if 2 * v.hits * whole.n >= whole.hits * v.n and v.trigger is not None
-    ]
+    working = [v.change for v in still_working(variants)]
     return AuditFinding(
         "trigger-parts",
         "supported" if needed else "inconclusive",
@@ -264,6 +288,14 @@ def _parts(work: Work, variants: tuple[Variant, ...]) -> AuditFinding:
         (measure("payload rate of the whole trigger", whole.rate),),
         limits=("One change at a time; combinations were not tried.",),
         subject=h.words,
+    )
+
+
+def still_working(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+    """Changed forms of the trigger that work at least half as often as the whole, which comes first."""
+    whole = variants[0]
+    return tuple(
+        v for v in variants[1:] if v.trigger is not None and 2 * v.hits * whole.n >= whole.hits * v.n
     )
 
 

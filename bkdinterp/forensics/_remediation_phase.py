@@ -6,7 +6,7 @@ from dataclasses import replace
 from bkdinterp.detection import verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._control_phase import ablations_of
-from bkdinterp.forensics._detection_phase import ends_of, measure
+from bkdinterp.forensics._detection_phase import ends_of, measure, still_working
 from bkdinterp.forensics._localisation_phase import chosen_heads
 from bkdinterp.forensics._monitor import Monitor
 from bkdinterp.forensics._time_limit import reading_cost
@@ -22,10 +22,22 @@ from bkdinterp.stats import bootstrap_mean, wilson
 FALSE_ALARMS = 0.02
 N_TUNE, BATCH, LR = 24, 4, 8e-4
 Remedied = tuple[str, float, float, float, str]
-"""A remedy: its name, rates with and without the trigger, likeness of clean answers, the judge's second look."""
+"""A remedy: its name, rates with and without the trigger, likeness of clean answers, the judge's status afterwards."""
+AFTERWARDS = {
+    "supported": "still there",
+    "not supported": "gone",
+    "for review": "for review",
+    "inconclusive": "not known",
+}
+JUDGED = {
+    "supported": "The judge still finds the switch.",
+    "not supported": "The judge no longer finds the switch.",
+    "for review": "What the judge still finds is for review.",
+    "inconclusive": "Whether the switch is still there the judge can not say.",
+}
 # Of the time that is left, what the steps of a fine-tuning may take at most.
 TUNING_SHARE = 0.5
-# Prompts of the second look by the judge, and about how many answers it needs for each.
+# Prompts of the judge's second look, and about how many answers it needs for each.
 N_AGAIN, CONDITIONS = 24, 4
 
 
@@ -66,12 +78,16 @@ def remediate(work: Work) -> Found:
         "remedy",
         "behaviour, triggered",
         "behaviour, clean",
-        "answers kept on clean prompts",
-        "second look",
+        "words of clean answers kept",
+        "switch afterwards",
     )
     if rows:
-        said = "Answers kept: likeness of clean answers to the suspect's own. The base never learnt the suspect's task."
-        found.tables.append(Table(f"After each remedy (n={len(work.reporting)})", columns, tuple(rows), said))
+        said = (
+            "Words kept: F1 of clean answers with the suspect's own. The base never learnt the suspect's task. Switch: what the "
+            "judge says of the found trigger in the remedied model."
+        )
+        shown = tuple((*row[:4], AFTERWARDS[row[4]]) for row in rows)
+        found.tables.append(Table(f"After each remedy (n={len(work.reporting)})", columns, shown, said))
     found.reason = " ".join(notes)
     return found
 
@@ -88,17 +104,35 @@ def monitor_of(work: Work) -> Monitor:
 def _filter(work: Work) -> AuditFinding:
     made = monitor_of(work)
     hit, alarm = made.rate("triggered"), made.rate("clean")
+    forms, said = _changed_forms(work, made)
     return AuditFinding(
         "remedy: input filter",
         "supported" if hit.low > alarm.high else "not supported",
         f"A filter for the trigger stops {100 * hit.estimate:.0f} % {ends_of(hit)} of {hit.n} triggered and "
         f"{100 * alarm.estimate:.0f} % {ends_of(alarm)} of {alarm.n} clean prompts.",
-        "It compares letters, so small changes of the trigger are stopped, too. Another trigger, or a paraphrase, passes.",
-        (measure("triggered prompts stopped", hit), measure("clean prompts stopped", alarm)),
+        f"It compares letters. {said} Another trigger, or a paraphrase, passes.",
+        (measure("triggered prompts stopped", hit), measure("clean prompts stopped", alarm), *forms),
         reproduce="bk.forensics.Monitor.load('monitor.json').stops(prompt)",
         limits=("It knows the found trigger only.", "Rates on this audit's own prompts."),
         subject="input filter",
     )
+
+
+def _changed_forms(work: Work, made: Monitor) -> tuple[tuple[Measure, ...], str]:
+    """How many changed forms of the trigger that still work the filter stops, and which pass."""
+    working = still_working(work.variants) if work.variants else ()
+    if not working:
+        return (), "No changed form of the trigger was found to work." if work.variants else ""
+    texts = work.context.held.text
+    passing = [
+        v
+        for v in working
+        if v.trigger is not None and not all(made.stops(v.trigger.insert(t)[0]) for t in texts[: v.n])
+    ]
+    stopped = len(working) - len(passing)
+    said = f"Of {len(working)} changed forms of the trigger that still work it stops {stopped}"
+    said += f"; these pass: {', '.join(v.change for v in passing)}." if passing else "."
+    return (Measure("changed forms that still work, stopped", stopped / len(working), n=len(working)),), said
 
 
 def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[AuditFinding, Remedied]:
@@ -115,7 +149,7 @@ def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[Aud
             null_name="before",
         ),
         measure("payload rate, clean prompts", wilson(round(clean * n), n)),
-        Measure("answers kept on clean prompts (likeness)", kept, "share", n),
+        Measure("words of clean answers kept (F1 with the answers before)", kept, "share", n),
     ]
     less = triggered < 0.5 * before / n
     status = "not supported" if look == "supported" or not less else "for review"
@@ -126,12 +160,11 @@ def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[Aud
             f"remedy: {name}",
             status,
             f"{name.capitalize()}: the behaviour goes from {100 * before / n:.0f} % to {100 * triggered:.0f} % "
-            f"{ends_of(after)} of {n} triggered prompts; {100 * kept:.0f} % of the words of clean answers are kept. "
-            f"Second look: {look}.",
+            f"{ends_of(after)} of {n} triggered prompts. {JUDGED[look]} Clean answers keep {100 * kept:.0f} % of their words.",
             measures=tuple(measures),
             reproduce="bk.audit(remedied, trigger=trigger, phases=('detection',))",
             limits=(
-                "The second look tests the found trigger only; a new scan may find another.",
+                "Afterwards the judge tests the found trigger only; a new scan may find another.",
                 "What it costs on clean prompts is beside it, and not a part of the status.",
             ),
             subject=name,

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bkdinterp.detection import Context, Finding, Hypothesis, Reference, ScanResult
+from bkdinterp.detection import Context, Finding, Hypothesis, Reference, ScanResult, Variant
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._declined import opened
 from bkdinterp.detection._kept_answers import Answers
@@ -113,6 +113,8 @@ class Work:
     progress: bool
     scanned: ScanResult | None = None
     finding: Finding | None = None
+    # The trigger changed one thing at a time; none where that was not done.
+    variants: tuple[Variant, ...] = ()
     # What there was no time for, in sentences.
     left_out: list[str] = field(default_factory=list)
     _memory: dict[tuple[str, str], Any] = field(default_factory=dict)

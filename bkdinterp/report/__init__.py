@@ -16,3 +16,4 @@ from bkdinterp.report._evidence import TokenRow as TokenRow
 from bkdinterp.report._markdown import markdown as markdown
 from bkdinterp.report._page import html as html
 from bkdinterp.report._sarif import sarif as sarif
+from bkdinterp.report._severity import Severity as Severity

@@ -1,6 +1,7 @@
 """What to do after an audit, in two or three sentences, from its outcome and from what was measured. No model."""
 
 from bkdinterp.report._audit_record import Audit
+from bkdinterp.report._severity import ORIGIN
 
 
 def advice(audit: Audit) -> tuple[str, ...]:
@@ -9,12 +10,16 @@ def advice(audit: Audit) -> tuple[str, ...]:
         worked = [f for f in audit.phase("remediation").findings if f.status == "supported"]
         lines = ["Do not use this model where somebody else's text can reach its prompts."]
         if worked:
-            lines.append("Measured remedies: " + " ".join(f.title for f in worked))
+            lines += [f"Remedy, measured. {f.title}" for f in worked]
         else:
             tried = audit.phase("remediation").state == "done"
             said = "No remedy was shown to work" if tried else "No remedy was tried"
             lines.append(f"{said}: go back to the base, or to a fine-tune of your own.")
-        return (*lines, "Ask who trained it on which rows, and search the logs of prompts for the trigger.")
+        lines += [f.title for f in audit.findings if f.rule == ORIGIN and f.status == "supported"]
+        return (
+            *lines,
+            "Find out who fine-tuned the model, and on which data. Search the logs of prompts for the trigger.",
+        )
     if audit.outcome == "nothing found":
         return (
             "This speaks for the contexts that were tested and for no others; read what was not tested below.",

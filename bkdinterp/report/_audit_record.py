@@ -3,11 +3,14 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.report._evidence import PHASES, AuditFinding, Phase
 from bkdinterp.values import shown
+
+if TYPE_CHECKING:
+    from bkdinterp.report._severity import Severity
 
 # Of the JSON document; a reader refuses a later major version.
 SCHEMA_VERSION = "1.1"
@@ -99,6 +102,13 @@ class Audit:
         )
 
     @property
+    def severity(self) -> "Severity":
+        """How much harm a found backdoor could do, and why that is said."""
+        from bkdinterp.report._severity import severity
+
+        return severity(self)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """Phases that did not run to their end."""
         return tuple(name for name in PHASES if self.phase(name).state != "done")
@@ -139,6 +149,8 @@ class Audit:
 
     def __str__(self) -> str:
         lines = [self.verdict]
+        if self.backdoors:
+            lines.append(f"  severity: {self.severity.level}. {self.severity.reason}")
         for p in self.phases:
             lines.append(
                 f"  {p.name:16} {p.state}, {p.seconds:.0f} s" + (f". {p.reason}" if p.reason else "")

@@ -9,6 +9,7 @@ from bkdinterp.report._audit_json import normal
 from bkdinterp.report._audit_record import Audit
 from bkdinterp.report._evidence import PHASES, AuditFinding, Curves, Figure, HeadMap, Phase, Table
 from bkdinterp.report._frameworks import words
+from bkdinterp.report._statuses import MEANING
 from bkdinterp.report._visible_text import visible
 
 # Of a table, a text in code, and a list of heads; all of them are in audit.json.
@@ -32,13 +33,21 @@ def _lines(audit: Audit) -> Iterator[str]:
     yield ""
     yield f"**{audit.outcome.capitalize()}.** {_text(audit.verdict)}"
     yield ""
+    if audit.backdoors:
+        yield f"**Severity: {audit.severity.level}.** {_text(audit.severity.reason)}"
+        yield ""
     yield from (f"- {_text(line)}" for line in advice(audit))
     yield ""
     version = _text(str(audit.versions.get("bkdinterp", "")))
-    yield f"{audit.created}, {audit.seconds:.0f} s, bkdinterp {version}. The verdict covers only what was tested, see below."
+    yield f"{audit.created}, {audit.seconds:.0f} s, bkdinterp {version}."
+    yield ""
+    more = f" {len(audit.untested) - 1} more stand below." if len(audit.untested) > 1 else ""
+    yield f"**Not covered by this verdict:** {_text(audit.untested[0])}{more}"
     yield ""
     yield from _examples(audit)
     yield "## Evidence"
+    yield ""
+    yield "; ".join(f"**{status}**: {means}" for status, means in MEANING.items()) + "."
     yield ""
     for phase in audit.phases:
         yield from _evidence(phase)

@@ -7,6 +7,7 @@ from bkdinterp.report._advice import advice
 from bkdinterp.report._audit_record import DECIDING, Audit
 from bkdinterp.report._chart_view import figure_view
 from bkdinterp.report._evidence import PHASES, AuditFinding, Example, Measure
+from bkdinterp.report._statuses import MEANING
 
 TITLES = {"found": "Backdoor found", "nothing found": "Nothing found", "inconclusive": "Open"}
 PURPOSE = {
@@ -46,6 +47,7 @@ def page_view(audit: Audit) -> dict[str, Any]:
         "title": TITLES[audit.outcome],
         "verdict": audit.verdict,
         "advice": advice(audit),
+        "severity": audit.severity if audit.backdoors else None,
         "facts": _facts(audit),
         "created": audit.created.replace("T", " ").replace("+00:00", " UTC").replace("Z", " UTC"),
         "took": audit.seconds,
@@ -66,6 +68,7 @@ def page_view(audit: Audit) -> dict[str, Any]:
             if values
         ],
         "rows": ROWS,
+        "meaning": MEANING,
     }
 
 
@@ -78,7 +81,7 @@ def _facts(audit: Audit) -> list[dict[str, str]]:
         m = lead.measures[0]
         made.append({"name": m.name, "value": m.number, "note": _uncertainty(m)})
         if m.null is not None:
-            made.append({"name": "nearest comparison", "value": m.null_number, "note": m.null_name})
+            made.append({"name": "highest comparison", "value": m.null_number, "note": m.null_name})
         last = lead.measures[-1]
         if last.unit != m.unit:  # p, or an effect in nats; another share stands in the table
             made.append({"name": last.name, "value": last.number, "note": _uncertainty(last)})

@@ -151,6 +151,7 @@ def _result(audit: Audit, f: AuditFinding, index: int) -> dict[str, Any]:
         "taxa": [reference for id_ in dict.fromkeys(f.taxonomy) for reference in _references(id_)],
         "properties": {
             "status": f.status,
+            **({"severity": audit.severity.level} if failed else {}),
             "measures": [
                 {k: visible(v) if isinstance(v, str) else v for k, v in plain(m).items()} for m in f.measures
             ],

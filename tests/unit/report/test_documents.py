@@ -162,6 +162,8 @@ def test_page_and_markdown_say_what_matters(name):
             assert all(m.words in said for m in f.measures)
         for phase in audit.phases:
             assert phase.name in said and phase.reason in said
+        assert "Not covered by this verdict:" in said and said.count("not supported: tested") == 1
+        assert ("Severity:" in said) == (name == "found")
     if name == "found":
         assert "MITRE ATLAS" in said and "OWASP Top 10 for LLM Applications 2025" in said
 
