@@ -51,7 +51,9 @@ def chosen(name: str, folder: Path, n: int, k: int) -> dict[str, list[str]]:
         mlps = attribution.mlps(some, folder=folder / name, progress=False)
         single = time.monotonic()
         shortlist = [*heads.top_k(32).sites, *mlps.top_k(12)]
-        circuit = find_circuit(model, some, shortlist, k=k, folder=folder / name, progress=False)
+        circuit = find_circuit(
+            model, some, shortlist, k=k, least_gain=0, folder=folder / name, progress=False
+        )
         found[label] = list(circuit.units)
         found[f"seconds, {label}"] = [single - start, time.monotonic() - single]
         start = time.monotonic()
@@ -60,7 +62,9 @@ def chosen(name: str, folder: Path, n: int, k: int) -> dict[str, list[str]]:
             effects = {str(h): float(heads.acie[h.layer, h.head]) for h in heads.top_k(32)}
             effects |= {str(s): float(mlps.acie[s.layer]) for s in mlps.top_k(12)}
             found["single units"] = sorted(effects, key=lambda u: effects[u])[:k]
-            only = find_circuit(model, some, heads.top_k(32), k=k, folder=folder / name, progress=False)
+            only = find_circuit(
+                model, some, heads.top_k(32), k=k, least_gain=0, folder=folder / name, progress=False
+            )
             found["circuit of heads"] = list(only.units)
     keep(path, found)
     return found

@@ -7,7 +7,7 @@ Source: the linear estimates of activation patching (Nanda 2023, attribution pat
 2018, HotFlip) start from these derivatives.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,9 @@ from bkdinterp.prompts import TokenBatch, check_vocabulary
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, Site
 from bkdinterp.values import shown
+
+Mixture = tuple[Float[Tensor, " width"], Float[Tensor, " width"]]
+"""How much of an activation is kept, and what stands in for the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ def gradients(
     sites: Sequence[Site | str] = (),
     embeddings: Float[Tensor, "row pos d_model"] | None = None,
     frozen_norms: bool = False,
+    mixed: Mapping[Site, Mixture] | None = None,
 ) -> Gradients:
     """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass.
 
@@ -83,9 +87,12 @@ def gradients(
         embeddings: replace the tokens' own (`token_embeddings`); the targets are still those of ``tokens``.
         frozen_norms: take the scales of the residual stream's norms as constants (the LN rule of Ali et al. 2022):
             a large unit's derivative is then not shrunk by the scale that the unit itself makes. Scores do not change.
+        mixed: site -> (keep, other), each ``[width]``: at every token the model goes on with ``keep x + (1 - keep) other``
+            instead of the activation x. Such a site must be among ``sites``; its value is then x, and its derivative that
+            with respect to the mixture.
 
     Raises:
-        PlanError: there are no targets, the score needs the unedited run, or the embeddings have the wrong shape.
+        PlanError: there are no targets, the score needs the unedited run, or embeddings or a mixture have the wrong shape.
         PromptError: token ids are outside the vocabulary.
         SiteError: the model does not have a site.
         RemoteError: the model's weights are not on this machine.
@@ -93,14 +100,15 @@ def gradients(
     arch, module = local_model(model, "gradients")
     declared = as_score(score)
     wanted = tuple(dict.fromkeys(Site.parse(site) for site in sites))
-    _check(arch, tokens, declared, wanted, embeddings)
+    mixed = {} if mixed is None else mixed
+    _check(arch, tokens, declared, wanted, embeddings, mixed)
     tokens = tokens.to(model.device)
     n = tokens.targets.shape[1] if declared.n_targets is None else declared.n_targets
     columns = tokens.n_prompt + min(n, tokens.targets.shape[1])
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
     with running(module), _frozen(module), torch.enable_grad():
         # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
-        with linear_norms(module, arch, frozen_norms), _caught(module, arch, wanted, given) as caught:
+        with linear_norms(module, arch, frozen_norms), _caught(module, arch, wanted, given, mixed) as caught:
             logits = module(
                 input_ids=tokens.input_ids[:, :columns],
                 attention_mask=tokens.attention_mask[:, :columns],
@@ -146,7 +154,12 @@ def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
 
 
 def _check(
-    arch: Architecture, tokens: Any, score: Score, sites: tuple[Site, ...], embeddings: Tensor | None
+    arch: Architecture,
+    tokens: Any,
+    score: Score,
+    sites: tuple[Site, ...],
+    embeddings: Tensor | None,
+    mixed: Mapping[Site, Mixture],
 ) -> None:
     if not isinstance(tokens, TokenBatch):
         raise PlanError(
@@ -164,6 +177,13 @@ def _check(
     shape = (*tokens.input_ids.shape, arch.d_model)
     if embeddings is not None and tuple(embeddings.shape) != shape:
         raise PlanError(f"embeddings have shape {list(embeddings.shape)}; the batch needs {list(shape)}.")
+    for site, parts in mixed.items():
+        if site not in sites or site.component is Component.resid_mid or arch.channels(site) is not None:
+            raise PlanError(
+                f"mixed={site}: it must be among sites=, a module's whole activation, not resid_mid."
+            )
+        if any(tuple(part.shape) != (arch.width(site),) for part in parts):
+            raise PlanError(f"The mixture at {site} needs two tensors [{arch.width(site)}].")
 
 
 @contextmanager
@@ -181,9 +201,13 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _caught(
-    module: nn.Module, arch: Architecture, sites: tuple[Site, ...], given: Tensor | None
+    module: nn.Module,
+    arch: Architecture,
+    sites: tuple[Site, ...],
+    given: Tensor | None,
+    mixed: Mapping[Site, Mixture],
 ) -> Iterator[dict[Any, Any]]:
-    """Context that replaces the embeddings, and collects per site its value and the tensor to differentiate by."""
+    """Context that replaces embeddings and mixtures, and collects per site its value and the tensor to differentiate by."""
     caught: dict[Any, Any] = {}
     handles = []
 
@@ -201,6 +225,15 @@ def _caught(
             handles.append(
                 _hook(module, arch, site, lambda x, s=site, b=before: caught.update({s: (b["x"] + x, x)}))
             )
+        elif site in mixed:
+
+            def mix(x: Tensor, s: Site = site) -> Tensor:
+                keep, other = (part.to(x) for part in mixed[s])
+                new = keep * x + (1 - keep) * other
+                caught[s] = (x, new)
+                return new
+
+            handles.append(_hook(module, arch, site, mix))
         else:
             handles.append(_hook(module, arch, site, lambda x, s=site: caught.update({s: (x, x)})))
     try:
@@ -211,18 +244,25 @@ def _caught(
 
 
 def _hook(module: nn.Module, arch: Architecture, site: Site, take: Any) -> Any:
-    """Register a hook that calls ``take`` with the tensor at a site."""
+    """Register a hook that calls ``take`` with the tensor at a site, and goes on with what it returns, if that is a tensor."""
     place = arch.location(site)
     part = module.get_submodule(place.path)
     if place.io == "input":
 
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            take(args[0] if args else next(iter(kwargs.values())))
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            name = None if args else next(iter(kwargs))
+            new = take(args[0] if name is None else kwargs[name])
+            if new is None:
+                return None
+            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
 
         return part.register_forward_pre_hook(before, with_kwargs=True)
 
-    def after(_: nn.Module, args: Any, out: Any) -> None:
-        take(out if place.item is None else out[place.item])
+    def after(_: nn.Module, args: Any, out: Any) -> Any:
+        new = take(out if place.item is None else out[place.item])
+        if new is None or place.item is None:
+            return new
+        return (*out[: place.item], new, *out[place.item + 1 :])
 
     return part.register_forward_hook(after)
 

@@ -23,6 +23,7 @@ from bkdinterp.methods.behaviour import plot_states as plot_states
 from bkdinterp.methods.behaviour import validation_loss as validation_loss
 from bkdinterp.methods.circuits import Circuit as Circuit
 from bkdinterp.methods.circuits import CircuitCurve as CircuitCurve
+from bkdinterp.methods.circuits import CircuitMask as CircuitMask
 from bkdinterp.methods.circuits import find_circuit as find_circuit
 from bkdinterp.methods.circuits import trace_circuits as trace_circuits
 from bkdinterp.methods.pcp import PCP as PCP

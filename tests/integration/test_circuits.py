@@ -43,7 +43,15 @@ def losses(model, pairs, sets, weight, ablate):
 @pytest.mark.parametrize(("ablate", "weight"), [("mean", 1.0), ("zero", 0.0), ("zero", 20.0)])
 def test_each_unit_is_the_best_beside_those_before_it(llama, answered, ablate, weight):
     found = find_circuit(
-        llama, answered, SHORTLIST, k=4, ablate=ablate, clean_weight=weight, n_rescored=9, progress=False
+        llama,
+        answered,
+        SHORTLIST,
+        k=4,
+        ablate=ablate,
+        clean_weight=weight,
+        n_rescored=9,
+        least_gain=0,
+        progress=False,
     )
     chosen = list(found.units)
     before = None
@@ -64,7 +72,7 @@ def test_each_unit_is_the_best_beside_those_before_it(llama, answered, ablate, w
 
 
 def test_saved_probabilities_are_those_of_the_set(llama, answered):
-    found = find_circuit(llama, answered, SHORTLIST, k=2, clean_weight=0.0, progress=False)
+    found = find_circuit(llama, answered, SHORTLIST, k=2, clean_weight=0.0, least_gain=0, progress=False)
     means = Means.collect(llama, answered.clean, SHORTLIST, where="all")
     for step in range(1, len(found) + 1):
         edit = bk.MeanAblate(found.first(step), means, where=EVERYWHERE)
@@ -73,14 +81,21 @@ def test_saved_probabilities_are_those_of_the_set(llama, answered):
 
 
 def test_few_rescored_units_still_end_where_nothing_helps(llama, answered):
-    whole = find_circuit(llama, answered, SHORTLIST, k=5, n_rescored=9, progress=False)
-    lazy = find_circuit(llama, answered, SHORTLIST, k=5, n_rescored=1, progress=False)
+    whole = find_circuit(llama, answered, SHORTLIST, k=5, n_rescored=9, least_gain=0, progress=False)
+    lazy = find_circuit(llama, answered, SHORTLIST, k=5, n_rescored=1, least_gain=0, progress=False)
     # It looks at the others before it gives up.
     rest = [u for u in SHORTLIST if u not in lazy.units]
     if rest:
         tried = losses(llama, answered, [lazy.units, *[(*lazy.units, u) for u in rest]], 1.0, "mean")
         assert min(tried[1:]) >= tried[0] - 1e-9
     assert len(lazy) >= 1 and len(whole) >= 1
+
+
+def test_a_least_gain_ends_the_search(llama, answered):
+    """The tiny model's payload is improbable, so no unit can lower it by that much."""
+    options = {"clean_weight": 0.0, "progress": False}
+    assert len(find_circuit(llama, answered, SHORTLIST, least_gain=0, **options)) >= 1
+    assert len(find_circuit(llama, answered, SHORTLIST, **options)) == 0
 
 
 def test_all_units_are_the_whole_and_without_them_nothing_is_left(llama, answered):
@@ -117,7 +132,7 @@ def test_bad_input_is_refused_before_any_forward(llama, answered, pairs, monkeyp
         find_circuit(llama, answered, [])
     with pytest.raises(SiteError):
         find_circuit(llama, answered, "L99H0")
-    for wrong in ({"k": 0}, {"n_rescored": 0}, {"clean_weight": -1}, {"ablate": "noise"}):
+    for wrong in ({"k": 0}, {"n_rescored": 0}, {"least_gain": -1}, {"clean_weight": -1}, {"ablate": "noise"}):
         with pytest.raises(PlanError):
             find_circuit(llama, answered, "L0H0", **wrong)
     settings = bk.Attribution(llama)

@@ -7,7 +7,7 @@ from integration.families import NEW
 
 from bkdinterp.engine import Run, execute, gradients, token_embeddings
 from bkdinterp.errors import PlanError, PromptError, SiteError
-from bkdinterp.interventions import Read, Steer
+from bkdinterp.interventions import Patch, Read, Stack, Steer
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Site, Where
@@ -16,6 +16,7 @@ STEP = 1e-3  # the families keep their norms in float32, whatever the weights ar
 
 
 SIGNS = (1, -1, 2, -2)
+EVERYWHERE = Where("all", generated=True)
 
 
 def slope(scores):
@@ -84,6 +85,33 @@ def test_values_and_slices(model, prompts, tokens):
         torch.testing.assert_close(found.values[site][:, tokens.n_prompt - 1], value)
 
 
+def mixture(model, site, keep):
+    width = model.architecture.width(site)
+    return torch.full((width,), keep, dtype=torch.float64), torch.linspace(-1, 1, width, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["z", "mlp_out", "mlp_act", "attn_out", "resid_pre"])
+def test_a_mixture_is_an_edit_and_its_slope_that_of_the_gate(model, prompts, tokens, name):
+    site = Site(1, name)
+    _, other = mixture(model, site, 0.0)
+    runs = [
+        Run(prompts, edit, score="logprob")
+        for edit in (Patch(site, {str(site): other}, where=EVERYWHERE), Stack())
+    ]
+    for keep, run in zip((0.0, 1.0), execute(model, runs), strict=True):
+        mixed = {site: mixture(model, site, keep)}
+        found = gradients(model, tokens, sites=[site], mixed=mixed)
+        torch.testing.assert_close(found.scores, run.scores, rtol=1e-8, atol=1e-10)
+    scores = [
+        gradients(model, tokens, sites=[site], mixed={site: mixture(model, site, 0.5 + sign * STEP)}).scores
+        for sign in SIGNS
+    ]
+    found = gradients(model, tokens, sites=[site], mixed={site: mixture(model, site, 0.5)})
+    said = (found.sites[site] * (found.values[site] - other)).sum((1, 2))
+    torch.testing.assert_close(said, slope(scores), rtol=1e-2, atol=1e-3)
+    assert float(said.abs().max()) > 0.01
+
+
 def test_embeddings_in(model, tokens):
     own = token_embeddings(model, tokens.input_ids)
     found = gradients(model, tokens)
@@ -120,5 +148,15 @@ def test_what_cannot_be_differentiated(model, prompts, tokens):
         gradients(model, tokens, sites=["L99.z"])
     with pytest.raises(PlanError, match="shape"):
         gradients(model, tokens, embeddings=torch.zeros(1, 2, 3))
+    site = Site(1, "z")
+    for sites, mixed in (
+        ([], mixture(model, site, 1.0)),
+        ([site], (torch.ones(1), torch.ones(1))),
+        (["L1.mlp_out"], mixture(model, site, 1.0)),
+    ):
+        with pytest.raises(PlanError, match=r"mixed|mixture"):
+            gradients(model, tokens, sites=sites, mixed={site: mixed})
+    with pytest.raises(PlanError, match="whole activation"):
+        gradients(model, tokens, sites=["L1H0"], mixed={Site.parse("L1H0"): mixture(model, site, 1.0)})
     with pytest.raises(PromptError, match="Token ids"):
         token_embeddings(model, torch.tensor([10**6]))

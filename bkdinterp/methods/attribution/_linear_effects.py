@@ -86,7 +86,8 @@ def linear_effects(
     """Estimated effect of patching each unit alone with the values of ``origin``: plain, and with the norms' scales frozen."""
     patched = _values(model, units, origin, options)
     tokens = model.builder.tokenize(prompts)
-    size = _rows(model.architecture, tokens, units, options.get("budget") or BATCH_BYTES)
+    width = len(units.layers) * model.architecture.width(units.whole[0])
+    size = rows_at_once(model.architecture, tokens, width, options.get("budget") or BATCH_BYTES)
     batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
     found = []
     for rows in track(batches, "estimates", show=options.get("progress", True)):
@@ -144,10 +145,10 @@ def _estimate(
     return (change * slope).masked_fill(~chosen[..., None], 0).sum(1)
 
 
-def _rows(arch: Architecture, tokens: TokenBatch, units: Units, budget: float | int) -> int:
-    """Prompts of one batch: what a backward pass keeps of every layer, the logits, and the units' values and slopes."""
+def rows_at_once(arch: Architecture, tokens: TokenBatch, width: int, budget: float | int) -> int:
+    """Prompts of one batch: what a backward pass keeps of every layer, the logits, and ``width`` channels' values and slopes."""
     n = tokens.input_ids.shape[1]
     layer = 12 * arch.d_model + 4 * arch.n_heads * arch.d_head + 4 * arch.d_mlp + 3 * arch.n_heads * n
-    own = 3 * len(units.layers) * arch.width(units.whole[0])
+    own = 3 * width
     targets = 4 * (tokens.targets.shape[1] + 1) * arch.d_vocab
     return max(1, int(budget // (8 * (n * (arch.n_layers * layer + own) + targets))))

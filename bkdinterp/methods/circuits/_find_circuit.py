@@ -59,13 +59,14 @@ def find_circuit(
     ablate: Ablation = "mean",
     clean_weight: float = 1.0,
     n_rescored: int = 8,
+    least_gain: float = 0.01,
     **options: Unpack[RunOptions],
 ) -> Circuit:
     """Choose up to ``k`` units of a shortlist that end the backdoor together.
 
     Costs ``1 + len(shortlist) + (k - 1) n_rescored`` scored rows per triggered and per clean prompt where in each step one of the
     promising candidates helps, up to ``len(shortlist)`` more in a step where none does, and one pass over the clean prompts for
-    the means. It ends early when no candidate lowers the loss, by however little. The circuit is chosen on these prompts, so
+    the means. It ends early when no candidate lowers the loss by ``least_gain``. The circuit is chosen on these prompts, so
     report it on others, with the same edit:
     ``evaluate(model, held_out, under=MeanAblate(circuit.sites, means, where=Where("all", generated=True)))``.
 
@@ -78,6 +79,7 @@ def find_circuit(
             by ``"zero"``.
         clean_weight: how much a lost probability of clean answers counts; 0 ignores them.
         n_rescored: candidates that are scored again in each step.
+        least_gain: what a unit must lower the loss by, which is a probability. With 0 the search goes on to differences of noise.
         **options: how it runs; see `RunOptions`.
 
     Raises:
@@ -91,6 +93,7 @@ def find_circuit(
     k = as_integer(k, "k", low=1, error=PlanError)
     n_rescored = as_integer(n_rescored, "n_rescored", low=1, error=PlanError)
     clean_weight = float(as_number(clean_weight, "clean_weight", low=0, error=PlanError))
+    least_gain = float(as_number(least_gain, "least_gain", low=0, error=PlanError))
     sites = as_sites(shortlist)
     if not sites:
         raise PlanError("The shortlist is empty: there is no unit to choose.")
@@ -104,7 +107,8 @@ def find_circuit(
     means = Means.collect(model, pairs.clean, sites, where="all", **options) if ablate == "mean" else None
     scorer = _Scorer(model, pairs.triggered, clean, means, options)
     (base,) = scorer.of([()])
-    found = _greedy(scorer, sites, base, k, clean_weight, n_rescored, show=options.get("progress", True))
+    show = options.get("progress", True)
+    found = _greedy(scorer, sites, base, k, clean_weight, n_rescored, least_gain, show=show)
     n = len(pairs)
     rows = torch.stack([scores for _, scores in found]) if found else torch.empty(0, 2, n)
     return Circuit(
@@ -156,6 +160,7 @@ def _greedy(
     k: int,
     clean_weight: float,
     n_rescored: int,
+    least_gain: float,
     *,
     show: bool,
 ) -> list[tuple[Site, Float[Tensor, "2 example"]]]:
@@ -180,9 +185,9 @@ def _greedy(
             scored |= found
             promised |= {site: now - loss(scores) for site, scores in found.items()}
             best = max(scored, key=lambda s: promised[s])
-            if promised[best] > 0:
+            if promised[best] > least_gain:
                 break
-        if best is None or promised[best] <= 0:
+        if best is None or promised[best] <= least_gain:
             break
         chosen.append((best, scored[best]))
         now = loss(scored[best])

@@ -105,6 +105,7 @@ def results():
             1.0,
             9,
         ),
+        bk.methods.CircuitMask(PRINT, ("L1H0", "L2.mlp_out"), torch.rand(2), torch.rand(5, 3), 1.0, 0.02, 3),
         bk.methods.CircuitCurve(
             PRINT,
             torch.tensor([1, 2]),

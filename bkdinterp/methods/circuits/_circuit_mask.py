@@ -1,0 +1,335 @@
+"""`CircuitMask`: which units, ablated together, end the backdoor? Learned at once over all units by gradient descent on gates.
+
+Every unit has a gate: the amount, 0 to 1, by which the unit is replaced by its mean over the clean prompts, at all tokens. A gate
+is drawn from a hard-concrete distribution (Louizos, Welling & Kingma 2018, arXiv 1712.01312), which is exactly 0 or 1 with a
+positive probability, so that the expected number of ablated units has a derivative. The weights do not change.
+
+    loss = payload left (1 unedited, 0 at odds of 1 to 99) + clean_weight x (nats per token that clean answers lose)
+           + size_weight x (expected number of ablated units)
+
+Gates begin at nearly 0, but of the units that the first derivative, the attribution patching of ablation, ranks first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bkdinterp.engine import Run, gradients
+from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError
+from bkdinterp.methods._options import BATCH_BYTES, RunOptions, as_options, run
+from bkdinterp.methods.attribution._linear_effects import COMPONENTS, Units, rows_at_once
+from bkdinterp.methods.readout import Means
+from bkdinterp.metrics import SCORES, Score
+from bkdinterp.metrics.scores import sum_logprob
+from bkdinterp.model import Model, as_model
+from bkdinterp.plotting import curves
+from bkdinterp.progress import track
+from bkdinterp.prompts import PairedPrompts, TokenBatch, as_pairs
+from bkdinterp.results import Fingerprint, Result, caption, same_length, within
+from bkdinterp.sites import Site, SiteSet
+from bkdinterp.values import as_choice, as_integer, as_items, as_number
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+# Louizos et al. 2018, section 4.1: temperature, and how far the concrete distribution is stretched beyond 0 and 1.
+BETA, LOW, HIGH = 2 / 3, -0.1, 1.1
+# Gates of the first units of the warm start, and of the others.
+WARM, COLD = -0.5, -5.0
+RATE = 0.2
+FLOOR = -4.6  # log-odds of 1 to 99
+FIRST_TOKENS = 4
+KEPT = 0.5
+
+
+def _log_odds(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Log-odds of the first tokens of the target, all of them together."""
+    p = sum_logprob(logits, targets, mask).clamp(max=-1e-6)
+    return p - torch.log(-torch.expm1(p))
+
+
+PAYLOAD = Score(_log_odds, f"log_odds_of_{FIRST_TOKENS}_tokens", n_targets=FIRST_TOKENS)
+CLEAN = SCORES["logprob"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CircuitMask(Result):
+    """Gates of all units, and how they were learned. The losses are those of the prompts that chose it: report on others.
+
+    Attributes:
+        units: names of the sites, layer by layer.
+        gates: by how much each is ablated, 0 to 1, without the noise of the training.
+        history: per step: payload left, nats per token that clean answers lost, expected number of ablated units ``[step 3]``.
+        clean_weight, size_weight: of the loss.
+        seed: of the gates' noise and the order of prompts.
+    """
+
+    fingerprint: Fingerprint
+    units: tuple[str, ...]
+    gates: Float[Tensor, " unit"]
+    history: Float[Tensor, "step 3"]
+    clean_weight: float
+    size_weight: float
+    seed: int
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        pairs: PairedPrompts,
+        *,
+        kinds: Sequence[str] | str = ("heads",),
+        steps: int = 60,
+        batch: int = 8,
+        size_weight: float | int = 0.02,
+        clean_weight: float | int = 1.0,
+        n_warm: int = 32,
+        seed: int = 0,
+        **options: Unpack[RunOptions],
+    ) -> Self:
+        """Learn the gates.
+
+        Costs per step one forward and one backward pass of ``batch`` triggered and as many clean prompts; before the steps one
+        pass over the clean prompts for the means, one scored pass over all, and one forward and backward pass for the warm start.
+
+        Args:
+            model: the suspect model; its weights must be here.
+            pairs: prompts with the payload as target and the clean answer as reference.
+            kinds: what has gates: ``"heads"``, ``"mlps"``, ``"attentions"``, ``"neurons"``, one or several, in all layers.
+            steps: of Adam.
+            batch: pairs of a step.
+            size_weight: what an ablated unit must be worth.
+            clean_weight: what a lost nat per token of clean answers counts against the whole payload.
+            n_warm: units of the warm start.
+            seed: of the gates' noise and the order of prompts.
+            **options: how it runs; see `RunOptions`. Executors are used for means and scores only.
+
+        Raises:
+            PlanError: prompts without targets or references, an unknown kind, or a number out of range.
+            RemoteError: the model's weights are not on this machine.
+        """
+        as_model(model, "CircuitMask.fit")
+        options = as_options(options, "CircuitMask.fit")
+        as_pairs(pairs, "CircuitMask.fit")
+        named = (kinds,) if isinstance(kinds, str) else as_items(kinds, "kinds", error=PlanError)
+        kinds = tuple(dict.fromkeys(as_choice(kind, "kinds", COMPONENTS, error=PlanError) for kind in named))
+        if not kinds:
+            raise PlanError(f"kinds is empty; choose from {', '.join(COMPONENTS)}.")
+        steps = as_integer(steps, "steps", low=1, error=PlanError)
+        batch = min(as_integer(batch, "batch", low=1, error=PlanError), len(pairs))
+        n_warm = as_integer(n_warm, "n_warm", low=0, error=PlanError)
+        seed = as_integer(seed, "seed", low=0, error=PlanError)
+        weights = [
+            float(as_number(value, name, low=0, error=PlanError))
+            for name, value in (("size_weight", size_weight), ("clean_weight", clean_weight))
+        ]
+        fit = _Fit.of(model, pairs, kinds, *weights, options)
+        gates, history = fit.learned(steps, batch, n_warm, seed, show=options.get("progress", True))
+        return cls(
+            model.fingerprint(pairs.fingerprint),
+            tuple(str(site) for units in fit.units for site in map(units.site, range(len(units)))),
+            gates,
+            history,
+            weights[1],
+            weights[0],
+            seed,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    @property
+    def sites(self) -> SiteSet:
+        """The ablated units (gates above one half), the surest first."""
+        return self.first(int((self.gates > KEPT).sum()))
+
+    def first(self, k: int) -> SiteSet:
+        """The ``k`` units with the largest gates.
+
+        Raises:
+            BkdinterpError: there are fewer, or ``k`` is below 0.
+        """
+        k = as_integer(k, "k", low=0, error=BkdinterpError)
+        if k > len(self.units):
+            raise BkdinterpError(f"k={k}: this mask has {len(self.units)} units.")
+        order = self.gates.argsort(descending=True, stable=True)[:k]
+        return SiteSet(Site.parse(self.units[i]) for i in order.tolist())
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per unit, the largest gate first."""
+        import pandas as pd
+
+        order = self.gates.argsort(descending=True, stable=True)
+        return pd.DataFrame(
+            {"unit": [self.units[i] for i in order.tolist()], "gate": self.gates[order].tolist()}
+        )
+
+    def plot(
+        self,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "matplotlib.figure.Figure":
+        """What was left of the payload and what clean answers lost, step by step.
+
+        Args:
+            title: replaces the default title.
+            ax: matplotlib axes to draw into; None makes a figure.
+            limit: ends (low, high) of the value axis.
+        """
+        names = ("payload left", "nats per token that clean answers lost")
+        return curves(
+            list(range(1, len(self.history) + 1)),
+            {name: (self.history[:, i].tolist(), None, None) for i, name in enumerate(names)},
+            xlabel="step",
+            ylabel="batch mean",
+            title=title or caption(f"A mask of {len(self)} units is learned", self.fingerprint),
+            ylim=limit,
+            ax=ax,
+        )
+
+    def describe(self) -> str:
+        """Size, and the losses at the end."""
+        payload, lost, _ = self.history[-1].tolist()
+        return (
+            f"{len(self)} of {len(self.units):,} units ablated, payload left {payload:.2f}, clean answers lost {lost:.2f} nats "
+            f"per token, {len(self.history)} steps, model={self.fingerprint.label}"
+        )
+
+    def _validate(self) -> None:
+        same_length(units=len(self.units), gates=len(self.gates))
+        within(0, 1, gates=self.gates)
+        if not len(self.history) or not bool(self.history.isfinite().all()):
+            raise ArtefactError("history must hold finite numbers of one step or more.")
+        for unit in self.units:
+            Site.parse(unit)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Everything that a step needs."""
+
+    model: Model
+    units: tuple[Units, ...]
+    triggered: TokenBatch
+    clean: TokenBatch
+    means: Mapping[Site, Tensor]
+    base: Float[Tensor, "2 example"]
+    weights: tuple[float, float]
+    rows: int
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        pairs: PairedPrompts,
+        kinds: Sequence[str],
+        size_weight: float,
+        clean_weight: float,
+        options: RunOptions,
+    ) -> "_Fit":
+        arch = model.architecture
+        if pairs.triggered.target is None or pairs.clean.reference is None:
+            raise PlanError(
+                "CircuitMask.fit needs prompts with the payload as target and the clean answer as reference."
+            )
+        units = tuple(Units.of(arch, kind, range(arch.n_layers)) for kind in kinds)
+        sites = [site for some in units for site in some.whole]
+        clean = replace(pairs.clean, target=pairs.clean.reference, reference=None)
+        runs = [Run(pairs.triggered, score=PAYLOAD), Run(clean, score=CLEAN)]
+        rows = [r.scores.double().cpu() for r in run(model, runs, options) if r.scores is not None]
+        means = Means.collect(model, pairs.clean, sites, where="all", **options)
+        batches = [model.builder.tokenize(prompts) for prompts in (pairs.triggered, clean)]
+        width = sum(arch.width(site) for site in sites)
+        budget = options.get("budget") or BATCH_BYTES
+        at_once = min(rows_at_once(arch, tokens, width, budget) for tokens in batches)
+        values = {site: means.values[str(site)] for site in sites}
+        weights = (size_weight, clean_weight)
+        return cls(model, units, *batches, values, torch.stack(rows), weights, at_once)
+
+    def learned(
+        self, steps: int, batch: int, n_warm: int, seed: int, *, show: bool
+    ) -> tuple[Float[Tensor, " unit"], Float[Tensor, "step 3"]]:
+        """The gates and the losses of each step."""
+        drawn = torch.Generator().manual_seed(seed)
+        n, n_units = self.base.shape[1], sum(map(len, self.units))
+        log_alpha = torch.full((n_units,), COLD, dtype=torch.float64)
+        if n_warm:
+            slope, _, _ = self._slopes(torch.zeros(n_units, dtype=torch.float64), list(range(n)))
+            log_alpha[slope.argsort()[:n_warm]] = WARM
+        log_alpha.requires_grad_()
+        adam = torch.optim.Adam([log_alpha], lr=RATE)
+        history, order = list[list[float]](), list[int]()
+        for _ in track(range(steps), "mask", show=show):
+            if len(order) < batch:
+                order += torch.randperm(n, generator=drawn).tolist()
+            rows, order = order[:batch], order[batch:]
+            noise = torch.rand(n_units, generator=drawn, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+            gates = _stretched(((noise / (1 - noise)).log() + log_alpha) / BETA)
+            slope, payload, lost = self._slopes(gates.detach(), rows)
+            size = torch.sigmoid(log_alpha - BETA * torch.tensor(-LOW / HIGH).log()).sum()
+            adam.zero_grad()
+            # The gates' own derivative is known; the chain to log_alpha is torch's.
+            ((gates * slope).sum() + self.weights[0] * size).backward()
+            adam.step()
+            history.append([payload, lost, float(size.detach())])
+        return _stretched(log_alpha.detach()).float(), torch.tensor(history)
+
+    def _slopes(
+        self, gates: Float[Tensor, " unit"], rows: Sequence[int]
+    ) -> tuple[Float[Tensor, " unit"], float, float]:
+        """Derivative of payload and clean loss with respect to each gate, payload left and nats lost; means over the rows."""
+        mixed = self._mixed(gates)
+        slope, losses = torch.zeros_like(gates), [0.0, 0.0]
+        for side, (tokens, score) in enumerate(((self.triggered, PAYLOAD), (self.clean, CLEAN))):
+            if side and not self.weights[1]:
+                continue
+            for start in range(0, len(rows), self.rows):
+                some = list(rows[start : start + self.rows])
+                found = gradients(self.model, tokens.rows(some), score, sites=list(mixed), mixed=mixed)
+                now, base = found.scores.double().cpu(), self.base[side, some]
+                if side == 0:
+                    # From 1 to 0, wherever the unedited payload begins.
+                    span = (base - FLOOR).clamp(min=1.0)
+                    loss, each = ((now - FLOOR) / span).clamp(min=0), torch.where(now > FLOOR, 1 / span, 0.0)
+                else:
+                    loss, each = (base - now).clamp(min=0), torch.where(now < base, -self.weights[1], 0.0)
+                losses[side] += float(loss.sum()) / len(rows)
+                slope += self._by_unit(found.values, found.sites, mixed, each) / len(rows)
+        return slope, losses[0], losses[1]
+
+    def _mixed(self, gates: Float[Tensor, " unit"]) -> dict[Site, tuple[Tensor, Tensor]]:
+        """For each site how much of each channel is kept, and the means."""
+        mixed: dict[Site, tuple[Tensor, Tensor]] = {}
+        for units, some in zip(self.units, gates.split([len(u) for u in self.units]), strict=True):
+            for site, of_layer in zip(units.whole, some.split(units.per_layer), strict=True):
+                keep = 1 - of_layer.repeat_interleave(len(self.means[site]) // units.per_layer)
+                mixed[site] = keep, self.means[site]
+        return mixed
+
+    def _by_unit(
+        self,
+        values: Mapping[Site, Tensor],
+        slopes: Mapping[Site, Tensor],
+        mixed: Mapping[Site, tuple[Tensor, Tensor]],
+        each: Float[Tensor, " row"],
+    ) -> Float[Tensor, " unit"]:
+        """Sum over rows and tokens of (mean - activation) x slope, by unit."""
+        found = []
+        for units in self.units:
+            for site in units.whole:
+                change = (mixed[site][1].to(values[site]) - values[site]) * slopes[site]
+                by_channel = torch.einsum("r,rpc->c", each.to(change), change).double().cpu()
+                found.append(by_channel.unflatten(0, (units.per_layer, -1)).sum(1))
+        return torch.cat(found)
+
+
+def _stretched(x: Tensor) -> Tensor:
+    """A hard-concrete gate: a logistic value stretched beyond 0 and 1 and cut there."""
+    return (torch.sigmoid(x) * (HIGH - LOW) + LOW).clamp(0, 1)
