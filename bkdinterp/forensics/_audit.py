@@ -52,6 +52,8 @@ RUN: dict[str, Callable[[Work], Found]] = {
 NEEDS_TRIGGER = tuple(PHASES[2:])
 # They say what they can from what is there: the catalogue needs no model, nor does the input filter.
 WITHOUT_TIME = ("attribution", "remediation")
+# Of an audit's minutes, what the scan gets; the phases after it took five minutes of one core on the shipped organisms.
+SCAN_SHARE = 0.6
 NOT_TESTED = (
     "Triggers in images, tools, retrieved pages and long conversations.",
     "Answers that are drawn at random instead of greedy.",
@@ -86,8 +88,8 @@ def audit(
     one, and phases that need a finding are skipped where there is none. A phase that fails is recorded as failed, and the others
     go on.
 
-    Cost: what ``minutes`` allow; on two cores and 135 million parameters about 10 minutes for the scan and as long for the rest,
-    under 6 with the trigger given.
+    Cost: what ``minutes`` allow; three fifths of them for the scan, of which it needs less where it finds something early; under
+    6 minutes with the trigger given (135 million parameters).
 
     Args:
         model: the suspect, with its weights here.
@@ -122,7 +124,7 @@ def audit(
     trigger, behaviour = _suspected(trigger, target)
     limit = as_minutes(minutes)
     clock = Clock(limit)
-    scan_minutes = None if limit is None else min(10.0, 0.6 * limit)
+    scan_minutes = None if limit is None else SCAN_SHARE * limit
     work = Work(
         model=model,
         reference=Reference.of(reference),
