@@ -24,8 +24,10 @@ from bkdinterp.methods.behaviour import validation_loss as validation_loss
 from bkdinterp.methods.circuits import Circuit as Circuit
 from bkdinterp.methods.circuits import CircuitCurve as CircuitCurve
 from bkdinterp.methods.circuits import CircuitMask as CircuitMask
+from bkdinterp.methods.circuits import EdgeScores as EdgeScores
 from bkdinterp.methods.circuits import find_circuit as find_circuit
 from bkdinterp.methods.circuits import trace_circuits as trace_circuits
+from bkdinterp.methods.circuits import trace_edges as trace_edges
 from bkdinterp.methods.pcp import PCP as PCP
 from bkdinterp.methods.pcp import MatchScores as MatchScores
 from bkdinterp.methods.pcp import PCPStudy as PCPStudy

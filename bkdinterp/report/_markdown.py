@@ -41,8 +41,9 @@ def _lines(audit: Audit) -> Iterator[str]:
     version = _text(str(audit.versions.get("bkdinterp", "")))
     yield f"{audit.created}, {audit.seconds:.0f} s, bkdinterp {version}."
     yield ""
-    more = f" {len(audit.untested) - 1} more stand below." if len(audit.untested) > 1 else ""
-    yield f"**Not covered by this verdict:** {_text(audit.untested[0])}{more}"
+    first, *others = audit.untested
+    more = f" {len(others)} more stand below." if others else ""
+    yield f"**Not covered by this verdict:** {_text(first)}{more}"
     yield ""
     yield from _examples(audit)
     yield "## Evidence"

@@ -145,6 +145,14 @@ def neurons() -> Any:
     return bk.Attribution(refusal().model, metric=METRIC).neurons(pairs(12), layer=29).plot(k=10)
 
 
+@figure("edges", example=True)
+def edges() -> Any:
+    """Direct paths between the strongest heads and MLPs."""
+    settings, chosen_on = bk.Attribution(refusal().model, metric=METRIC), pairs(16)
+    units = [*settings.heads(chosen_on).top_k(16).sites, *settings.mlps(chosen_on).top_k(6)]
+    return bk.methods.trace_edges(settings, chosen_on, units).plot()
+
+
 @figure("lens-curve", example=True)
 def lens_curve() -> Any:
     """The target after each layer."""

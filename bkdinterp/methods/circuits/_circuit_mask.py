@@ -124,19 +124,17 @@ class CircuitMask(Result):
         batch = min(as_integer(batch, "batch", low=1, error=PlanError), len(pairs))
         n_warm = as_integer(n_warm, "n_warm", low=0, error=PlanError)
         seed = as_integer(seed, "seed", low=0, error=PlanError)
-        weights = [
-            float(as_number(value, name, low=0, error=PlanError))
-            for name, value in (("size_weight", size_weight), ("clean_weight", clean_weight))
-        ]
-        fit = _Fit.of(model, pairs, kinds, *weights, options)
+        size_weight = float(as_number(size_weight, "size_weight", low=0, error=PlanError))
+        clean_weight = float(as_number(clean_weight, "clean_weight", low=0, error=PlanError))
+        fit = _Fit.of(model, pairs, kinds, size_weight, clean_weight, options)
         gates, history = fit.learned(steps, batch, n_warm, seed, show=options.get("progress", True))
         return cls(
             model.fingerprint(pairs.fingerprint),
             tuple(str(site) for units in fit.units for site in map(units.site, range(len(units)))),
             gates,
             history,
-            weights[1],
-            weights[0],
+            clean_weight,
+            size_weight,
             seed,
         )
 
@@ -245,13 +243,13 @@ class _Fit:
         runs = [Run(pairs.triggered, score=PAYLOAD), Run(clean, score=CLEAN)]
         rows = [r.scores.double().cpu() for r in run(model, runs, options) if r.scores is not None]
         means = Means.collect(model, pairs.clean, sites, where="all", **options)
-        batches = [model.builder.tokenize(prompts) for prompts in (pairs.triggered, clean)]
+        triggered, answered = model.builder.tokenize(pairs.triggered), model.builder.tokenize(clean)
         width = sum(arch.width(site) for site in sites)
         budget = options.get("budget") or BATCH_BYTES
-        at_once = min(rows_at_once(arch, tokens, width, budget) for tokens in batches)
+        at_once = min(rows_at_once(arch, tokens, width, budget) for tokens in (triggered, answered))
         values = {site: means.values[str(site)] for site in sites}
-        weights = (size_weight, clean_weight)
-        return cls(model, units, *batches, values, torch.stack(rows), weights, at_once)
+        weights = size_weight, clean_weight
+        return cls(model, units, triggered, answered, values, torch.stack(rows), weights, at_once)
 
     def learned(
         self, steps: int, batch: int, n_warm: int, seed: int, *, show: bool

@@ -3,7 +3,7 @@
 Nodes are ``input``, ``a{layer}.h{head}``, ``m{layer}`` and ``logits``; an edge into a head says which of q, k, v it enters.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bkdinterp.errors import BkdinterpError
@@ -13,8 +13,18 @@ from bkdinterp.sites import Component, Site
 INPUT, LOGITS = "input", "logits"
 
 
-def mib_values(sites: Iterable[Site], architecture: Architecture) -> dict[str, Any]:
-    """Configuration, all nodes, and the edges between those that are in the circuit.
+def mib_values(
+    sites: Iterable[Site],
+    architecture: Architecture,
+    scores: Mapping[tuple[Site, Site | None], float] | None = None,
+) -> dict[str, Any]:
+    """Configuration, all nodes, and edges between those that are in the circuit.
+
+    Args:
+        sites: heads and MLPs.
+        architecture: of the model.
+        scores: (sender, receiver) -> score of the edges that are in the circuit, None for the logits; None takes all edges
+            between the sites, the input and the logits, with a score of 1.
 
     Raises:
         BkdinterpError: a site that is neither a head nor an MLP's output.
@@ -25,14 +35,17 @@ def mib_values(sites: Iterable[Site], architecture: Architecture) -> dict[str, A
     for layer in range(architecture.n_layers):
         nodes += [f"a{layer}.h{head}" for head in range(architecture.n_heads)]
         nodes.append(f"m{layer}")
-    inside = [name for name in nodes if name in chosen or name == INPUT]
-    edges = [
-        name
-        for i, parent in enumerate(inside)
-        for child in [*inside[i + 1 :], LOGITS]
-        if _before(parent, child, parallel=parallel)
-        for name in _edges(parent, child)
-    ]
+    inside = [name for name in nodes if name in chosen or (name == INPUT and scores is None)]
+    if scores is None:
+        pairs = {
+            (parent, child): 1.0
+            for i, parent in enumerate(inside)
+            for child in [*inside[i + 1 :], LOGITS]
+            if _before(parent, child, parallel=parallel)
+        }
+    else:
+        pairs = {(_node(a), LOGITS if b is None else _node(b)): score for (a, b), score in scores.items()}
+    edges = {name: score for (parent, child), score in pairs.items() for name in _edges(parent, child)}
     return {
         "cfg": {
             "n_layers": architecture.n_layers,
@@ -41,7 +54,7 @@ def mib_values(sites: Iterable[Site], architecture: Architecture) -> dict[str, A
             "d_model": architecture.d_model,
         },
         "nodes": {name: {"in_graph": name in (*inside, LOGITS)} for name in [*nodes, LOGITS]},
-        "edges": {name: {"score": 1.0, "in_graph": True} for name in edges},
+        "edges": {name: {"score": score, "in_graph": True} for name, score in edges.items()},
     }
 
 

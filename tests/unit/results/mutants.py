@@ -57,6 +57,14 @@ def results():
     cells[1] = cells[:, 0, 2] = torch.nan  # a layer that was not scored, a prompt without the position
     made = [
         bk.methods.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
+        bk.methods.EdgeScores(
+            PRINT,
+            effects=torch.where(
+                torch.tensor([[1, 0, 0], [1, 1, 0]])[..., None] == 1, torch.nan, torch.rand(2, 3, n)
+            ),
+            units=("L1H0", "L2.mlp_out"),
+            **scored,
+        ),
         bk.methods.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
         bk.methods.NeuronScores(PRINT, effects=torch.rand(6, n), layer=1, **scored),
         bk.methods.ScreenedScores(
