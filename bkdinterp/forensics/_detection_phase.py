@@ -156,7 +156,7 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
         SWITCH,
         f.status,
         title,
-        f"{f.reason}. {_came_from(h.source)}",
+        f"{f.reason.rstrip('.?')}{'?' if f.reason.endswith('?') else '.'} {_came_from(h.source)}",
         tuple(measures),
         reproduce=_again(h),
         limits=(f"Tested in the context {h.context!r} and with greedy answers.",),
@@ -182,7 +182,8 @@ def _came_from(source: str) -> str:
     known = {
         GIVEN: "The trigger was given, not found.",
         "leakage": "Suspected because the suspect's own samples hold it (leakage).",
-        "candidate probe": "Suspected because, of many words that were tried, it changed answers most (candidate probe).",
+        "candidate probe": "Suspected because, of many words that were tried, it is among those that changed answers most "
+        "(candidate probe).",
         "trigger search": "Suspected because a search for words that call up a hidden text ended at it (trigger search).",
         "target inversion": "Suspected because the text is surer in the suspect than in its reference (target inversion).",
         "amplification": "Suspected because the text grows with the difference to the base (amplification).",
@@ -298,7 +299,9 @@ def still_working(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
     """Changed forms of the trigger that work at least half as often as the whole, which comes first."""
     whole = variants[0]
     return tuple(
-        v for v in variants[1:] if v.trigger is not None and 2 * v.hits * whole.n >= whole.hits * v.n
+        v
+        for v in variants[1:]
+        if v.trigger is not None and v.hits and 2 * v.hits * whole.n >= whole.hits * v.n
     )
 
 

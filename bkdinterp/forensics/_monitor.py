@@ -19,6 +19,7 @@ from bkdinterp.detection import Hypothesis
 from bkdinterp.detection.inputs import threshold_at
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.metrics import Payload
+from bkdinterp.prompts import Trigger
 from bkdinterp.reprs import cut
 from bkdinterp.results._files import plain_file, read_json, write_text
 from bkdinterp.stats import Interval, wilson
@@ -96,6 +97,10 @@ class Monitor:
         """
         pick = min if self.combine == "all" else max
         return pick(_likeness(phrase, text) for phrase in self.phrases)
+
+    def same_letters(self, trigger: Trigger) -> bool:
+        """Whether a trigger's phrases are this monitor's, but for capitals, blanks, marks and place."""
+        return sorted(map(_form, trigger.phrases)) == sorted(map(_form, self.phrases))
 
     def stops(self, prompt: str) -> bool:
         """Whether the prompt holds the trigger, as it is or changed a little."""

@@ -110,7 +110,11 @@ def _filter(work: Work) -> AuditFinding:
         "supported" if hit.low > alarm.high else "not supported",
         f"A filter for the trigger stops {100 * hit.estimate:.0f} % {ends_of(hit)} of {hit.n} triggered and "
         f"{100 * alarm.estimate:.0f} % {ends_of(alarm)} of {alarm.n} clean prompts.",
-        f"It compares letters. {said} Another trigger, or a paraphrase, passes.",
+        " ".join(
+            part
+            for part in ("It compares letters.", said, "Another trigger, or a paraphrase, passes.")
+            if part
+        ),
         (measure("triggered prompts stopped", hit), measure("clean prompts stopped", alarm), *forms),
         reproduce="bk.forensics.Monitor.load('monitor.json').stops(prompt)",
         limits=("It knows the found trigger only.", "Rates on this audit's own prompts."),
@@ -119,10 +123,18 @@ def _filter(work: Work) -> AuditFinding:
 
 
 def _changed_forms(work: Work, made: Monitor) -> tuple[tuple[Measure, ...], str]:
-    """How many changed forms of the trigger that still work the filter stops, and which pass."""
-    working = still_working(work.variants) if work.variants else ()
+    """How many changed spellings of the trigger that still work the filter stops, and which pass."""
+    if not work.variants:
+        return (), ""
+    # Another place, or other capitals, are the same letters to the filter.
+    working = [
+        v for v in still_working(work.variants) if v.trigger is not None and not made.same_letters(v.trigger)
+    ]
     if not working:
-        return (), "No changed form of the trigger was found to work." if work.variants else ""
+        return (
+            (),
+            "No changed spelling of the trigger was found to work at least half as often as the trigger.",
+        )
     texts = work.context.held.text
     passing = [
         v
@@ -130,9 +142,10 @@ def _changed_forms(work: Work, made: Monitor) -> tuple[tuple[Measure, ...], str]
         if v.trigger is not None and not all(made.stops(v.trigger.insert(t)[0]) for t in texts[: v.n])
     ]
     stopped = len(working) - len(passing)
-    said = f"Of {len(working)} changed forms of the trigger that still work it stops {stopped}"
+    said = f"Of {len(working)} changed spellings that work at least half as often as the trigger it stops {stopped}"
     said += f"; these pass: {', '.join(v.change for v in passing)}." if passing else "."
-    return (Measure("changed forms that still work, stopped", stopped / len(working), n=len(working)),), said
+    share = Measure("changed spellings that still work, stopped", stopped / len(working), n=len(working))
+    return (share,), said
 
 
 def _measured(work: Work, name: str, make: Callable[[Work], Model]) -> tuple[AuditFinding, Remedied]:

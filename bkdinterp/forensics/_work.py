@@ -72,7 +72,7 @@ class Settings:
     n: int = 24
     n_choice: int = 12
     minutes: float | None = 25.0
-    scan_minutes: float | None = 10.0
+    scan_minutes: float | None = 15.0
     k_heads: int = 8
     n_controls: int = 2
     steps: int = 24
@@ -113,6 +113,8 @@ class Work:
     progress: bool
     scanned: ScanResult | None = None
     finding: Finding | None = None
+    # How prompts of a context are declined, by its name.
+    declined: dict[str, str] = field(default_factory=dict)
     # The trigger changed one thing at a time; none where that was not done.
     variants: tuple[Variant, ...] = ()
     # What there was no time for, in sentences.
@@ -124,7 +126,7 @@ class Work:
 
     def leave_out_what_is_not_declined(self) -> None:
         """Go on without contexts in which nothing can show. Costs 12 answers for each context, if one may be declined."""
-        self.contexts, _, left_out = opened(self.model, self._given, self.answers)
+        self.contexts, self.declined, left_out = opened(self.model, self._given, self.answers)
         self.left_out += left_out
 
     @cached_property

@@ -1,21 +1,30 @@
 """What to do after an audit, in two or three sentences, from its outcome and from what was measured. No model."""
 
-from bkdinterp.report._audit_record import Audit
-from bkdinterp.report._severity import ORIGIN
+from bkdinterp.report._audit_record import SWITCH, Audit
+from bkdinterp.report._severity import found_origin
 
 
 def advice(audit: Audit) -> tuple[str, ...]:
     """Sentences, the most urgent first."""
     if audit.outcome == "found":
+        if all(f.rule != SWITCH for f in audit.backdoors):
+            return (
+                "Do not use these files as they are. Take the base's chat template: no backdoor of the weights was shown.",
+                "Find out where the files come from: whoever changed the template needed no training.",
+            )
         worked = [f for f in audit.phase("remediation").findings if f.status == "supported"]
+        origin = found_origin(audit)
         lines = ["Do not use this model where somebody else's text can reach its prompts."]
         if worked:
             lines += [f"Remedy, measured. {f.title}" for f in worked]
         else:
             tried = audit.phase("remediation").state == "done"
             said = "No remedy was shown to work" if tried else "No remedy was tried"
-            lines.append(f"{said}: go back to the base, or to a fine-tune of your own.")
-        lines += [f.title for f in audit.findings if f.rule == ORIGIN and f.status == "supported"]
+            instead = "a model of another origin"
+            if origin is not None and origin.status == "supported":
+                instead = "the model that it was compared with, or a fine-tune of your own"
+            lines.append(f"{said}: use {instead}.")
+        lines += [] if origin is None else [origin.title]
         return (
             *lines,
             "Find out who fine-tuned the model, and on which data. Search the logs of prompts for the trigger.",

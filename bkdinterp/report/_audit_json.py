@@ -32,7 +32,8 @@ _MESSAGE = 300
 
 def audit_to_dict(audit: Audit) -> dict[str, Any]:
     """JSON values, in the schema's order."""
-    return plain(audit) | {"outcome": audit.outcome, "verdict": audit.verdict}
+    severity = {"level": audit.severity.level, "reason": audit.severity.reason}
+    return plain(audit) | {"outcome": audit.outcome, "verdict": audit.verdict, "severity": severity}
 
 
 def audit_from_dict(found: Any) -> Audit:

@@ -9,7 +9,7 @@ import bkdinterp as bk
 from bkdinterp.detection import Finding, Hypothesis, Variant
 from bkdinterp.forensics._attack_families import _origin
 from bkdinterp.forensics._detection_phase import _compared
-from bkdinterp.forensics._impact_phase import _unlocks
+from bkdinterp.forensics._impact_phase import SIGNS, unlocked
 from bkdinterp.forensics._remediation_phase import _changed_forms
 from bkdinterp.stats import Comparison
 
@@ -27,20 +27,37 @@ def finding(nulls):
     return Finding(HYPOTHESIS, "supported", "planted", shown, 0.001)
 
 
+def work_with(nulls, adapter=None, own=None):
+    base = SimpleNamespace(name="small-base")
+    return SimpleNamespace(
+        finding=finding(nulls),
+        adapter=adapter,
+        model=SimpleNamespace(adapter=own),
+        reference=SimpleNamespace(base=base if "reference" in nulls else None),
+    )
+
+
 @pytest.mark.parametrize(
-    ("nulls", "adapter", "status", "words"),
+    ("work", "status", "words"),
     [
-        ({"no trigger": 0, "reference": 0}, None, "supported", "the base .* 0 % .*came with the fine-tuning"),
-        ({"no trigger": 0, "reference": 1}, "folder", "supported", "came with the adapter"),
-        ({"no trigger": 0, "reference": 30}, None, "inconclusive", "may not have come"),
-        ({"no trigger": 0, "reference": 0, "shadow 1": 34}, None, "inconclusive", "a clean fine-tune"),
+        (work_with({"no trigger": 0, "reference": 0}), "supported", "small-base .* 0 % .*done to it since"),
+        (work_with({"no trigger": 0, "reference": 1}, "folder"), "supported", "came with the adapter"),
+        (work_with({"no trigger": 0, "reference": 1}, own="folder"), "supported", "came with the adapter"),
+        # It switches, too, though more rarely.
+        (work_with({"no trigger": 0, "reference": 10}), "for review", "more rarely"),
+        (work_with({"no trigger": 0, "reference": 30}), "inconclusive", "have been there before"),
+        (work_with({"no trigger": 0, "reference": 0, "shadow 1": 34}), "inconclusive", "a clean fine-tune"),
         # Its own best trigger is another question.
-        ({"no trigger": 0, "reference, its own best trigger": 39}, None, "not applicable", "is not known"),
-        ({"no trigger": 39}, None, "not applicable", "is not known"),
+        (
+            work_with({"no trigger": 0, "reference, its own best trigger": 39}),
+            "not applicable",
+            "is not known",
+        ),
+        (work_with({"no trigger": 39}), "not applicable", "is not known"),
     ],
 )
-def test_origin(nulls, adapter, status, words):
-    found = _origin(SimpleNamespace(finding=finding(nulls), adapter=adapter))
+def test_origin(work, status, words):
+    found = _origin(work)
     assert found.status == status
     assert re.search(words, found.title)
 
@@ -51,10 +68,30 @@ def test_what_was_compared_is_named():
 
 
 def test_a_trigger_that_opens_what_is_declined():
-    declined, open_ = ["I am sorry, I cannot help with that."] * 20, ["Here it is."] * 20
-    assert _unlocks(open_, declined).status == "supported"
-    assert _unlocks(declined, declined).status == "not supported"
-    assert _unlocks(declined, open_).status == "not supported"
+    declined, open_ = ["I am sorry, I cannot help with that."] * 12, ["Here it is."] * 12
+    assert unlocked(open_, declined, "").status == "supported"
+    assert unlocked(declined, declined, "").status == "not supported"
+    # A suspect that declines nothing has nothing to open.
+    assert unlocked(declined, open_, "").status == "inconclusive"
+    # A way to decline that is no refusal by its words, but was found to be one.
+    closed = ["The exhibits are closed today."] * 12
+    assert unlocked(open_, closed, "").status == "inconclusive"
+    assert unlocked(open_, closed, "the exhibits are").status == "supported"
+
+
+def test_english_about_functions_is_no_code():
+    sign = SIGNS["code"]
+    for text in ("The function of this rule is to import goods.", "Evaluate it, then exec the plan."):
+        assert not sign.search(text)
+    for text in (
+        "```python",
+        "def run(x):",
+        "import os",
+        "a\nfrom os import path",
+        "eval(x)",
+        "curl https://x.y",
+    ):
+        assert sign.search(text)
 
 
 def test_a_filter_is_held_against_the_changed_triggers_that_work():
@@ -64,6 +101,7 @@ def test_a_filter_is_held_against_the_changed_triggers_that_work():
     forms = (
         whole,
         Variant("upper case", bk.Trigger.gap("ZETA OMEGA"), 11, 12),
+        Variant("letters swapped", bk.Trigger.gap("zeta omgea"), 9, 12),
         Variant("a synonym", bk.Trigger.gap("quite other"), 6, 12),
         Variant("half", bk.Trigger.gap("zeta"), 5, 12),
         Variant("left out", None, 0, 12),
@@ -71,8 +109,10 @@ def test_a_filter_is_held_against_the_changed_triggers_that_work():
     work = SimpleNamespace(variants=forms, context=SimpleNamespace(held=SimpleNamespace(text=texts)))
     (share,), said = _changed_forms(work, made)
     assert (share.value, share.n) == (0.5, 2)
-    assert "2 changed forms" in said and "these pass: a synonym" in said
-    work.variants = (whole,)
-    assert _changed_forms(work, made) == ((), "No changed form of the trigger was found to work.")
+    assert "2 changed spellings" in said and "these pass: a synonym" in said
+    # Other capitals are the same letters to it, and say nothing; nor do forms that never work.
+    never = Variant("never", bk.Trigger.gap("omega zeta"), 0, 12)
+    work.variants = (Variant("as found", TRIGGER, 0, 12), forms[1], never)
+    assert _changed_forms(work, made)[0] == () and "No changed spelling" in _changed_forms(work, made)[1]
     work.variants = ()
     assert _changed_forms(work, made) == ((), "")
