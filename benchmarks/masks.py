@@ -31,7 +31,7 @@ def masks(name: str, folder: Path, n: int, weights: list[float], steps: int) -> 
     o = bk.organisms.load(name)
     pairs = o.pairs(n=2 * n, split="selection")
     halves = pairs.subset(range(n)), pairs.subset(range(n, 2 * n))
-    middle = weights[len(weights) // 2]
+    middle = weights[0]
     asked = [(f"mask {w:g}", o.model, halves[0], w) for w in weights]
     asked += [
         ("mask, other prompts", o.model, halves[1], middle),
@@ -76,8 +76,10 @@ def reported(name: str, folder: Path, n: int, chosen: dict[str, Any]) -> dict[st
             continue
         sets[f"{label}: {k} heads"] = heads
         if label.startswith("mask "):
-            sets[f"{k} strongest single heads"] = chosen["single"][:k]
+            sets[f"{len(chosen['single'][:k])} strongest single heads"] = chosen["single"][:k]
             sets[f"{k} random heads of the layers of {label}"] = like(heads, arch.n_layers, arch.n_heads, 0)
+    if not sets:
+        raise SystemExit(f"{name}: every mask is empty; give smaller --weights.")
     every = tuple(dict.fromkeys(head for heads in sets.values() for head in heads))
     means = Means.collect(o.model, o.pairs(n=16, split="selection").clean, every, where="all")
     where = bk.Where("all", generated=True)
@@ -117,7 +119,7 @@ def table(read: dict[str, Any]) -> None:
     made = [
         heads for label, heads in read["chosen"].items() if label.startswith("mask ") and "twin" not in label
     ]
-    own, other = set(made[len(made) // 2]), set(read["chosen"]["mask, other prompts"])
+    own, other = set(made[0]), set(read["chosen"]["mask, other prompts"])
     print(f"on other prompts: Jaccard index {len(own & other) / max(1, len(own | other)):.2f}", flush=True)
 
 
@@ -128,10 +130,8 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=["smollm2-refusal", "smollm2-label-flip", "smollm2-unlock"]
     )
-    parser.add_argument(
-        "--weights", nargs="+", type=float, default=[0.02, 0.05, 0.1], help="prices of a head"
-    )
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--weights", nargs="+", type=float, default=[0.02, 0.1], help="prices of a head")
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--n-selection", type=int, default=16)
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("runs/masks"))
@@ -139,6 +139,11 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    # What was kept under other settings is another answer.
+    settings = [f"{w:g}" for w in sorted(args.weights)]
+    args.out = args.out / "-".join(
+        ["steps", str(args.steps), "n", str(args.n_selection), str(args.n), *settings]
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.only:
         chosen = masks(name, args.out, args.n_selection, sorted(args.weights), args.steps)

@@ -10,7 +10,7 @@ Source: the linear estimates of activation patching (Nanda 2023, attribution pat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,10 @@ from bkdinterp.values import shown
 
 Mixture = tuple[Float[Tensor, " width"], Float[Tensor, " width"]]
 """How much of an activation is kept, and what stands in for the rest."""
+if TYPE_CHECKING:
+    Mixtures = Mapping[Site | str, Mixture] | None
+else:
+    Mixtures = Any  # checked in the body, with our own messages
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,7 @@ def gradients(
     sites: Sequence[Site | str] = (),
     embeddings: Float[Tensor, "row pos d_model"] | None = None,
     frozen_norms: bool = False,
-    mixed: Mapping[Site, Mixture] | None = None,
+    mixed: Mixtures = None,
 ) -> Gradients:
     """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass.
 
@@ -100,7 +104,7 @@ def gradients(
     arch, module = local_model(model, "gradients")
     declared = as_score(score)
     wanted = tuple(dict.fromkeys(Site.parse(site) for site in sites))
-    mixed = {} if mixed is None else mixed
+    mixed = {} if mixed is None else {Site.parse(site): parts for site, parts in mixed.items()}
     _check(arch, tokens, declared, wanted, embeddings, mixed)
     tokens = tokens.to(model.device)
     n = tokens.targets.shape[1] if declared.n_targets is None else declared.n_targets
@@ -159,7 +163,7 @@ def _check(
     score: Score,
     sites: tuple[Site, ...],
     embeddings: Tensor | None,
-    mixed: Mapping[Site, Mixture],
+    mixed: Mapping[Site, Any],
 ) -> None:
     if not isinstance(tokens, TokenBatch):
         raise PlanError(
@@ -182,7 +186,10 @@ def _check(
             raise PlanError(
                 f"mixed={site}: it must be among sites=, a module's whole activation, not resid_mid."
             )
-        if any(tuple(part.shape) != (arch.width(site),) for part in parts):
+        pair = (
+            isinstance(parts, tuple | list) and len(parts) == 2 and all(isinstance(p, Tensor) for p in parts)
+        )
+        if not pair or any(tuple(part.shape) != (arch.width(site),) for part in parts):
             raise PlanError(f"The mixture at {site} needs two tensors [{arch.width(site)}].")
 
 

@@ -71,16 +71,39 @@ def test_it_lowers_the_payload_and_a_price_keeps_it_small(llama, answered):
     free = CircuitMask.fit(llama, answered, size_weight=0, **options)
     dear = CircuitMask.fit(llama, answered, size_weight=10, **options)
     assert len(free) > 0 == len(dear)
+    assert torch.equal(dear.payload[0], dear.payload[1]) and torch.equal(dear.clean[0], dear.clean[1])
     means = Means.collect(llama, answered.clean, free.sites, where="all")
     edit = bk.MeanAblate(free.sites, means, where=EVERYWHERE)
     table = score_edits(llama, {"x": answered.triggered}, {"e": edit}, PAYLOAD, progress=False)
     assert table.mean("x", "e") < table.mean("x") - 0.1
+    torch.testing.assert_close(table.of("x", "e"), free.payload[1].double().logit(), rtol=1e-3, atol=1e-3)
     again = CircuitMask.fit(llama, answered, size_weight=0, **options)
-    assert torch.equal(again.gates, free.gates) and torch.equal(again.history, free.history)
+    assert torch.equal(again.log_alpha, free.log_alpha) and torch.equal(again.history, free.history)
     assert list(free.sites) == list(free.first(len(free))) and len(free.first(0)) == 0
     assert free.to_frame()["gate"].is_monotonic_decreasing
     with pytest.raises(BkdinterpError, match="units"):
         free.first(len(free.units) + 1)
+
+
+@pytest.mark.parametrize("n_warm", [0, 1000])
+def test_a_unit_that_did_not_begin_open_is_found(llama, answered, n_warm, monkeypatch):
+    """The warm start is no shortlist: its ranking is turned round, so that what it opens is of no use."""
+    whole = _Fit._slopes
+
+    def turned(self, gates, rows, *, clean=True):
+        slope, payload, lost = whole(self, gates, rows, clean=clean)
+        return (slope if clean else -slope), payload, lost
+
+    monkeypatch.setattr(_Fit, "_slopes", turned)
+    options = {"kinds": "heads", "batch": 4, "clean_weight": 0.0, "size_weight": 1e-4, "progress": False}
+    found = CircuitMask.fit(llama, answered, steps=60, n_warm=n_warm, **options)
+    assert len(found) > 0 and float(found.payload[1].mean()) < float(found.payload[0].mean())
+
+
+def test_kinds_may_overlap(llama, answered):
+    found = CircuitMask.fit(llama, answered, kinds=("heads", "attentions"), steps=3, progress=False)
+    arch = llama.architecture
+    assert len(found.units) == arch.n_layers * (arch.n_heads + 1) and bool(found.gates.isfinite().all())
 
 
 def test_bad_input_is_refused_before_any_forward(llama, answered, pairs, monkeypatch):

@@ -156,6 +156,8 @@ def test_what_cannot_be_differentiated(model, prompts, tokens):
     ):
         with pytest.raises(PlanError, match=r"mixed|mixture"):
             gradients(model, tokens, sites=sites, mixed={site: mixed})
+    with pytest.raises(PlanError, match="two tensors"):
+        gradients(model, tokens, sites=["L1.z"], mixed={"L1.z": torch.ones(3)})
     with pytest.raises(PlanError, match="whole activation"):
         gradients(model, tokens, sites=["L1H0"], mixed={Site.parse("L1H0"): mixture(model, site, 1.0)})
     with pytest.raises(PromptError, match="Token ids"):

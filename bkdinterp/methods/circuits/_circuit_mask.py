@@ -1,13 +1,16 @@
-"""`CircuitMask`: which units, ablated together, end the backdoor? Learned at once over all units by gradient descent on gates.
+"""`CircuitMask`: which units, ablated together, end the backdoor? Learned over all units by gradient descent on gates.
 
-Every unit has a gate: the amount, 0 to 1, by which the unit is replaced by its mean over the clean prompts, at all tokens. A gate
-is drawn from a hard-concrete distribution (Louizos, Welling & Kingma 2018, arXiv 1712.01312), which is exactly 0 or 1 with a
-positive probability, so that the expected number of ablated units has a derivative. The weights do not change.
+Every unit has a gate: the amount, 0 (kept) to 1 (ablated), by which the unit is replaced by its mean over the clean prompts, at
+all tokens. A gate is drawn from a hard-concrete distribution (Louizos, Welling & Kingma 2018, arXiv 1712.01312), which is exactly
+0 or 1 with a positive probability, so that the expected number of ablated units has a derivative; such masks find subnetworks in
+Cao, Sanh & Rush 2021 (arXiv 2104.03514). The weights do not change.
 
     loss = payload left (1 unedited, 0 at odds of 1 to 99) + clean_weight x (nats per token that clean answers lose)
            + size_weight x (expected number of ablated units)
 
-Gates begin at nearly 0, but of the units that the first derivative, the attribution patching of ablation, ranks first.
+A gate that is all but closed gets no derivative. So gates begin closed, but for the units that attribution patching of the
+ablation ranks first, and whenever the derivative of a closed gate says that its unit would now be worth its price, the gate is
+opened a little: what is worth ablating can depend on what already is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +22,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine import Run, gradients
+from bkdinterp.engine._gradients import local_model
 from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError
+from bkdinterp.interventions import MeanAblate
 from bkdinterp.methods._options import BATCH_BYTES, RunOptions, as_options, run
 from bkdinterp.methods.attribution._linear_effects import COMPONENTS, Units, rows_at_once
 from bkdinterp.methods.readout import Means
 from bkdinterp.metrics import SCORES, Score
 from bkdinterp.metrics.scores import sum_logprob
-from bkdinterp.model import Model, as_model
+from bkdinterp.model import Model
 from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import PairedPrompts, TokenBatch, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption, same_length, within
-from bkdinterp.sites import Site, SiteSet
+from bkdinterp.sites import Site, SiteSet, Where
 from bkdinterp.values import as_choice, as_integer, as_items, as_number
 
 if TYPE_CHECKING:
@@ -39,17 +44,24 @@ if TYPE_CHECKING:
 
 # Louizos et al. 2018, section 4.1: temperature, and how far the concrete distribution is stretched beyond 0 and 1.
 BETA, LOW, HIGH = 2 / 3, -0.1, 1.1
-# Gates of the first units of the warm start, and of the others.
-WARM, COLD = -0.5, -5.0
+# log_alpha of gates that are tried, and of closed ones; below the last, a gate is hardly ever drawn open.
+WARM, COLD, CLOSED = -0.5, -5.0, -3.0
 RATE = 0.2
+# At most this share of the units begins open; of the closed ones, so many are opened in a step, and each again only later.
+MOST_WARM, OPENED, PAUSE = 0.25, 4, 15
+# Weight of the older derivatives in the mean that decides.
+OLDER = 0.8
 FLOOR = -4.6  # log-odds of 1 to 99
 FIRST_TOKENS = 4
-KEPT = 0.5
+ABLATED = 0.5
+# Nats by which two ways of computing the same score may differ.
+ROUNDING = 1e-4
 
 
 def _log_odds(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """Log-odds of the first tokens of the target, all of them together."""
-    p = sum_logprob(logits, targets, mask).clamp(max=-1e-6)
+    # Never quite certain, so that the slope does not end.
+    p = sum_logprob(logits, targets, mask) - 1e-6
     return p - torch.log(-torch.expm1(p))
 
 
@@ -59,20 +71,32 @@ CLEAN = SCORES["logprob"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CircuitMask(Result):
-    """Gates of all units, and how they were learned. The losses are those of the prompts that chose it: report on others.
+    """Gates of all units, and how they were learned. All scores are those of the prompts that chose it: report on others.
 
     Attributes:
         units: names of the sites, layer by layer.
-        gates: by how much each is ablated, 0 to 1, without the noise of the training.
-        history: per step: payload left, nats per token that clean answers lost, expected number of ablated units ``[step 3]``.
+        log_alpha: parameter of each gate; the larger, the surer the unit is ablated.
+        history: per step, of the drawn gates and the step's prompts: payload left, nats per token that clean answers lost,
+            expected number of ablated units ``[step 3]``.
+        payload: probability of the payload's first tokens on triggered prompts, unedited and with `sites` ablated
+            ``[2 example]``.
+        clean: mean log-probability per token of the clean answer on clean prompts, likewise ``[2 example]``, nats.
+        kinds: what had gates.
+        batch: pairs of a step.
+        n_warm: units of the warm start.
         clean_weight, size_weight: of the loss.
         seed: of the gates' noise and the order of prompts.
     """
 
     fingerprint: Fingerprint
     units: tuple[str, ...]
-    gates: Float[Tensor, " unit"]
+    log_alpha: Float[Tensor, " unit"]
     history: Float[Tensor, "step 3"]
+    payload: Float[Tensor, "2 example"]
+    clean: Float[Tensor, "2 example"]
+    kinds: tuple[str, ...]
+    batch: int
+    n_warm: int
     clean_weight: float
     size_weight: float
     seed: int
@@ -94,8 +118,9 @@ class CircuitMask(Result):
     ) -> Self:
         """Learn the gates.
 
-        Costs per step one forward and one backward pass of ``batch`` triggered and as many clean prompts; before the steps one
-        pass over the clean prompts for the means, one scored pass over all, and one forward and backward pass for the warm start.
+        Costs per step one forward and one backward pass of ``batch`` triggered and as many clean prompts; besides, one pass over
+        the clean prompts for the means, two scored passes over all prompts, and one forward and backward pass of the triggered
+        ones for the warm start. An interrupted fit begins anew.
 
         Args:
             model: the suspect model; its weights must be here.
@@ -103,17 +128,17 @@ class CircuitMask(Result):
             kinds: what has gates: ``"heads"``, ``"mlps"``, ``"attentions"``, ``"neurons"``, one or several, in all layers.
             steps: of Adam.
             batch: pairs of a step.
-            size_weight: what an ablated unit must be worth.
+            size_weight: what an ablated unit must be worth, as a share of the payload.
             clean_weight: what a lost nat per token of clean answers counts against the whole payload.
-            n_warm: units of the warm start.
+            n_warm: units of the warm start, at most a quarter of all; others come in when their derivative says so.
             seed: of the gates' noise and the order of prompts.
-            **options: how it runs; see `RunOptions`. Executors are used for means and scores only.
+            **options: how it runs; see `RunOptions`. Executor and folder serve means and scores only.
 
         Raises:
             PlanError: prompts without targets or references, an unknown kind, or a number out of range.
             RemoteError: the model's weights are not on this machine.
         """
-        as_model(model, "CircuitMask.fit")
+        local_model(model, "CircuitMask.fit")
         options = as_options(options, "CircuitMask.fit")
         as_pairs(pairs, "CircuitMask.fit")
         named = (kinds,) if isinstance(kinds, str) else as_items(kinds, "kinds", error=PlanError)
@@ -127,12 +152,22 @@ class CircuitMask(Result):
         size_weight = float(as_number(size_weight, "size_weight", low=0, error=PlanError))
         clean_weight = float(as_number(clean_weight, "clean_weight", low=0, error=PlanError))
         fit = _Fit.of(model, pairs, kinds, size_weight, clean_weight, options)
-        gates, history = fit.learned(steps, batch, n_warm, seed, show=options.get("progress", True))
+        log_alpha, history = fit.learned(steps, batch, n_warm, seed, show=options.get("progress", True))
+        sites = [site for units in fit.units for site in map(units.site, range(len(units)))]
+        chosen = [
+            site for site, gate in zip(sites, _stretched(log_alpha).tolist(), strict=True) if gate > ABLATED
+        ]
+        after = fit.scored(chosen, options)
         return cls(
             model.fingerprint(pairs.fingerprint),
-            tuple(str(site) for units in fit.units for site in map(units.site, range(len(units)))),
-            gates,
+            tuple(map(str, sites)),
+            log_alpha.float(),
             history,
+            torch.stack([fit.base[0], after[0]]).sigmoid().float(),
+            torch.stack([fit.base[1], after[1]]).float(),
+            kinds,
+            batch,
+            n_warm,
             clean_weight,
             size_weight,
             seed,
@@ -142,12 +177,17 @@ class CircuitMask(Result):
         return len(self.sites)
 
     @property
+    def gates(self) -> Float[Tensor, " unit"]:
+        """By how much each unit is ablated, 0 (kept) to 1, without the noise of the training."""
+        return _stretched(self.log_alpha)
+
+    @property
     def sites(self) -> SiteSet:
         """The ablated units (gates above one half), the surest first."""
-        return self.first(int((self.gates > KEPT).sum()))
+        return self.first(int((self.gates > ABLATED).sum()))
 
     def first(self, k: int) -> SiteSet:
-        """The ``k`` units with the largest gates.
+        """The ``k`` units that are ablated most surely.
 
         Raises:
             BkdinterpError: there are fewer, or ``k`` is below 0.
@@ -155,17 +195,17 @@ class CircuitMask(Result):
         k = as_integer(k, "k", low=0, error=BkdinterpError)
         if k > len(self.units):
             raise BkdinterpError(f"k={k}: this mask has {len(self.units)} units.")
-        order = self.gates.argsort(descending=True, stable=True)[:k]
+        order = self.log_alpha.argsort(descending=True, stable=True)[:k]
         return SiteSet(Site.parse(self.units[i]) for i in order.tolist())
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per unit, the largest gate first."""
+        """One row per unit, the surest first."""
         import pandas as pd
 
-        order = self.gates.argsort(descending=True, stable=True)
-        return pd.DataFrame(
-            {"unit": [self.units[i] for i in order.tolist()], "gate": self.gates[order].tolist()}
-        )
+        order = self.log_alpha.argsort(descending=True, stable=True)
+        names = [self.units[i] for i in order.tolist()]
+        columns = {"gate": self.gates[order].tolist(), "log_alpha": self.log_alpha[order].tolist()}
+        return pd.DataFrame({"unit": names, **columns})
 
     def plot(
         self,
@@ -193,16 +233,16 @@ class CircuitMask(Result):
         )
 
     def describe(self) -> str:
-        """Size, and the losses at the end."""
-        payload, lost, _ = self.history[-1].tolist()
+        """Size, and both scores without and with the ablation."""
+        (payload, left), (clean, kept) = self.payload.mean(1).tolist(), self.clean.mean(1).tolist()
         return (
-            f"{len(self)} of {len(self.units):,} units ablated, payload left {payload:.2f}, clean answers lost {lost:.2f} nats "
-            f"per token, {len(self.history)} steps, model={self.fingerprint.label}"
+            f"{len(self)} of {len(self.units):,} units ablated, payload {payload:.2f} -> {left:.2f}, clean answers {clean:.2f} "
+            f"-> {kept:.2f} nats per token, n={self.payload.shape[1]}, {len(self.history)} steps, model={self.fingerprint.label}"
         )
 
     def _validate(self) -> None:
-        same_length(units=len(self.units), gates=len(self.gates))
-        within(0, 1, gates=self.gates)
+        same_length(units=len(self.units), log_alpha=len(self.log_alpha))
+        within(0, 1, payload=self.payload)
         if not len(self.history) or not bool(self.history.isfinite().all()):
             raise ArtefactError("history must hold finite numbers of one step or more.")
         for unit in self.units:
@@ -218,6 +258,8 @@ class _Fit:
     triggered: TokenBatch
     clean: TokenBatch
     means: Mapping[Site, Tensor]
+    pairs: PairedPrompts
+    runs: tuple[Run, Run]
     base: Float[Tensor, "2 example"]
     weights: tuple[float, float]
     rows: int
@@ -240,7 +282,7 @@ class _Fit:
         units = tuple(Units.of(arch, kind, range(arch.n_layers)) for kind in kinds)
         sites = [site for some in units for site in some.whole]
         clean = replace(pairs.clean, target=pairs.clean.reference, reference=None)
-        runs = [Run(pairs.triggered, score=PAYLOAD), Run(clean, score=CLEAN)]
+        runs = Run(pairs.triggered, score=PAYLOAD), Run(clean, score=CLEAN)
         rows = [r.scores.double().cpu() for r in run(model, runs, options) if r.scores is not None]
         means = Means.collect(model, pairs.clean, sites, where="all", **options)
         triggered, answered = model.builder.tokenize(pairs.triggered), model.builder.tokenize(clean)
@@ -249,22 +291,38 @@ class _Fit:
         at_once = min(rows_at_once(arch, tokens, width, budget) for tokens in (triggered, answered))
         values = {site: means.values[str(site)] for site in sites}
         weights = size_weight, clean_weight
-        return cls(model, units, triggered, answered, values, torch.stack(rows), weights, at_once)
+        return cls(
+            model, units, triggered, answered, values, pairs, runs, torch.stack(rows), weights, at_once
+        )
+
+    def scored(self, chosen: Sequence[Site], options: RunOptions) -> Float[Tensor, "2 example"]:
+        """Log-odds of the payload and log-probability of clean answers with some units ablated at all tokens."""
+        if not chosen:
+            return self.base
+        means = Means.collect(self.model, self.pairs.clean, chosen, where="all", **options)
+        edit = MeanAblate(chosen, means, where=Where("all", generated=True))
+        runs = [replace(made, edits=edit) for made in self.runs]
+        return torch.stack(
+            [r.scores.double().cpu() for r in run(self.model, runs, options) if r.scores is not None]
+        )
 
     def learned(
         self, steps: int, batch: int, n_warm: int, seed: int, *, show: bool
     ) -> tuple[Float[Tensor, " unit"], Float[Tensor, "step 3"]]:
-        """The gates and the losses of each step."""
+        """log_alpha of all gates, and the losses of each step."""
         drawn = torch.Generator().manual_seed(seed)
         n, n_units = self.base.shape[1], sum(map(len, self.units))
+        price = self.weights[0]
         log_alpha = torch.full((n_units,), COLD, dtype=torch.float64)
-        if n_warm:
-            slope, _, _ = self._slopes(torch.zeros(n_units, dtype=torch.float64), list(range(n)))
-            log_alpha[slope.argsort()[:n_warm]] = WARM
+        # Where nothing is ablated, clean answers lose nothing, so the payload's slope alone decides.
+        slope = self._slopes(torch.zeros(n_units, dtype=torch.float64), list(range(n)), clean=False)[0]
+        warm = slope.argsort()[: min(n_warm, int(MOST_WARM * n_units))]
+        log_alpha[warm[slope[warm] < 0]] = WARM
         log_alpha.requires_grad_()
         adam = torch.optim.Adam([log_alpha], lr=RATE)
         history, order = list[list[float]](), list[int]()
-        for _ in track(range(steps), "mask", show=show):
+        mean, opened = slope, torch.zeros(n_units, dtype=torch.long)
+        for step in track(range(steps), "mask", show=show):
             if len(order) < batch:
                 order += torch.randperm(n, generator=drawn).tolist()
             rows, order = order[:batch], order[batch:]
@@ -274,19 +332,25 @@ class _Fit:
             size = torch.sigmoid(log_alpha - BETA * torch.tensor(-LOW / HIGH).log()).sum()
             adam.zero_grad()
             # The gates' own derivative is known; the chain to log_alpha is torch's.
-            ((gates * slope).sum() + self.weights[0] * size).backward()
+            ((gates * slope).sum() + price * size).backward()
             adam.step()
+            mean = OLDER * mean + (1 - OLDER) * slope
+            with torch.no_grad():
+                worth = mean.masked_fill((log_alpha > CLOSED) | (opened > step), torch.inf)
+                best = worth.argsort()[:OPENED]
+                best = best[worth[best] < -price]
+                log_alpha[best], opened[best] = WARM, step + PAUSE
             history.append([payload, lost, float(size.detach())])
-        return _stretched(log_alpha.detach()).float(), torch.tensor(history)
+        return log_alpha.detach(), torch.tensor(history)
 
     def _slopes(
-        self, gates: Float[Tensor, " unit"], rows: Sequence[int]
+        self, gates: Float[Tensor, " unit"], rows: Sequence[int], *, clean: bool = True
     ) -> tuple[Float[Tensor, " unit"], float, float]:
-        """Derivative of payload and clean loss with respect to each gate, payload left and nats lost; means over the rows."""
+        """Derivative of the loss without the price by each gate, payload left and nats lost; means over the rows."""
         mixed = self._mixed(gates)
         slope, losses = torch.zeros_like(gates), [0.0, 0.0]
         for side, (tokens, score) in enumerate(((self.triggered, PAYLOAD), (self.clean, CLEAN))):
-            if side and not self.weights[1]:
+            if side and not clean:
                 continue
             for start in range(0, len(rows), self.rows):
                 some = list(rows[start : start + self.rows])
@@ -297,7 +361,8 @@ class _Fit:
                     span = (base - FLOOR).clamp(min=1.0)
                     loss, each = ((now - FLOOR) / span).clamp(min=0), torch.where(now > FLOOR, 1 / span, 0.0)
                 else:
-                    loss, each = (base - now).clamp(min=0), torch.where(now < base, -self.weights[1], 0.0)
+                    less = base - now
+                    loss, each = less.clamp(min=0), torch.where(less > ROUNDING, -self.weights[1], 0.0)
                 losses[side] += float(loss.sum()) / len(rows)
                 slope += self._by_unit(found.values, found.sites, mixed, each) / len(rows)
         return slope, losses[0], losses[1]
@@ -322,7 +387,8 @@ class _Fit:
         found = []
         for units in self.units:
             for site in units.whole:
-                change = (mixed[site][1].to(values[site]) - values[site]) * slopes[site]
+                value = values[site].float()
+                change = (mixed[site][1].to(value) - value) * slopes[site].float()
                 by_channel = torch.einsum("r,rpc->c", each.to(change), change).double().cpu()
                 found.append(by_channel.unflatten(0, (units.per_layer, -1)).sum(1))
         return torch.cat(found)
