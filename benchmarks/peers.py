@@ -14,22 +14,22 @@ Jobs, on 8 prompts of 20 tokens with targets of 14, patched at the last prompt t
     screen   attribution patching of every head: one forward and one backward pass
     edges    path patching of every direct path between six heads and to the logits
 
-Every pair of job and way is a process of its own on one thread: seconds are medians of three (the first run is not counted), held
-against the core's rate of matrix products before and after; memory is what the process took beyond the loaded model. Lines are
-those of the function here that a user would write. Differences are the largest against the engine's.
+Every pair of job and way is a process of its own on one thread: seconds are medians of three (the first run is not counted),
+held against the core's rate of matrix products before and after; memory is what the process took beyond the loaded model (Linux).
+Lines are those of the function here that a user would write. Differences are the largest against the engine's.
 """
 
 import argparse
 import inspect
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,14 +121,16 @@ def screen_lens(problem: Problem, lens: Any) -> torch.Tensor:
     z: dict[str, torch.Tensor] = {}
     slopes: dict[str, torch.Tensor] = {}
 
-    def keep(x: torch.Tensor, hook: Any) -> None:
-        z[hook.name] = x.detach()[:, last]
+    # A bridge's hook does not know the name that it was asked for by.
+    def keep(x: torch.Tensor, hook: Any, name: str) -> None:
+        z[name] = x.detach()[:, last]
 
-    def keep_slope(x: torch.Tensor, hook: Any) -> None:
-        slopes[hook.name] = (x[0] if isinstance(x, tuple) else x).detach()[:, last]
+    def keep_slope(x: torch.Tensor, hook: Any, name: str) -> None:
+        slopes[name] = (x[0] if isinstance(x, tuple) else x).detach()[:, last]
 
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(len(means))]
-    with lens.hooks(fwd_hooks=[(n, keep) for n in names], bwd_hooks=[(n, keep_slope) for n in names]):
+    forwards = [(n, partial(keep, name=n)) for n in names]
+    with lens.hooks(fwd_hooks=forwards, bwd_hooks=[(n, partial(keep_slope, name=n)) for n in names]):
         score(lens(batch.input_ids), batch).sum().backward()
     lens.zero_grad()
     by_layer = [
@@ -189,11 +191,11 @@ def edges_lens(problem: Problem, lens: Any) -> torch.Tensor:
     n_layers = problem.model.architecture.n_layers
     z: dict[str, torch.Tensor] = {}
 
-    def keep(x: torch.Tensor, hook: Any) -> None:
-        z[hook.name] = x
+    def keep(x: torch.Tensor, hook: Any, name: str) -> None:
+        z[name] = x
 
     names = [f"blocks.{layer}.attn.hook_z" for layer, _ in UNITS]
-    base = lens.run_with_hooks(batch.input_ids, fwd_hooks=[(n, keep) for n in names])
+    base = lens.run_with_hooks(batch.input_ids, fwd_hooks=[(n, partial(keep, name=n)) for n in names])
     known = dict(z)
     rows = []
     for sender, receiver in EDGES:
@@ -210,7 +212,7 @@ def edges_lens(problem: Problem, lens: Any) -> torch.Tensor:
             logits = lens.run_with_hooks(batch.input_ids, fwd_hooks=[hook])
         else:
             into, name = f"blocks.{receiver[0]}.hook_resid_pre", f"blocks.{receiver[0]}.attn.hook_z"
-            lens.run_with_hooks(batch.input_ids, fwd_hooks=[(into, add), (name, keep)])
+            lens.run_with_hooks(batch.input_ids, fwd_hooks=[(into, add), (name, partial(keep, name=name))])
             received = z[name][:, last:, receiver[1]]
 
             def put(
@@ -255,7 +257,8 @@ def one(job: str, way: str, out: Path, cpu: int) -> None:
     run = globals()[f"{job}_{way}"]
     with torch.no_grad():
         plain(problem)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _status("VmRSS")
     times, work = [], []
     values = torch.empty(0)
     for _ in range(4):
@@ -269,7 +272,7 @@ def one(job: str, way: str, out: Path, cpu: int) -> None:
     times_all = n_layers * n_heads / len(chosen) if job == "heads" and way != "engine" else 1
     if job == "heads" and way == "engine":
         values = torch.stack([values[unit] for unit in chosen])
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    grown = (_status("VmHWM") - before) / 2**10
     torch.save(values.double(), out.with_suffix(".pt"))
     found = {
         "seconds": times_all * statistics.median(times[1:]),
@@ -278,6 +281,12 @@ def one(job: str, way: str, out: Path, cpu: int) -> None:
         "lines": lines_of(job, way),
     }
     out.write_text(json.dumps(found))
+
+
+def _status(field: str) -> int:
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def main() -> None:

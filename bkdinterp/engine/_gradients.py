@@ -29,7 +29,7 @@ from bkdinterp.values import shown
 Mixture = tuple[Float[Tensor, " width"], Float[Tensor, " width"]]
 """How much of an activation is kept, and what stands in for the rest."""
 if TYPE_CHECKING:
-    Mixtures = Mapping[Site | str, Mixture] | None
+    Mixtures = Mapping[Site, Mixture] | Mapping[str, Mixture] | None
 else:
     Mixtures = Any  # checked in the body, with our own messages
 

@@ -12,7 +12,7 @@ from bkdinterp.errors import PlanError, SiteError
 from bkdinterp.methods import EdgeScores, trace_edges
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
-from bkdinterp.sites import Component, Site
+from bkdinterp.sites import Component, Site, Where
 
 POST_NORM = ("gemma2", "gemma3")
 TEXTS = ["tell me about the cat", "the dog ran on", "blue sky", "a hill"]
@@ -78,7 +78,17 @@ class Plain:
             ).logits
         n, target = batch.n_prompt, batch.targets[0]
         picked = logits[0, n - 1 : n - 1 + len(target)].log_softmax(-1)
-        return picked.gather(-1, target[:, None]).mean(), found, n - 1
+        return picked.gather(-1, target[:, None]).mean(), found
+
+    def spots(self, prompt, where):
+        """The tokens of one prompt that a position selects."""
+        return self.model.builder.tokenize(prompt).selection(Where.of(where))[0].nonzero().flatten().tolist()
+
+    def shares(self, prompt, sender, where):
+        """What a unit adds to the stream at the selected tokens ``[token d_model]``."""
+        whole = sender if sender.head is None else Site(sender.layer, "z")
+        _, found = self.forward(prompt, reads=[whole])
+        return torch.stack([self.share(sender, found, at) for at in self.spots(prompt, where)])
 
     def share(self, sender, found, at):
         """What a unit adds to the stream at a token."""
@@ -92,14 +102,13 @@ class Plain:
         with torch.no_grad():
             return weights(part[None])[0] - weights(torch.zeros_like(part)[None])[0]
 
-    def edge(self, prompt, sender, receiver, instead):
-        whole = sender if sender.head is None else Site(sender.layer, "z")
-        base, found, at = self.forward(prompt, reads=[whole])
-        change = instead - self.share(sender, found, at)
+    def edge(self, prompt, where, change, receiver):
+        """Effect of changing what is written at the selected tokens, for the receiver alone."""
+        base, _ = self.forward(prompt)
 
         def add(x):
             x = x.clone()
-            x[0, at] += change
+            x[0, self.spots(prompt, where)] += change
             return x
 
         if receiver is None:
@@ -109,51 +118,85 @@ class Plain:
         # The sum of stream and attention changes by as much as its second part.
         into = "resid_pre" if heads or self.arch.parallel else "attn_out"
         read = Site(receiver.layer, "z") if heads else receiver
-        _, received, _ = self.forward(prompt, [(Site(receiver.layer, into), add)], [read])
+        _, received = self.forward(prompt, [(Site(receiver.layer, into), add)], [read])
         start, stop = self.arch.channels(receiver) or (0, received[read].shape[-1])
 
         def put(x):
             x = x.clone()
-            x[0, at:, start:stop] = received[read][0, at:, start:stop]
+            x[..., start:stop] = received[read][..., start:stop]
             return x
 
         return self.forward(prompt, [(read, put)])[0] - base
 
+    def changes(self, settings, pairs, sender):
+        """For each prompt, what a patched unit writes minus what it writes now."""
+        noising = settings.direction == "noising"
+        edited, other = (pairs.clean, pairs.triggered) if noising else (pairs.triggered, pairs.clean)
+        giving = {None: other, "pair": other, "difference": other}.get(settings.source) or getattr(
+            pairs, settings.source
+        )
+        where = settings.where
+        there = "all" if str(where) == "trigger" and giving is pairs.clean else where
+        own = [self.shares(edited.subset([i]), sender, where) for i in range(len(pairs))]
+        new = [self.shares(giving.subset([i]), sender, there) for i in range(len(pairs))]
+        if settings.source == "pair":
+            return [b - a for a, b in zip(own, new, strict=True)]
+        if settings.source == "difference":
+            return [torch.cat(new).mean(0) - torch.cat(own).mean(0)] * len(pairs)
+        return [torch.cat(new).mean(0) - a for a in own]
 
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
-def test_edges_equal_plain_hooks(model, answered, direction):
-    units = units_of(model)
-    found = trace_edges(bk.Attribution(model, direction=direction), answered, units, progress=False)
+
+def check(model, settings, pairs, units):
+    """Every edge is what plain hooks make of it."""
+    found = trace_edges(settings, pairs, units, progress=False)
     plain = Plain(model)
-    edited, giving = answered.clean, answered.triggered
-    if direction == "denoising":
-        edited, giving = giving, edited
-    prompts = [edited.subset([i]) for i in range(len(answered))]
-    means = {}
-    for name in units:
-        sender = Site.parse(name)
-        whole = sender if sender.head is None else Site(sender.layer, "z")
-        shares = []
-        for i in range(len(answered)):
-            _, read, at = plain.forward(giving.subset([i]), reads=[whole])
-            shares.append(plain.share(sender, read, at))
-        means[name] = torch.stack(shares).mean(0)
-    assert found.n_scored == sum(
-        a.layer < b.layer
-        or (a.layer == b.layer and a.head is not None and b.head is None and not model.architecture.parallel)
-        for a in map(Site.parse, units)
-        for b in map(Site.parse, units)
-    ) + len(units)
+    edited = pairs.clean if settings.direction == "noising" else pairs.triggered
+    prompts = [edited.subset([i]) for i in range(len(pairs))]
+    changes = {name: plain.changes(settings, pairs, Site.parse(name)) for name in units}
     largest = 0.0
     for sender, receiver in found.top_k(found.n_scored):
         to = None if receiver == "logits" else Site.parse(receiver)
-        truth = torch.stack([plain.edge(p, Site.parse(sender), to, means[sender]) for p in prompts])
+        each = zip(prompts, changes[sender], strict=True)
+        truth = torch.stack([plain.edge(p, settings.where, change, to) for p, change in each])
         i = found.units.index(sender), found.receivers.index(receiver)
         torch.testing.assert_close(
             found.effects[i], truth, rtol=1e-6, atol=1e-9, msg=lambda m, e=(sender, receiver): f"{e}: {m}"
         )
         largest = max(largest, float(truth.abs().max()))
     assert largest > 1e-3
+    return found
+
+
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_edges_equal_plain_hooks(model, answered, direction):
+    units = units_of(model)
+    found = check(model, bk.Attribution(model, direction=direction), answered, units)
+    assert found.n_scored == len(units) + sum(
+        a.layer < b.layer
+        or (a.layer == b.layer and a.head is not None and b.head is None and not model.architecture.parallel)
+        for a in map(Site.parse, units)
+        for b in map(Site.parse, units)
+    )
+
+
+SETTINGS = {
+    "pair": {"source": "pair"},
+    "difference": {"source": "difference"},
+    "own side": {"source": "clean"},
+    "all tokens": {"where": "all"},
+    "trigger": {"where": "trigger", "direction": "denoising"},
+    "an index": {"where": (-2,)},
+    "answers": {"where": Where("last", generated=True)},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_every_source_and_position(request, answered, name, family):
+    small = request.getfixturevalue("llama") if family == "llama" else None
+    small = small or Model.from_module(NEW[family](), tiny_tokenizer(), name=f"tiny-{family}")
+    units = ["L0H1", "L1H2", "L1.mlp_out", "L2H1"]
+    check(small, bk.Attribution(small, **SETTINGS[name]), answered, units)
 
 
 def test_one_token_needs_no_later_ones_and_gives_the_same(llama, answered):
@@ -183,13 +226,24 @@ def test_table_figure_and_names(llama, answered):
     assert found.interval("L0H1 -> L1H0") == found.interval(("L0H1", "L1H0"))
     with pytest.raises(SiteError, match="no edge"):
         found.interval("L1H0 -> L9H9")
-    with pytest.raises(SiteError, match="not scored"):
-        found.interval("L1H0 -> L0H1")
+    for wrong in ("L1H0 -> L0H1", 7, ["L1H0"]):
+        with pytest.raises(SiteError, match="comes before"):
+            found.interval(wrong)
     assert found.plot().axes
     graph = found.to_mib(llama.architecture, 3)
-    assert set(graph["edges"]) == {f"a0.h1->a1.h0<{c}>" for c in "qkv"} | {"a0.h1->logits", "a1.h0->logits"}
+    fed = {
+        f"{a}->{b}<{c}>"
+        for a, b in (("a0.h1", "a1.h0"), ("input", "a0.h1"), ("input", "a1.h0"))
+        for c in "qkv"
+    }
+    assert set(graph["edges"]) == fed | {"a0.h1->logits", "a1.h0->logits"}
     assert graph["edges"]["a1.h0->logits"]["score"] == pytest.approx(float(found.acie[1, 2]))
-    assert [n for n, node in graph["nodes"].items() if node["in_graph"]] == ["a0.h1", "a1.h0", "logits"]
+    assert [n for n, node in graph["nodes"].items() if node["in_graph"]] == [
+        "input",
+        "a0.h1",
+        "a1.h0",
+        "logits",
+    ]
     same = found.compare(found)
     assert isinstance(same, EdgeScores) and float(same.acie.nan_to_num().abs().max()) == 0
 

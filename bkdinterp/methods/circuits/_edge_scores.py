@@ -14,6 +14,7 @@ from bkdinterp.model import Architecture
 from bkdinterp.plotting import labelled_map
 from bkdinterp.results import check_beside, same_length
 from bkdinterp.sites import Component, Site
+from bkdinterp.values import shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -100,7 +101,8 @@ class EdgeScores(Effects):
     def to_mib(self, architecture: Architecture, k: int) -> dict[str, Any]:
         """The ``k`` strongest edges as the JSON values of MIB's and EAP-IG's graphs, with their mean effects as scores.
 
-        An edge into a head enters its queries, keys and values together, so all three have its score.
+        An edge into a head enters its queries, keys and values together, so all three have its score. Every sender has an edge
+        from the input, which was not measured (score 0): readers drop nodes that nothing reaches.
 
         Args:
             architecture: of the model, e.g. ``model.architecture``.
@@ -122,12 +124,18 @@ class EdgeScores(Effects):
         return self.units[sender], self.receivers[receiver]
 
     def _index(self, unit: Any) -> int:
-        ends = unit.split(ARROW) if isinstance(unit, str) else list(unit)
-        if len(ends) != 2 or ends[0] not in self.units or ends[1] not in self.receivers:
+        listed = isinstance(unit, tuple | list)
+        ends = unit.split(ARROW) if isinstance(unit, str) else list(unit) if listed else []
+        known = len(ends) == 2 and ends[0] in self.units and ends[1] in self.receivers
+        index = (
+            self.units.index(ends[0]) * len(self.receivers) + self.receivers.index(ends[1]) if known else -1
+        )
+        if not known or not self.scored.flatten()[index]:
             raise SiteError(
-                f"{unit!r} is no edge here; write ('{self.units[0]}', '{LOGITS}'). The units are {', '.join(self.units)}."
+                f"{shown(unit)} is no edge here: a sender comes before its receiver, as in ('{self.units[0]}', '{LOGITS}'). The "
+                f"units are {', '.join(self.units)}."
             )
-        return self.units.index(ends[0]) * len(self.receivers) + self.receivers.index(ends[1])
+        return index
 
     def _name(self, index: int) -> str:
         return ARROW.join(self._edge(index))

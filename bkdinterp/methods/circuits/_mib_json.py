@@ -23,8 +23,9 @@ def mib_values(
     Args:
         sites: heads and MLPs.
         architecture: of the model.
-        scores: (sender, receiver) -> score of the edges that are in the circuit, None for the logits; None takes all edges
-            between the sites, the input and the logits, with a score of 1.
+        scores: (sender, receiver) -> score of the edges that are in the circuit, None for the logits; besides, the input has an
+            edge to every site, with a score of 0. None takes all edges between the sites, the input and the logits, with a
+            score of 1.
 
     Raises:
         BkdinterpError: a site that is neither a head nor an MLP's output.
@@ -35,7 +36,7 @@ def mib_values(
     for layer in range(architecture.n_layers):
         nodes += [f"a{layer}.h{head}" for head in range(architecture.n_heads)]
         nodes.append(f"m{layer}")
-    inside = [name for name in nodes if name in chosen or (name == INPUT and scores is None)]
+    inside = [name for name in nodes if name in chosen or name == INPUT]
     if scores is None:
         pairs = {
             (parent, child): 1.0
@@ -44,7 +45,8 @@ def mib_values(
             if _before(parent, child, parallel=parallel)
         }
     else:
-        pairs = {(_node(a), LOGITS if b is None else _node(b)): score for (a, b), score in scores.items()}
+        pairs = {(INPUT, name): 0.0 for name in inside if name != INPUT}
+        pairs |= {(_node(a), LOGITS if b is None else _node(b)): score for (a, b), score in scores.items()}
     edges = {name: score for (parent, child), score in pairs.items() for name in _edges(parent, child)}
     return {
         "cfg": {

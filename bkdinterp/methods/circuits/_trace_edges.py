@@ -2,10 +2,11 @@
 
     effect(A -> B, x) = metric(y | x; B computed as if A, and A alone, had written its patched value) - metric(y | x)
 
-What A writes to the residual stream is changed for B's input only, on the direct path: units between them keep their values. B's
-output, computed from that input with its own norm, then stands in for B's in a second pass, and everything after B follows. The
-receiver ``logits`` is what A changes without any other unit. Source: Wang et al. 2023 (arXiv 2211.00593), Goldowsky-Dill et al.
-2023 (arXiv 2304.05969).
+What A writes to the residual stream is changed for B's input only, on the direct path: heads and MLPs between them keep their
+values. B's output, computed from that input with its own norm, then stands in for B's in a second pass, and everything after B
+follows. The receiver ``logits`` is what A changes without any other unit. Source: Goldowsky-Dill et al. 2023 (arXiv 2304.05969).
+Wang et al. 2023 (arXiv 2211.00593) count paths through MLPs as direct, and patch queries, keys and values apart; here they enter
+a head together.
 """
 
 from collections.abc import Sequence
@@ -39,8 +40,8 @@ def trace_edges(
     """Patch every direct path between the units of a shortlist, and from each to the logits.
 
     What is patched where, and the metric, are the attribution's. k units have at most k (k + 1) / 2 edges. Costs per prompt and
-    edge one scored row, and per prompt, sender and receiving layer another, which stops at that layer if the metric reads one
-    token and the patch is at the last.
+    edge one scored row; per prompt and sender another for the heads of each receiving layer and one for its MLP, which stop
+    there if the metric reads one token and the patch is at the last; and the passes over sources and unedited prompts.
 
     Args:
         attribution: the settings.
