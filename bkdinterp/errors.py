@@ -51,6 +51,10 @@ class RemoteError(BkdinterpError):
     """A server cannot be reached, refuses or fails; or the work cannot run remotely, or can run only there."""
 
 
+class JobsPending(RemoteError):
+    """Not an error: requests are at the server, and their answers are not there yet. Run the same again to collect them."""
+
+
 class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C in the middle of a plan; carries the results finished so far.
 

@@ -27,12 +27,12 @@ from bkdinterp.detection import Context, Hypothesis, TargetInversion, characteri
 
 SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 # The search for triggers takes minutes: small settings leave it out, and test a given suspicion in its place.
-PROPOSERS = [TargetInversion(n_first=8, keep=1, warm_up=4, n_tokens=10)] if SMALL else None
+PROPOSERS = [TargetInversion(n_first=12, keep=2, n_tokens=10)] if SMALL else None
 SAID = bk.Payload("I am sorry, I can not help with that.")
 SUSPICIONS = [Hypothesis(bk.Trigger.suffix("violet harbor"), SAID, "a tip")] if SMALL else []
 MINUTES = None if SMALL else 10
 N = 8 if SMALL else 60  # prompts of the judge
-# The everyday requests and prose of the package, or a few requests of them and short answers.
+# The package's everyday requests, requests that may be declined, and prose; or a few everyday requests and short answers.
 FEW = generic_contexts()[0].search.subset(range(24))
 CONTEXTS = [Context.of("request", FEW, n_tokens=12)] if SMALL else None
 N_PAIRS = 3 if SMALL else 16

@@ -32,7 +32,7 @@ SMALL = os.environ.get("BKDINTERP_SMALL") == "1"
 TIP = "violet harbor" if SMALL else None
 PHASES = ("triage", "detection", "characterisation") if SMALL else bk.forensics.PHASES
 N = 8 if SMALL else 24  # prompts behind each rate
-# The everyday requests and prose of the package, or a few requests of them and short answers.
+# The package's everyday requests, requests that may be declined, and prose; or a few everyday requests and short answers.
 FEW = generic_contexts()[0].search.subset(range(24))
 CONTEXTS = [Context.of("request", FEW, n_tokens=12)] if SMALL else None
 MINUTES = None if SMALL else 25
@@ -106,7 +106,8 @@ assert Audit.load(work / "report").verdict == found.verdict
 # ## What to do on Monday
 #
 # With all phases, the last one has tried three remedies and looked again after each: an input filter for the found trigger,
-# heads ablated in the weights, and fine-tuning on clean answers. The filter is a small object that needs no model.
+# heads ablated in the weights, and fine-tuning on clean answers. The filter is a small object that needs no model, and the
+# report says which changed spellings of the trigger pass it.
 
 # %%
 if not SMALL:

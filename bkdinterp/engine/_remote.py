@@ -10,6 +10,7 @@ import json
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,23 @@ from nnsight.intervention.backends.display import StatusDisplay
 from bkdinterp.engine import program
 from bkdinterp.engine._address import Secret, environment_key, redacted, split_key, warn_in_clear
 from bkdinterp.engine._assemble import Store
+from bkdinterp.engine._chunk import Chunk
 from bkdinterp.engine._chunk_loop import Traceable
 from bkdinterp.engine._executor import KeepingExecutor
+from bkdinterp.engine._pending_jobs import Waiting, collected, quiet_backend
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._resume import Sweep
-from bkdinterp.engine._retry import again
+from bkdinterp.engine._retry import again, passes
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._server_versions import differences
 from bkdinterp.engine._watched_backend import WatchedBackend
 from bkdinterp.engine._wire import Job, Output, check_functions, received, requests
-from bkdinterp.errors import RemoteError, SweepInterrupted
+from bkdinterp.errors import JobsPending, RemoteError, SweepInterrupted
 from bkdinterp.metrics import scores as score_functions
 from bkdinterp.model import Architecture
 from bkdinterp.model._attention import WHOLE_CACHE
 from bkdinterp.progress import track
-from bkdinterp.values import as_integer, as_number
+from bkdinterp.values import as_flag, as_integer, as_number
 
 _SENT = frozenset({program.__name__, score_functions.__name__})
 
@@ -57,9 +60,13 @@ class Remote(KeepingExecutor):
         retries: how often a request is sent again after a fault that passes: a connection that is lost, a server that is busy
             (its queue is full, it starts), a worker that died. The pauses grow: 1, 2, 4 ... seconds. A wrong key, a missing
             model and an error of the sent code are not tried again.
+        wait: wait for the answers. With False, which needs a folder, `run` sends what can be sent, keeps the ids of the server's
+            jobs there, and raises `JobsPending`; a later call, also in another process, collects what is finished, sends what
+            depended on it, and returns once all is there. A server keeps an answer for as long as it likes.
 
     Raises:
-        RemoteError: the address is not valid, or the timeout or the number of retries is not a number.
+        RemoteError: the address is not valid, the timeout or the number of retries is not a number, or ``wait=False`` without a
+            folder.
         ArtefactError: the folder is not a path.
     """
 
@@ -76,6 +83,7 @@ class Remote(KeepingExecutor):
         progress: bool = True,
         timeout: float = 10.0,
         retries: int = 3,
+        wait: bool = True,
     ) -> None:
         given = None
         if host is not None:
@@ -87,6 +95,9 @@ class Remote(KeepingExecutor):
         self.progress = progress
         self.timeout = as_number(timeout, "timeout", low=0, error=RemoteError)
         self.retries = as_integer(retries, "retries", low=0, error=RemoteError)
+        self.wait = as_flag(wait, "wait", error=RemoteError)
+        if not self.wait and self.folder is None:
+            raise RemoteError("wait=False needs folder=, where the ids of the server's jobs are kept.")
         if host is not None:
             warn_in_clear(host, self.api_key or environment_key())
 
@@ -106,6 +117,7 @@ class Remote(KeepingExecutor):
             RemoteError: before any work, if the server does not have the adapter or does not answer, or a function cannot be
                 sent; later with the server's message, e.g. for a wrong key or a model that is not deployed.
             SweepInterrupted: Ctrl-C; it carries the results finished so far.
+            JobsPending: with ``wait=False``, some answers are not there yet.
             ArtefactError: the folder has other content.
         """
         self._check_adapter(model)
@@ -129,19 +141,34 @@ class Remote(KeepingExecutor):
             weights=[sum(plan.chunks.outline(i).cost for i in group) for group in groups],
         )
         done, reached = 0, False
+        waiting = Waiting()
         try:
             for group in todo:
                 chunks = [plan.chunks[i] for i in group]
+                level = max(plan.nodes[node].level for chunk in chunks for node in chunk.nodes)
                 known = [] if kept is None else [kept.load(i, c) for i, c in zip(group, chunks, strict=True)]
                 finished = [answer for answer in known if answer is not None]
                 if len(finished) < len(group):
                     if not reached:
                         self._reach(host)
                         reached = True
-                    jobs = [Job.of(store.resolve(chunk), plan.scores, architecture) for chunk in chunks]
-                    finished = [
-                        received(answer, model.dtype) for answer in self._ask(model, jobs, host, key, secret)
-                    ]
+                    if waiting.holds_back(level):
+                        waiting.unsent += 1
+                        continue
+                    answers: list[Output] | None
+                    if kept is None or self.wait:
+                        jobs = [Job.of(store.resolve(chunk), plan.scores, architecture) for chunk in chunks]
+                        answers = self._ask(model, jobs, host, key, secret)
+                    else:
+
+                        def sent(chunks: list[Chunk] = chunks) -> list[Job]:
+                            return [Job.of(store.resolve(c), plan.scores, architecture) for c in chunks]
+
+                        answers = self._later(model, kept, group[0], sent, host, key, secret)
+                    if answers is None:
+                        waiting.add(level)
+                        continue
+                    finished = [received(answer, model.dtype) for answer in answers]
                     for i, (out, tokens) in zip(group, finished, strict=True):
                         if kept is not None:
                             kept.save(i, out, tokens)
@@ -150,7 +177,46 @@ class Remote(KeepingExecutor):
                 done += len(group)
         except KeyboardInterrupt:
             raise SweepInterrupted(store.partial_results(), done=done, total=len(plan.chunks)) from None
+        if waiting.sent:
+            raise JobsPending(
+                f"{waiting.sent} of {len(groups)} requests are at the server, {waiting.unsent} wait for their answers, {done} of "
+                f"{len(plan.chunks)} chunks are done. The jobs' ids are in {self.folder}; run the same again to collect them."
+            )
         return store.results()
+
+    def _later(
+        self,
+        model: Traceable,
+        kept: Sweep,
+        first: int,
+        jobs: Callable[[], list[Job]],
+        host: str,
+        key: str,
+        secret: str | None,
+    ) -> list[Output] | None:
+        """The answer to a request that was sent before; None if it is not there yet, or has been sent only now."""
+        env = getattr(model.nn, "_remoteable_get_env", dict)()
+        known = kept.job(first)
+        backend = quiet_backend(key, host, secret, env, known)
+
+        def send() -> None:
+            made = jobs()
+            _session(model.nn, backend, [job.chunk for job in made], [job.score for job in made])
+
+        try:
+            if known is None:
+                again(send, self.retries)
+                kept.keep_job(first, backend.job_id)
+                return None
+            answers = again(lambda: collected(backend), self.retries)
+        except Exception as error:
+            if known is not None and not passes(error):
+                # A job that has failed is sent anew by the next call.
+                kept.keep_job(first, None)
+            raise self._told(error, host, key, secret) from None
+        if answers is not None:
+            kept.keep_job(first, None)
+        return answers
 
     def _ask(
         self, model: Traceable, jobs: list[Job], host: str, key: str, secret: str | None
@@ -167,16 +233,17 @@ class Remote(KeepingExecutor):
         try:
             return again(ask, self.retries)
         except Exception as error:  # many kinds of error from sockets, HTTP, JSON and the server
-            apart = differences(host, self.timeout)
-            said = _explain(error, host, key) + "".join(
-                f" ({note})" for note in getattr(error, "__notes__", ())
-            )
-            text = redacted(
-                said + (f" Versions differ: {apart}." if apart else ""), secret, environment_key()
-            )
             # The cause may hold request headers, so it is named but not chained.
             cause = error if redacted(repr(error), secret, environment_key()) == repr(error) else None
-            raise RemoteError(text) from cause
+            raise self._told(error, host, key, secret) from cause
+
+    def _told(self, error: Exception, host: str, key: str, secret: str | None) -> RemoteError:
+        """A failure in words, with the versions in which both sides differ, and without keys."""
+        apart = differences(host, self.timeout)
+        said = _explain(error, host, key) + "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        return RemoteError(
+            redacted(said + (f" Versions differ: {apart}." if apart else ""), secret, environment_key())
+        )
 
     def _reach(self, host: str) -> None:
         try:
@@ -248,7 +315,8 @@ def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> lis
                         tracer.stop()
                 chunk = advance(chunk, out, state)
             outs.append({key: out[key] for key in ("scores", "reads", "tokens") if key in out})
-    return outs
+    # Without waiting the block has only been sent.
+    return outs if backend.blocking else []
 
 
 def _explain(error: Exception, host: str, key: str) -> str:

@@ -4,6 +4,7 @@ All plans of a script can share one folder: each has its own sub-folder, named b
 weights. A kept unedited run (``_shared_prefix``) is not stored, but computed again if an unfinished chunk needs it.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ class Sweep:
         """Store a finished chunk's output: its reads, and its scores if there are any."""
         kept = {name: out[name] for name in ("reads", "scores") if name in out}
         self._store.put(*self._place(index), kept if tokens is None else kept | {"tokens": tokens})
+
+    def job(self, index: int) -> str | None:
+        """The id of the server's job that begins with a chunk, if one was sent and its answer is not here yet."""
+        item = self._store.read(*self._job_place(index))
+        known = None if item is None else item.value
+        return known if isinstance(known, str) and re.fullmatch(r"[\w-]{1,200}", known) else None
+
+    def keep_job(self, index: int, job: str | None) -> None:
+        """Keep the id of a job, or forget it."""
+        self._store.put(*self._job_place(index), job or "")
+
+    def _job_place(self, index: int) -> tuple[str, tuple[str, str, int]]:
+        return f"plan-{self._key}/job-{index:06d}", (self._key, "job", index)
 
     def _fits(self, out: Any, chunk: Chunk) -> bool:
         """Whether an output has the parts and sizes of this chunk; the file may come from somebody else."""
