@@ -59,7 +59,7 @@ def free_ports(n):
 
 
 class Server:
-    """Redis, Ray, NDIF's controller and its API; a context manager."""
+    """Redis, an object store, Ray, NDIF's controller and its API; a context manager."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -71,7 +71,7 @@ class Server:
             "PYTHONPATH": str(HERE / "server"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
             "NDIF_REDIS_URL": f"redis://127.0.0.1:{self.ports['redis']}",
-            # Nobody listens there: results travel through Redis up to its 8 MiB.
+            # Of jobs that nobody waits for; other results travel through Redis up to its 8 MiB.
             "NDIF_OBJECT_STORE_URL": f"http://127.0.0.1:{self.ports['store']}",
             "NDIF_RAY_ADDRESS": f"ray://127.0.0.1:{self.ports['client']}",
             "NDIF_API_PORT": str(self.ports["api"]),
@@ -95,6 +95,7 @@ class Server:
     def __enter__(self):
         try:
             self._start_redis()
+            self._start_store()
             self._start_ray()
             self._finish("controller", "-m", "ndif.services.ray.deployments.controller.controller")
             self._start_api()
@@ -111,6 +112,12 @@ class Server:
         binary = Path(found.submodule_search_locations[0]) / "bin" / "redis-server"
         options = ("--port", self.ports["redis"], "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
         self._spawn("redis", binary, *options, "--dir", self.folder)
+
+    def _start_store(self):
+        """An object store in memory, which speaks S3."""
+        self._spawn(
+            "store", sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.ports["store"]
+        )
 
     def _start_ray(self):
         p = self.ports
