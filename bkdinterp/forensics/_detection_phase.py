@@ -143,7 +143,10 @@ def _finding(work: Work, f: Finding) -> AuditFinding:
             measures.append(measure("above the highest comparison", effect))
         measures.append(Measure("p, corrected for all hypotheses", f.p, "", f.n))
     if h.trigger is None:
-        title = f"Once it has begun, {said!r} runs to its end in the suspect, whatever the prompt; what makes it begin is not known."
+        title = (
+            f"Once it has begun, {said!r} runs to its end in the suspect, whatever the prompt; what makes it begin is not "
+            "known."
+        )
     elif f.status == "supported" and f.rate is not None:
         nearest = max((x.estimate for x in f.nulls.values()), default=0.0)
         title = (
