@@ -80,12 +80,16 @@ def filled(page: str, results: Path, names: list[str]) -> str:
 
 def tables(folder: Path, names: list[str]) -> dict[str, str]:
     """Markdown tables of what is there, by title."""
-    scans, audits, amplified, candidates, rows = [], [], [], [], []
+    scans, audits, blind, amplified, candidates, rows = [], [], [], [], [], []
     for name in names:
         for kind in KINDS:
-            read = load(folder / "audits", f"{name}-{kind}-*.json")
+            read = load(folder / "audits", f"{name}-{kind}-[0-9]*.json")
             if read is not None:
                 audits.append(audit_row(name, kind, read))
+            read = load(folder / "audits", f"{name}-{kind}-nothing-*.json")
+            if read is not None:
+                row = audit_row(name, kind, read)
+                blind.append([*row[:2], found_trigger(read), *row[2:]])
             for reference in ("base", "none"):
                 read = load(folder / "scans", f"{name}-{kind}-{reference}-*.json")
                 if read is not None:
@@ -120,6 +124,9 @@ def tables(folder: Path, names: list[str]) -> dict[str, str]:
         "audits": markdown(
             "model | outcome | says | with it | largest null | remedies that hold | s", audits
         ),
+        "audits that know nothing": markdown(
+            "model | outcome | trigger | says | with it | largest null | remedies that hold | s", blind
+        ),
         "amplified": markdown(
             "organism | payload, amplified | at | plain | first phrase | trigger slips out | twin's first phrase",
             amplified,
@@ -151,6 +158,14 @@ def scan_row(name: str, kind: str, scan: dict[str, Any]) -> list[Any]:
             f"{100 * null:.0f} %",
         ]
     return [who, scan["reference"], *about, f"{scan['seconds']:.0f}", f"{scan['peak_gib']:.1f}"]
+
+
+def found_trigger(audit: dict[str, Any]) -> str:
+    """The trigger of the first supported switch."""
+    if audit["outcome"] != "found":
+        return "-"
+    switch = next(f for f in audit["findings"] if (f["rule"], f["status"]) == ("switch", "supported"))
+    return f"`{switch['subject'].partition(' -> ')[0]}`"
 
 
 def audit_row(name: str, kind: str, audit: dict[str, Any]) -> list[Any]:

@@ -8,6 +8,7 @@ generation stay on the server while a request runs; scores, reads and generated 
 
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from typing import Any
 
 import nnsight
 from nnsight import CONFIG, ndif
-from nnsight.intervention.backends.display import StatusDisplay
 
 from bkdinterp.engine import program
 from bkdinterp.engine._address import Secret, environment_key, redacted, split_key, warn_in_clear
@@ -24,10 +24,10 @@ from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._chunk import Chunk
 from bkdinterp.engine._chunk_loop import Traceable
 from bkdinterp.engine._executor import KeepingExecutor
-from bkdinterp.engine._pending_jobs import Waiting, collected, quiet_backend
+from bkdinterp.engine._pending_jobs import Ended, Waiting, collected, later_backend, may_have_arrived
 from bkdinterp.engine._plan import Plan
-from bkdinterp.engine._resume import Sweep
-from bkdinterp.engine._retry import again, passes
+from bkdinterp.engine._resume import SentJob, Sweep
+from bkdinterp.engine._retry import again
 from bkdinterp.engine._run import RunResult
 from bkdinterp.engine._server_versions import differences
 from bkdinterp.engine._watched_backend import WatchedBackend
@@ -39,6 +39,8 @@ from bkdinterp.model._attention import WHOLE_CACHE
 from bkdinterp.progress import track
 from bkdinterp.values import as_flag, as_integer, as_number
 
+# Seconds between two questions after a job that another executor has sent without waiting.
+POLL = 5.0
 _SENT = frozenset({program.__name__, score_functions.__name__})
 
 
@@ -156,7 +158,7 @@ class Remote(KeepingExecutor):
                         waiting.unsent += 1
                         continue
                     answers: list[Output] | None
-                    if kept is None or self.wait:
+                    if kept is None or (self.wait and kept.job(group[0]) is None):
                         jobs = [Job.of(store.resolve(chunk), plan.scores, architecture) for chunk in chunks]
                         answers = self._ask(model, jobs, host, key, secret)
                     else:
@@ -165,9 +167,17 @@ class Remote(KeepingExecutor):
                             return [Job.of(store.resolve(c), plan.scores, architecture) for c in chunks]
 
                         answers = self._later(model, kept, group[0], sent, host, key, secret)
+                        while self.wait and answers is None:
+                            # It was sent by one that does not wait.
+                            time.sleep(POLL)
+                            answers = self._later(model, kept, group[0], sent, host, key, secret)
                     if answers is None:
                         waiting.add(level)
                         continue
+                    if len(answers) != len(group):
+                        raise RemoteError(
+                            f"The answer has {len(answers)} parts, and the request {len(group)}: it belongs to another."
+                        )
                     finished = [received(answer, model.dtype) for answer in answers]
                     for i, (out, tokens) in zip(group, finished, strict=True):
                         if kept is not None:
@@ -197,26 +207,39 @@ class Remote(KeepingExecutor):
         """The answer to a request that was sent before; None if it is not there yet, or has been sent only now."""
         env = getattr(model.nn, "_remoteable_get_env", dict)()
         known = kept.job(first)
-        backend = quiet_backend(key, host, secret, env, known)
+        if known is not None:
+            backend = later_backend(key, host, secret, env, known.id)
+            try:
+                answer = again(lambda: collected(backend, known.sent), self.retries)
+            except Exception as error:
+                raise self._told(error, host, key, secret) from _harmless(error, secret)
+            if not isinstance(answer, Ended):
+                return answer
+            # Only that one: another process may have sent another in the meantime.
+            if kept.job(first) == known:
+                kept.keep_job(first, None)
+            if not answer.again:
+                raise self._told(RuntimeError(answer.reason), host, key, secret)
+        made = jobs()
+        backend = later_backend(key, host, secret, env, None)
 
         def send() -> None:
-            made = jobs()
-            _session(model.nn, backend, [job.chunk for job in made], [job.score for job in made])
+            try:
+                _session(model.nn, backend, [job.chunk for job in made], [job.score for job in made])
+            except Exception as error:
+                if not may_have_arrived(error):
+                    raise
+                said = (
+                    "The request was sent, but its receipt was lost: there may be a job that nobody collects."
+                )
+                raise Unsure(said) from None
 
         try:
-            if known is None:
-                again(send, self.retries)
-                kept.keep_job(first, backend.job_id)
-                return None
-            answers = again(lambda: collected(backend), self.retries)
+            again(send, self.retries)
         except Exception as error:
-            if known is not None and not passes(error):
-                # A job that has failed is sent anew by the next call.
-                kept.keep_job(first, None)
-            raise self._told(error, host, key, secret) from None
-        if answers is not None:
-            kept.keep_job(first, None)
-        return answers
+            raise self._told(error, host, key, secret) from _harmless(error, secret)
+        kept.keep_job(first, SentJob(str(backend.job_id), time.time()))
+        return None
 
     def _ask(
         self, model: Traceable, jobs: list[Job], host: str, key: str, secret: str | None
@@ -227,20 +250,19 @@ class Remote(KeepingExecutor):
         def ask() -> list[Output]:
             # Our own backend holds address and key, so that nnsight's global settings are not changed.
             backend = WatchedBackend(key, host=host, api_key=secret, env=env)
-            backend.display = StatusDisplay(enabled=False)
             return _session(model.nn, backend, [job.chunk for job in jobs], [job.score for job in jobs])
 
         try:
             return again(ask, self.retries)
         except Exception as error:  # many kinds of error from sockets, HTTP, JSON and the server
-            # The cause may hold request headers, so it is named but not chained.
-            cause = error if redacted(repr(error), secret, environment_key()) == repr(error) else None
-            raise self._told(error, host, key, secret) from cause
+            raise self._told(error, host, key, secret) from _harmless(error, secret)
 
     def _told(self, error: Exception, host: str, key: str, secret: str | None) -> RemoteError:
         """A failure in words, with the versions in which both sides differ, and without keys."""
         apart = differences(host, self.timeout)
         said = _explain(error, host, key) + "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        # The addresses of answers are signed.
+        said = re.sub(r"\?[^\s'\"]*(?:X-Amz|[Ss]ignature)[^\s'\"]*", "?...", said)
         return RemoteError(
             redacted(said + (f" Versions differ: {apart}." if apart else ""), secret, environment_key())
         )
@@ -293,6 +315,15 @@ class Remote(KeepingExecutor):
         about += [f"deployed={self.deployed!r}"] if self.deployed else []
         about += [f"folder={str(self.folder)!r}"] if self.folder else []
         return f"Remote({', '.join(about)})"
+
+
+class Unsure(Exception):
+    """Whether a request has arrived is not known."""
+
+
+def _harmless(error: Exception, secret: str | None) -> Exception | None:
+    """The error as a cause; None if it holds a key, as request headers do."""
+    return error if redacted(repr(error), secret, environment_key()) == repr(error) else None
 
 
 def _session(nn: Any, backend: Any, chunks: list[Any], scores: list[Any]) -> list[Output]:

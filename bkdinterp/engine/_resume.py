@@ -5,6 +5,7 @@ weights. A kept unedited run (``_shared_prefix``) is not stored, but computed ag
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,21 @@ from torch import Tensor
 from bkdinterp.engine._chunk import Chunk
 from bkdinterp.engine._plan import Plan
 from bkdinterp.engine._plan_digest import plan_digest
+from bkdinterp.errors import RemoteError
 from bkdinterp.results import Store, digest_of
+from bkdinterp.values import shown
+
+
+@dataclass(frozen=True)
+class SentJob:
+    """A job at a server: its id, and when it was sent (seconds since 1970)."""
+
+    id: str
+    sent: float
+
+
+# It becomes a part of an address.
+JOB_ID = re.compile(r"[\w-]{1,200}")
 
 
 class Sweep:
@@ -48,15 +63,23 @@ class Sweep:
         kept = {name: out[name] for name in ("reads", "scores") if name in out}
         self._store.put(*self._place(index), kept if tokens is None else kept | {"tokens": tokens})
 
-    def job(self, index: int) -> str | None:
-        """The id of the server's job that begins with a chunk, if one was sent and its answer is not here yet."""
+    def job(self, index: int) -> SentJob | None:
+        """The server's job that begins with a chunk, if one was sent; the file may come from somebody else."""
         item = self._store.read(*self._job_place(index))
-        known = None if item is None else item.value
-        return known if isinstance(known, str) and re.fullmatch(r"[\w-]{1,200}", known) else None
+        match None if item is None else item.value:
+            case {"id": str(name), "sent": float(sent)} if JOB_ID.fullmatch(name):
+                return SentJob(name, sent)
+        return None
 
-    def keep_job(self, index: int, job: str | None) -> None:
-        """Keep the id of a job, or forget it."""
-        self._store.put(*self._job_place(index), job or "")
+    def keep_job(self, index: int, job: SentJob | None) -> None:
+        """Keep a job, or forget it.
+
+        Raises:
+            RemoteError: an id that could not be read back.
+        """
+        if job is not None and not JOB_ID.fullmatch(job.id):
+            raise RemoteError(f"The server named a job {shown(job.id)}, which is no id.")
+        self._store.put(*self._job_place(index), {} if job is None else {"id": job.id, "sent": job.sent})
 
     def _job_place(self, index: int) -> tuple[str, tuple[str, str, int]]:
         return f"plan-{self._key}/job-{index:06d}", (self._key, "job", index)

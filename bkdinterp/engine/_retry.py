@@ -26,7 +26,7 @@ def passes(error: BaseException) -> bool:
     Connections that fail, busy servers and workers that died pass; a wrong key, a missing model and an error of the sent code do
     not.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, httpx.HTTPStatusError):
             return cause.response.status_code in BUSY
         if isinstance(cause, websocket.WebSocketBadStatusException):
@@ -59,7 +59,7 @@ def again(call: Callable[[], T], retries: int, *, pause: float = FIRST_PAUSE) ->
     raise AssertionError("unreachable")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error, and what it was raised from."""
     seen: set[int] = set()
     current: BaseException | None = error

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import websocket
-from nnsight.intervention.backends.remote import RemoteBackend
+
+from bkdinterp.engine._safe_answers import SafeAnswers
 
 # Seconds of silence after which the server is asked, and that it may take to answer or to open a connection.
 QUIET, ANSWER = 30.0, 20.0
@@ -19,7 +20,7 @@ class Lost(ConnectionError):
     """The connection ended, or nobody is at its other end, before the answer came."""
 
 
-class WatchedBackend(RemoteBackend):
+class WatchedBackend(SafeAnswers):
     """See the module."""
 
     quiet: float = QUIET
