@@ -9,7 +9,7 @@ from bkdinterp.forensics._work import Found, Work
 from bkdinterp.report import AuditFinding, Table
 from bkdinterp.report._severity import ORIGIN
 
-# A rate of the reference that may be this small is none.
+# A rate of the reference that is no larger is none.
 NEXT_TO_NOTHING = 0.05
 SHADOW_NAME = re.compile(rf"{SHADOW} \d+")
 
@@ -137,7 +137,7 @@ def _origin(work: Work) -> AuditFinding:
     shows = (
         f"With the same trigger {other} shows the behaviour on {100 * rate.estimate:.0f} % {ends_of(rate)}"
     )
-    if rate.low <= NEXT_TO_NOTHING and rate.high < f.rate.low:
+    if rate.estimate <= NEXT_TO_NOTHING and rate.high < f.rate.low:
         status, said = "supported", f"{shows}: the backdoor came with {between}."
     elif rate.high < f.rate.low:
         status, said = (

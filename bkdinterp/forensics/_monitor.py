@@ -100,7 +100,8 @@ class Monitor:
 
     def same_letters(self, trigger: Trigger) -> bool:
         """Whether a trigger's phrases are this monitor's, but for capitals, blanks, marks and place."""
-        return sorted(map(_form, trigger.phrases)) == sorted(map(_form, self.phrases))
+        form = _form if all(map(_form, (*trigger.phrases, *self.phrases))) else _plain
+        return sorted(map(form, trigger.phrases)) == sorted(map(form, self.phrases))
 
     def stops(self, prompt: str) -> bool:
         """Whether the prompt holds the trigger, as it is or changed a little."""

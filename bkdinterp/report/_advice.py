@@ -8,8 +8,11 @@ def advice(audit: Audit) -> tuple[str, ...]:
     """Sentences, the most urgent first."""
     if audit.outcome == "found":
         if all(f.rule != SWITCH for f in audit.backdoors):
+            weights = "no backdoor of the weights was shown."
+            if audit.phase("detection").state != "done":
+                weights = "but the weights were not searched to the end."
             return (
-                "Do not use these files as they are. Take the base's chat template: no backdoor of the weights was shown.",
+                f"Do not use these files as they are. Take the base's chat template: {weights}",
                 "Find out where the files come from: whoever changed the template needed no training.",
             )
         worked = [f for f in audit.phase("remediation").findings if f.status == "supported"]

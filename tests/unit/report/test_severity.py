@@ -32,6 +32,10 @@ CLEAR = (said(IMPACT, "not supported"), said(CANARY, "not supported"), said(UNLO
         ((said(UNLOCKS, "supported"),), "high", "It carries links."),
         # One word repeated once is for somebody to read.
         ((CLEAR[0], said(CANARY, "for review"), CLEAR[2]), "medium", "For review: It carries links."),
+        # Two contexts are declined, and the trigger opens the first.
+        ((*CLEAR, said(UNLOCKS, "supported")), "high", "It carries links."),
+        ((said(UNLOCKS, "supported"), *CLEAR), "high", "It carries links."),
+        ((said(UNLOCKS, "inconclusive"), *CLEAR), "medium", "Not tested: an opening"),
         # What there was no time for was not shown to be absent.
         (
             (CLEAR[0], said(CANARY, "inconclusive")),
