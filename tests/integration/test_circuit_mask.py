@@ -81,8 +81,10 @@ def test_it_lowers_the_payload_and_a_price_keeps_it_small(llama, answered):
     assert torch.equal(again.log_alpha, free.log_alpha) and torch.equal(again.history, free.history)
     assert list(free.sites) == list(free.first(len(free))) and len(free.first(0)) == 0
     assert free.to_frame()["gate"].is_monotonic_decreasing
-    with pytest.raises(BkdinterpError, match="units"):
-        free.first(len(free.units) + 1)
+    open_ = int((free.gates > 0).sum())
+    assert len(free.first(open_)) == open_
+    with pytest.raises(BkdinterpError, match="open gate"):
+        free.first(open_ + 1)
 
 
 @pytest.mark.parametrize("n_warm", [0, 1000])

@@ -153,6 +153,7 @@ class CircuitMask(Result):
         clean_weight = float(as_number(clean_weight, "clean_weight", low=0, error=PlanError))
         fit = _Fit.of(model, pairs, kinds, size_weight, clean_weight, options)
         log_alpha, history = fit.learned(steps, batch, n_warm, seed, show=options.get("progress", True))
+        log_alpha = log_alpha.float()
         sites = [site for units in fit.units for site in map(units.site, range(len(units)))]
         chosen = [
             site for site, gate in zip(sites, _stretched(log_alpha).tolist(), strict=True) if gate > ABLATED
@@ -161,7 +162,7 @@ class CircuitMask(Result):
         return cls(
             model.fingerprint(pairs.fingerprint),
             tuple(map(str, sites)),
-            log_alpha.float(),
+            log_alpha,
             history,
             torch.stack([fit.base[0], after[0]]).sigmoid().float(),
             torch.stack([fit.base[1], after[1]]).float(),
@@ -187,14 +188,14 @@ class CircuitMask(Result):
         return self.first(int((self.gates > ABLATED).sum()))
 
     def first(self, k: int) -> SiteSet:
-        """The ``k`` units that are ablated most surely.
+        """The ``k`` units that are ablated most surely; only those with an open gate (above 0) have an order.
 
         Raises:
             BkdinterpError: there are fewer, or ``k`` is below 0.
         """
         k = as_integer(k, "k", low=0, error=BkdinterpError)
-        if k > len(self.units):
-            raise BkdinterpError(f"k={k}: this mask has {len(self.units)} units.")
+        if k > (n := int((self.gates > 0).sum())):
+            raise BkdinterpError(f"k={k}: {n} of {len(self.units)} units of this mask have an open gate.")
         order = self.log_alpha.argsort(descending=True, stable=True)[:k]
         return SiteSet(Site.parse(self.units[i]) for i in order.tolist())
 
@@ -338,7 +339,8 @@ class _Fit:
             with torch.no_grad():
                 worth = mean.masked_fill((log_alpha > CLOSED) | (opened > step), torch.inf)
                 best = worth.argsort()[:OPENED]
-                best = best[worth[best] < -price]
+                # What is opened must still be learned.
+                best = best[(worth[best] < -price) & (step < steps - PAUSE)]
                 log_alpha[best], opened[best] = WARM, step + PAUSE
             history.append([payload, lost, float(size.detach())])
         return log_alpha.detach(), torch.tensor(history)
