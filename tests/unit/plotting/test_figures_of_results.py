@@ -16,6 +16,7 @@ from bkdinterp.errors import BkdinterpError, PlanError
 from bkdinterp.methods import (
     Activations,
     BackdoorVector,
+    EdgeScores,
     Evaluation,
     HeadScores,
     HiddenPCA,
@@ -34,7 +35,7 @@ from bkdinterp.stats import simultaneous
 
 matplotlib.use("Agg")
 
-MAPS = (HeadScores, PositionScores, ProbeScores, HiddenPCA)  # whose limit is one number
+MAPS = (EdgeScores, HeadScores, PositionScores, ProbeScores, HiddenPCA)  # whose limit is one number
 RESULTS = {type(r).__name__: r for r in results()}
 
 
