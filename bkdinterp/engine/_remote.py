@@ -157,20 +157,19 @@ class Remote(KeepingExecutor):
                     if waiting.holds_back(level):
                         waiting.unsent += 1
                         continue
+
+                    def jobs(chunks: list[Chunk] = chunks) -> list[Job]:
+                        return [Job.of(store.resolve(c), plan.scores, architecture) for c in chunks]
+
                     answers: list[Output] | None
                     if kept is None or (self.wait and kept.job(group[0]) is None):
-                        jobs = [Job.of(store.resolve(chunk), plan.scores, architecture) for chunk in chunks]
-                        answers = self._ask(model, jobs, host, key, secret)
+                        answers = self._ask(model, jobs(), host, key, secret)
                     else:
-
-                        def sent(chunks: list[Chunk] = chunks) -> list[Job]:
-                            return [Job.of(store.resolve(c), plan.scores, architecture) for c in chunks]
-
-                        answers = self._later(model, kept, group[0], sent, host, key, secret)
+                        answers = self._later(model, kept, group[0], jobs, host, key, secret)
                         while self.wait and answers is None:
                             # It was sent by one that does not wait.
                             time.sleep(POLL)
-                            answers = self._later(model, kept, group[0], sent, host, key, secret)
+                            answers = self._later(model, kept, group[0], jobs, host, key, secret)
                     if answers is None:
                         waiting.add(level)
                         continue

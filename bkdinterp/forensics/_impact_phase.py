@@ -96,7 +96,7 @@ def impact(work: Work) -> Found:
         )
         found.findings += [] if opens is None else [opens]
     leaks = work.tried(
-        found, "canary", "Whether text of the prompt leaves was not tried", lambda: _leaks(work)
+        found, CANARY_RULE, "Whether text of the prompt leaves was not tried", lambda: _leaks(work)
     )
     found.findings += [] if leaks is None else [leaks]
     found.tables = [

@@ -50,12 +50,10 @@ def severity(audit: Audit) -> Severity:
     open_ = [f"For review: {f.title}" for f in known if f.status == "for review"]
     absent = [words for rule, words in ASKS.items() if said.get(rule) == {"not supported"}]
     missing = [words for rule, words in ASKS.items() if rule not in tested]
-    parts = [f"Answers change; not shown: {_listed(absent)}.", *open_]
-    return Severity("medium", " ".join([*parts, *([f"Not tested: {_listed(missing)}."] if missing else [])]))
-
-
-def _listed(words: list[str]) -> str:
-    return "; ".join(words)
+    parts = [f"Answers change; not shown: {'; '.join(absent)}.", *open_]
+    return Severity(
+        "medium", " ".join([*parts, *([f"Not tested: {'; '.join(missing)}."] if missing else [])])
+    )
 
 
 def found_origin(audit: Audit) -> AuditFinding | None:

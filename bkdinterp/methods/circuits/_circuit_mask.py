@@ -27,6 +27,7 @@ from bkdinterp.errors import ArtefactError, BkdinterpError, PlanError
 from bkdinterp.interventions import MeanAblate
 from bkdinterp.methods._options import BATCH_BYTES, RunOptions, as_options, run
 from bkdinterp.methods.attribution._linear_effects import COMPONENTS, Units, rows_at_once
+from bkdinterp.methods.circuits._find_circuit import EVERYWHERE, FIRST_TOKENS
 from bkdinterp.methods.readout import Means
 from bkdinterp.metrics import SCORES, Score
 from bkdinterp.metrics.scores import sum_logprob
@@ -35,8 +36,8 @@ from bkdinterp.plotting import curves
 from bkdinterp.progress import track
 from bkdinterp.prompts import PairedPrompts, TokenBatch, as_pairs
 from bkdinterp.results import Fingerprint, Result, caption, same_length, within
-from bkdinterp.sites import Site, SiteSet, Where
-from bkdinterp.values import as_choice, as_integer, as_items, as_number
+from bkdinterp.sites import Site, SiteSet
+from bkdinterp.values import as_choice, as_integer, as_items, as_number, as_seed
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -52,7 +53,6 @@ MOST_WARM, OPENED, PAUSE = 0.25, 4, 15
 # Weight of the older derivatives in the mean that decides.
 OLDER = 0.8
 FLOOR = -4.6  # log-odds of 1 to 99
-FIRST_TOKENS = 4
 ABLATED = 0.5
 # Nats by which two ways of computing the same score may differ.
 ROUNDING = 1e-4
@@ -148,7 +148,7 @@ class CircuitMask(Result):
         steps = as_integer(steps, "steps", low=1, error=PlanError)
         batch = min(as_integer(batch, "batch", low=1, error=PlanError), len(pairs))
         n_warm = as_integer(n_warm, "n_warm", low=0, error=PlanError)
-        seed = as_integer(seed, "seed", low=0, error=PlanError)
+        seed = as_seed(seed, error=PlanError)
         size_weight = float(as_number(size_weight, "size_weight", low=0, error=PlanError))
         clean_weight = float(as_number(clean_weight, "clean_weight", low=0, error=PlanError))
         fit = _Fit.of(model, pairs, kinds, size_weight, clean_weight, options)
@@ -259,7 +259,6 @@ class _Fit:
     triggered: TokenBatch
     clean: TokenBatch
     means: Mapping[Site, Tensor]
-    pairs: PairedPrompts
     runs: tuple[Run, Run]
     base: Float[Tensor, "2 example"]
     weights: tuple[float, float]
@@ -284,7 +283,7 @@ class _Fit:
         sites = [site for some in units for site in some.whole]
         clean = replace(pairs.clean, target=pairs.clean.reference, reference=None)
         runs = Run(pairs.triggered, score=PAYLOAD), Run(clean, score=CLEAN)
-        rows = [r.scores.double().cpu() for r in run(model, runs, options) if r.scores is not None]
+        base = _scores(model, runs, options)
         means = Means.collect(model, pairs.clean, sites, where="all", **options)
         triggered, answered = model.builder.tokenize(pairs.triggered), model.builder.tokenize(clean)
         width = sum(arch.width(site) for site in sites)
@@ -292,20 +291,20 @@ class _Fit:
         at_once = min(rows_at_once(arch, tokens, width, budget) for tokens in (triggered, answered))
         values = {site: means.values[str(site)] for site in sites}
         weights = size_weight, clean_weight
-        return cls(
-            model, units, triggered, answered, values, pairs, runs, torch.stack(rows), weights, at_once
-        )
+        return cls(model, units, triggered, answered, values, runs, base, weights, at_once)
 
     def scored(self, chosen: Sequence[Site], options: RunOptions) -> Float[Tensor, "2 example"]:
         """Log-odds of the payload and log-probability of clean answers with some units ablated at all tokens."""
         if not chosen:
             return self.base
-        means = Means.collect(self.model, self.pairs.clean, chosen, where="all", **options)
-        edit = MeanAblate(chosen, means, where=Where("all", generated=True))
-        runs = [replace(made, edits=edit) for made in self.runs]
-        return torch.stack(
-            [r.scores.double().cpu() for r in run(self.model, runs, options) if r.scores is not None]
-        )
+        edit = MeanAblate(chosen, {site: self._mean(site) for site in chosen}, where=EVERYWHERE)
+        return _scores(self.model, [replace(made, edits=edit) for made in self.runs], options)
+
+    def _mean(self, unit: Site) -> Float[Tensor, " width"]:
+        """A unit's mean: its slice of its layer's."""
+        whole = self.means[Site(unit.layer, unit.component)]
+        channels = self.model.architecture.channels(unit)
+        return whole if channels is None else whole[slice(*channels)]
 
     def learned(
         self, steps: int, batch: int, n_warm: int, seed: int, *, show: bool
@@ -366,7 +365,7 @@ class _Fit:
                     less = base - now
                     loss, each = less.clamp(min=0), torch.where(less > ROUNDING, -self.weights[1], 0.0)
                 losses[side] += float(loss.sum()) / len(rows)
-                slope += self._by_unit(found.values, found.sites, mixed, each) / len(rows)
+                slope += self._by_unit(found.values, found.sites, each) / len(rows)
         return slope, losses[0], losses[1]
 
     def _mixed(self, gates: Float[Tensor, " unit"]) -> dict[Site, tuple[Tensor, Tensor]]:
@@ -382,7 +381,6 @@ class _Fit:
         self,
         values: Mapping[Site, Tensor],
         slopes: Mapping[Site, Tensor],
-        mixed: Mapping[Site, tuple[Tensor, Tensor]],
         each: Float[Tensor, " row"],
     ) -> Float[Tensor, " unit"]:
         """Sum over rows and tokens of (mean - activation) x slope, by unit."""
@@ -390,10 +388,14 @@ class _Fit:
         for units in self.units:
             for site in units.whole:
                 value = values[site].float()
-                change = (mixed[site][1].to(value) - value) * slopes[site].float()
+                change = (self.means[site].to(value) - value) * slopes[site].float()
                 by_channel = torch.einsum("r,rpc->c", each.to(change), change).double().cpu()
                 found.append(by_channel.unflatten(0, (units.per_layer, -1)).sum(1))
         return torch.cat(found)
+
+
+def _scores(model: Model, runs: Sequence[Run], options: RunOptions) -> Float[Tensor, "run example"]:
+    return torch.stack([r.scores.double().cpu() for r in run(model, runs, options) if r.scores is not None])
 
 
 def _stretched(x: Tensor) -> Tensor:
