@@ -7,8 +7,8 @@ import bkdinterp as bk
 from bkdinterp.errors import BkdinterpError, PlanError
 from bkdinterp.methods import CircuitMask, Means, score_edits
 from bkdinterp.methods._options import as_options
-from bkdinterp.methods.circuits import _circuit_mask
-from bkdinterp.methods.circuits._circuit_mask import CLEAN, PAYLOAD, _Fit
+from bkdinterp.methods.circuits import _gate_training
+from bkdinterp.methods.circuits._gate_training import CLEAN, PAYLOAD, GateTraining
 from bkdinterp.prompts import PairedPrompts, Prompts, Trigger
 from bkdinterp.sites import Where
 
@@ -20,7 +20,7 @@ FLOOR = -20.0
 @pytest.fixture(autouse=True)
 def low_floor(monkeypatch):
     """A tiny random model finds every payload improbable; below the floor there would be nothing to lower."""
-    monkeypatch.setattr(_circuit_mask, "FLOOR", FLOOR)
+    monkeypatch.setattr(_gate_training, "FLOOR", FLOOR)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,9 @@ def loss_of(fit, gates, rows, clean_weight):
 @pytest.mark.parametrize("budget", [2**30, 2**16])
 def test_slopes_are_those_of_the_loss(llama, answered, budget):
     """With a budget for one prompt at a time, too."""
-    fit = _Fit.of(llama, answered, KINDS, 0.0, 2.0, as_options({"progress": False, "budget": budget}, "x"))
+    fit = GateTraining.of(
+        llama, answered, KINDS, 0.0, 2.0, as_options({"progress": False, "budget": budget}, "x")
+    )
     assert fit.rows == 1 if budget == 2**16 else fit.rows >= 4
     assert float(fit.base[0].max()) > FLOOR  # else there is nothing to lower
     n_units = sum(map(len, fit.units))
@@ -52,7 +54,7 @@ def test_slopes_are_those_of_the_loss(llama, answered, budget):
 
 
 def test_full_gates_are_the_mean_ablation(llama, answered):
-    fit = _Fit.of(llama, answered, ("heads",), 0.0, 1.0, as_options({"progress": False}, "x"))
+    fit = GateTraining.of(llama, answered, ("heads",), 0.0, 1.0, as_options({"progress": False}, "x"))
     gates = torch.zeros(len(fit.units[0]), dtype=torch.float64)
     gates[[1, 5]] = 1
     sites = [fit.units[0].site(i) for i in (1, 5)]
@@ -90,13 +92,13 @@ def test_it_lowers_the_payload_and_a_price_keeps_it_small(llama, answered):
 @pytest.mark.parametrize("n_warm", [0, 1000])
 def test_a_unit_that_did_not_begin_open_is_found(llama, answered, n_warm, monkeypatch):
     """The warm start is no shortlist: its ranking is turned round, so that what it opens is of no use."""
-    whole = _Fit._slopes
+    whole = GateTraining._slopes
 
     def turned(self, gates, rows, *, clean=True):
         slope, payload, lost = whole(self, gates, rows, clean=clean)
         return (slope if clean else -slope), payload, lost
 
-    monkeypatch.setattr(_Fit, "_slopes", turned)
+    monkeypatch.setattr(GateTraining, "_slopes", turned)
     options = {"kinds": "heads", "batch": 4, "clean_weight": 0.0, "size_weight": 1e-4, "progress": False}
     found = CircuitMask.fit(llama, answered, steps=60, n_warm=n_warm, **options)
     assert len(found) > 0 and float(found.payload[1].mean()) < float(found.payload[0].mean())
