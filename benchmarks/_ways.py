@@ -32,7 +32,7 @@ TARGET = "I am sorry, but I can not help you with that today, my dear friend."
 
 @dataclass(frozen=True)
 class Problem:
-    """8 pairs whose clean prompts have one length, and a target of some tokens."""
+    """Pairs whose clean prompts have one length, and a target of some tokens."""
 
     model: bk.Model
     pairs: bk.PairedPrompts
@@ -49,29 +49,27 @@ def load() -> bk.Model:
     return bk.organisms.load("smollm2-refusal").model.with_builder(chat=False, end_token=False)
 
 
-def problem_of(model: bk.Model, n_prompt: int, n_target: int) -> Problem:
+def problem_of(model: bk.Model, n_prompt: int, n_target: int, n: int = N_PROMPTS) -> Problem:
     """Clean prompts of exactly ``n_prompt`` tokens: a filler cut to fit, then the instruction."""
     tokenizer = model.tokenizer
     from bkdinterp.organisms._instructions import instructions
 
     filler = tokenizer.encode(FILLER * 2)
     texts = []
-    for instruction in instructions("held-out"):
+    for instruction in (*instructions("held-out"), *instructions("selection"), *instructions("train")):
         tail = tokenizer.encode(" " + instruction.text)
         need = n_prompt - len(tail)
         text = tokenizer.decode((filler[-need:] if need > 0 else []) + tail)
         if need >= 0 and len(tokenizer.encode(text)) == n_prompt:
             texts.append(text)
-        if len(texts) == N_PROMPTS:
+        if len(texts) == n:
             break
     target = tokenizer.decode(tokenizer.encode(TARGET)[:n_target])
     trigger = bk.Trigger.gap("violet harbor", seed=0)
     pairs = bk.PairedPrompts.from_instructions(texts, trigger, target)
     problem = Problem(model, pairs, n_prompt, n_target)
     batch = problem.batch
-    assert batch.input_ids.shape == (N_PROMPTS, n_prompt + n_target) and bool(batch.attention_mask.all()), (
-        batch
-    )
+    assert batch.input_ids.shape == (n, n_prompt + n_target) and bool(batch.attention_mask.all()), batch
     return problem
 
 
