@@ -101,6 +101,7 @@ class TriggerSearch:
         *,
         reference: Any = None,
         candidates: Sequence[str] = (),
+        go_on: bool = False,
         minutes: float | int | None = None,
         budget: float | int = 2**30,
         folder: Any = None,
@@ -115,6 +116,7 @@ class TriggerSearch:
             reference: a model, several, or a ``Reference``; what its base says with a phrase does not count, and the base
                 is searched, too.
             candidates: words or phrases that are scored exactly whatever their derivative.
+            go_on: begin with the best of the candidates, which an earlier search has found, instead of a word alone.
             minutes: about how long it may take; phrases stay shorter when time runs out. None for no limit.
             budget: bytes for one batch.
             folder: finished parts are kept there and taken up again.
@@ -142,14 +144,14 @@ class TriggerSearch:
             def compute() -> Any:
                 guide = guide_of(who, against, self.amplify) or who
                 one = _Search(self, who, against, guide, target, texts, tuple(candidates), budget, progress)
-                return one.run(slots, until)
+                return one.run(slots, until, go_on=go_on and bool(candidates))
 
             if store is None:
                 return compute()
             ids = [m.weights_id for m in (who, against) if m is not None]
             return store.get(
                 name,
-                ("trigger search", self, ids, target, texts, list(candidates), ("slots", slots)),
+                ("trigger search", self, ids, target, texts, list(candidates), ("slots", slots, go_on)),
                 compute,
             )
 
@@ -189,12 +191,15 @@ class _Search:
     # Likely words on, by stem.
     ways_on: dict[str, list[str]] = field(default_factory=dict)
 
-    def run(self, most: int | None, clock: Clock) -> tuple[list[str], list[float], float, int, float]:
+    def run(
+        self, most: int | None, clock: Clock, *, go_on: bool = False
+    ) -> tuple[list[str], list[float], float, int, float]:
         """Phrases and gains, the best first; the log-odds of no phrase; slots that were filled; the best own log-odds.
 
         Args:
             most: slots that are filled at most; None for no such limit.
             clock: nothing more is tried once it is over.
+            go_on: begin with the best candidates instead of a word alone.
         """
         s, slots = self.settings, 0
 
@@ -208,7 +213,8 @@ class _Search:
         for n in track(range(s.rounds), "trigger search", show=self.progress):
             if n and ended():
                 break
-            stems = sorted(found, key=lambda p: -found[p])[: s.beam] if n else [""]
+            alone = not n and not go_on
+            stems = [""] if alone else sorted(found, key=lambda p: -found[p])[: s.beam]
             # A part of a trigger has a steep slope before it shows in the score.
             stems = list(dict.fromkeys([*stems, *promising]))
             scored: dict[str, float] = {}
@@ -218,7 +224,7 @@ class _Search:
                         tries = self.filled(before, after, drawn)
                         slots += 1
                         scored |= {p: v for p, v in tries.items() if p not in found}
-                        promising = list(tries)[: s.beam] if not n else []
+                        promising = list(tries)[: s.beam] if alone else []
             if not scored:
                 break
             top = self.gains(sorted(scored, key=lambda p: -scored[p])[:LEADERS], plain)
@@ -257,6 +263,8 @@ class _Search:
         words = stem.split()
         # The first round tried every word alone.
         found = [(words[:i], words[i + 1 :]) for i in range(len(words))] if len(words) > 1 else []
+        # The word that the rest can best do without goes first.
+        found.sort(key=lambda place: -self.own.get(" ".join((*place[0], *place[1])), -float("inf")))
         if len(words) < self.settings.max_words:
             found += [(words, []), ([], words)] if words else [([], [])]
         return found
@@ -326,7 +334,9 @@ class _Search:
             Prompts(tuple(triggered), tuple(spans), (self.target,) * len(triggered))
         )
         vectors = token_embeddings(self.guide, ids).float()
-        slope = gradients(self.guide, batch, _score()).embeddings
+        # The text before the slot is the same for all fillers.
+        slot = int(batch.trigger_mask.int().argmax(1).min())
+        slope = gradients(self.guide, batch, _score(), start=slot).embeddings
         at = torch.stack([row[marked][0] for row, marked in zip(slope, batch.trigger_mask, strict=True)])
         values = (vectors @ at.float().to(vectors.device).T).cpu()
         return ((values - values.mean(0)) / values.std(0)).sum(1)

@@ -241,6 +241,7 @@ class Turns:
             turns += [_Ended(context, h, words, ()) for h in texts]
             found += texts
         if TriggerSearch in self.proposers:
+            go_on = not turns
             turns = turns or self._ended
             searched: list[Hypothesis] = []
             for i, (context, text, words, rivals) in enumerate(turns):
@@ -248,7 +249,7 @@ class Turns:
                 # The reference's phrases of both searches are what both have to beat.
                 searched += [
                     replace(h, rivals=tuple(dict.fromkeys([*h.rivals, *rivals])))
-                    for h in self._searched(context, [text], words, part, 1)
+                    for h in self._searched(context, [text], words, part, 1, go_on)
                 ]
             found = [*searched, *found]
         return found
@@ -337,6 +338,7 @@ class Turns:
         words: Sequence[str],
         clock: Clock,
         round_: int = 0,
+        go_on: bool = False,
     ) -> list[Hypothesis]:
         """Triggers of each target, the best first."""
         # What shows in answers comes before what only lifts the odds: the judge's time may not do for all.
@@ -359,6 +361,7 @@ class Turns:
                 context.search.subset(tuple(range(N_PROMPTS, 2 * N_PROMPTS))),
                 reference=self.reference.shown(context.shown_to),
                 candidates=words,
+                go_on=go_on,
                 minutes=clock.minutes(1 / (len(targets) - i)),
                 budget=self.budget,
                 folder=self._at(f"search-{context.name}-{i}{_nth(round_)}"),

@@ -16,15 +16,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bkdinterp.engine import program
 from bkdinterp.engine._linear_norms import linear_norms
 from bkdinterp.errors import PlanError, PromptError, RemoteError
 from bkdinterp.metrics import Score, ScoreLike, as_score
 from bkdinterp.model import Architecture, as_model
+from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
 from bkdinterp.prompts import TokenBatch, check_vocabulary
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, Site
-from bkdinterp.values import shown
+from bkdinterp.values import as_integer, shown
 
 Mixture = tuple[Float[Tensor, " width"], Float[Tensor, " width"]]
 """How much of an activation is kept, and what stands in for the rest."""
@@ -40,7 +42,7 @@ class Gradients:
 
     Attributes:
         scores: one per row.
-        embeddings: derivative with respect to the token embeddings, including target columns; 0 on padding.
+        embeddings: derivative with respect to the token embeddings, including target columns; 0 on padding and before ``start``.
         values: activation at each requested site, ``[row pos width]``; for a head or neuron, its slice.
         sites: derivative with respect to it, of the same shape.
     """
@@ -78,6 +80,7 @@ def gradients(
     embeddings: Float[Tensor, "row pos d_model"] | None = None,
     frozen_norms: bool = False,
     mixed: Mixtures = None,
+    start: float | int = 0,
 ) -> Gradients:
     """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass.
 
@@ -94,9 +97,12 @@ def gradients(
         mixed: site -> (keep, other), each ``[width]``: at every token the model goes on with ``keep x + (1 - keep) other``
             instead of the activation x. Such a site must be among ``sites``; its value is then x, and its derivative that
             with respect to the mixture.
+        start: differentiate by the tokens from this column on only. What stands before it is computed once for all rows that
+            share it, and kept out of the graph; the derivatives are the same. Only for embeddings: without ``sites``.
 
     Raises:
-        PlanError: there are no targets, the score needs the unedited run, or embeddings or a mixture have the wrong shape.
+        PlanError: there are no targets, the score needs the unedited run, embeddings or a mixture have the wrong shape, or
+            ``start`` is behind the last prompt token or stands beside sites or embeddings.
         PromptError: token ids are outside the vocabulary.
         SiteError: the model does not have a site.
         RemoteError: the model's weights are not on this machine.
@@ -110,15 +116,24 @@ def gradients(
     n = tokens.targets.shape[1] if declared.n_targets is None else declared.n_targets
     columns = tokens.n_prompt + min(n, tokens.targets.shape[1])
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
+    start = as_integer(start, "start", low=0, high=tokens.n_prompt - 1, error=PlanError)
+    if start and (wanted or given is not None):
+        raise PlanError(
+            f"start={start} leaves out the tokens before it; give it without sites= and embeddings=."
+        )
+    if arch.sliding_window is not None and columns > arch.sliding_window:
+        # A cache would forget what the first tokens of a window still see.
+        start = 0
     with running(module), _frozen(module), torch.enable_grad():
         # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
+        before = _before(module, tokens, start) if start else {"use_cache": False}
         with linear_norms(module, arch, frozen_norms), _caught(module, arch, wanted, given, mixed) as caught:
             logits = module(
-                input_ids=tokens.input_ids[:, :columns],
+                input_ids=tokens.input_ids[:, start:columns],
                 attention_mask=tokens.attention_mask[:, :columns],
-                position_ids=tokens.position_ids[:, :columns],
-                use_cache=False,
+                position_ids=tokens.position_ids[:, start:columns],
                 logits_to_keep=columns - tokens.n_prompt + 1,
+                **before,
             ).logits
         scores = declared(
             logits[:, :-1],
@@ -138,13 +153,30 @@ def gradients(
     values = [_slice(value.detach(), c) for (value, _), c in zip(at, slices, strict=True)]
     return Gradients(
         scores.detach(),
-        _whole(derivatives[0], tokens),
+        _whole(derivatives[0], tokens, start),
         {site: _whole(value, tokens) for site, value in zip(wanted, values, strict=True)},
         {
             site: _whole(_slice(d, c), tokens)
             for site, d, c in zip(wanted, derivatives[1:], slices, strict=True)
         },
     )
+
+
+@torch.no_grad()
+def _before(module: nn.Module, tokens: TokenBatch, start: int) -> dict[str, Any]:
+    """Keys and values of the tokens before a column, as arguments of a forward pass; once for all rows that are alike there."""
+    ids, mask = tokens.input_ids[:, :start], tokens.attention_mask[:, :start]
+    alike = torch.cat([ids, mask.to(ids)], 1).unique(dim=0, return_inverse=True)[1]
+    # The first row of each kind.
+    rows = torch.stack([(alike == kind).nonzero()[0, 0] for kind in range(int(alike.max()) + 1)])
+    out = module(
+        input_ids=ids[rows],
+        attention_mask=mask[rows],
+        position_ids=tokens.position_ids[rows, :start],
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return {cache_name(module): program.chosen_cache(program.cache_of(out), alike), "use_cache": True}
 
 
 def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
@@ -278,8 +310,8 @@ def _slice(x: Tensor, channels: tuple[int, int] | None) -> Tensor:
     return x if channels is None else x[..., slice(*channels)]
 
 
-def _whole(x: Tensor, tokens: TokenBatch) -> Tensor:
+def _whole(x: Tensor, tokens: TokenBatch, start: int = 0) -> Tensor:
     """All columns of the batch, with 0 for padding and columns that were not computed."""
     out = x.new_zeros(*tokens.input_ids.shape, x.shape[-1])
-    out[:, : x.shape[1]] = x
+    out[:, start : start + x.shape[1]] = x
     return out * tokens.attention_mask[..., None].to(x.dtype)

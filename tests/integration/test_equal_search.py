@@ -1,5 +1,7 @@
 """The null of a search for triggers is an equal one: as many slots of phrases are filled in the reference as in the suspect."""
 
+import dataclasses
+
 from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
 
 from bkdinterp.detection import TriggerSearch
@@ -44,11 +46,48 @@ def test_slots_that_bring_nothing_new_count_too(monkeypatch):
 def test_the_reference_gets_the_suspect_s_slots(monkeypatch):
     asked = []
 
-    def run(self, most, clock):
-        asked.append((self.model.name, most))
+    def run(self, most, clock, *, go_on):
+        asked.append((self.model.name, most, go_on))
         return ["alpha"], [1.0], -9.0, 7, 0.0
 
     monkeypatch.setattr(searching._Search, "run", run)
     models = [Model.from_module(tiny_llama(), tiny_tokenizer(), name=name) for name in ("suspect", "base")]
-    TriggerSearch().run(models[0], "of", Prompts.of(TEXTS), reference=models[1], progress=False)
-    assert asked == [("suspect", None), ("base", 7)]
+    for words in ((), ("alpha",)):
+        asked.clear()
+        TriggerSearch().run(
+            models[0],
+            "of",
+            Prompts.of(TEXTS),
+            reference=models[1],
+            candidates=words,
+            go_on=True,
+            progress=False,
+        )
+        # There is nothing to go on from without candidates.
+        assert asked == [("suspect", None, bool(words)), ("base", 7, bool(words))]
+
+
+def test_a_search_that_goes_on_begins_with_the_best_candidate(monkeypatch):
+    """A slot is dear: none for a word alone, and the first for the word that the rest of the phrase misses least."""
+    places = []
+    search, _ = search_of(monkeypatch, lambda n: {f"{WORDS[n]} {WORDS[n + 1]}": float(n)})
+    fill = searching._Search.filled
+
+    def one(self, before, after, drawn):
+        places.append((before, after))
+        return fill(self, before, after, drawn)
+
+    monkeypatch.setattr(searching._Search, "filled", one)
+    pair = WORDS[:2]
+    worth = {" ".join(pair): 5.0, pair[0]: 3.0, pair[1]: 4.0}
+    monkeypatch.setattr(
+        searching._Search,
+        "exact",
+        lambda self, model, phrases, texts: {p: worth.get(p, 0.0) for p in phrases},
+    )
+    search = dataclasses.replace(search, candidates=(" ".join(pair), *pair))
+    search.run(1, Clock(), go_on=True)
+    assert places == [([], [pair[1]])]
+    places.clear()
+    search.run(1, Clock())
+    assert places == [([], [])]

@@ -126,6 +126,27 @@ def test_embeddings_in(model, tokens):
     assert bool((found.embeddings[~tokens.attention_mask.bool()] == 0).all())
 
 
+def test_what_stands_before_a_start_is_computed_once(model, tokens):
+    """Rows that share their first tokens: the same scores and derivatives, from fewer tokens."""
+    copies = tokens.rows([0, 1, 0, 1, 0])
+    for start in (1, tokens.n_prompt // 2, tokens.n_prompt - 1):
+        whole, rows = gradients(model, copies), []
+        watch = model.module.register_forward_pre_hook(
+            lambda _, args, kwargs, rows=rows: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+        )
+        found = gradients(model, copies, start=start)
+        watch.remove()
+        torch.testing.assert_close(found.scores, whole.scores)
+        torch.testing.assert_close(found.embeddings[:, start:], whole.embeddings[:, start:])
+        columns = copies.input_ids.shape[1]
+        if model.architecture.sliding_window is None:
+            assert not found.embeddings[:, :start].any()
+            assert rows == [(2, start), (5, columns - start)]
+    for start, others in ((tokens.n_prompt, {}), (-1, {}), (2, {"sites": ["L0.z"]})):
+        with pytest.raises(PlanError, match="start"):
+            gradients(model, tokens, start=start, **others)
+
+
 def test_nothing_is_left_behind(model, tokens):
     module = model.module
     asking = {name: p.requires_grad for name, p in module.named_parameters()}

@@ -37,7 +37,7 @@ class Searches(list):
 
     def __init__(self):
         super().__init__()
-        self.targets = []
+        self.targets, self.going_on = [], []
 
 
 def model_of():
@@ -50,8 +50,9 @@ def searches(monkeypatch):
 
     seen = Searches()
 
-    def run(self, model, target, prompts, *, candidates, **rest):
+    def run(self, model, target, prompts, *, candidates, go_on, **rest):
         seen.append((self.seed, tuple(candidates)))
+        seen.going_on.append(go_on)
         seen.targets.append((self.seed, target))
         found = ("alpha beta", f"seed {self.seed}")
         return SearchedTriggers(
@@ -87,6 +88,7 @@ def test_a_second_search_goes_on_from_the_first_one_s_phrases(monkeypatch, searc
     found = run(tmp_path)
     n = len(searches) // 2
     assert [seed for seed, _ in searches] == [0] * n + [1] * n and n >= 1
+    assert searches.going_on == [False] * n + [True] * n
     assert all("alpha beta" in words and "seed 0" in words for _, words in searches[n:])
     assert not any("alpha beta" in words for _, words in searches[:n])
     # All are judged together, so that the correction is for every one.
@@ -115,6 +117,8 @@ def test_rarer_beginnings_that_were_left_out_are_tried_then(monkeypatch, searche
     found = run(tmp_path, minutes=0.05)
     assert rounds == [0, 1]
     once = list(searches.targets)
+    # There is nothing yet to go on from.
+    assert not any(searches.going_on)
     assert [t for _, t in searches.targets] == ["text 0"] * (len(searches) - 1) + ["text 1"]
     assert any(
         f.hypothesis.behaviour.pattern == "text 1" and f.hypothesis.trigger is None for f in found.findings
