@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bkdinterp.engine._finite import CAUSES
 from bkdinterp.engine._gradients import local_model
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._memory import PLANNED, Memory, Size
 from bkdinterp.errors import PlanError, SiteError, UnsupportedArchitectureError
 from bkdinterp.model._attention import shown_weights
@@ -85,7 +86,7 @@ def attention_weights(
             attention_mask=torch.ones_like(ids),
             position_ids=torch.arange(n, device=ids.device).expand_as(ids),
             use_cache=False,
-            logits_to_keep=1,
+            logits_to_keep=last_columns(n, 1),
         )
     if missing := sorted(set(by_layer) - set(caught)):
         raise UnsupportedArchitectureError(

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.model import Architecture, as_model
 from bkdinterp.model._running import running
 
@@ -94,7 +95,7 @@ def _fastest(model: Any, rows: int, columns: int, kept: int) -> float:
     with running(model.module):
         for _ in range(3):
             start = time.perf_counter()
-            out = model.module(input_ids=ids, use_cache=False, logits_to_keep=kept)
+            out = model.module(input_ids=ids, use_cache=False, logits_to_keep=last_columns(columns, kept))
             float(out.logits[0, 0, 0])  # waits for an accelerator
             best = min(best, time.perf_counter() - start)
     return best

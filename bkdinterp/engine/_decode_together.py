@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bkdinterp.engine import program
 from bkdinterp.engine._gradients import local_model
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.errors import PlanError
 from bkdinterp.model import Architecture
 from bkdinterp.model._attention import cache_name
@@ -105,7 +106,7 @@ def decode_together(
             attention_mask=tokens.attention_mask,
             position_ids=tokens.position_ids,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last_columns(tokens.n_prompt, 1),
         )
         begin = out.logits[:, -1].float().softmax(-1)
         for group in track(groups, what, show=progress and len(groups) > 2):
@@ -154,7 +155,6 @@ def _group(
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
-            logits_to_keep=1,
             **{cache_name(module): cache},
         )
         cache = program.cache_of(out)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bkdinterp.engine import program
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._linear_norms import linear_norms
 from bkdinterp.errors import PlanError, PromptError, RemoteError
 from bkdinterp.metrics import Score, ScoreLike, as_score
@@ -132,7 +133,7 @@ def gradients(
                 input_ids=tokens.input_ids[:, start:columns],
                 attention_mask=tokens.attention_mask[:, :columns],
                 position_ids=tokens.position_ids[:, start:columns],
-                logits_to_keep=columns - tokens.n_prompt + 1,
+                logits_to_keep=last_columns(columns - start, columns - tokens.n_prompt + 1),
                 **before,
             ).logits
         scores = declared(
@@ -174,7 +175,7 @@ def _before(module: nn.Module, tokens: TokenBatch, start: int) -> dict[str, Any]
         attention_mask=mask[rows],
         position_ids=tokens.position_ids[rows, :start],
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=last_columns(start, 1),
     )
     return {cache_name(module): program.chosen_cache(program.cache_of(out), alike), "use_cache": True}
 

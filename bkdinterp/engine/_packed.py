@@ -7,6 +7,7 @@ import torch
 
 from bkdinterp.engine._bundle import Bundle
 from bkdinterp.engine._chunk import Chunk
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._lower import Picked, Rows, Steps
 from bkdinterp.engine._part import Part
 from bkdinterp.engine._shared_prefix import Sharing, segments
@@ -50,7 +51,7 @@ class SharedPart(Part):
             "attention_mask": tokens.attention_mask[:, : shape.columns],
             "position_ids": tokens.position_ids[:, : shape.columns],
             "use_cache": cached,
-            "logits_to_keep": outline.logits,
+            "logits_to_keep": last_columns(shape.columns, outline.logits),
         }
         return Chunk(
             kind="base",

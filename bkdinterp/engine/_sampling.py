@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bkdinterp.engine import program
 from bkdinterp.engine._gradients import local_model
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.errors import PlanError
 from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
@@ -69,7 +70,7 @@ def sample(
                 attention_mask=one.attention_mask,
                 position_ids=one.position_ids,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=last_columns(one.n_prompt, 1),
             )
             drawn: list[tuple[int, ...]] = []
             for first in range(0, n, ROWS):
@@ -107,7 +108,6 @@ def _draw(
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
-            logits_to_keep=1,
             **{cache_name(module): cache},
         )
         cache, logits = program.cache_of(out), out.logits[:, -1]

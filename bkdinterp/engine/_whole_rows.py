@@ -14,6 +14,7 @@ from bkdinterp.engine._bundle import Bundle, Group
 from bkdinterp.engine._chunk import Chunk, Outline, Place
 from bkdinterp.engine._cost import head_layers
 from bkdinterp.engine._graph import Node
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._lower import Picked, Rows, Steps, depth
 from bkdinterp.engine._memory import Size
 from bkdinterp.engine._part import Part, Totals
@@ -156,7 +157,7 @@ class _Builder:
             "attention_mask": take(tokens.attention_mask).repeat(copies, 1),
             "position_ids": take(tokens.position_ids).repeat(copies, 1),
             "use_cache": True,
-            "logits_to_keep": 1,
+            "logits_to_keep": last_columns(self.part.begin.first, 1),
         }
         outline = self.part.outlines[0]
         # A cache that forgets tokens outside a window would not work for rows that begin at different columns.
@@ -186,7 +187,9 @@ class _Builder:
             "attention_mask": layout.whole(tokens.attention_mask).repeat(copies, 1),
             "position_ids": layout.rest(tokens.position_ids).repeat(copies, 1),
             "use_cache": run.generate is not None or begin.first > 0,
-            "logits_to_keep": _logits(self.bundle, self.batch),
+            "logits_to_keep": last_columns(
+                self.batch.columns - begin.first, _logits(self.bundle, self.batch)
+            ),
         }
         common = None
         if begin.first:

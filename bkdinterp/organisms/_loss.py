@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bkdinterp.engine import program
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.model._attention import cache_name
 from bkdinterp.organisms._poison_rows import PoisonRow
 from bkdinterp.prompts import PromptBuilder, Prompts, TokenBatch
@@ -39,7 +40,9 @@ def assistant_nll(
     attention, past = real[:, first:], None
     if n > 0:
         prefix = batch.input_ids[:1][batch.attention_mask[:1].bool()][:n]
-        past = program.cache_of(module(input_ids=prefix[None], use_cache=True, logits_to_keep=1))
+        past = program.cache_of(
+            module(input_ids=prefix[None], use_cache=True, logits_to_keep=last_columns(n, 1))
+        )
         past.batch_repeat_interleave(len(batch))
         attention = torch.cat([attention.new_ones(len(batch), n), attention], dim=1)
     logits = module(
@@ -47,7 +50,7 @@ def assistant_nll(
         attention_mask=attention.long(),
         position_ids=batch.position_ids[:, first:],
         use_cache=past is not None,
-        logits_to_keep=n_target + 1,
+        logits_to_keep=last_columns(batch.input_ids.shape[1] - first, n_target + 1),
         **{cache_name(module): past},
     ).logits[:, -n_target - 1 : -1]
     nll = torch.nn.functional.cross_entropy(logits[mask].float(), batch.targets[mask], reduction="none")

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.errors import PromptError
 from bkdinterp.metrics import word_overlap
 from bkdinterp.model._running import runs
@@ -181,7 +182,7 @@ def reference_scores(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
-            logits_to_keep=n_target + 1,
+            logits_to_keep=last_columns(batch.input_ids.shape[1], n_target + 1),
         ).logits[:, -n_target - 1 : -1][mask]
         wanted = batch.targets[mask]
         nll += torch.nn.functional.cross_entropy(logits.double(), wanted, reduction="sum").item()
