@@ -90,7 +90,7 @@ def source_means(problem: Problem) -> torch.Tensor:
         for i in range(arch.n_layers)
     ]
     with torch.no_grad():
-        module(**inputs_of(batch), logits_to_keep=1)
+        module(**inputs_of(batch), logits_to_keep=torch.tensor([batch.input_ids.shape[1] - 1]))
     for handle in handles:
         handle.remove()
     return torch.stack(caught).double().mean(1).float().unflatten(-1, (arch.n_heads, arch.d_head))
@@ -105,6 +105,12 @@ def inputs_of(batch: TokenBatch) -> dict[str, Any]:
     }
 
 
+def scored(batch: TokenBatch) -> torch.Tensor:
+    """The columns whose logits are wanted, as an index: with their number instead, torch multiplies row by row."""
+    columns = batch.input_ids.shape[1]
+    return torch.arange(columns - batch.targets.shape[1] - 1, columns)
+
+
 def score(logits: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
     """Mean log-probability of the targets; ``logits`` end with the column after the last target token."""
     n = batch.targets.shape[1]
@@ -114,7 +120,7 @@ def score(logits: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
 
 def plain(problem: Problem) -> torch.Tensor:
     batch = problem.batch
-    return problem.model.module(**inputs_of(batch), logits_to_keep=batch.targets.shape[1] + 1).logits
+    return problem.model.module(**inputs_of(batch), logits_to_keep=scored(batch)).logits
 
 
 def trace(problem: Problem, means: torch.Tensor, chosen: list[tuple[int, int]]) -> dict[Any, torch.Tensor]:
@@ -122,7 +128,7 @@ def trace(problem: Problem, means: torch.Tensor, chosen: list[tuple[int, int]]) 
 
     batch, nn = problem.batch, problem.model.nn
     d_head, last = problem.model.architecture.d_head, batch.n_prompt - 1
-    inputs = inputs_of(batch) | {"logits_to_keep": batch.targets.shape[1] + 1}
+    inputs = inputs_of(batch) | {"logits_to_keep": scored(batch)}
     found = {}
     for layer, head in chosen:
         value, start = means[layer, head], head * d_head

@@ -1,6 +1,7 @@
 """Peak memory of a whole head attribution above the loaded model, against its budget; each in a process of its own.
 
     python benchmarks/memory.py
+    python benchmarks/memory.py --growth      one budget, three sizes each of heads, neurons and prompts
 
 The prompts and targets are those of acie.py. Resident memory of the process, as the kernel counts it: what the
 allocator keeps and what libraries take for themselves is in it.
@@ -13,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.child is not None:
         print(json.dumps(measure(*numbers(args.child))))
+        return
+    if args.grown is not None:
+        kind, size, n = args.grown.split(",")
+        print(json.dumps(grown(kind, int(size), int(n), args.budgets[0])))
+        return
+    if args.growth:
+        _growth(args)
         return
     table = Table(title="Peak memory above the loaded model")
     for name in ("prompt", "target", "budget MiB", "peak MiB", "peak / budget"):
@@ -49,12 +58,61 @@ def measure(n_prompt: int, n_target: int, budget: int) -> dict[str, Any]:
     problem = problem_of(load(), n_prompt, n_target)
     # Warm: what the libraries allocate once is not the plan's.
     bk.Attribution(problem.model).heads(problem.pairs.subset([0]), layers=[29], budget=2**27)
+    return {"peak": _peak_of(lambda: bk.Attribution(problem.model).heads(problem.pairs, budget=budget))}
+
+
+def _peak_of(run: Callable[[], Any]) -> int:
+    """Bytes that the process grows by at most."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = _status("VmRSS")
-    bk.Attribution(problem.model).heads(problem.pairs, budget=budget)
-    return {"peak": _status("VmHWM") - before}
+    run()
+    return _status("VmHWM") - before
+
+
+SIZES = {
+    "heads": ((27, 8), (90, 8), (270, 8)),
+    "neurons": ((96, 8), (384, 8), (1536, 8)),
+    "prompts, heads": ((90, 8), (90, 32), (90, 128)),
+    "prompts, all neurons screened": ((46080, 8), (46080, 32), (46080, 128)),
+}
+"""(Units, prompts) of each kind."""
+
+
+def grown(kind: str, size: int, n: int, budget: int) -> dict[str, Any]:
+    """One of `SIZES`; the peak in bytes."""
+    problem = problem_of(load(), 40, 1, n)
+    attribution, n_heads = bk.Attribution(problem.model), problem.model.architecture.n_heads
+
+    def run() -> None:
+        if "screened" in kind:
+            attribution.screen(problem.pairs, keep=32, audit=16, budget=budget, progress=False)
+        elif kind == "neurons":
+            attribution.neurons(
+                problem.pairs, layer=20, neurons=list(range(size)), budget=budget, progress=False
+            )
+        else:
+            layers = list(range(problem.model.architecture.n_layers))[-size // n_heads :]
+            attribution.heads(problem.pairs, layers=layers, budget=budget, progress=False)
+
+    attribution.heads(problem.pairs.subset([0]), layers=[29], budget=2**27, progress=False)
+    return {"peak": _peak_of(run)}
+
+
+def _growth(args: argparse.Namespace) -> None:
+    budget = args.budgets[0]
+    table = Table(title=f"Peak memory above the loaded model, budget of {budget / 2**20:.0f} MiB")
+    for name in ("of", "units", "prompts", "peak MiB"):
+        table.add_column(name, justify="right")
+    for kind, sizes in SIZES.items():
+        for size, n in sizes:
+            call = [sys.executable, __file__, "--grown", f"{kind.replace(',', '')},{size},{n}"]
+            call += ["--threads", str(args.threads), "--budgets", str(budget)]
+            out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
+            peak = json.loads(out.splitlines()[-1])["peak"]
+            table.add_row(kind, str(size), str(n), f"{peak / 2**20:.0f}")
+    Console(width=100).print(table)
 
 
 def _status(field: str) -> int:
@@ -70,7 +128,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--target-tokens", type=int, default=14)
     parser.add_argument("--budgets", type=numbers, default=[2**28, 2**30], help="bytes")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--growth", action="store_true", help="three sizes of each, at the first budget")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--grown", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -40,7 +40,18 @@ if LENS and "lens" in sys.argv:
     import transformer_lens  # noqa: F401 - before nnsight: it imports beartype, which crashes after it
 
 import torch
-from _ways import Problem, inputs_of, lens_forwards, lens_model, load, matmul_rate, plain, problem_of, score
+from _ways import (
+    Problem,
+    inputs_of,
+    lens_forwards,
+    lens_model,
+    load,
+    matmul_rate,
+    plain,
+    problem_of,
+    score,
+    scored,
+)
 from _ways import source_means as means_of
 from _ways import trace as trace_heads
 
@@ -105,7 +116,7 @@ def screen_nnsight(problem: Problem, lens: Any) -> torch.Tensor:
 
     batch, nn, means = problem.batch, problem.model.nn, means_of(problem)
     last, n_heads = batch.n_prompt - 1, problem.model.architecture.n_heads
-    with nn.trace(**inputs_of(batch), logits_to_keep=batch.targets.shape[1] + 1):
+    with nn.trace(**inputs_of(batch), logits_to_keep=scored(batch)):
         nn.model.embed_tokens.output.requires_grad_(True)
         zs = [layer.self_attn.o_proj.input for layer in nn.model.layers]
         slopes = nnsight.save(torch.autograd.grad(score(nn.output.logits, batch).sum(), zs))
@@ -160,7 +171,7 @@ def edges_nnsight(problem: Problem, lens: Any) -> torch.Tensor:
 
     batch, nn, means = problem.batch, problem.model.nn, means_of(problem)
     last, d_head = batch.n_prompt - 1, problem.model.architecture.d_head
-    inputs = inputs_of(batch) | {"logits_to_keep": batch.targets.shape[1] + 1}
+    inputs = inputs_of(batch) | {"logits_to_keep": scored(batch)}
     with nn.trace(**inputs):
         zs = nnsight.save([layer.self_attn.o_proj.input for layer in nn.model.layers])
         base = nnsight.save(nn.output.logits)
