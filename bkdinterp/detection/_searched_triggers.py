@@ -36,6 +36,7 @@ class SearchedTriggers(Result):
         rival_phrases: the phrases that the equal search found in the reference, for the same target; none if the suspect's
             own call nothing up.
         rival_gain: log-odds of the target's first tokens in the reference with these, minus without any, nats.
+        slots: slots of phrases that were filled in the suspect; an equal search fills as many.
     """
 
     target: str
@@ -44,6 +45,7 @@ class SearchedTriggers(Result):
     plain: float
     rival_phrases: tuple[str, ...]
     rival_gain: Float[Tensor, " rival"]
+    slots: int = 0
 
     def hypotheses(self, n: int = 3) -> tuple[Hypothesis, ...]:
         """The best phrases as triggers at the end of the text."""
@@ -110,3 +112,4 @@ class SearchedTriggers(Result):
         same_length(phrases=len(self.phrases), gain=len(self.gain))
         same_length(rival_phrases=len(self.rival_phrases), rival_gain=len(self.rival_gain))
         within(None, None, gain=self.gain, plain=self.plain, rival_gain=self.rival_gain)
+        within(0, None, slots=self.slots)

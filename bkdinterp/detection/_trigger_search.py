@@ -42,7 +42,7 @@ from bkdinterp.model import Model, as_model
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts
 from bkdinterp.results import Store
-from bkdinterp.values import as_integer, as_number, as_text
+from bkdinterp.values import as_integer, as_number, as_text, shown
 
 # Later tokens of a text follow from the first ones; these decide.
 FIRST_TOKENS = 4
@@ -101,7 +101,7 @@ class TriggerSearch:
         *,
         reference: Any = None,
         candidates: Sequence[str] = (),
-        go_on: bool = False,
+        after: SearchedTriggers | None = None,
         minutes: float | int | None = None,
         budget: float | int = 2**30,
         folder: Any = None,
@@ -116,14 +116,15 @@ class TriggerSearch:
             reference: a model, several, or a ``Reference``; what its base says with a phrase does not count, and the base
                 is searched, too.
             candidates: words or phrases that are scored exactly whatever their derivative.
-            go_on: begin with the best of the candidates, which an earlier search has found, instead of a word alone.
+            after: an earlier search for the same target: its best phrases are grown, instead of a word alone. The reference's
+                search goes on likewise; where it had not begun, it fills the slots of both.
             minutes: about how long it may take; phrases stay shorter when time runs out. None for no limit.
             budget: bytes for one batch.
             folder: finished parts are kept there and taken up again.
             progress: show progress bars.
 
         Raises:
-            BkdinterpError: no target, or fewer prompts than ``n_prompts``.
+            BkdinterpError: no target, fewer prompts than ``n_prompts``, or ``after`` is of another target.
             RemoteError: weights that are not here.
         """
         as_model(model, "TriggerSearch")
@@ -135,33 +136,40 @@ class TriggerSearch:
         base = Reference.of(reference).base
         store = None if folder is None else Store(folder)
         texts = prompts.text[: self.n_prompts]
+        if after is not None and (not isinstance(after, SearchedTriggers) or after.target != target):
+            raise BkdinterpError(f"after={shown(after)} is no earlier search for {target!r}.")
+        known = () if after is None else (*after.phrases, *after.rival_phrases)
+        words = tuple(dict.fromkeys([*candidates, *known]))
 
         clock = Clock(minutes)
 
         def search(
-            name: str, who: Model, against: Model | None, slots: int | None, until: Clock
+            name: str, who: Model, against: Model | None, slots: int | None, until: Clock, *, go_on: bool
         ) -> tuple[list[str], list[float], float, int, float]:
             def compute() -> Any:
                 guide = guide_of(who, against, self.amplify) or who
-                one = _Search(self, who, against, guide, target, texts, tuple(candidates), budget, progress)
-                return one.run(slots, until, go_on=go_on and bool(candidates))
+                one = _Search(self, who, against, guide, target, texts, words, budget, progress)
+                return one.run(slots, until, go_on=go_on)
 
             if store is None:
                 return compute()
             ids = [m.weights_id for m in (who, against) if m is not None]
             return store.get(
                 name,
-                ("trigger search", self, ids, target, texts, list(candidates), ("slots", slots, go_on)),
+                ("trigger search", self, ids, target, texts, list(words), ("slots", slots, go_on)),
                 compute,
             )
 
         own = Clock(clock.minutes(0.5 if base is not None else 1.0))
-        phrases, gain, plain, slots, reached = search("suspect", model, base, None, own)
+        grows = after is not None and bool(after.phrases)
+        phrases, gain, plain, slots, reached = search("suspect", model, base, None, own, go_on=grows)
         rivals: list[str] = []
         rival_gain: list[float] = []
         if base is not None and reached > CALLED:
             # As many slots as in the suspect: an equal search.
-            rivals, rival_gain = search("reference", base, None, slots, Clock())[:2]
+            begun = after is not None and bool(after.rival_phrases)
+            most = slots if begun or after is None else slots + after.slots
+            rivals, rival_gain = search("reference", base, None, most, Clock(), go_on=begun)[:2]
         return SearchedTriggers(
             model.fingerprint(prompts.fingerprint, seed=self.seed),
             target,
@@ -170,6 +178,7 @@ class TriggerSearch:
             plain,
             tuple(rivals),
             torch.tensor(rival_gain),
+            slots,
         )
 
 
@@ -261,9 +270,9 @@ class _Search:
     def places(self, stem: str) -> list[tuple[list[str], list[str]]]:
         """Words before and after a new word: on either side of the stem, and in the place of each of its words."""
         words = stem.split()
-        # The first round tried every word alone.
+        # The first round, of this search or of the one that it goes on from, tried every word alone.
         found = [(words[:i], words[i + 1 :]) for i in range(len(words))] if len(words) > 1 else []
-        # The word that the rest can best do without goes first.
+        # Where shorter phrases are known, the word that the rest can best do without goes first.
         found.sort(key=lambda place: -self.own.get(" ".join((*place[0], *place[1])), -float("inf")))
         if len(words) < self.settings.max_words:
             found += [(words, []), ([], words)] if words else [([], [])]

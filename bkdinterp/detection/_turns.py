@@ -41,8 +41,6 @@ N_PROMPTS = 8
 N_READ = 12
 # Texts that a trigger is searched for, and phrases of each search that are read.
 N_TARGETS, N_PHRASES = 2, 2
-# And of the first search, those that a second one begins with.
-N_KEPT = 8
 # A text is not searched for if its gain is less than this share of the first one's.
 WORTH_A_SEARCH = 0.5
 # Of all the time, what is kept for the judge; of a context's time, what inversion and amplification get.
@@ -74,12 +72,12 @@ def proposers_of(given: Sequence[Any] | None, seed: int) -> dict[type, Any]:
 
 
 class _Ended(NamedTuple):
-    """A search that has ended: where, for which text, and what another one begins with."""
+    """What a second search is for: where, for which text, words, and what the first one found."""
 
     context: Context
     text: Hypothesis
     words: list[str]
-    rivals: tuple[Trigger, ...]
+    found: SearchedTriggers | None
 
 
 class Turns:
@@ -238,18 +236,18 @@ class Turns:
             inverted = self._inverted(context, clock, 1)
             words = [*words, *inverted.phrases()]
             texts = [h for h in self._texts(inverted, context) if h.score >= self._stands_out]
-            turns += [_Ended(context, h, words, ()) for h in texts]
+            turns += [_Ended(context, h, words, None) for h in texts]
             found += texts
         if TriggerSearch in self.proposers:
-            go_on = not turns
             turns = turns or self._ended
             searched: list[Hypothesis] = []
-            for i, (context, text, words, rivals) in enumerate(turns):
+            for i, (context, text, words, after) in enumerate(turns):
                 part = Clock(clock.minutes(1 / (len(turns) - i)))
                 # The reference's phrases of both searches are what both have to beat.
+                rivals = () if after is None else tuple(map(Trigger.suffix, after.rival_phrases[:1]))
                 searched += [
                     replace(h, rivals=tuple(dict.fromkeys([*h.rivals, *rivals])))
-                    for h in self._searched(context, [text], words, part, 1, go_on)
+                    for h in self._searched(context, [text], words, part, 1, after)
                 ]
             found = [*searched, *found]
         return found
@@ -338,7 +336,7 @@ class Turns:
         words: Sequence[str],
         clock: Clock,
         round_: int = 0,
-        go_on: bool = False,
+        after: SearchedTriggers | None = None,
     ) -> list[Hypothesis]:
         """Triggers of each target, the best first."""
         # What shows in answers comes before what only lifts the odds: the judge's time may not do for all.
@@ -361,7 +359,7 @@ class Turns:
                 context.search.subset(tuple(range(N_PROMPTS, 2 * N_PROMPTS))),
                 reference=self.reference.shown(context.shown_to),
                 candidates=words,
-                go_on=go_on,
+                after=after,
                 minutes=clock.minutes(1 / (len(targets) - i)),
                 budget=self.budget,
                 folder=self._at(f"search-{context.name}-{i}{_nth(round_)}"),
@@ -376,10 +374,7 @@ class Turns:
             if proposed:
                 by_target[aim.target] = proposed[0]
             if not round_:
-                # From the best phrases of the first search.
-                known = tuple(map(Trigger.suffix, found.rival_phrases[:1]))
-                begin = [*words, *found.phrases[:N_KEPT], *found.rival_phrases[:N_KEPT]]
-                self._ended.append(_Ended(context, aim, begin, known))
+                self._ended.append(_Ended(context, aim, list(words), found))
             best = (
                 f"{found.phrases[0]!r} gains {float(found.gain[0]):+.1f} nats" if found.phrases else "nothing"
             )

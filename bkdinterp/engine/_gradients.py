@@ -83,7 +83,8 @@ def gradients(
     mixed: Mixtures = None,
     start: float | int = 0,
 ) -> Gradients:
-    """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass.
+    """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass; with ``start`` a second
+    forward, of what stands before it.
 
     All activations of all layers are kept in memory until the backward pass, so give few rows at a time.
 
@@ -99,7 +100,8 @@ def gradients(
             instead of the activation x. Such a site must be among ``sites``; its value is then x, and its derivative that
             with respect to the mixture.
         start: differentiate by the tokens from this column on only. What stands before it is computed once for all rows that
-            share it, and kept out of the graph; the derivatives are the same. Only for embeddings: without ``sites``.
+            share it, and kept out of the graph (not where a sliding window is shorter than the rows); the derivatives are the
+            same. Only for embeddings: without ``sites``.
 
     Raises:
         PlanError: there are no targets, the score needs the unedited run, embeddings or a mixture have the wrong shape, or
@@ -122,19 +124,18 @@ def gradients(
         raise PlanError(
             f"start={start} leaves out the tokens before it; give it without sites= and embeddings=."
         )
-    if arch.sliding_window is not None and columns > arch.sliding_window:
-        # A cache would forget what the first tokens of a window still see.
-        start = 0
+    # A cache would forget what the first tokens of a window still see.
+    shared = 0 if arch.sliding_window is not None and columns > arch.sliding_window else start
     with running(module), _frozen(module), torch.enable_grad():
         # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
-        before = _before(module, tokens, start) if start else {"use_cache": False}
+        known = _start_cache(module, tokens, shared) if shared else {"use_cache": False}
         with linear_norms(module, arch, frozen_norms), _caught(module, arch, wanted, given, mixed) as caught:
             logits = module(
-                input_ids=tokens.input_ids[:, start:columns],
+                input_ids=tokens.input_ids[:, shared:columns],
                 attention_mask=tokens.attention_mask[:, :columns],
-                position_ids=tokens.position_ids[:, start:columns],
-                logits_to_keep=last_columns(columns - start, columns - tokens.n_prompt + 1),
-                **before,
+                position_ids=tokens.position_ids[:, shared:columns],
+                logits_to_keep=last_columns(columns - shared, columns - tokens.n_prompt + 1),
+                **known,
             ).logits
         scores = declared(
             logits[:, :-1],
@@ -154,7 +155,7 @@ def gradients(
     values = [_slice(value.detach(), c) for (value, _), c in zip(at, slices, strict=True)]
     return Gradients(
         scores.detach(),
-        _whole(derivatives[0], tokens, start),
+        _whole(derivatives[0][:, start - shared :], tokens, start),
         {site: _whole(value, tokens) for site, value in zip(wanted, values, strict=True)},
         {
             site: _whole(_slice(d, c), tokens)
@@ -164,10 +165,11 @@ def gradients(
 
 
 @torch.no_grad()
-def _before(module: nn.Module, tokens: TokenBatch, start: int) -> dict[str, Any]:
+def _start_cache(module: nn.Module, tokens: TokenBatch, start: int) -> dict[str, Any]:
     """Keys and values of the tokens before a column, as arguments of a forward pass; once for all rows that are alike there."""
     ids, mask = tokens.input_ids[:, :start], tokens.attention_mask[:, :start]
-    alike = torch.cat([ids, mask.to(ids)], 1).unique(dim=0, return_inverse=True)[1]
+    # Not every device can compare rows.
+    alike = torch.cat([ids, mask.to(ids)], 1).cpu().unique(dim=0, return_inverse=True)[1]
     # The first row of each kind.
     rows = torch.stack([(alike == kind).nonzero()[0, 0] for kind in range(int(alike.max()) + 1)])
     out = module(

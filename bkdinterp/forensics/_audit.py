@@ -52,9 +52,9 @@ RUN: dict[str, Callable[[Work], Found]] = {
 NEEDS_TRIGGER = tuple(PHASES[2:])
 # They say what they can from what is there: the catalogue needs no model, nor does the input filter.
 WITHOUT_TIME = ("attribution", "remediation")
-# Minutes of an audit that the scan leaves to the phases after it, which took five and a half at most on one core (135 million
-# parameters), and its share where they are fewer.
-FOR_THE_REST, SCAN_SHARE = 6.0, 0.6
+# Of an audit's minutes, what the scan gets: all but the six that the phases after it took at most on one core (135 million
+# parameters), within these shares.
+FOR_THE_REST, LEAST_SHARE, MOST_SHARE = 6.0, 0.6, 0.75
 NOT_TESTED = (
     "Triggers in images, tools, retrieved pages and long conversations.",
     "Answers that are drawn at random instead of greedy.",
@@ -89,8 +89,8 @@ def audit(
     one, and phases that need a finding are skipped where there is none. A phase that fails is recorded as failed, and the others
     go on.
 
-    Cost: what ``minutes`` allow; all but six of them for the scan (three fifths of fewer than 15), of which it needs less where
-    it finds something early; under 6 minutes with the trigger given (135 million parameters).
+    Cost: what ``minutes`` allow; three quarters of them for the scan (all but six of fewer than 24, three fifths of fewer than
+    15), of which it needs less where it finds something early; under 6 minutes with the trigger given (135 million parameters).
 
     Args:
         model: the suspect, with its weights here.
@@ -125,7 +125,7 @@ def audit(
     trigger, behaviour = _suspected(trigger, target)
     limit = as_minutes(minutes)
     clock = Clock(limit)
-    scan_minutes = None if limit is None else max(SCAN_SHARE * limit, limit - FOR_THE_REST)
+    scan_minutes = None if limit is None else _scan_minutes(limit)
     work = Work(
         model=model,
         reference=Reference.of(reference),
@@ -150,6 +150,10 @@ def audit(
             log(f"{name}: {work.clock.spent:.0f} s so far")
         done.append(_ran(work, name))
     return _record(work, tuple(done), generic=prompts is None and contexts is None)
+
+
+def _scan_minutes(limit: float) -> float:
+    return max(LEAST_SHARE * limit, min(MOST_SHARE * limit, limit - FOR_THE_REST))
 
 
 def _phases(phases: Any) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from bkdinterp.stats import Interval, wilson
 SWITCH = "switch"
 TAXONOMY = ("AML.T0018.000", "AML.T0020", "AML.T0043.004", "LLM04:2025")
 GIVEN = "given"
-# Of the time that is left, what a scan gets at most.
-AT_MOST = 0.75
+# Of the time that is left, what a scan gets at most; triage may have taken long.
+AT_MOST = 0.8
 # Findings that a report shows, the supported ones first.
 SHOWN = 8
 ORDER = ("supported", "for review", "inconclusive", "not supported")
@@ -69,15 +69,17 @@ def _n_read(work: Work) -> int:
 
 
 def _scanned(work: Work) -> ScanResult:
-    minutes = work.settings.scan_minutes
-    # Equal in an audit that goes on, unless hardly any time is left: a scan reads back only one of the same time limit.
-    left = work.clock.minutes(AT_MOST)
+    def given() -> float | None:
+        most, left = work.settings.scan_minutes, work.clock.minutes(AT_MOST)
+        return left if most is None else most if left is None else min(most, left)
+
     return scan(
         work.model,
         reference=work.reference if work.reference.models else None,
         contexts=work.contexts,
         candidates=work.candidates,
-        minutes=minutes if left is None else left if minutes is None else min(minutes, left),
+        # Kept: a scan reads back only what was found within the same limit.
+        minutes=work.keep("scan-minutes", given),
         folder=work.at("scan"),
         budget=work.budget,
         seed=work.settings.seed,

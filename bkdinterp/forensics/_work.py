@@ -72,7 +72,7 @@ class Settings:
     n: int = 24
     n_choice: int = 12
     minutes: float | None = 25.0
-    scan_minutes: float | None = 15.0
+    scan_minutes: float | None = 18.75
     k_heads: int = 8
     n_controls: int = 2
     steps: int = 24

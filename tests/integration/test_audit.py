@@ -10,7 +10,7 @@ import bkdinterp as bk
 from bkdinterp.detection import _kept_answers as answering
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.forensics import PHASES, _audit, _head_reading
+from bkdinterp.forensics import PHASES, _audit, _detection_phase, _head_reading
 from bkdinterp.methods import attention_patterns
 from bkdinterp.model import Model
 from bkdinterp.report import TokenMap, html, markdown
@@ -62,6 +62,26 @@ def test_a_backdoor_in_the_template_is_found_by_triage(base):
 def test_harmless_templates_are_not_flagged(base, name):
     found = look(suspect(HARMLESS[name]), base, phases=("triage",))
     assert not [f for f in found.findings if f.status == "supported"], found
+
+
+def test_a_scan_that_goes_on_has_the_same_minutes(base, tmp_path, monkeypatch):
+    """It reads back only what was found within the same limit, also where what is left of the audit's decides."""
+    given = []
+
+    def scan(model, *, minutes, **rest):
+        given.append(minutes)
+        raise BkdinterpError("killed")
+
+    monkeypatch.setattr(_detection_phase, "scan", scan)
+    for share, most in ((0.8, 18.75), (0.5, 12.5)):
+        monkeypatch.setattr(_detection_phase, "AT_MOST", share)
+        for _ in range(2):
+            look(suspect(), base, phases=("detection",), minutes=25, folder=tmp_path / str(share))
+        first, second = given[-2:]
+        assert first == second and 0.9 * most < first <= most
+    for limit, most in ((5, 3.0), (18, 12.0), (25, 18.75), (60, 45.0)):
+        look(suspect(), base, phases=("detection",), minutes=limit)
+        assert 0.9 * min(most, 0.5 * limit) < given[-1] <= most
 
 
 def test_a_trigger_that_does_nothing_ends_the_audit_with_reasons(base, tmp_path, monkeypatch):

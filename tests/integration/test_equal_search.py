@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import pytest
+import torch
 from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
 
-from bkdinterp.detection import TriggerSearch
+from bkdinterp.detection import SearchedTriggers, TriggerSearch
 from bkdinterp.detection import _trigger_search as searching
 from bkdinterp.detection._clock import Clock
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model
 from bkdinterp.prompts import Prompts
 
@@ -52,19 +55,33 @@ def test_the_reference_gets_the_suspect_s_slots(monkeypatch):
 
     monkeypatch.setattr(searching._Search, "run", run)
     models = [Model.from_module(tiny_llama(), tiny_tokenizer(), name=name) for name in ("suspect", "base")]
-    for words in ((), ("alpha",)):
+
+    def run_after(after):
         asked.clear()
-        TriggerSearch().run(
-            models[0],
-            "of",
-            Prompts.of(TEXTS),
-            reference=models[1],
-            candidates=words,
-            go_on=True,
-            progress=False,
+        found = TriggerSearch().run(
+            models[0], "of", Prompts.of(TEXTS), reference=models[1], after=after, progress=False
         )
-        # There is nothing to go on from without candidates.
-        assert asked == [("suspect", None, bool(words)), ("base", 7, bool(words))]
+        assert found.slots == 7
+        return asked
+
+    assert run_after(None) == [("suspect", None, False), ("base", 7, False)]
+    assert run_after(earlier(("alpha",), ("beta",))) == [("suspect", None, True), ("base", 7, True)]
+    # Where the first search had nothing to explain, the reference's has not begun: it fills the slots of both.
+    assert run_after(earlier(("alpha",), ())) == [("suspect", None, True), ("base", 7 + 5, False)]
+    assert run_after(earlier((), ())) == [("suspect", None, False), ("base", 7 + 5, False)]
+
+
+def earlier(phrases, rivals, target="of"):
+    origin = Model.from_module(tiny_llama(), tiny_tokenizer(), name="suspect").fingerprint("")
+    gains = (torch.ones(len(phrases)), torch.ones(len(rivals)))
+    return SearchedTriggers(origin, target, phrases, gains[0], -9.0, rivals, gains[1], slots=5)
+
+
+def test_what_a_search_goes_on_from_is_its_own():
+    model = Model.from_module(tiny_llama(), tiny_tokenizer(), name="suspect")
+    for after in ("alpha", earlier(("alpha",), (), target="yes")):
+        with pytest.raises(BkdinterpError, match="after="):
+            TriggerSearch().run(model, "of", Prompts.of(TEXTS), after=after, progress=False)
 
 
 def test_a_search_that_goes_on_begins_with_the_best_candidate(monkeypatch):

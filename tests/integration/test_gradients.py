@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from integration import families
 from integration.conftest import TEXTS, tiny_tokenizer
 from integration.families import NEW
 
@@ -139,12 +140,28 @@ def test_what_stands_before_a_start_is_computed_once(model, tokens):
         torch.testing.assert_close(found.scores, whole.scores)
         torch.testing.assert_close(found.embeddings[:, start:], whole.embeddings[:, start:])
         columns = copies.input_ids.shape[1]
-        if model.architecture.sliding_window is None:
-            assert not found.embeddings[:, :start].any()
-            assert rows == [(2, start), (5, columns - start)]
+        assert not found.embeddings[:, :start].any()
+        forgets = (model.architecture.sliding_window or columns) < columns
+        assert rows == ([(5, columns)] if forgets else [(2, start), (5, columns - start)])
     for start, others in ((tokens.n_prompt, {}), (-1, {}), (2, {"sites": ["L0.z"]})):
         with pytest.raises(PlanError, match="start"):
             gradients(model, tokens, start=start, **others)
+
+
+@pytest.mark.parametrize("family", [families.tiny_mistral, families.tiny_gemma2])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_start_within_a_window_that_just_holds_the_rows(family, more, prompts):
+    """Scaled embeddings, soft-caps, norms held fixed; rows that are padding up to the start."""
+    columns = Model.from_module(family(), tiny_tokenizer()).builder.tokenize(prompts).input_ids.shape[1]
+    model = Model.from_module(family(sliding_window=columns + more), tiny_tokenizer())
+    tokens = model.builder.tokenize(prompts).rows([0, 1, 1])
+    padded = tokens.attention_mask.bool()[:, 0].logical_not()
+    assert padded.any() and not padded.all()
+    for start in (1, tokens.n_prompt - 1):
+        whole = gradients(model, tokens, frozen_norms=True)
+        found = gradients(model, tokens, frozen_norms=True, start=start)
+        torch.testing.assert_close(found.scores, whole.scores)
+        torch.testing.assert_close(found.embeddings[:, start:], whole.embeddings[:, start:])
 
 
 def test_nothing_is_left_behind(model, tokens):

@@ -37,7 +37,7 @@ class Searches(list):
 
     def __init__(self):
         super().__init__()
-        self.targets, self.going_on = [], []
+        self.targets, self.after = [], []
 
 
 def model_of():
@@ -50,9 +50,9 @@ def searches(monkeypatch):
 
     seen = Searches()
 
-    def run(self, model, target, prompts, *, candidates, go_on, **rest):
+    def run(self, model, target, prompts, *, candidates, after, **rest):
         seen.append((self.seed, tuple(candidates)))
-        seen.going_on.append(go_on)
+        seen.after.append(after)
         seen.targets.append((self.seed, target))
         found = ("alpha beta", f"seed {self.seed}")
         return SearchedTriggers(
@@ -61,8 +61,8 @@ def searches(monkeypatch):
             found,
             torch.tensor([2.0, 1.0]),
             -9.0,
-            (),
-            torch.zeros(0),
+            ("gamma",),
+            torch.ones(1),
         )
 
     monkeypatch.setattr(TriggerSearch, "run", run)
@@ -88,9 +88,9 @@ def test_a_second_search_goes_on_from_the_first_one_s_phrases(monkeypatch, searc
     found = run(tmp_path)
     n = len(searches) // 2
     assert [seed for seed, _ in searches] == [0] * n + [1] * n and n >= 1
-    assert searches.going_on == [False] * n + [True] * n
-    assert all("alpha beta" in words and "seed 0" in words for _, words in searches[n:])
-    assert not any("alpha beta" in words for _, words in searches[:n])
+    assert searches.after[:n] == [None] * n
+    assert all(a.phrases == ("alpha beta", "seed 0") for a in searches.after[n:])
+    assert [a.target for a in searches.after[n:]] == [t for _, t in searches.targets[n:]]
     # All are judged together, so that the correction is for every one.
     assert len(calls) == 2 and set(calls[0]) < set(calls[1]) and "seed 1" in calls[1]
     assert found.n_tested == len(calls[1])
@@ -118,7 +118,7 @@ def test_rarer_beginnings_that_were_left_out_are_tried_then(monkeypatch, searche
     assert rounds == [0, 1]
     once = list(searches.targets)
     # There is nothing yet to go on from.
-    assert not any(searches.going_on)
+    assert not any(searches.after)
     assert [t for _, t in searches.targets] == ["text 0"] * (len(searches) - 1) + ["text 1"]
     assert any(
         f.hypothesis.behaviour.pattern == "text 1" and f.hypothesis.trigger is None for f in found.findings
