@@ -3,8 +3,8 @@
     python benchmarks/roofline.py                       prompts of 160 and 20 tokens, targets of 1 and 14
     python benchmarks/roofline.py --n 96                as many prompts as a researcher would take
 
-Phases are the passes over all tokens (the source run and the unedited run), the passes of edited rows, and what is outside
-of forward passes. In each pass the linear layers, the logits and the attention product are timed one by one; *rest* is what
+Phases are the passes over whole prompts (the source run and the unedited run), the passes of edited rows that share them, and
+what is outside of forward passes. In each pass the linear layers, the logits and the attention product are timed one by one; *rest* is what
 remains of it: norms, activations, rotary embeddings, caches, the tracing. The rate is that of one matrix product of the MLP's
 shape (benchmarks/_ways.py), before and after. Shares are of the whole sweep's time; the timers take under a percent of it.
 """
@@ -98,7 +98,7 @@ def timed(model: bk.Model) -> Iterator[Spent]:
     forward = _chunk_loop._forward
 
     def timed_forward(model: Any, chunk: dict[str, Any], *rest: Any) -> Any:
-        spent.phase = "edited rows" if "pack" in chunk else "all tokens"
+        spent.phase = "edited rows" if "pack" in chunk else "whole prompts"
         start = time.perf_counter()
         try:
             return forward(model, chunk, *rest)
@@ -126,7 +126,7 @@ def _table(problem: Problem, found: list[tuple[Spent, float, float]]) -> Table:
     )
     for name in ("phase", "part", "s", "share of the time", "GFLOP/s", "share of the core's rate"):
         table.add_column(name, justify="left" if name in ("phase", "part") else "right")
-    for phase in ("all tokens", "edited rows", "outside"):
+    for phase in ("whole prompts", "edited rows", "outside"):
         for part in (*PARTS, "rest"):
             spent = statistics.median(_seconds(each, whole, phase, part) for each, whole, _ in found)
             flops = found[0][0].flops[phase, part]
@@ -150,7 +150,7 @@ def _table(problem: Problem, found: list[tuple[Spent, float, float]]) -> Table:
 def _seconds(spent: Spent, whole: float, phase: str, part: str) -> float:
     if part != "rest":
         return spent.seconds[phase, part]
-    passes = [spent.seconds[p, "whole"] for p in ("all tokens", "edited rows")]
+    passes = [spent.seconds[p, "whole"] for p in ("whole prompts", "edited rows")]
     inside = whole - sum(passes) if phase == "outside" else spent.seconds[phase, "whole"]
     return inside - sum(spent.seconds[phase, name] for name in PARTS)
 

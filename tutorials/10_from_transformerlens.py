@@ -56,13 +56,14 @@ model, pairs = o.model, o.pairs(N, split="selection")
 
 def bridge(model: bk.Model):
     """The same weights in TransformerLens, by way of a folder."""
-    folder, module = tempfile.mkdtemp(), copy.deepcopy(model.module)
+    module = copy.deepcopy(model.module)
     if hasattr(module.config, "quantization_config"):  # it was read from a GGUF file
         del module.config.quantization_config
     module.hf_quantizer = None
-    module.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return TransformerBridge.boot_transformers(folder, tokenizer=AutoTokenizer.from_pretrained(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        module.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+        return TransformerBridge.boot_transformers(folder, tokenizer=AutoTokenizer.from_pretrained(folder))
 
 
 lens = bridge(model) if LENS else None
