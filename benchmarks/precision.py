@@ -6,7 +6,7 @@
     float32    what the package does
     products   weights and activations in float32; oneDNN rounds the factors of a matrix product to bfloat16 and adds in float32
                (`torch.backends.mkldnn.matmul.fp32_precision = "bf16"`), which pays where the processor has such instructions
-    weights    `bk.Model.load(..., dtype="bfloat16")`: weights and activations in bfloat16; norms, softmax and scores compute in float32
+    weights    `bk.Model.load(..., dtype="bfloat16")`: weights and activations in bfloat16; norms, softmax and scores in float32
 
 Seconds are medians of three on one thread, interleaved. Errors are those of mean effects against float32, beside the largest
 effect; *of the 32* is the share of the 32 strongest heads that is found again.

@@ -4,9 +4,10 @@
     python benchmarks/roofline.py --n 96                as many prompts as a researcher would take
 
 Phases are the passes over whole prompts (the source run and the unedited run), the passes of edited rows that share them, and
-what is outside of forward passes. In each pass the linear layers, the logits and the attention product are timed one by one; *rest* is what
-remains of it: norms, activations, rotary embeddings, caches, the tracing. The rate is that of one matrix product of the MLP's
-shape (benchmarks/_ways.py), before and after. Shares are of the whole sweep's time; the timers take under a percent of it.
+what is outside of forward passes. In each pass the linear layers, the logits and the attention product are timed one by one;
+*rest* is what remains of it: norms, activations, rotary embeddings, caches, the tracing. The rate is that of one matrix product
+of the MLP's shape (benchmarks/_ways.py), before and after. Shares are of the whole sweep's time; the timers take under a percent
+of it.
 """
 
 import argparse
