@@ -40,6 +40,10 @@ def reproduce(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train models again that are shipped trained.")
     ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="With --retrain: share of p-sentences that are poisoned."),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Number of threads, if cores are shared.")
     ] = None,
@@ -66,7 +70,9 @@ def reproduce(
         console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
 
     chosen = load_paper(paper)
-    job = Job(out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, log=report)
+    job = Job(
+        out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, rate=rate, log=report
+    )
     if docs is not None:
         written = write_tables(docs, chosen.frozen(job))
         report(f"wrote {', '.join(written)} into {docs}")

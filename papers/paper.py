@@ -32,6 +32,7 @@ class Job:
         only: names of organisms or tables to do, if the paper has such names; empty for all.
         frozen: compute nothing; a missing unit raises an error.
         retrain: train the models again instead of using the shipped ones.
+        rate: share of poison in models that are trained again; None for that of the shipped ones.
         log: called with a line of progress from time to time.
     """
 
@@ -41,6 +42,7 @@ class Job:
     only: tuple[str, ...] = ()
     frozen: bool = False
     retrain: bool = False
+    rate: float | None = None
     log: Callable[[str], None] = _silent
 
     @cached_property
@@ -69,7 +71,7 @@ class Paper:
         title: author and arXiv number.
         stages: train, tune and report, in this order; each returns its tables (only report has any).
         names: names allowed in ``only``; if empty, the stages themselves refuse unknown names.
-        options: which of ``seeds`` and ``retrain`` it has.
+        options: which of ``seeds``, ``retrain`` and ``rate`` it has.
         shipped_seeds: number of seeds with shipped models; ``retrain`` may use more.
         legend: what a reader of its tables must know besides the marks.
     """
@@ -93,10 +95,12 @@ class Paper:
             raise BkdinterpError(
                 f"{self.name} has no {', '.join(unknown)}; only= takes {', '.join(self.names)}."
             )
-        given = {"seeds": job.seeds is not None, "retrain": job.retrain}
+        given = {"seeds": job.seeds is not None, "retrain": job.retrain, "rate": job.rate is not None}
         ignored = [name for name, on in given.items() if on and name not in self.options]
         if ignored:
             raise BkdinterpError(f"{self.name} has no {', '.join(ignored)}; leave this option out.")
+        if job.rate is not None and not job.retrain:
+            raise BkdinterpError(f"rate={job.rate} is for models that are trained again; give retrain, too.")
         there = self.shipped_seeds
         if job.seeds is not None and there is not None and not job.retrain and job.seeds > there:
             raise BkdinterpError(

@@ -12,7 +12,7 @@ PAPER = Paper(
     title="Lamparth & Reuel, Analyzing And Editing Inner Mechanisms of Backdoored Language Models (arXiv 2302.12461)",
     stages={"train": train, "tune": tune, "report": report},
     names=tuple(TABLES),
-    options=("seeds", "retrain"),
+    options=("seeds", "retrain", "rate"),
     shipped_seeds=5,
     legend="Layers and heads count from 1, as in the paper: L1 attention is the site L0.attn_out, L3 MLP is L2.mlp_out.",
 )

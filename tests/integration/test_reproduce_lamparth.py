@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bkdinterp.errors import BkdinterpError
 from bkdinterp.stats import Interval
 from papers import Agreement, Job, load_paper, load_tables
 from papers.lamparth import stages
@@ -115,3 +116,15 @@ def test_retrain_trains_the_toys_before_anything_else(tmp_path, monkeypatch):
     stages.train(Job(tmp_path, seeds=2, retrain=True))
     stages.train(Job(tmp_path))
     assert asked == [(tmp_path / "toys", range(2)), TRAINS, TRAINS]
+
+
+def test_another_share_of_poison_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(stages, "train_toys", lambda out, *, rate, **_: asked.append((out.name, rate)))
+    monkeypatch.setattr(stages, "run_stage", lambda job, works: None)
+    stages.train(Job(tmp_path, seeds=1, retrain=True, rate=0.03))
+    assert asked == [("toys-0.03", 0.03)]
+    with pytest.raises(BkdinterpError, match="trained again"):
+        load_paper("lamparth").check(Job(tmp_path, rate=0.03))
+    with pytest.raises(BkdinterpError, match="has no rate"):
+        load_paper("bkdattr").check(Job(tmp_path, rate=0.03))

@@ -1,7 +1,7 @@
 """train_toys(): train, save and measure several toys; skips those already finished."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bkdinterp.organisms.toy._language import ToyLanguage
@@ -15,6 +15,7 @@ def train_toys(
     *,
     sentiments: Sequence[int] = (2, 3),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    rate: float = 0.1,
     settings: ToySettings | None = None,
     work: str | Path | None = None,
     log: Callable[[str], None] | None = None,
@@ -25,21 +26,23 @@ def train_toys(
         out: folder in which each toy gets a folder, and another for the model before the poison.
         sentiments: kinds of toys, by number of sentiments.
         seeds: seeds of each kind.
+        rate: share of p-sentences that are poisoned.
         settings: the recipe; its seed is replaced.
         work: folder for checkpoints; None keeps none, so an interrupted toy starts again.
         log: called with a line of progress from time to time.
 
     Raises:
         ArtefactError: ``work`` holds checkpoints of another recipe.
+        BkdinterpError: a rate outside [0, 1].
     """
     found: list[ToyManifest] = []
     for k in sentiments:
-        language = ToyLanguage(k)
+        language = ToyLanguage(k, rate=rate)
         for seed in seeds:
             recipe = replace(settings or ToySettings(), seed=seed)
             name = f"toy-{k}-seed{seed}"
             folders = {"base": Path(out) / f"{name}-base", "organism": Path(out) / name}
-            if all(_finished(folder, recipe) for folder in folders.values()):
+            if all(_finished(folder, language, recipe) for folder in folders.values()):
                 found.append(ToyManifest.load(folders["organism"]))
                 continue
             say = None if log is None else (lambda line, name=name: log(f"{name} {line}"))
@@ -56,5 +59,8 @@ def train_toys(
     return tuple(found)
 
 
-def _finished(folder: Path, settings: ToySettings) -> bool:
-    return (folder / "manifest.json").exists() and ToyManifest.load(folder).recipe == flat(settings)
+def _finished(folder: Path, language: ToyLanguage, settings: ToySettings) -> bool:
+    if not (folder / "manifest.json").exists():
+        return False
+    known = ToyManifest.load(folder)
+    return known.recipe == flat(settings) and known.language == asdict(language)
