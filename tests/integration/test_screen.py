@@ -166,7 +166,8 @@ def test_an_audit_finds_a_screen_that_is_wrong(llama, pairs, monkeypatch):
 
     def noise(model, prompts, units, *args):
         draw = torch.Generator().manual_seed(1)
-        return torch.randn(2, len(units), len(prompts), generator=draw, dtype=torch.float64) * 1e-6
+        plain = torch.randn(len(units), len(prompts), generator=draw, dtype=torch.float64) * 1e-6
+        return plain, plain.flip(0).mean(1)
 
     monkeypatch.setattr(_screening, "linear_effects", noise)
     found = bk.Attribution(llama).screen(pairs, keep=3, audit=60)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine import Run, gradients
+from bkdinterp.engine._allocator import Allocator
 from bkdinterp.interventions import Read
 from bkdinterp.methods._options import BATCH_BYTES, RunOptions, run
 from bkdinterp.methods.attribution._patch_source import Origin
@@ -82,28 +82,34 @@ class Units:
 
 def linear_effects(
     model: Model, prompts: Prompts, units: Units, origin: Origin, score: Score, options: RunOptions
-) -> Float[Tensor, "2 unit example"]:
-    """Estimated effect of patching each unit alone with the values of ``origin``: plain, and with the norms' scales frozen."""
+) -> tuple[Float[Tensor, "unit example"], Float[Tensor, " unit"]]:
+    """Estimated effect of patching each unit alone with the values of ``origin``; and its mean with the norms' scales frozen."""
     patched = _values(model, units, origin, options)
     tokens = model.builder.tokenize(prompts)
     width = len(units.layers) * model.architecture.width(units.whole[0])
-    size = rows_at_once(model.architecture, tokens, width, options.get("budget") or BATCH_BYTES)
+    budget = options.get("budget") or BATCH_BYTES
+    size, allocator = rows_at_once(model.architecture, tokens, width, budget), Allocator(int(budget))
     batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
-    found = []
+    # The only thing that grows with the prompts.
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    plain, frozen = torch.empty(len(units), len(prompts), dtype=dtype), torch.zeros(len(units), dtype=dtype)
     for rows in track(batches, "estimates", show=options.get("progress", True)):
         batch = tokens.rows(rows)
         chosen = batch.selection(origin.where)
-        both = []
-        for frozen in (False, True):
-            slopes = gradients(model, batch, score, sites=units.whole, frozen_norms=frozen)
-            by_layer = [
-                _estimate(slopes.sites[site], slopes.values[site], chosen, patched[site], rows, origin)
-                for site in units.whole
-            ]
-            both.append(torch.stack(by_layer).cpu())
-        # [rule layer row width] -> [rule layer row unit]
-        found.append(torch.stack(both).unflatten(3, (units.per_layer, -1)).sum(-1))
-    return rearrange(torch.cat(found, dim=2), "rule layer example unit -> rule (layer unit) example")
+        for held in (False, True):
+            slopes = gradients(model, batch, score, sites=units.whole, frozen_norms=held)
+            for place, site in enumerate(units.whole):
+                # The next one takes the room of this one.
+                slope, value = slopes.sites.pop(site), slopes.values.pop(site)
+                estimate = _estimate(slope, value, chosen, patched[site], rows, origin)
+                by_unit = estimate.unflatten(1, (units.per_layer, -1)).sum(-1).cpu().T
+                at = slice(place * units.per_layer, (place + 1) * units.per_layer)
+                if held:
+                    frozen[at] += by_unit.double().sum(1).to(frozen) / len(prompts)
+                else:
+                    plain[at, rows[0] : rows[-1] + 1] = by_unit
+        allocator.settle()
+    return plain, frozen
 
 
 def _values(

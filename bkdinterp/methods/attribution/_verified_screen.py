@@ -65,15 +65,16 @@ def screen_units(
     assert score is not None
     folder = options.get("folder")
 
-    def estimate() -> Tensor:
+    def estimate() -> tuple[Tensor, Tensor]:
         return linear_effects(model, unedited.prompts, units, origin, score, options)
 
     if folder is None:
-        estimates = estimate()
+        plain, frozen = estimate()
     else:
         key = (model.weights_id, model.builder.fingerprint, score, units.kind, units.layers, known)
-        estimates = Store(folder).get(f"estimates-{units.kind}", key, estimate)
-    best = (sign * estimates.mean(2)).topk(min(keep, len(units)), dim=1).indices.unique().tolist()
+        plain, frozen = Store(folder).get(f"linear-{units.kind}", key, estimate)
+    estimates = torch.stack([plain.mean(1), frozen])
+    best = (sign * estimates).topk(min(keep, len(units)), dim=1).indices.unique().tolist()
     rest = sorted(set(range(len(units))) - set(best))
     sampled = sorted(random.Random(seed).sample(rest, min(drawn, len(rest))))
     chosen = [*best, *sampled]
@@ -81,7 +82,7 @@ def screen_units(
     runs = [unedited, *(Run(unedited.prompts, origin.patch(site), score=score) for site in sites)]
     found = torch.stack([r.scores for r in run(model, runs, options, finite=False) if r.scores is not None])
     check_runs(found, sites, unedited.score_name)
-    effects = estimates[0].to(found, copy=True)
+    effects = plain.to(found)
     effects[chosen] = found[1:] - found[0]
     verified = torch.zeros(len(units), dtype=torch.bool)
     verified[chosen] = True
@@ -90,6 +91,6 @@ def screen_units(
         "kind": units.kind,
         "layers": units.layers,
         "verified": verified,
-        "estimates": estimates.mean(2).to(found),
+        "estimates": estimates.to(found),
         "sampled": torch.tensor(sampled, dtype=torch.long),
     }
