@@ -44,7 +44,18 @@ ORDER = (
     "__main__",
 )
 # Within methods/: a room imports itself and what stands before it here.
-ROOMS = ("_guards", "_options", "readout", "behaviour", "attribution", "circuits", "probe", "vector", "pcp")
+ROOMS = (
+    "_guards",
+    "_options",
+    "readout",
+    "behaviour",
+    "attribution",
+    "circuits",
+    "probe",
+    "vector",
+    "pcp",
+    "weights",
+)
 # Names that say nothing of what a module holds.
 EMPTY_NAMES = {"common", "share", "partial", "utils", "util", "helpers", "misc"}
 # Who may import what; an empty set means nobody.

@@ -1,7 +1,6 @@
-"""PCP: replacing modules along their principal directions, tuning and exporting the result; and embedding surgery."""
+"""PCP: replacing modules along their principal directions and tuning the result; and embedding surgery."""
 
 from bkdinterp.methods.pcp._embedding_surgery import embedding_surgery as embedding_surgery
-from bkdinterp.methods.pcp._export_weights import export_weights as export_weights
 from bkdinterp.methods.pcp._factor_scales import factor_scales as factor_scales
 from bkdinterp.methods.pcp._match_scores import MatchScores as MatchScores
 from bkdinterp.methods.pcp._pcp_study import PCPStudy as PCPStudy

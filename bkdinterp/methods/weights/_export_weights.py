@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bkdinterp.errors import SiteError, UnsupportedArchitectureError
 from bkdinterp.interventions import Intervention, PCPReplace, Stack
 from bkdinterp.methods._guards import check_origin
-from bkdinterp.methods.pcp._export_ablation import ablations_in, with_heads_ablated
+from bkdinterp.methods.weights._export_ablation import ablations_in, with_heads_ablated
 from bkdinterp.model import Model, as_model
 from bkdinterp.model._running import copied
 from bkdinterp.sites import Component, Site, Where
