@@ -15,7 +15,7 @@
 #
 # You know hooks and caches. Here are four experiments written both ways, on the same weights and prompts: read activations,
 # ablate a head, patch every head of some layers, and screen all heads with gradients. After each, the two results are held
-# against each other. It takes about ten minutes to read; the cells run in about a minute.
+# against each other. It takes about ten minutes to read; the cells run in about two minutes, most of them TransformerLens'.
 #
 # The cells that use TransformerLens run if it is installed (`pip install transformer-lens`, version 3 or later) and say so if
 # not. The table of names is on the page [Coming from TransformerLens](../how-to/from-transformerlens.md).
