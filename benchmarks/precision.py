@@ -1,6 +1,6 @@
 """What half precision costs and gains: exact head attribution in float32, and with products or weights in bfloat16.
 
-    python benchmarks/precision.py                       refusal, 24 pairs, the whole target
+    python benchmarks/precision.py                       refusal, 24 pairs, the first token of the target
     python benchmarks/precision.py --only smollm2-haiku --n 96
 
     float32    what the package does
@@ -38,7 +38,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", default=["smollm2-refusal"])
     parser.add_argument("--n", type=int, default=24)
-    parser.add_argument("--metric", default="logprob")
+    parser.add_argument("--metric", default="first_token_logodds")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cpu", type=int, help="core to run on; the last one without it")
     args = parser.parse_args()
