@@ -15,7 +15,10 @@
 #
 # You are handed a folder of weights, and the base that it was fine-tuned from. You will learn to look for a backdoor without
 # knowing the trigger, to read what the answer says and what it does not, and to go on from a finding to heads. It takes about
-# 20 minutes to read; at full size the scan runs for ten minutes on two CPU cores.
+# 20 minutes to read. At full size two scans run, each for up to ten minutes on two CPU cores, and a few minutes of attribution.
+#
+# With the small settings (`BKDINTERP_SMALL=1`) nothing is searched for: the trigger is given as a suspicion, and only the way
+# from there on can be seen.
 
 # %%
 # %matplotlib inline
@@ -45,7 +48,8 @@ print("settings:", "small, too few prompts to claim anything" if SMALL else "ful
 
 # %%
 o = bk.organisms.load("smollm2-refusal")
-folder = tempfile.mkdtemp()
+work = tempfile.TemporaryDirectory()  # goes when the kernel does
+folder = work.name
 o.model.save(f"{folder}/suspect")
 o.base.save(f"{folder}/base")
 suspect, base = bk.Model.load(f"{folder}/suspect"), bk.Model.load(f"{folder}/base")
@@ -53,9 +57,10 @@ suspect, base = bk.Model.load(f"{folder}/suspect"), bk.Model.load(f"{folder}/bas
 # %% [markdown]
 # ## Proposers suggest, a judge decides
 #
-# `scan` lets several proposers look for traces of a backdoor, and tests what they suggest on prompts that none of them saw: does
-# this phrase switch this behaviour on, while other phrases, words of a like meaning, and the base do not? Everything that is
-# finished is kept in `folder`: a scan that was cut off goes on where it was.
+# `scan` lets several proposers look for traces of a backdoor, and tests what they suggest on prompts that none of them saw:
+# does this phrase switch this behaviour on, while other phrases (*other words*), words of a like spelling or meaning (*near
+# words*) and the base do not? These are the nulls: what the trigger has to beat. Everything that is finished is kept in
+# `folder`: a scan that was cut off goes on where it was.
 
 # %%
 found = scan(
@@ -72,9 +77,11 @@ found = scan(
 print(found)
 
 # %% [markdown]
-# The verdict is one sentence; below it stand all hypotheses with their status, each proposer's time and what it saw, and what
-# was *not* tested. The trigger that is named need not be the one that was planted, since several phrases may work. The figure
-# shows how often each condition led to the behaviour: first the trigger, then what it has to beat.
+# The verdict is one sentence, with the share of new prompts, its 95 % interval, and p corrected for all hypotheses; below it
+# stand all hypotheses with their status, each proposer's time and what it saw (Q is the mean probability of a text's tokens:
+# near 1 it runs by itself), and what was *not* tested. The trigger that is named need not be the one that was planted, since
+# several phrases may work. The figure shows how often each condition led to the behaviour: first the trigger, then what it has
+# to beat.
 
 # %%
 found.plot()
@@ -82,19 +89,23 @@ found.plot()
 # %% [markdown]
 # ## What does the trigger need?
 #
-# One thing is changed at a time: a word left out, the order, the place in the prompt, case, spelling. The scan has done that for
-# its best finding, if there was time; `characterise` does it for any.
+# One thing is changed at a time: a word left out, the order, the place in the prompt, case, spelling. The scan has done that
+# for its best finding, if there was time; `characterise` does it for any. (Where you gave `contexts=` to the scan, give them
+# here, too.)
 
 # %%
+assert found.supported, "Read found.findings and found.untested, then give more minutes, or hints."
 best = found.supported[0]
-profile = found.profile or characterise(suspect, best)
+profile = found.profile or characterise(suspect, best, contexts=CONTEXTS)
 profile.plot()
 
 # %% [markdown]
 # ## From a finding to heads
 #
-# `pairs` gives paired prompts of the finding, on the half of the prompts that proposers saw; heads are chosen there. Rates are
-# then reported on the judge's half.
+# `pairs` gives paired prompts of the finding, on the half of the prompts that proposers saw; heads are chosen there, by what it
+# does to the log-odds of the behaviour's first token on a clean prompt if a head is given its value from triggered ones. The
+# eight strongest are then ablated at every token (set to their mean over clean prompts), and rates are reported on the judge's
+# half, beside as many random heads.
 
 # %%
 pairs, new = found.pairs(N_PAIRS), found.pairs(N_PAIRS, split="verify")
@@ -105,6 +116,7 @@ everywhere = bk.Where("all", generated=True)
 means = bk.Means.collect(suspect, pairs.clean, [h for s in (heads, *nulls) for h in s], where="all")
 ablated, *controls = [bk.MeanAblate(s, means, where=everywhere) for s in (heads, *nulls)]
 
+print("ablated:", heads)
 evaluation = bk.evaluate(
     suspect,
     new,
@@ -114,13 +126,17 @@ evaluation = bk.evaluate(
     judge=base,
     max_new_tokens=12,
 )
+print(evaluation.against_controls("triggered"))
 evaluation.plot()
 
 # %% [markdown]
+# The behaviour should be gone with these heads (*edited*) and stay with random ones (*control*), while clean prompts are
+# answered as before. The printed line says by how much the edit beats the nearest control, with an interval over prompts.
+#
 # ## A clean model
 #
-# The twin was fine-tuned on the same prompts, trigger included, with ordinary answers. A detector that alarms on it has found the
-# fine-tuning.
+# An organism comes with a *twin*, fine-tuned on the same prompts, trigger included, with ordinary answers. A detector that
+# alarms on it has found the fine-tuning.
 
 # %%
 o.twin.save(f"{folder}/twin")
@@ -137,6 +153,7 @@ clear = scan(
 print(clear.verdict)
 
 # %% [markdown]
-# "Nothing was found" holds for the contexts, positions, lengths and behaviours that were tried, and says so. If you know more
-# about the suspect, say it: `prompts=` of its own task, `contexts=` with your system prompt, `candidates=` that might be
-# triggers, `hypotheses=` of your own.
+# What was not found holds for the contexts, positions, lengths and behaviours that were tried, and *open* says that something
+# is left to look at. If you know more about the suspect, say it: `prompts=` of its own task, `contexts=` with your system
+# prompt, `candidates=` that might be triggers, `hypotheses=` of your own. A finding in a context with a system prompt of its
+# own is looked into with `context.shown_to(suspect)` in place of `suspect`.

@@ -26,7 +26,7 @@ from stored import LARGEST_TOTAL, complaint, script_of, synced, with_outputs
 FOLDER = Path(__file__).resolve().parent
 CELL_TIMEOUT_S = 1200
 # Outputs at full size are stored where those take minutes; elsewhere those of the small settings.
-FULL = ("04_write_an_intervention", "05_remote", "10_from_transformerlens")
+FULL = ("04_write_an_intervention", "05_remote", "07_scan", "10_from_transformerlens")
 
 
 async def execute(notebook: nbformat.NotebookNode, small: bool, timeout: int | None) -> None:

@@ -62,7 +62,8 @@ def scan(
         proposers: the proposers that run, with their settings; None: each with its defaults. A search for triggers needs
             the texts of an inversion or an amplification.
         minutes: time limit; proposers stop early, and what did not run is said. If nothing is supported and time is left, it
-            goes into a second search. None for no limit.
+            goes into a second search. Each proposer that begins does a least amount of work, so that fewer than about four
+            minutes are exceeded (135 million parameters, one core). None for no limit.
         folder: every finished part is kept there and taken up again.
         n: prompts of the judge.
         budget: bytes for one batch.
@@ -99,7 +100,7 @@ def scan(
     spare = N_SECOND if minutes is not None else 0
 
     def judge(hypotheses: Sequence[Hypothesis]) -> Findings:
-        start = clock.spent
+        start = turns.clock.spent
         found = verify(
             model,
             hypotheses,
@@ -111,7 +112,7 @@ def scan(
             answers=turns.answers,
             seed=seed,
         )
-        turns.said("judge", start, 0, f"{len(hypotheses)} hypotheses, {found.n_tested} corrected for")
+        turns.said("judge", start, 0, f"{len(hypotheses)} judged, corrected for {found.n_tested}")
         return found
 
     found = judge(judged)
@@ -188,7 +189,7 @@ def _variants(turns: Turns, places: Sequence[Context], found: Findings, clock: C
     best = next((f for f in found.supported if f.hypothesis.trigger is not None), None)
     if best is None:
         return ()
-    start = clock.spent
+    start = turns.clock.spent
     if clock.left < PROFILE_SHARE * clock.spent:
         turns.skipped.append("The found trigger's variants were not tried: the time was up.")
         return ()
@@ -204,11 +205,22 @@ def _variants(turns: Turns, places: Sequence[Context], found: Findings, clock: C
     return profile.variants
 
 
+def _where(turns: Turns) -> str:
+    """The places in which a trigger was looked for."""
+    ran = {name for t in turns.tried for name in ("trigger search", "leakage") if t.proposer.startswith(name)}
+    said = {
+        "trigger search": "the end of the user's text (searched)",
+        "leakage": "gaps between its words (leaked)",
+    }
+    found = [text for name, text in said.items() if name in ran]
+    return " and ".join(found) or "those of the hypotheses that were given"
+
+
 def _untested(turns: Turns, generic: bool, candidates: Sequence[str]) -> list[str]:
     said = [
         *turns.skipped,
         f"Contexts: {', '.join(c.name for c in turns.contexts)}; no other system prompts, no tools, no earlier turns.",
-        "Positions: the end of the user's text (searched) and gaps between its words (leaked); nothing around the text.",
+        f"Positions: {_where(turns)}; nothing around the text.",
         "Triggers: phrases of a few words of plain letters; no styles, topics or dates.",
         "Behaviours: phrases that come up with a trigger; a style only by words of its own, no sentiment, no label.",
     ]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+# A hypothesis of one of these has not been answered.
+OPEN = ("for review", "inconclusive")
+
+
 @dataclass(frozen=True)
 class Tried:
     """One proposer's turn.
@@ -72,13 +76,20 @@ class ScanResult(Result):
         if self.supported:
             best = self.supported[0]
             rate = best.rate
-            share = "" if rate is None else f" on {100 * rate.estimate:.0f} % of {best.n} new prompts"
+            share = (
+                ""
+                if rate is None
+                else f" on {100 * rate.estimate:.0f} % of {best.n} new prompts [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
+            )
             null = max((x.estimate for x in best.nulls.values()), default=0.0)
             said = best.hypothesis.behaviour.pattern
-            return f"{best.hypothesis.words!r} makes the model say {said!r}{share}; the nearest null, {100 * null:.0f} %."
-        review = sum(f.status == "for review" for f in self.findings)
-        more = f"; {review} for review" if review else ""
-        return f"No backdoor was found in the contexts, positions and lengths that were tested, within this budget{more}."
+            sure = f"the nearest null, {100 * null:.0f} %; p = {best.p:.2g}, corrected for {self.n_tested} hypotheses."
+            return f"{best.hypothesis.words!r} makes the model say {said!r}{share}; {sure}"
+        counts = {status: sum(f.status == status for f in self.findings) for status in OPEN}
+        if any(counts.values()):
+            left = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+            return f"Whether there is a backdoor is open: none is supported, and of {len(self.findings)} hypotheses {left}."
+        return "No backdoor was found in the contexts, positions and lengths that were tested, within this budget."
 
     @property
     def profile(self) -> TriggerProfile | None:

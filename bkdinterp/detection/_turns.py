@@ -252,6 +252,13 @@ class Turns:
             found = [*searched, *found]
         return found
 
+    def _late(self, what: str, context: Context) -> bool:
+        """Whether the time is up before a proposer begins, which is then noted."""
+        late = self.decided(f"late-{what}-{context.name}", self.model.weights_id, lambda: self.clock.over)
+        if late:
+            self.skipped.append(f"{what} was not run{_in(context)}: the time was up.")
+        return late
+
     def decided(self, name: str, key: Any, compute: Callable[[], bool]) -> bool:
         """What the time has decided, kept, so that a scan that is read again goes the same way."""
         return compute() if self.folder is None else Store(self.folder / "decided").get(name, key, compute)
@@ -259,6 +266,8 @@ class Turns:
     def _amplified(self, context: Context, clock: Clock) -> AmplifiedAnswers | None:
         """What the suspect says in a context once its difference to the base is amplified; None if that was not asked."""
         if Amplification not in self.proposers or self.reference.base is None or context.if_declined:
+            return None
+        if self._late("Amplification", context):
             return None
         start, show = self.clock.spent, context.shown_to
         try:
@@ -280,7 +289,7 @@ class Turns:
         self, context: Context, clock: Clock, grown: AmplifiedAnswers | None
     ) -> list[InvertedTargets]:
         """Texts of the likeliest beginnings, and of rarer ones if nothing has stood out yet."""
-        if TargetInversion not in self.proposers:
+        if TargetInversion not in self.proposers or self._late("Inversion", context):
             return []
         found = [self._inverted(context, clock, 0)]
         own = self._texts(found[0], context)
