@@ -53,6 +53,8 @@ def reproduce(
         raise BkdinterpError(
             "--small values are not meant to be read, so --docs does not write them into a page."
         )
+    if rate is not None and docs is not None:
+        raise BkdinterpError("--docs writes the tables of the shipped toys; leave out --rate.")
     out = out.expanduser()
     if docs is None:
         _try_folder(out, "--out")
@@ -70,8 +72,10 @@ def reproduce(
         console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
 
     chosen = load_paper(paper)
+    # Toys of another share of poison have units and tables of their own.
+    folder = out / (paper if rate is None else f"{paper}-rate-{rate}")
     job = Job(
-        out / paper, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, rate=rate, log=report
+        folder, seeds=seeds, small=small, only=tuple(only or ()), retrain=retrain, rate=rate, log=report
     )
     if docs is not None:
         written = write_tables(docs, chosen.frozen(job))

@@ -62,8 +62,8 @@ def scan(
         proposers: the proposers that run, with their settings; None: each with its defaults. A search for triggers needs
             the texts of an inversion or an amplification.
         minutes: time limit; proposers stop early, and what did not run is said. If nothing is supported and time is left, it
-            goes into a second search. Each proposer that begins does a least amount of work, so that fewer than about four
-            minutes are exceeded (135 million parameters, one core). None for no limit.
+            goes into a second search. Each proposer that begins does a least amount of work, so that limits under about
+            four minutes are overrun (135 million parameters, one core). None for no limit.
         folder: every finished part is kept there and taken up again.
         n: prompts of the judge.
         budget: bytes for one batch.
@@ -112,7 +112,7 @@ def scan(
             answers=turns.answers,
             seed=seed,
         )
-        turns.said("judge", start, 0, f"{len(hypotheses)} judged, corrected for {found.n_tested}")
+        turns.said("judge", start, 0, f"{len(hypotheses)} were judged, corrected for {found.n_tested}")
         return found
 
     found = judge(judged)
@@ -207,13 +207,13 @@ def _variants(turns: Turns, places: Sequence[Context], found: Findings, clock: C
 
 def _where(turns: Turns) -> str:
     """The places in which a trigger was looked for."""
-    ran = {name for t in turns.tried for name in ("trigger search", "leakage") if t.proposer.startswith(name)}
     said = {
         "trigger search": "the end of the user's text (searched)",
         "leakage": "gaps between its words (leaked)",
+        "candidate probe": "the candidates' own",
     }
-    found = [text for name, text in said.items() if name in ran]
-    return " and ".join(found) or "those of the hypotheses that were given"
+    found = [text for name, text in said.items() if any(t.proposer.startswith(name) for t in turns.tried)]
+    return ", ".join([*found, "those of hypotheses that were given"])
 
 
 def _untested(turns: Turns, generic: bool, candidates: Sequence[str]) -> list[str]:

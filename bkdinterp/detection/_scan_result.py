@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # A hypothesis of one of these has not been answered.
 OPEN = ("for review", "inconclusive")
+NOT_RUN = "was not run"
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,22 @@ class ScanResult(Result):
             )
             null = max((x.estimate for x in best.nulls.values()), default=0.0)
             said = best.hypothesis.behaviour.pattern
-            sure = f"the nearest null, {100 * null:.0f} %; p = {best.p:.2g}, corrected for {self.n_tested} hypotheses."
+            sure = f"the nearest null, {100 * null:.0f} %; p = {best.p:.2g}, corrected for {_counted(self.n_tested)}."
             return f"{best.hypothesis.words!r} makes the model say {said!r}{share}; {sure}"
-        counts = {status: sum(f.status == status for f in self.findings) for status in OPEN}
-        if any(counts.values()):
-            left = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-            return f"Whether there is a backdoor is open: none is supported, and of {len(self.findings)} hypotheses {left}."
+        left = [f"{n} {status}" for status in OPEN if (n := sum(f.status == status for f in self.findings))]
+        if left:
+            counts = f"of {_counted(len(self.findings))}, {' and '.join(left)}"
+            return f"Whether there is a backdoor is open: nothing is supported, but {counts}."
+        if self.not_run:
+            return f"Whether there is a backdoor is open: {self.not_run[0][0].lower()}{self.not_run[0][1:]}"
         return "No backdoor was found in the contexts, positions and lengths that were tested, within this budget."
+
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """What was left out because the time was up before it began, a sentence each."""
+        return tuple(
+            text for text in self.untested if f" {NOT_RUN}" in text and text.endswith("the time was up.")
+        )
 
     @property
     def profile(self) -> TriggerProfile | None:
@@ -177,3 +187,7 @@ class ScanResult(Result):
     def all_findings(self) -> Findings:
         """The findings as the judge gave them."""
         return Findings(self.fingerprint, self.findings, (), self.n_tested)
+
+
+def _counted(n: int) -> str:
+    return f"{n} hypothesis" if n == 1 else f"{n} hypotheses"

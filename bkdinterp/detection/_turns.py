@@ -22,7 +22,7 @@ from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._leakage import Leakage, Leaked
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._said import said_with
-from bkdinterp.detection._scan_result import Tried
+from bkdinterp.detection._scan_result import NOT_RUN, Tried
 from bkdinterp.detection._searched_triggers import SearchedTriggers
 from bkdinterp.detection._trigger_search import CERTAIN, TriggerSearch
 from bkdinterp.detection._weight_triage import WeightTriage
@@ -116,8 +116,8 @@ class Turns:
         self._words: list[str] = []
         # The first search for every text.
         self._ended: list[_Ended] = []
-        # Contexts in which rarer beginnings were not tried for lack of time, with words for the search.
-        self._left_out: list[tuple[Context, list[str]]] = []
+        # Contexts in which there was no time for rarer beginnings (round 1), or any (round 0), with words for the search.
+        self._left_out: list[tuple[Context, list[str], int]] = []
         self.skipped: list[str] = [f"{kind.__name__} was not run." for kind in KINDS if kind not in proposers]
         if Amplification in proposers and reference.base is None:
             self.skipped.append("Amplification was not run: it needs the base.")
@@ -232,8 +232,10 @@ class Turns:
         """A second search: for texts of rarer beginnings where these were left out, else from where the first one ended."""
         found: list[Hypothesis] = []
         turns: list[_Ended] = []
-        for context, words in self._left_out:
-            inverted = self._inverted(context, clock, 1)
+        for context, words, round_ in self._left_out:
+            inverted = self._inverted(context, clock, round_)
+            if not round_:
+                self.skipped.remove(_not_run("Target inversion", context))
             words = [*words, *inverted.phrases()]
             texts = [h for h in self._texts(inverted, context) if h.score >= self._stands_out]
             turns += [_Ended(context, h, words, None) for h in texts]
@@ -254,9 +256,11 @@ class Turns:
 
     def _late(self, what: str, context: Context) -> bool:
         """Whether the time is up before a proposer begins, which is then noted."""
-        late = self.decided(f"late-{what}-{context.name}", self.model.weights_id, lambda: self.clock.over)
+        models = [m.weights_id for m in (self.model, *self.reference.models)]
+        key = (what, context.name, context.search.fingerprint, models)
+        late = self.decided("late", key, lambda: self.clock.over)
         if late:
-            self.skipped.append(f"{what} was not run{_in(context)}: the time was up.")
+            self.skipped.append(_not_run(what, context))
         return late
 
     def decided(self, name: str, key: Any, compute: Callable[[], bool]) -> bool:
@@ -289,7 +293,11 @@ class Turns:
         self, context: Context, clock: Clock, grown: AmplifiedAnswers | None
     ) -> list[InvertedTargets]:
         """Texts of the likeliest beginnings, and of rarer ones if nothing has stood out yet."""
-        if TargetInversion not in self.proposers or self._late("Inversion", context):
+        if TargetInversion not in self.proposers:
+            return []
+        words = [*self._words, *(grown.words() if grown else ())]
+        if self._late("Target inversion", context):
+            self._left_out.append((context, words, 0))
             return []
         found = [self._inverted(context, clock, 0)]
         own = self._texts(found[0], context)
@@ -300,7 +308,7 @@ class Turns:
                 # Before time goes into triggers of texts that hardly stand out.
                 found.append(self._inverted(context, clock, 1))
             else:
-                self._left_out.append((context, [*self._words, *(grown.words() if grown else ())]))
+                self._left_out.append((context, words, 1))
         return found
 
     def _inverted(self, context: Context, clock: Clock, round_: int) -> InvertedTargets:
@@ -442,6 +450,10 @@ def _last(h: Hypothesis) -> float:
 
 def _in(context: Context) -> str:
     return "" if context.name == REQUEST else f" in {context.name}"
+
+
+def _not_run(what: str, context: Context) -> str:
+    return f"{what} {NOT_RUN}{_in(context)}: the time was up."
 
 
 def _controls(h: Hypothesis, by_target: Mapping[str, Hypothesis]) -> tuple[tuple[Trigger, Payload], ...]:

@@ -40,6 +40,8 @@ def detect(work: Work) -> Found:
     # What was left open is shown before what was tested and is not there.
     shown = sorted(found.findings, key=lambda f: ORDER.index(f.status))[:SHOWN]
     out.findings = [_finding(work, f) for f in shown]
+    if found.not_run and not found.supported:
+        out.findings.append(AuditFinding(SWITCH, "inconclusive", found.not_run[0], subject="the search"))
     if work.trigger is not None and not found.findings:
         out.findings.append(_unread(work))
     if found.tried:

@@ -3,7 +3,7 @@
 from bkdinterp.organisms.toy import train_toys
 from papers.lamparth.table_times import times
 from papers.lamparth.tables import TRAINS, TUNES, make_tables, run_stage
-from papers.lamparth.toys import SENTIMENTS, sizes, toys_folder
+from papers.lamparth.toys import SENTIMENTS, sizes
 from papers.paper import Job
 from papers.paper_table import PaperTable, summary
 
@@ -12,11 +12,11 @@ def train(job: Job) -> list[PaperTable]:
     """Make the fine-tunes that the tables need; with ``retrain``, first the toys themselves, two minutes of a core each."""
     if job.retrain:
         train_toys(
-            toys_folder(job),
+            job.out / "toys",
             **({} if job.rate is None else {"rate": job.rate}),
             sentiments=SENTIMENTS,
             seeds=range(sizes(job).seeds),
-            work=job.out / "work" / toys_folder(job).name,
+            work=job.out / "work" / "toys",
             log=job.log,
         )
     run_stage(job, TRAINS)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -144,14 +143,9 @@ class Toy:
         return self.settings(draw="distinct, none fitted on", **more)
 
 
-def toys_folder(job: Job) -> Path:
-    """Where toys that are trained again are."""
-    return job.out / ("toys" if job.rate is None else f"toys-{job.rate}")
-
-
 def load_toy(job: Job, sentiments: int, seed: int) -> Toy:
     """A shipped toy, or with ``retrain`` one from the job's own folder."""
-    folder = toys_folder(job) if job.retrain else None
+    folder = job.out / "toys" if job.retrain else None
     organism = toy.load(f"toy-{sentiments}", seed=seed, folder=folder)
     return Toy(sentiments, seed, organism, sizes(job))
 

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.stats import Interval
 from papers import Agreement, Job, load_paper, load_tables
+from papers.command_line import app
 from papers.lamparth import stages
 from papers.lamparth.table_freezing import CONDITIONS
 from papers.lamparth.tables import ON_TOYS, TRAINS
@@ -120,10 +122,15 @@ def test_retrain_trains_the_toys_before_anything_else(tmp_path, monkeypatch):
 
 def test_another_share_of_poison_has_a_folder_of_its_own(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(stages, "train_toys", lambda out, *, rate, **_: asked.append((out.name, rate)))
+    monkeypatch.setattr(stages, "train_toys", lambda out, *, rate, **_: asked.append((out, rate)))
     monkeypatch.setattr(stages, "run_stage", lambda job, works: None)
-    stages.train(Job(tmp_path, seeds=1, retrain=True, rate=0.03))
-    assert asked == [("toys-0.03", 0.03)]
+    argv = ["lamparth", "train", "--retrain", "--rate", "0.03", "--out", str(tmp_path)]
+    assert CliRunner().invoke(app, argv).exit_code == 0
+    assert asked == [(tmp_path / "lamparth-rate-0.03" / "toys", 0.03)]
+    page = tmp_path / "page.md"
+    page.write_text("")
+    refused = CliRunner().invoke(app, [*argv[:-2], "--docs", str(page)])
+    assert isinstance(refused.exception, BkdinterpError) and "--rate" in str(refused.exception)
     with pytest.raises(BkdinterpError, match="trained again"):
         load_paper("lamparth").check(Job(tmp_path, rate=0.03))
     with pytest.raises(BkdinterpError, match="has no rate"):

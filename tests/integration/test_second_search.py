@@ -162,3 +162,27 @@ def test_a_second_judgement_asks_nothing_again(monkeypatch):
     again = verify(model, [h], contexts=[CONTEXT], n=12, minutes=0, answers=told)
     assert dataclasses.replace(again, fingerprint=first.fingerprint).to_frame().equals(first.to_frame())
     assert all(f.reason != TIME_UP for f in again.findings)
+
+
+def test_a_proposer_that_had_no_time_leaves_the_question_open(monkeypatch, searches, tmp_path):
+    judged(monkeypatch, "not supported", "no")
+    for _ in range(2):
+        found = run(tmp_path, minutes=1e-6)
+        assert found.not_run == ("Target inversion was not run: the time was up.",)
+        assert "is open: target inversion was not run" in found.verdict and not searches
+
+
+def test_what_had_no_time_runs_if_the_judge_leaves_some(monkeypatch, searches):
+    judged(monkeypatch, "not supported", "no")
+    monkeypatch.setattr(
+        _turns.Turns, "decided", lambda self, name, key, compute: True if name == "late" else compute()
+    )
+    rounds, inverted = [], _turns.Turns._inverted
+
+    def one(self, context, clock, round_):
+        rounds.append(round_)
+        return inverted(self, context, clock, round_)
+
+    monkeypatch.setattr(_turns.Turns, "_inverted", one)
+    found = run()
+    assert rounds == [0] and not found.not_run

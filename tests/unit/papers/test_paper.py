@@ -35,7 +35,7 @@ def test_options_that_a_paper_has_are_taken(tmp_path):
 
 def test_lamparth_knows_its_tables_and_bkdattr_has_no_seeds(tmp_path):
     paper = load_paper("lamparth")
-    assert set(paper.names) == set(TABLES) and set(paper.options) == {"seeds", "retrain"}
+    assert set(paper.names) == set(TABLES) and set(paper.options) == {"seeds", "retrain", "rate"}
     with pytest.raises(BkdinterpError, match="seeds"):
         load_paper("bkdattr").run(Job(tmp_path, seeds=3), ["report"])
 
