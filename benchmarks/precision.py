@@ -9,7 +9,7 @@
     weights    `bk.Model.load(..., dtype="bfloat16")`: weights and activations in bfloat16; norms, softmax and scores in float32
 
 Seconds are medians of three on one thread, interleaved. Errors are those of mean effects against float32, beside the largest
-effect; *of the 32* is the share of the 32 strongest heads that is found again.
+effect; *of the 32* counts which of the 32 strongest heads are found again.
 """
 
 import argparse

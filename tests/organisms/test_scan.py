@@ -61,4 +61,6 @@ def test_a_switch_is_found_in_the_organism_and_none_in_its_twin(refusal, tmp_pat
     assert again.to_frame().equals(found.to_frame())
 
     clear = look(refusal.twin, refusal.base)
-    assert not clear.supported and ("No backdoor was found" in clear.verdict or "is open" in clear.verdict)
+    assert not clear.supported and clear.verdict.startswith(
+        ("No backdoor was found", "Whether there is a backdoor is open")
+    )

@@ -90,7 +90,7 @@ def linear_effects(
     budget = options.get("budget") or BATCH_BYTES
     size, allocator = rows_at_once(model.architecture, tokens, width, budget), Allocator(int(budget))
     batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
-    # The only thing that grows with the prompts.
+    # One copy: it grows with the prompts.
     dtype = torch.promote_types(model.dtype, torch.float32)
     plain, frozen = torch.empty(len(units), len(prompts), dtype=dtype), torch.zeros(len(units), dtype=dtype)
     for rows in track(batches, "estimates", show=options.get("progress", True)):
