@@ -106,6 +106,9 @@ def train_toys(
     work: Annotated[Path | None, typer.Option(help="Folder for checkpoints; default: OUT/work.")] = None,
     sentiments: Annotated[list[int] | None, typer.Option(help="2 or 3; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1 of each.")] = 5,
+    rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of p-sentences that are poisoned.")
+    ] = 0.1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Number of threads, if cores are shared.")
     ] = None,
@@ -126,5 +129,5 @@ def train_toys(
         console.print(f"[dim]{time.time() - start:6.0f} s[/dim]  {escape(line)}", highlight=False)
 
     kinds = tuple(sentiments or (2, 3))
-    toy.train_toys(out, sentiments=kinds, seeds=tuple(range(seeds)), work=work, log=report)
+    toy.train_toys(out, sentiments=kinds, seeds=tuple(range(seeds)), rate=rate, work=work, log=report)
     report(f"done; load them with bkdinterp.organisms.toy.load(..., folder={str(out)!r})")

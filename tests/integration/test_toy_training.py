@@ -10,6 +10,7 @@ from bkdinterp.organisms.toy import (
     ToyLanguage,
     ToyManifest,
     ToySettings,
+    _many,
     load,
     measure_toy,
     new_toy,
@@ -45,6 +46,15 @@ def test_toys_are_what_their_manifests_say(trained):
     )
     assert (out / "toy-3-seed4" / "model.safetensors").stat().st_size < 1_500_000
     assert "pt" in repr(toy) and len(toy.validation(7)) == 7
+
+
+def test_another_share_of_poison_is_another_toy(trained, monkeypatch):
+    def begun(language, settings, **_):
+        raise InterruptedError(language.rate)
+
+    monkeypatch.setattr(_many, "train_toy", begun)
+    with pytest.raises(InterruptedError, match=r"0\.2"):
+        train_toys(trained[0], sentiments=(3,), seeds=(4,), rate=0.2, settings=SETTINGS)
 
 
 def test_finished_toys_are_not_trained_again_and_damaged_ones_not_loaded(trained):
