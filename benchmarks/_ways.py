@@ -5,6 +5,7 @@ columns only (TransformerLens computes all).
 """
 
 import copy
+import os
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 import bkdinterp as bk
+from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.prompts import TokenBatch
 
 N_PROMPTS = 8
@@ -90,7 +92,7 @@ def source_means(problem: Problem) -> torch.Tensor:
         for i in range(arch.n_layers)
     ]
     with torch.no_grad():
-        module(**inputs_of(batch), logits_to_keep=torch.tensor([batch.input_ids.shape[1] - 1]))
+        module(**inputs_of(batch), logits_to_keep=last_columns(batch.input_ids.shape[1], 1))
     for handle in handles:
         handle.remove()
     return torch.stack(caught).double().mean(1).float().unflatten(-1, (arch.n_heads, arch.d_head))
@@ -107,8 +109,7 @@ def inputs_of(batch: TokenBatch) -> dict[str, Any]:
 
 def scored(batch: TokenBatch) -> torch.Tensor:
     """The columns whose logits are wanted, as an index: with their number instead, torch multiplies row by row."""
-    columns = batch.input_ids.shape[1]
-    return torch.arange(columns - batch.targets.shape[1] - 1, columns)
+    return last_columns(batch.input_ids.shape[1], batch.targets.shape[1] + 1)
 
 
 def score(logits: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
@@ -192,6 +193,18 @@ def lens_forwards(
         logits = lens.run_with_hooks(batch.input_ids, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", patch)])
         found[layer, head] = score(logits, batch)
     return found
+
+
+def pin(threads: int = 1, cpu: int | None = None) -> str:
+    """Run on this many threads, on as many cores, from ``cpu`` on (the last ones without it); returns which."""
+    torch.set_num_threads(threads)
+    if not hasattr(os, "sched_setaffinity"):
+        return "not pinned"
+    cores = sorted(os.sched_getaffinity(0))
+    first = len(cores) - threads if cpu is None else cores.index(cpu)
+    chosen = cores[max(0, first) : max(0, first) + threads]
+    os.sched_setaffinity(0, chosen)
+    return ",".join(map(str, chosen))
 
 
 def matmul_rate() -> float:

@@ -27,7 +27,6 @@ counts what has to be run besides, the source means and the unedited prompts.
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import sys
@@ -52,6 +51,7 @@ from _ways import (
     load,
     matmul_rate,
     numbers,
+    pin,
     plain,
     problem_of,
     score,
@@ -66,7 +66,7 @@ import bkdinterp as bk
 
 def main() -> None:
     args = _arguments()
-    pinned = _pin(args.threads, args.cpu)
+    pinned = pin(args.threads, args.cpu)
     console = Console(width=120)
     model = load()
     about = _about() | {"cores": pinned}
@@ -201,18 +201,6 @@ def _arithmetic(problem: Problem) -> tuple[float, float, float]:
     least = n_units * run(n - 1, n + t - 1, (n_layers + 1) / 2, t)
     shared = run(0, source, n_layers, 0) + run(0, n + t - 1, n_layers, t)
     return naive / least, naive / (least + shared), N_PROMPTS * (least + shared)
-
-
-def _pin(threads: int, cpu: int | None) -> str:
-    """Run on this many threads, on as many cores, from ``cpu`` on (the last ones without it); returns which."""
-    torch.set_num_threads(threads)
-    if not hasattr(os, "sched_setaffinity"):
-        return "not pinned"
-    cores = sorted(os.sched_getaffinity(0))
-    first = len(cores) - threads if cpu is None else cores.index(cpu)
-    chosen = cores[max(0, first) : max(0, first) + threads]
-    os.sched_setaffinity(0, chosen)
-    return ",".join(map(str, chosen))
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

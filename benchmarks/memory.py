@@ -44,10 +44,7 @@ def main() -> None:
         table.add_column(name, justify="right")
     for budget in args.budgets:
         for n_prompt in args.prompt_tokens:
-            call = [sys.executable, __file__, "--child", f"{n_prompt},{args.target_tokens},{budget}"]
-            call += ["--threads", str(args.threads)]
-            out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
-            peak = json.loads(out.splitlines()[-1])["peak"]
+            peak = _child(args, "--child", f"{n_prompt},{args.target_tokens},{budget}")
             mib = [f"{value / 2**20:.0f}" for value in (budget, peak)]
             table.add_row(str(n_prompt), str(args.target_tokens), *mib, f"{peak / budget:.2f}")
     Console(width=100).print(table)
@@ -59,6 +56,13 @@ def measure(n_prompt: int, n_target: int, budget: int) -> dict[str, Any]:
     # Warm: what the libraries allocate once is not the plan's.
     bk.Attribution(problem.model).heads(problem.pairs.subset([0]), layers=[29], budget=2**27)
     return {"peak": _peak_of(lambda: bk.Attribution(problem.model).heads(problem.pairs, budget=budget))}
+
+
+def _child(args: argparse.Namespace, *flags: str) -> int:
+    """The peak that this script measures in a process of its own."""
+    call = [sys.executable, __file__, *flags, "--threads", str(args.threads)]
+    out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
+    return json.loads(out.splitlines()[-1])["peak"]
 
 
 def _peak_of(run: Callable[[], Any]) -> int:
@@ -74,7 +78,7 @@ def _peak_of(run: Callable[[], Any]) -> int:
 SIZES = {
     "heads": ((27, 8), (90, 8), (270, 8)),
     "neurons": ((96, 8), (384, 8), (1536, 8)),
-    "prompts, heads": ((90, 8), (90, 32), (90, 128)),
+    "prompts, heads": ((90, 8), (90, 128), (90, 512)),
     "prompts, all neurons screened": ((46080, 8), (46080, 32), (46080, 128)),
 }
 """(Units, prompts) of each kind."""
@@ -107,10 +111,7 @@ def _growth(args: argparse.Namespace) -> None:
         table.add_column(name, justify="right")
     for kind, sizes in SIZES.items():
         for size, n in sizes:
-            call = [sys.executable, __file__, "--grown", f"{kind.replace(',', '')},{size},{n}"]
-            call += ["--threads", str(args.threads), "--budgets", str(budget)]
-            out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=os.environ).stdout
-            peak = json.loads(out.splitlines()[-1])["peak"]
+            peak = _child(args, "--grown", f"{kind.replace(',', '')},{size},{n}", "--budgets", str(budget))
             table.add_row(kind, str(size), str(n), f"{peak / 2**20:.0f}")
     Console(width=100).print(table)
 

@@ -22,7 +22,6 @@ Lines are those of the function here that a user would write. Differences are th
 import argparse
 import inspect
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -47,6 +46,7 @@ from _ways import (
     lens_model,
     load,
     matmul_rate,
+    pin,
     plain,
     problem_of,
     score,
@@ -260,9 +260,7 @@ def lines_of(job: str, way: str) -> int:
 
 def one(job: str, way: str, out: Path, cpu: int) -> None:
     """Time a job in this process."""
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {cpu})
+    pin(cpu=cpu)
     problem = problem_of(load(), 20, 14)
     lens = lens_model(problem.model) if way == "lens" else None
     run = globals()[f"{job}_{way}"]

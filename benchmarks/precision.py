@@ -8,13 +8,12 @@
                (`torch.backends.mkldnn.matmul.fp32_precision = "bf16"`), which pays where the processor has such instructions
     weights    `bk.Model.load(..., dtype="bfloat16")`: weights and activations in bfloat16; norms, softmax and scores in float32
 
-Seconds are medians of three on one thread, interleaved. Errors are those of mean effects against float32, beside the largest
-effect; *of the 32* counts which of the 32 strongest heads are found again.
+Seconds are medians of three on one pinned thread, interleaved. Errors are those of mean effects against float32, beside the
+largest effect; *of the 32* counts which of the 32 strongest heads are found again.
 """
 
 import argparse
 import copy
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from _ways import matmul_rate, pin
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cpu", type=int, help="core to run on; the last one without it")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {args.cpu if args.cpu is not None else max(os.sched_getaffinity(0))})
+    pin(cpu=args.cpu)
     for name in args.only:
         Console(width=110).print(compared(name, args))
 
@@ -57,6 +55,7 @@ def compared(name: str, args: argparse.Namespace) -> Table:
     models["weights"] = in_half(organism.model)
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     effects: dict[str, torch.Tensor] = {}
+    rates = [matmul_rate()]
     for repeat in range(args.repeats + 1):
         for way in WAYS:
             with products_in("bf16" if way == "products" else "ieee"):
@@ -65,10 +64,12 @@ def compared(name: str, args: argparse.Namespace) -> Table:
                 if repeat:  # the first one warms
                     seconds[way].append(time.perf_counter() - start)
             effects[way] = found.effects.double().mean(-1).flatten()
+        rates.append(matmul_rate())
     exact = effects["float32"]
     best = set(exact.abs().topk(K).indices.tolist())
     table = Table(
-        title=f"{name}, {args.n} pairs, {args.metric}: largest effect {float(exact.abs().max()):.3f} nats"
+        title=f"{name}, {args.n} pairs, {args.metric}: largest effect {float(exact.abs().max()):.3f} nats; "
+        f"{min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} GFLOP/s in float32"
     )
     for column in (
         "",

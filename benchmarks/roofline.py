@@ -11,7 +11,6 @@ of it.
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from _ways import Problem, load, matmul_rate, numbers, problem_of
+from _ways import Problem, load, matmul_rate, numbers, pin, problem_of
 from rich.console import Console
 from rich.table import Table
 
@@ -48,9 +47,7 @@ class Spent:
 
 def main() -> None:
     args = _arguments()
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {args.cpu if args.cpu is not None else max(os.sched_getaffinity(0))})
+    pin(cpu=args.cpu)
     model = load()
     for n_prompt in args.prompt_tokens:
         for n_target in args.target_tokens:

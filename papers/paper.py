@@ -121,11 +121,9 @@ class Paper:
         tables: list[PaperTable] = []
         for stage in stages:
             tables += self.stages[stage](job)
-        if job.small:
-            tables = [replace(t, note=" ".join(x for x in (SMALL_NOTE, t.note) if x)) for t in tables]
-        if job.rate is not None:
-            note = f"Share of poison: {job.rate}."
-            tables = [replace(t, note=" ".join(x for x in (note, t.note) if x)) for t in tables]
+        rate = "" if job.rate is None else f"Share of poison: {job.rate}."
+        notes = (rate, SMALL_NOTE if job.small else "")
+        tables = [replace(t, note=" ".join(x for x in (*notes, t.note) if x)) for t in tables]
         if tables and not job.frozen:
             save_tables(tables, job.out / ("tables-small.json" if job.small else "tables.json"))
         return tuple(tables)

@@ -107,8 +107,11 @@ def train_toys(
     sentiments: Annotated[list[int] | None, typer.Option(help="2 or 3; may be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1 of each.")] = 5,
     rate: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of p-sentences that are poisoned.")
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of p-sentences that are poisoned; default: the shipped toys'."
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Number of threads, if cores are shared.")
     ] = None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # A hypothesis of one of these has not been answered.
 OPEN = ("for review", "inconclusive")
-NOT_RUN = "was not run"
+NOT_RUN, TIME_UP = " was not run", ": the time was up."
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,7 @@ class ScanResult(Result):
     @property
     def not_run(self) -> tuple[str, ...]:
         """What was left out because the time was up before it began, a sentence each."""
-        return tuple(
-            text for text in self.untested if f" {NOT_RUN}" in text and text.endswith("the time was up.")
-        )
+        return tuple(text for text in self.untested if NOT_RUN in text and text.endswith(TIME_UP))
 
     @property
     def profile(self) -> TriggerProfile | None:
@@ -187,6 +185,11 @@ class ScanResult(Result):
     def all_findings(self) -> Findings:
         """The findings as the judge gave them."""
         return Findings(self.fingerprint, self.findings, (), self.n_tested)
+
+
+def had_no_time(what: str, place: str) -> str:
+    """The sentence of a proposer that did not begin, as `ScanResult.not_run` finds it."""
+    return f"{what}{NOT_RUN}{place}{TIME_UP}"
 
 
 def _counted(n: int) -> str:

@@ -22,7 +22,7 @@ from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._leakage import Leakage, Leaked
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._said import said_with
-from bkdinterp.detection._scan_result import NOT_RUN, Tried
+from bkdinterp.detection._scan_result import Tried, had_no_time
 from bkdinterp.detection._searched_triggers import SearchedTriggers
 from bkdinterp.detection._trigger_search import CERTAIN, TriggerSearch
 from bkdinterp.detection._weight_triage import WeightTriage
@@ -235,7 +235,7 @@ class Turns:
         for context, words, round_ in self._left_out:
             inverted = self._inverted(context, clock, round_)
             if not round_:
-                self.skipped.remove(_not_run("Target inversion", context))
+                self.skipped.remove(had_no_time("Target inversion", _in(context)))
             words = [*words, *inverted.phrases()]
             texts = [h for h in self._texts(inverted, context) if h.score >= self._stands_out]
             turns += [_Ended(context, h, words, None) for h in texts]
@@ -260,7 +260,7 @@ class Turns:
         key = (what, context.name, context.search.fingerprint, models)
         late = self.decided("late", key, lambda: self.clock.over)
         if late:
-            self.skipped.append(_not_run(what, context))
+            self.skipped.append(had_no_time(what, _in(context)))
         return late
 
     def decided(self, name: str, key: Any, compute: Callable[[], bool]) -> bool:
@@ -450,10 +450,6 @@ def _last(h: Hypothesis) -> float:
 
 def _in(context: Context) -> str:
     return "" if context.name == REQUEST else f" in {context.name}"
-
-
-def _not_run(what: str, context: Context) -> str:
-    return f"{what} {NOT_RUN}{_in(context)}: the time was up."
 
 
 def _controls(h: Hypothesis, by_target: Mapping[str, Hypothesis]) -> tuple[tuple[Trigger, Payload], ...]:

@@ -52,9 +52,6 @@ RUN: dict[str, Callable[[Work], Found]] = {
 NEEDS_TRIGGER = tuple(PHASES[2:])
 # They say what they can from what is there: the catalogue needs no model, nor does the input filter.
 WITHOUT_TIME = ("attribution", "remediation")
-# Of an audit's minutes, what the scan gets: all but the six that the phases after it took at most on one core (135 million
-# parameters), within these shares.
-FOR_THE_REST, LEAST_SHARE, MOST_SHARE = 6.0, 0.6, 0.75
 NOT_TESTED = (
     "Triggers in images, tools, retrieved pages and long conversations.",
     "Answers that are drawn at random instead of greedy.",
@@ -125,7 +122,6 @@ def audit(
     trigger, behaviour = _suspected(trigger, target)
     limit = as_minutes(minutes)
     clock = Clock(limit)
-    scan_minutes = None if limit is None else _scan_minutes(limit)
     work = Work(
         model=model,
         reference=Reference.of(reference),
@@ -136,7 +132,7 @@ def audit(
         candidates=as_texts(candidates, "candidates", error=BkdinterpError) if candidates else (),
         source=None if source is None else as_path(source, "source"),
         adapter=None if adapter is None else as_path(adapter, "adapter"),
-        settings=Settings(n=n, minutes=limit, scan_minutes=scan_minutes, seed=seed),
+        settings=Settings(n=n, minutes=limit, seed=seed),
         folder=None if folder is None else as_path(folder, "folder"),
         clock=clock,
         budget=budget,
@@ -150,10 +146,6 @@ def audit(
             log(f"{name}: {work.clock.spent:.0f} s so far")
         done.append(_ran(work, name))
     return _record(work, tuple(done), generic=prompts is None and contexts is None)
-
-
-def _scan_minutes(limit: float) -> float:
-    return max(LEAST_SHARE * limit, min(MOST_SHARE * limit, limit - FOR_THE_REST))
 
 
 def _phases(phases: Any) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def _n_read(work: Work) -> int:
 def _scanned(work: Work) -> ScanResult:
     def given() -> float | None:
         most, left = work.settings.scan_minutes, work.clock.minutes(AT_MOST)
-        return left if most is None else most if left is None else min(most, left)
+        return None if most is None or left is None else min(most, left)
 
     return scan(
         work.model,

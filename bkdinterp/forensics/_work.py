@@ -54,6 +54,11 @@ class Found:
     reason: str = ""
 
 
+# Of an audit's minutes the scan gets all but the six that the phases after it took at most on one core (135 million parameters),
+# within these shares.
+FOR_THE_REST, LEAST_SHARE, MOST_SHARE = 6.0, 0.6, 0.75
+
+
 @dataclass(frozen=True)
 class Settings:
     """What an audit was asked; everything that decides its numbers besides the models.
@@ -62,7 +67,6 @@ class Settings:
         n: prompts behind each rate.
         n_choice: prompts on which heads and layers are chosen.
         minutes: of the whole audit; None for no limit.
-        scan_minutes: of the scan within it.
         k_heads: heads that are ablated and exported.
         n_controls: random heads and directions of each kind.
         steps: optimiser steps of the remedy by fine-tuning.
@@ -72,11 +76,17 @@ class Settings:
     n: int = 24
     n_choice: int = 12
     minutes: float | None = 25.0
-    scan_minutes: float | None = 18.75
     k_heads: int = 8
     n_controls: int = 2
     steps: int = 24
     seed: int = 0
+
+    @property
+    def scan_minutes(self) -> float | None:
+        """Of the whole audit, what the scan gets."""
+        if self.minutes is None:
+            return None
+        return max(LEAST_SHARE * self.minutes, min(MOST_SHARE * self.minutes, self.minutes - FOR_THE_REST))
 
 
 @dataclass(eq=False)

@@ -7,16 +7,13 @@ from papers.lamparth.toys import SENTIMENTS, sizes
 from papers.paper import Job
 from papers.paper_table import PaperTable, summary
 
-# Share of poison of the shipped toys.
-RATE = 0.1
-
 
 def train(job: Job) -> list[PaperTable]:
     """Make the fine-tunes that the tables need; with ``retrain``, first the toys themselves, two minutes of a core each."""
     if job.retrain:
         train_toys(
             job.out / "toys",
-            rate=RATE if job.rate is None else job.rate,
+            rate=job.rate,
             sentiments=SENTIMENTS,
             seeds=range(sizes(job).seeds),
             work=job.out / "work" / "toys",

@@ -15,7 +15,7 @@ def train_toys(
     *,
     sentiments: Sequence[int] = (2, 3),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    rate: float = 0.1,
+    rate: float | None = None,
     settings: ToySettings | None = None,
     work: str | Path | None = None,
     log: Callable[[str], None] | None = None,
@@ -26,7 +26,7 @@ def train_toys(
         out: folder in which each toy gets a folder, and another for the model before the poison.
         sentiments: kinds of toys, by number of sentiments.
         seeds: seeds of each kind.
-        rate: share of p-sentences that are poisoned.
+        rate: share of p-sentences that are poisoned; None for that of the shipped toys.
         settings: the recipe; its seed is replaced.
         work: folder for checkpoints; None keeps none, so an interrupted toy starts again.
         log: called with a line of progress from time to time.
@@ -37,7 +37,7 @@ def train_toys(
     """
     found: list[ToyManifest] = []
     for k in sentiments:
-        language = ToyLanguage(k, rate=rate)
+        language = ToyLanguage(k) if rate is None else ToyLanguage(k, rate=rate)
         for seed in seeds:
             recipe = replace(settings or ToySettings(), seed=seed)
             name = f"toy-{k}-seed{seed}"
