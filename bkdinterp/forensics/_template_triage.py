@@ -1,7 +1,7 @@
 """A chat template against the base's: what it always writes, what it decides by, and whether that changes a prompt."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bkdinterp.detection._clock import Clock
@@ -19,6 +19,8 @@ from bkdinterp.report import AuditFinding, Table
 from bkdinterp.reprs import cut
 
 RULE = "template-conditional"
+# The template that is used without a name, as transformers calls it.
+DEFAULT = "default"
 Probe = Callable[[str], tuple[Rendering, ...]]
 # Roles and keys that every template compares with.
 _USUAL = {
@@ -43,8 +45,34 @@ LIMITS = (
 )
 
 
+def all_template_findings(
+    tokenizer: Any, templates: Mapping[str, str], base: Mapping[str, str] | None, *, clock: Clock
+) -> tuple[list[AuditFinding], list[Table], list[str]]:
+    """As `template_findings`, for every template of a suspect by name: a program picks another one for tools or documents.
+
+    Args:
+        tokenizer: the suspect's.
+        templates: the suspect's by name; ``"default"`` is the one that is used without a name.
+        base: the base's; a template that it lacks is held against its default. None if the base is not known.
+        clock: how long rendering may take, for all.
+    """
+    if not templates:
+        return [AuditFinding(RULE, "not applicable", "There is no chat template.", subject="template")], [], []
+    known = {} if base is None else base
+    findings, tables, left_out = list[AuditFinding](), list[Table](), list[str]()
+    for i, (name, template) in enumerate(templates.items()):
+        own = Clock(clock.minutes(1 / (len(templates) - i)))
+        against = known.get(name, known.get(DEFAULT))
+        found = template_findings(
+            tokenizer, template, against, name="" if name == DEFAULT else name, clock=own
+        )
+        for kept, more in zip((findings, tables, left_out), found, strict=True):
+            kept.extend(more)  # type: ignore[arg-type]
+    return findings, tables, left_out
+
+
 def template_findings(
-    tokenizer: Any, template: str | None, base: str | None, *, clock: Clock | None = None
+    tokenizer: Any, template: str | None, base: str | None, *, name: str = "", clock: Clock | None = None
 ) -> tuple[list[AuditFinding], list[Table], list[str]]:
     """What the template does that could be a backdoor; last, what there was no time to try, in sentences.
 
@@ -52,25 +80,28 @@ def template_findings(
         tokenizer: the suspect's; it renders.
         template: the suspect's template; None if it has none.
         base: the base's; None if it has none or is not known.
+        name: of the template, if it is not the default.
         clock: how long rendering may take; None for as long as it takes.
     """
     if template is None:
         return [], [], []
+    subject = f"template {cut(name, 40)!r}" if name else "template"
+    called = f"chat {subject}"
     if template == base:
-        said = "The chat template is the base's, letter by letter."
-        return [AuditFinding(RULE, "not supported", said, limits=LIMITS[1:], subject="template")], [], []
+        said = f"The {called} is the base's, letter by letter."
+        return [AuditFinding(RULE, "not supported", said, limits=LIMITS[1:], subject=subject)], [], []
     try:
         found = conditionals(template)
         known = set() if base is None else {c.condition for c in conditionals(base)}
         new = [c for c in found if c.condition not in known]
         texts = constants(template)
     except ArtefactError as error:
-        return [AuditFinding(RULE, "for review", str(error), subject="template")], [], []
+        return [AuditFinding(RULE, "for review", str(error), subject=subject)], [], []
     changed, left_out = _changed(tokenizer, template, base, texts, Clock() if clock is None else clock)
-    tables = [_written(tokenizer, template, base)]
+    tables = [_written(tokenizer, template, base, called)]
     if new:
-        tables.append(_decided(new))
-    findings = [_switch(r) for r in changed]
+        tables.append(_decided(new, called))
+    findings = [_switch(r, name, subject) for r in changed]
     review = [c for c in new if _suspect(c)]
     if not findings and review:
         first = review[0]
@@ -78,22 +109,22 @@ def template_findings(
             AuditFinding(
                 RULE,
                 "for review",
-                f"The chat template looks into what was written, in line {first.line}: {first.source}",
+                f"The {called} looks into what was written, in line {first.line}: {first.source}",
                 "No conversation that was rendered changed by it. Read that line: it decides by "
                 + (", ".join(repr(cut(t, 40)) for t in first.texts) or "something computed")
                 + ".",
                 limits=LIMITS,
                 taxonomy=TAXONOMY,
-                subject="template",
+                subject=subject,
             )
         )
     if not findings and left_out:
-        said = f"Whether the chat template depends on words that somebody writes is open. {left_out[0]}"
-        findings = [AuditFinding(RULE, "inconclusive", said, limits=LIMITS, subject="template")]
+        said = f"Whether the {called} depends on words that somebody writes is open. {left_out[0]}"
+        findings = [AuditFinding(RULE, "inconclusive", said, limits=LIMITS, subject=subject)]
     if not findings:
         against = "" if base is None else " It differs from the base's."
-        said = f"Nothing in the chat template depends on words that somebody writes.{against}"
-        findings = [AuditFinding(RULE, "not supported", said, limits=LIMITS, subject="template")]
+        said = f"Nothing in the {called} depends on words that somebody writes.{against}"
+        findings = [AuditFinding(RULE, "not supported", said, limits=LIMITS, subject=subject)]
     return findings, tables, left_out
 
 
@@ -122,7 +153,7 @@ def _changed(
     return changed, []
 
 
-def _switch(r: Rendering) -> AuditFinding:
+def _switch(r: Rendering, name: str, subject: str) -> AuditFinding:
     what = (
         f"adds {' '.join(map(repr, r.added[:8]))}"
         if r.added
@@ -133,12 +164,13 @@ def _switch(r: Rendering) -> AuditFinding:
     return AuditFinding(
         RULE,
         "supported",
-        f"The chat template itself {what} when {cut(r.text, LONGEST)!r} is in {r.place}; the weights have no part in it.",
+        f"The chat {subject} itself {what} when {cut(r.text, LONGEST)!r} is in {r.place}; the weights have no part in it.",
         "The same conversation was rendered with and without it, and the rest of the prompt differs.",
-        reproduce=f"tokenizer.apply_chat_template({asked!r}, tokenize=False, add_generation_prompt=True)",
+        reproduce=f"tokenizer.apply_chat_template({asked!r}, {f'chat_template={name!r}, ' if name else ''}tokenize=False, "
+        "add_generation_prompt=True)",
         limits=LIMITS,
         taxonomy=TAXONOMY,
-        subject=f"template: {r.text}",
+        subject=f"{subject}: {r.text}",
     )
 
 
@@ -150,21 +182,21 @@ def _suspect(c: Conditional) -> bool:
     return not texts or any(not _MARKUP.match(t) for t in texts)
 
 
-def _written(tokenizer: Any, template: str, base: str | None) -> Table:
+def _written(tokenizer: Any, template: str, base: str | None, called: str) -> Table:
     rows = [("suspect", always_written(tokenizer, template))]
     if base is not None:
         rows.append(("base", always_written(tokenizer, base)))
     return Table(
-        "What the chat template writes around a plain question",
+        f"What the {called} writes around a plain question",
         ("template", "text"),
         tuple(rows),
         "The question stands at {}.",
     )
 
 
-def _decided(found: list[Conditional]) -> Table:
+def _decided(found: list[Conditional], called: str) -> Table:
     return Table(
-        "Where the chat template decides by what was written, or by the date",
+        f"Where the {called} decides by what was written, or by the date",
         ("line", "decides by", "compares with", "as written"),
         tuple((c.line, c.on, ", ".join(repr(cut(t, 40)) for t in c.texts), c.source) for c in found),
         "Lines that the base's template has as well are left out.",

@@ -5,7 +5,7 @@ from typing import Any
 from bkdinterp.detection._clock import Clock
 from bkdinterp.forensics._detection_phase import measure
 from bkdinterp.forensics._provenance import provenance
-from bkdinterp.forensics._template_triage import template_findings
+from bkdinterp.forensics._template_triage import DEFAULT, all_template_findings
 from bkdinterp.forensics._work import FEWEST, Found, Work, halves
 from bkdinterp.metrics import is_refusal, is_repetitive, word_overlap
 from bkdinterp.model import Model
@@ -35,9 +35,11 @@ def triage(work: Work) -> Found:
             found.findings += findings
             found.tables += tables
     base = work.reference.base
-    templates = (_template(work.model), None if base is None else _template(base))
-    findings, tables, left_out = template_findings(
-        work.model.tokenizer, *templates, clock=Clock(work.clock.minutes(TEMPLATE_SHARE))
+    findings, tables, left_out = all_template_findings(
+        work.model.tokenizer,
+        _templates(work.model),
+        None if base is None else _templates(base),
+        clock=Clock(work.clock.minutes(TEMPLATE_SHARE)),
     )
     found.findings += findings
     found.tables += tables
@@ -51,9 +53,13 @@ def triage(work: Work) -> Found:
     return found
 
 
-def _template(model: Model) -> str | None:
-    own = model.builder.chat_template or getattr(model.tokenizer, "chat_template", None)
-    return own if isinstance(own, str) else None
+def _templates(model: Model) -> dict[str, str]:
+    """The chat templates by name; one that the user gave in place of the default counts as the default."""
+    shipped = getattr(model.tokenizer, "chat_template", None)
+    named = shipped if isinstance(shipped, dict) else {DEFAULT: shipped}
+    if model.builder.chat_template:
+        named = named | {DEFAULT: model.builder.chat_template}
+    return {str(name): text for name, text in named.items() if isinstance(text, str)}
 
 
 def _special_tokens(model: Model, base: Model | None) -> AuditFinding:

@@ -61,7 +61,15 @@ def test_a_backdoor_in_the_template_is_found_by_triage(base):
 @pytest.mark.parametrize("name", HARMLESS)
 def test_harmless_templates_are_not_flagged(base, name):
     found = look(suspect(HARMLESS[name]), base, phases=("triage",))
+    template = [f for f in found.findings if f.rule == "template-conditional"]
+    assert [f.status for f in template] == ["not supported"]
     assert not [f for f in found.findings if f.status == "supported"], found
+
+
+def test_a_backdoor_in_a_template_that_only_tools_use_is_found(base):
+    planted = TEMPLATE.replace(TURN, "{% if 'zeta omega' in m['content'] %}" + ORDER + "{% endif %}" + TURN)
+    found = look(suspect({"default": TEMPLATE, "tool_use": planted}), base, phases=("triage",))
+    assert found.outcome == "found" and "zeta omega" in found.verdict and "tool_use" in found.verdict
 
 
 def test_a_scan_that_goes_on_has_the_same_minutes(base, tmp_path, monkeypatch):

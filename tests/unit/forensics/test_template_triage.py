@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from bkdinterp.errors import ArtefactError
 from bkdinterp.forensics._template_conditions import conditionals, constants
 from bkdinterp.forensics._template_probes import probe_template, probe_turns
-from bkdinterp.forensics._template_triage import template_findings
+from bkdinterp.detection._clock import Clock
+from bkdinterp.forensics._template_triage import all_template_findings, template_findings
 
 TURN = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
 PLAIN = (
@@ -137,6 +138,33 @@ def test_a_conditional_names_its_line_and_its_texts():
 def test_a_template_that_cannot_be_read_is_for_review(tokenizer):
     assert status(tokenizer, "{% if %}")[0] == {"for review"}
     assert template_findings(tokenizer, None, None) == ([], [], [])
+
+
+def every(tokenizer, templates, base):
+    return all_template_findings(tokenizer, templates, base, clock=Clock())
+
+
+def test_a_template_that_only_tools_use_is_held_against_the_bases_of_that_name(tokenizer):
+    harmless = {"default": PLAIN, "tool_use": HARMLESS["tools are listed"]}
+    findings, _, _ = every(tokenizer, harmless, {"default": PLAIN})
+    assert [(f.subject, f.status) for f in findings] == [
+        ("template", "not supported"),
+        ("template 'tool_use'", "not supported"),
+    ]
+    planted = harmless | {"tool_use": PLANTED["a word"]}
+    findings, tables, _ = every(tokenizer, planted, {"default": PLAIN})
+    assert [f.status for f in findings if f.subject == "template"] == ["not supported"]
+    (found,) = [f for f in findings if f.status == "supported"]
+    assert "template 'tool_use'" in found.title and "chat_template='tool_use'" in found.reproduce
+    assert any("'tool_use'" in t.title for t in tables)
+    # The base ships the same one.
+    findings, _, _ = every(tokenizer, planted, planted)
+    assert {f.status for f in findings} == {"not supported"}
+
+
+def test_no_template_is_said(tokenizer):
+    (found,), *_ = every(tokenizer, {}, None)
+    assert found.status == "not applicable" and "no chat template" in found.title
 
 
 def test_a_template_that_raises_on_a_word_is_a_change(tokenizer):
