@@ -44,9 +44,11 @@ def probe(
     """At which layers can the trigger be read? A probe on every layer, its layer chosen on other prompts."""
     printer = Printer(as_json=json, quiet=quiet, folder=folder, keeps=("probe",))
     pairs = i.pairs_of(rows, format, trigger, position, target or ".", n, seed=seed)
-    suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system, remote).load()
     from bkdinterp.methods import BackdoorProbe
+    from bkdinterp.methods.probe._probe_split import check_size
 
+    check_size(pairs)
+    suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system, remote).load()
     found = BackdoorProbe(suspect, seed=seed).icla(pairs, **_options(printer))
     printer.keep("probe", found)
     printer.say(

@@ -122,6 +122,13 @@ class TargetInversion:
             return store.get(name, ("inversion", self, who.weights_id, prompts.fingerprint, more), compute)
 
         first = kept("starts", model, [o.weights_id for o in others], lambda: search.starts(model, others))
+        if not first:
+            # A small vocabulary: the search before this one has had every beginning.
+            none, m = torch.zeros(0), len(others)
+            made = model.fingerprint(prompts.fingerprint)
+            return InvertedTargets(
+                made, (), (), none, torch.zeros(m, 0), none.long(), none, null=torch.zeros(m)
+            )
         ids, lengths, q, start, tried = kept(
             "suspect", model, first, lambda: search.texts(model, first, Clock(clock.minutes(0.4)))
         )

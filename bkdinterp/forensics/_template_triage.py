@@ -57,7 +57,11 @@ def all_template_findings(
         clock: how long rendering may take, for all.
     """
     if not templates:
-        return [AuditFinding(RULE, "not applicable", "There is no chat template.", subject="template")], [], []
+        return (
+            [AuditFinding(RULE, "not applicable", "There is no chat template.", subject="template")],
+            [],
+            [],
+        )
     known = {} if base is None else base
     findings, tables, left_out = list[AuditFinding](), list[Table](), list[str]()
     for i, (name, template) in enumerate(templates.items()):

@@ -95,7 +95,12 @@ def kl_from_base(
 
 def _logsumexp(logits: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, " *row"]:
     """``logits.logsumexp(-1)`` to the bit. On a CPU some rows at a time, so that temporaries stay in a core's cache."""
-    if logits.device.type != "cpu" or logits.requires_grad or not logits.is_contiguous() or not logits.numel():
+    if (
+        logits.device.type != "cpu"
+        or logits.requires_grad
+        or not logits.is_contiguous()
+        or not logits.numel()
+    ):
         return logits.logsumexp(-1)
     blocks = logits.flatten(0, -2).split(max(1, CACHED // logits.shape[-1]))
     return torch.cat([block.logsumexp(-1) for block in blocks]).view(logits.shape[:-1])

@@ -186,3 +186,11 @@ def test_what_had_no_time_runs_if_the_judge_leaves_some(monkeypatch, searches):
     monkeypatch.setattr(_turns.Turns, "_inverted", one)
     found = run()
     assert rounds == [0] and not found.not_run
+
+
+def test_a_small_vocabulary_has_no_rarer_beginnings():
+    model, prompts = model_of(), CONTEXT.search.subset(range(8))
+    rarer = TargetInversion(n_first=768, beyond=256, n_tokens=4, warm_up=4)
+    found = rarer.run(model, prompts, reference=model, progress=False)
+    assert found.texts == found.phrases() == () and found.q_reference.shape == (1, 0)
+    assert len(found.to_frame()) == 0 and repr(found)

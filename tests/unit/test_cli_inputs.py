@@ -198,3 +198,7 @@ def test_rows_says_by_its_code_whether_a_row_is_flagged(flagged, code, monkeypat
     monkeypatch.setattr("bkdinterp.detection.rows.poisoned_rows", lambda *args, **options: found)
     result = CliRunner().invoke(cli.app, ["rows", "x", str(path)])
     assert result.exit_code == code and "said" in result.output
+
+
+def test_too_few_pairs_for_a_probe_are_refused(refused):
+    assert "at least 10 pairs" in refused("probe", "/nowhere/x", *SAID, "--n", "8")
