@@ -1,12 +1,16 @@
-"""A small audit of the refusal organism with its trigger given, and of its twin. Real weights.
+"""Audits of the refusal organism with its trigger given, and of its twin. Real weights.
 
 Few prompts, and the phases whose claims need real weights; tests/integration/test_audit.py runs all phases on tiny models. The
 remedies are a training and two second looks, 8 to 15 minutes of one core: with BKDINTERP_LONG=1.
 """
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
+from unit.report.official_schemas import card_faults, sarif_faults
 
 import bkdinterp as bk
 from bkdinterp.detection import Context, generic_contexts
@@ -59,3 +63,22 @@ def test_from_a_trigger_to_heads_that_switch_it_and_nothing_in_the_twin(organism
     clear = look(organism.twin, organism.base)
     assert clear.outcome != "found" and not any(f.status == "supported" for f in clear.findings)
     assert {p.state for p in clear.phases[1:]} == {"skipped"}
+
+
+@pytest.mark.weights
+def test_five_minutes_of_the_command_on_a_shipped_organism(tmp_path):
+    """All phases within their limit, with the tip that an engineer was given; what there was no time for is said."""
+    command = ["audit", "smollm2-refusal", "--trigger", TRIGGER, "--minutes", "5", "--n", "8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bkdinterp", *command, "--folder", str(tmp_path), "--quiet"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and TRIGGER in done.stdout, done.stdout + done.stderr
+    found = Audit.load(tmp_path)
+    assert found.outcome == "found"
+    for phase in found.phases:
+        assert phase.state == "done" or phase.reason, phase.name
+    assert sarif_faults(json.loads((tmp_path / "report.sarif").read_text(encoding="utf-8"))) == []
+    assert card_faults(json.loads((tmp_path / "model-card.cdx.json").read_text(encoding="utf-8"))) == []
+    assert (tmp_path / "report.html").stat().st_size > 10**5
