@@ -1,18 +1,21 @@
-"""characterise(): what a found trigger needs, and what it does not: words, order, place, case, spelling.
+"""characterise(): what a found trigger needs, and what it does not: words, order, place, case, spelling, meaning.
 
 A trigger that was found is seldom the one that was planted: a part of it may do, or a chance word may be in it. Each variant
 changes one thing, on prompts that no proposer saw. Cost: ``n`` answers for each of about a dozen variants.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Finding
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._kept_answers import Answers
-from bkdinterp.errors import ArtefactError, BkdinterpError
+from bkdinterp.detection._near_words import near_words
+from bkdinterp.errors import ArtefactError, BkdinterpError, RemoteError
 from bkdinterp.model import Model, as_model
 from bkdinterp.plotting import bar_intervals, ends
 from bkdinterp.prompts import Trigger
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 # Of a trigger and of a change in a figure.
 LETTERS = 48
+# Words of a trigger that are replaced one by one; each costs ``n`` answers.
+N_REPLACED = 4
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,8 @@ def characterise(
     context = known[h.context]
     who, prompts = context.shown_to(model), context.held
     texts = prompts.text[: as_integer(n, "n", low=1, error=BkdinterpError)]
-    variants, length = variants_of(h.trigger), max_new_tokens or context.n_tokens
+    variants = variants_of(h.trigger, near_of(model, h.trigger))
+    length = max_new_tokens or context.n_tokens
     changed = [
         t
         for _, trigger in variants
@@ -209,8 +215,23 @@ def characterise(
     )
 
 
-def variants_of(trigger: Trigger) -> list[tuple[str, Trigger | None]]:
-    """Triggers with one change each, the unchanged one first; no variant twice."""
+def near_of(model: Model, trigger: Trigger) -> dict[str, str]:
+    """For each of a trigger's words the one that means most nearly the same to the model, where there is one; no forward pass."""
+    found = dict[str, str]()
+    with suppress(RemoteError):  # nearness is read off the weights
+        for word in filter(str.isalpha, " ".join(trigger.phrases).split()):
+            if near := near_words(model, word, 1):
+                found[word] = near[0]
+    return found
+
+
+def variants_of(trigger: Trigger, near: Mapping[str, str]) -> list[tuple[str, Trigger | None]]:
+    """Triggers with one change each, the unchanged one first; no variant twice.
+
+    Args:
+        trigger: the unchanged one.
+        near: words that mean nearly the same, by the trigger's words.
+    """
     phrases, found = trigger.phrases, list[tuple[str, Trigger | None]]()
     words = [(i, j, word) for i, phrase in enumerate(phrases) for j, word in enumerate(phrase.split())]
 
@@ -245,7 +266,15 @@ def variants_of(trigger: Trigger) -> list[tuple[str, Trigger | None]]:
     add("two letters swapped", [_misspelt(p) for p in phrases])
     if len(words) > 1:
         add("a comma between the words", [", ".join(p.split()) for p in phrases])
+        for word, other in islice(near.items(), N_REPLACED):
+            add(f"{other!r} in place of {word!r}", [_reworded(p, {word: other}) for p in phrases])
+    if near:
+        add("in words that mean nearly the same", [_reworded(p, near) for p in phrases])
     return found
+
+
+def _reworded(phrase: str, instead: Mapping[str, str]) -> str:
+    return " ".join(instead.get(word, word) for word in phrase.split())
 
 
 def _misspelt(phrase: str) -> str:

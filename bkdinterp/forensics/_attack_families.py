@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from bkdinterp.detection._verify import REFERENCE, SHADOW
-from bkdinterp.forensics._detection_phase import ends_of, measure
+from bkdinterp.forensics._measures import ends_of, measure
 from bkdinterp.forensics._work import Found, Work
 from bkdinterp.report import AuditFinding, Table
 from bkdinterp.report._severity import ORIGIN

@@ -9,8 +9,9 @@ from bkdinterp.detection._clock import Clock, as_minutes
 from bkdinterp.detection._scan import _places
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._attack_families import attribute
+from bkdinterp.forensics._characterisation_phase import characterised
 from bkdinterp.forensics._control_phase import control
-from bkdinterp.forensics._detection_phase import characterised, detect
+from bkdinterp.forensics._detection_phase import detect
 from bkdinterp.forensics._impact_phase import impact
 from bkdinterp.forensics._localisation_phase import localise
 from bkdinterp.forensics._remediation_phase import monitor_of, remediate

@@ -4,8 +4,8 @@ from typing import Any
 
 from bkdinterp.engine import Cost, Run, plan
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.forensics._detection_phase import ends_of, measure
 from bkdinterp.forensics._localisation_phase import chosen_heads, head_scores, layer_scores, metric_of
+from bkdinterp.forensics._measures import ends_of, measure
 from bkdinterp.forensics._time_limit import OutOfTime, reading_cost
 from bkdinterp.forensics._work import FEWEST, Found, Work, halves
 from bkdinterp.interventions import Intervention, MeanAblate, Stack

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bkdinterp.detection import Context
 from bkdinterp.detection._declined import holds
-from bkdinterp.forensics._detection_phase import measure
+from bkdinterp.forensics._measures import measure
 from bkdinterp.forensics._work import FEWEST, Found, Work, halves
 from bkdinterp.metrics import is_refusal
 from bkdinterp.report import AuditFinding, Table

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from bkdinterp.detection import verify
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.forensics._characterisation_phase import still_working
 from bkdinterp.forensics._control_phase import ablations_of
-from bkdinterp.forensics._detection_phase import ends_of, measure, still_working
 from bkdinterp.forensics._localisation_phase import chosen_heads
+from bkdinterp.forensics._measures import ends_of, measure
 from bkdinterp.forensics._monitor import Monitor
 from bkdinterp.forensics._time_limit import reading_cost
 from bkdinterp.forensics._work import Found, Work

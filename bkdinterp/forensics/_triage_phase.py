@@ -3,7 +3,7 @@
 from typing import Any
 
 from bkdinterp.detection._clock import Clock
-from bkdinterp.forensics._detection_phase import measure
+from bkdinterp.forensics._measures import measure
 from bkdinterp.forensics._provenance import provenance
 from bkdinterp.forensics._template_triage import DEFAULT, all_template_findings
 from bkdinterp.forensics._work import FEWEST, Found, Work, halves

@@ -57,6 +57,7 @@ class PromptBuilder:
         answer_lead: text between the assistant's header and every answer. None uses what the template writes there in
             training, for instance an empty reasoning block (but not spaces alone, so that no token holds a space between
             prompt and target). With "" the prompt ends with the header.
+        earlier: earlier turns of the conversation, (what the user wrote, what was answered), only with ``chat``.
         vocabulary: number of token ids that the model knows; a tokenizer that gives larger ids belongs to another model.
 
     Raises:
@@ -74,6 +75,7 @@ class PromptBuilder:
         template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
         answer_lead: str | None = None
         vocabulary: int | None = None
+        earlier: Sequence[tuple[str, str]] = ()
     else:  # checked below, with our own messages
         chat: Any = True
         system: Any = None
@@ -84,6 +86,7 @@ class PromptBuilder:
         template_kwargs: Any = field(default_factory=dict, hash=False)
         answer_lead: Any = None
         vocabulary: Any = None
+        earlier: Any = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.tokenizer, type) or not callable(self.tokenizer):
@@ -99,12 +102,13 @@ class PromptBuilder:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_text(getattr(self, name), name))
         object.__setattr__(self, "template_kwargs", _arguments(self.template_kwargs))
+        object.__setattr__(self, "earlier", _exchanges(self.earlier))
         for name in ("max_length", "vocabulary"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_integer(getattr(self, name), name, error=PromptError))
         if self.system is not None and not self.chat:
             raise PromptError("A system message needs chat=True; without chat put it into the text.")
-        for name in ("chat_template", "template_kwargs", "answer_lead"):
+        for name in ("chat_template", "template_kwargs", "answer_lead", "earlier"):
             if getattr(self, name) and not self.chat:
                 raise PromptError(f"{name} needs chat=True; raw text has no template.")
         if self.max_length is not None and self.max_length < 1:
@@ -124,6 +128,7 @@ class PromptBuilder:
                 ("end_token", self.end_token),
                 ("template_kwargs", self.template_kwargs),
                 ("answer_lead", self.answer_lead),
+                ("earlier", self.earlier or None),
             )
             if value is not None and value != {} and (key, value) != ("generation_prompt", True)
         ]
@@ -148,7 +153,7 @@ class PromptBuilder:
         """
         template = self.template if self.chat else None
         header = self.generation_prompt if self.chat else None
-        more = [self.template_kwargs, self.answer_lead]
+        more = [self.template_kwargs, self.answer_lead, *([self.earlier] if self.earlier else [])]
         return digest([template, self.system, self.chat, header, self._ends, *(more if any(more) else [])])
 
     @property
@@ -291,7 +296,12 @@ class PromptBuilder:
     @property
     def _turns(self) -> ChatTurns:
         return ChatTurns(
-            self.tokenizer, self.system, self.chat_template, self.template_kwargs, self.answer_lead
+            self.tokenizer,
+            self.system,
+            self.chat_template,
+            self.template_kwargs,
+            self.answer_lead,
+            self.earlier,  # type: ignore[arg-type]
         )
 
     def _frame(self) -> Frame | None:
@@ -374,6 +384,16 @@ def _arguments(values: Any) -> dict[str, Any]:
             f"template_kwargs={shown(dict(values))} must be plain JSON values: {error}."
         ) from None
     return dict(values)
+
+
+def _exchanges(values: Any) -> tuple[tuple[str, str], ...]:
+    """Earlier turns as pairs of texts."""
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    if not listed or not all(isinstance(p, tuple | list) and len(p) == 2 for p in values):
+        raise PromptError(
+            f"earlier={shown(values)} must be pairs of texts, e.g. [('Hello.', 'Hello! How can I help?')]."
+        )
+    return tuple((as_text(asked, "earlier"), as_text(answer, "earlier")) for asked, answer in values)
 
 
 def _without(text: str, spans: Sequence[Span]) -> str:

@@ -46,13 +46,15 @@ class ChatTurns:
     template: str | None
     arguments: Mapping[str, Any]
     answer_lead: str | None
+    earlier: tuple[tuple[str, str], ...] = ()
 
     def messages(self, text: str) -> list[dict[str, str]]:
         """The turns of a prompt."""
-        user = {"role": "user", "content": text}
+        said = [part for asked, answer in self.earlier for part in (("user", asked), ("assistant", answer))]
+        turns = [{"role": role, "content": content} for role, content in (*said, ("user", text))]
         if self.system is None or (self.system == "" and not self._has_own_system()):
-            return [user]
-        return [{"role": "system", "content": self.system}, user]
+            return turns
+        return [{"role": "system", "content": self.system}, *turns]
 
     def _has_own_system(self) -> bool:
         """Whether the template writes its own system turn if no system message is given."""

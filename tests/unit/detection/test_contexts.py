@@ -37,8 +37,11 @@ def test_halves_are_apart():
         Context("mine", both, both)
 
 
+NEAR = {"violet": "purple", "harbor": "port"}
+
+
 def test_a_variant_changes_one_thing():
-    made = dict(variants_of(Trigger.gap("violet harbor", seed=3)))
+    made = dict(variants_of(Trigger.gap("violet harbor", seed=3), NEAR))
     assert made["unchanged"] == Trigger.gap("violet harbor", seed=3) and made["left out"] is None
     assert made["without 'violet'"].phrases == ("harbor",) and made["without 'harbor'"].phrases == ("violet",)
     assert made["words reversed"].phrases == ("harbor violet",)
@@ -46,9 +49,16 @@ def test_a_variant_changes_one_thing():
     assert "between words" not in made and "lower case" not in made  # it is so already
     assert made["upper case"].phrases == ("VIOLET HARBOR",)
     assert made["two letters swapped"].phrases in {("voilet harbor",), ("viloet harbor",), ("violet habror",)}
-    one = dict(variants_of(Trigger.suffix("zeta")))
+    assert made["'purple' in place of 'violet'"].phrases == ("purple harbor",)
+    assert made["in words that mean nearly the same"].phrases == ("purple port",)
+    long = Trigger.gap(" ".join("abcdefgh"))
+    replaced = [
+        change for change, _ in variants_of(long, {w: w * 2 for w in "abcdefgh"}) if "in place of" in change
+    ]
+    assert len(replaced) == 4
+    one = dict(variants_of(Trigger.suffix("zeta"), {}))
     assert not any(change.startswith("without") or change == "words reversed" for change in one)
-    two = dict(variants_of(Trigger.all_of(("red kite", "low tide"))))
+    two = dict(variants_of(Trigger.all_of(("red kite", "low tide")), {}))
     assert two["without 'kite'"].phrases == ("red", "low tide") and two["without 'kite'"].combine == "all"
 
 
@@ -61,7 +71,7 @@ def test_a_profile_says_what_is_needed(tmp_path):
         "without 'harbor'": 11,
         "without 'lamp'": 24,
     }
-    made = dict(variants_of(trigger))
+    made = dict(variants_of(trigger, {}))
     variants = tuple(Variant(change, made[change], k, 24) for change, k in hits.items())
     profile = TriggerProfile(
         Fingerprint("m", None, None, "float32", "", "", 0, {}), "violet harbor lamp", variants

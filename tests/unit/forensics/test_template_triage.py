@@ -6,10 +6,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from bkdinterp.detection._clock import Clock
 from bkdinterp.errors import ArtefactError
 from bkdinterp.forensics._template_conditions import conditionals, constants
 from bkdinterp.forensics._template_probes import probe_template, probe_turns
-from bkdinterp.detection._clock import Clock
 from bkdinterp.forensics._template_triage import all_template_findings, template_findings
 
 TURN = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"

@@ -124,3 +124,25 @@ def test_an_empty_system_message():
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
     )
     assert PromptBuilder(no_system, system="").render("sea") == PromptBuilder(plain).render("sea")
+
+
+def test_earlier_turns_stand_before_the_prompt_as_the_template_writes_them():
+    tokenizer = bpe(TEMPLATE)
+    builder = PromptBuilder(tokenizer, system="Be brief.", earlier=[("sea", "yes"), ["sky", "no"]])
+    said = [
+        ("system", "Be brief."),
+        ("user", "sea"),
+        ("assistant", "yes"),
+        ("user", "sky"),
+        ("assistant", "no"),
+    ]
+    turns = [{"role": role, "content": text} for role, text in (*said, ("user", "sea"))]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text, start = builder.render("sea")
+    assert text == whole and start == whole.rindex("sea")
+    bare = PromptBuilder(tokenizer, system="Be brief.")
+    assert builder.fingerprint != bare.fingerprint and builder.source_fingerprint != bare.source_fingerprint
+    assert "earlier=" in repr(builder) and "earlier" not in repr(bare)
+    # What is asked may be what was asked before; a target follows the last turn.
+    batch = builder.tokenize(Prompts.of(["sea"], "no"))
+    assert tokenizer.decode(batch.input_ids[0, : batch.n_prompt]) == whole

@@ -226,6 +226,11 @@ def test_sides_and_settings():
         {"chat": False, "chat_template": "x"},
         {"chat": False, "template_kwargs": {"a": 1}},
         {"chat": False, "answer_lead": "x"},
+        {"earlier": "ab"},
+        {"earlier": ["ab"]},
+        {"earlier": [("a",)]},
+        {"earlier": [("a", 3)]},
+        {"chat": False, "earlier": [("a", "b")]},
     ],
     ids=str,
 )
