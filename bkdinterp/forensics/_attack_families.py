@@ -64,7 +64,7 @@ CATALOGUE = {
     ),
     "template": Family(
         "a backdoor in the chat template",
-        "template files run on every prompt; reported for GGUF files in 2025",
+        "Pillar Security 2025, LLM Backdoors at the Inference Level: The Threat of Poisoned Templates",
         "a condition of the template",
         "to publish or change the model's files",
     ),
@@ -92,29 +92,45 @@ def attribute(work: Work) -> Found:
     if edited:
         near.insert(0, "edit")
     found = Found(findings=[_origin(work)])
-    rows = tuple(
-        (CATALOGUE[k].name, CATALOGUE[k].trigger, CATALOGUE[k].needs, CATALOGUE[k].source) for k in near
-    )
-    found.tables.append(
-        Table(
-            "Attack families that it resembles", ("family", "trigger", "the attacker needs", "source"), rows
-        )
-    )
-    first = CATALOGUE[near[0]]
+    found.tables.append(_listed(near))
     found.findings.append(
-        AuditFinding(
-            "family",
-            "for review",
-            f"The trigger looks like {first.name}; whoever planted it needed {first.needs}.",
+        _resembled(
+            near[0],
+            "The trigger",
             "Compared by the trigger's form"
             + (" and by which weights differ." if edited else ".")
             + " A searched trigger need not be the planted one, so the form may mislead.",
-            limits=("The catalogue holds six families.",),
-            taxonomy=_WEIGHTS if edited else _ROWS,
-            subject=near[0],
+            _WEIGHTS if edited else _ROWS,
         )
     )
     return found
+
+
+def of_template() -> tuple[AuditFinding, Table]:
+    """The family of a backdoor that triage found in a chat template: no trigger in the weights has to be known for it."""
+    why = "The condition stands in the template, and the weights have no part in it."
+    return _resembled("template", "What the template does", why, _FILES), _listed(["template"])
+
+
+def _resembled(key: str, what: str, why: str, taxonomy: tuple[str, ...]) -> AuditFinding:
+    family = CATALOGUE[key]
+    return AuditFinding(
+        "family",
+        "for review",
+        f"{what} looks like {family.name}; whoever planted it needed {family.needs}.",
+        why,
+        limits=("The catalogue holds six families.",),
+        taxonomy=taxonomy,
+        subject=key,
+    )
+
+
+def _listed(near: list[str]) -> Table:
+    return Table(
+        "Attack families that it resembles",
+        ("family", "trigger", "the attacker needs", "source"),
+        tuple((f.name, f.trigger, f.needs, f.source) for f in map(CATALOGUE.__getitem__, near)),
+    )
 
 
 def _origin(work: Work) -> AuditFinding:

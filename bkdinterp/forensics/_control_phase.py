@@ -128,10 +128,10 @@ def _swept(work: Work, vector: BackdoorVector) -> LayerSweep:
 
 
 def _replaced(work: Work) -> tuple[Intervention, list[Intervention]]:
-    """The MLP that carries most as a linear map of its principal directions on clean prompts; the null is the one below."""
+    """The MLP that carries most as a linear map of its principal directions on clean prompts; the null are its neighbours."""
     scores = layer_scores(work)
-    layer = scores.order(1)[0]
-    other = layer - 1 if layer else 1
+    layer, n_layers = scores.order(1)[0], work.suspect.architecture.n_layers
+    others = sorted((i for i in range(n_layers) if i != layer), key=lambda i: abs(i - layer))
     pairs = work.choosing
 
     def fit(i: int) -> Intervention:
@@ -140,7 +140,7 @@ def _replaced(work: Work) -> tuple[Intervention, list[Intervention]]:
         )
         return made.replace()
 
-    return fit(layer), [fit(other)]
+    return fit(layer), [fit(i) for i in others[: work.settings.n_controls]]
 
 
 def ablations_of(work: Work, heads: HeadSet) -> list[Intervention]:

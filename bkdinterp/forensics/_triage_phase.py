@@ -3,6 +3,7 @@
 from typing import Any
 
 from bkdinterp.detection._clock import Clock
+from bkdinterp.forensics._attack_families import of_template
 from bkdinterp.forensics._measures import measure
 from bkdinterp.forensics._provenance import provenance
 from bkdinterp.forensics._template_triage import DEFAULT, all_template_findings
@@ -43,6 +44,10 @@ def triage(work: Work) -> Found:
     )
     found.findings += findings
     found.tables += tables
+    if any(f.status == "supported" for f in findings):
+        family, listed = of_template()
+        found.findings.append(family)
+        found.tables.append(listed)
     work.left_out += left_out
     found.findings.append(_special_tokens(work.model, base))
     found.findings.append(_generation(work.model))

@@ -56,6 +56,8 @@ def test_a_backdoor_in_the_template_is_found_by_triage(base):
     assert found.outcome == "found" and "zeta omega" in found.verdict
     (template,) = [f for f in found.findings if f.status == "supported"]
     assert "template" in template.subject and template.reproduce
+    (family,) = [f for f in found.findings if f.rule == "family"]
+    assert family.subject == "template" and "AML.T0010" in family.taxonomy
 
 
 @pytest.mark.parametrize("name", HARMLESS)
