@@ -3,6 +3,7 @@
 Skipped where no Chromium is on the path: the driver brings none of its own.
 """
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -61,6 +62,14 @@ def open_page(browser, pages):
         context.close()
     assert set(asked) <= {path.as_uri() for path in pages.values()}
     assert said == []
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Where screenshots and prints go: to be looked at, give a folder as BKDINTERP_PICTURES."""
+    folder = Path(os.environ.get("BKDINTERP_PICTURES", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def says(page, pattern):
@@ -199,8 +208,19 @@ def test_hostile_texts_stay_texts(open_page):
     assert "{{ 7 * 7 }}" in text and "‹U+202E›" in text and "\u202e" not in text
 
 
-def test_paper_shows_what_is_closed(open_page, tmp_path):
-    page = open_page("found")
-    page.pdf(path=tmp_path / "report.pdf", format="A4")
-    assert (tmp_path / "report.pdf").stat().st_size > 20_000
+@every_audit
+def test_paper_shows_what_is_closed(open_page, pictures, name):
+    page = open_page(name)
+    page.pdf(path=pictures / f"{name}.pdf", format="A4")
+    assert (pictures / f"{name}.pdf").stat().st_size > 20_000
     assert page.locator("details:not([open])").count() == 0
+
+
+@every_look
+@every_audit
+def test_the_verdict_is_what_is_seen_first(open_page, pictures, name, scheme, size):
+    page = open_page(name, scheme, size)
+    verdict = page.locator("h1").bounding_box()
+    assert 0 <= verdict["y"] and verdict["y"] + verdict["height"] <= size["height"]
+    width = "wide" if size == WIDE else "narrow"
+    page.screenshot(path=pictures / f"{name}-{scheme}-{width}.png", full_page=True)
