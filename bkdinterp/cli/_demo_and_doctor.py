@@ -1,6 +1,7 @@
 """The commands that need no suspect of one's own: the demo, the doctor, and the toys."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from bkdinterp.cli._app import app
-from bkdinterp.cli._inputs import Adapter, Chat, Device, Dtype, GgufFile, Revision, Source, check_model
+from bkdinterp.cli._inputs import (
+    Adapter,
+    Chat,
+    Device,
+    Dtype,
+    GgufFile,
+    Json,
+    Quiet,
+    Revision,
+    Source,
+    check_model,
+)
+from bkdinterp.cli._outputs import Printer
 from bkdinterp.errors import UnsupportedArchitectureError
 from bkdinterp.places import writable_folder
 from bkdinterp.values import SEEDS
@@ -80,6 +93,8 @@ def doctor(
     device: Device = "cpu",
     chat: Chat = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the random prompts.")] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check that a model behaves as the methods assume: modules, heads, sums, padding, prefix reuse, edits, noise."""
     from bkdinterp.doctor import Check, DoctorReport
@@ -92,10 +107,14 @@ def doctor(
         # A model that no family describes fails the first check; a missing model was not examined.
         refused = Check("naming", False, None, None, f"{type(error).__name__}: {error}")
         report = DoctorReport(model, dtype, (refused,))
-    console = Console(width=max(Console().width, 120))
-    console.print(report.table())
-    for line in (*report.prompts, report.verdict):
-        console.print(str(line), highlight=False, markup=False)
+    printer = Printer(as_json=json, quiet=quiet, folder=None)
+    if json or quiet:
+        checks = [asdict(check) for check in report.checks]
+        printer.say(report.verdict, {"verdict": report.verdict, "passed": report.passed, "checks": checks})
+    else:
+        printer.console.print(report.table())
+        for line in (*report.prompts, report.verdict):
+            printer.console.print(str(line), highlight=False, markup=False)
     if not report.passed:
         raise typer.Exit(1)
 

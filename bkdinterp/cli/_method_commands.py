@@ -117,6 +117,7 @@ def vector(
     device: i.Device = "cpu",
     chat: i.Chat = None,
     system: i.System = None,
+    remote: i.Remote = False,
     json: i.Json = False,
     quiet: i.Quiet = False,
     settings: i.SettingsFile = None,
@@ -126,7 +127,7 @@ def vector(
     i.metric_of(metric)
     as_choice(kind, "--kind", ("difference", "raw"), error=BkdinterpError)
     pairs = i.pairs_of(rows, format, trigger, position, target, n, seed=seed)
-    suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system).load()
+    suspect = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system, remote).load()
     made, sweep = _vector(suspect, pairs, k, kind, metric, printer, seed)
     printer.keep("vector", made)
     printer.keep("sweep", sweep)
@@ -160,6 +161,7 @@ def evaluate(
     device: i.Device = "cpu",
     chat: i.Chat = None,
     system: i.System = None,
+    remote: i.Remote = False,
     json: i.Json = False,
     quiet: i.Quiet = False,
     settings: i.SettingsFile = None,
@@ -170,7 +172,7 @@ def evaluate(
     as_choice(edit, "--edit", ("none", "ablate", "add", "subtract"), error=BkdinterpError)
     held = i.pairs_of(rows, format, trigger, position, target, n, held=True, seed=seed)
     choosing = i.pairs_of(rows, format, trigger, position, target, min(n, 16), seed=seed)
-    source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system)
+    source = i.Source(model, adapter, revision, gguf_file, dtype, device, chat, system, remote)
     suspect, judge = source.load_with(reference)
     from bkdinterp.methods import evaluate as run
     from bkdinterp.metrics import Payload

@@ -204,6 +204,8 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the documents; the audit's own by default.")
     ] = None,
+    json: i.Json = False,
+    quiet: i.Quiet = False,
 ) -> None:
     """Write the documents of a saved audit again: HTML, Markdown, SARIF, CycloneDX. No model is loaded."""
     if out is not None:
@@ -212,8 +214,10 @@ def report(
 
     path = folder / "audit.json" if folder.is_dir() else folder
     found = Audit.load(path)  # type: ignore[attr-defined]
-    for name, place in _write_report(found, path.parent if out is None else out).items():
-        typer.echo(f"{name}: {place}")
+    places = {n: str(p) for n, p in _write_report(found, path.parent if out is None else out).items()}
+    printer = Printer(as_json=json, quiet=quiet, folder=None)
+    written = "\n".join(f"{name}: {place}" for name, place in places.items())
+    printer.say(found.verdict, {"verdict": found.verdict, "documents": places}, text=written)
 
 
 def _write_report(found: Any, folder: Path) -> dict[str, Path]:

@@ -97,6 +97,8 @@ def test_a_report_is_written_again_byte_for_byte(disk, run, tmp_path):
     run("audit", disk.planted, "--reference", disk.base, "--phase", "triage", "--folder", tmp_path / "a")
     code, out, _ = run("report", tmp_path / "a", "--out", tmp_path / "b")
     assert code == 0 and "report.html" in out
+    code, out, _ = run("report", tmp_path / "a", "--out", tmp_path / "b", "--json")
+    assert code == 0 and json.loads(out)["documents"]["report.html"] == str(tmp_path / "b" / "report.html")
     for name in REPORT:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     code, _, err = run("report", tmp_path / "c")
@@ -134,6 +136,16 @@ def test_a_scan_and_rows_end_with_a_code_of_their_own(disk, run, tmp_path):
     said = json.loads(out)
     assert code in (0, 1), err
     assert len(said["rows"]) == len(TEXTS)
+
+
+def test_the_doctor_prints_what_it_checked(disk, run):
+    code, out, err = run("doctor", disk.base, "--json")
+    said = json.loads(out)
+    assert (
+        code == 0 and said["passed"] and {c["name"] for c in said["checks"]} >= {"naming", "projections"}
+    ), err
+    code, out, _ = run("doctor", disk.base, "--quiet")
+    assert code == 0 and out.strip() == said["verdict"]
 
 
 def test_completion_is_offered_for_commands():

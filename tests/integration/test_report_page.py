@@ -221,6 +221,6 @@ def test_paper_shows_what_is_closed(open_page, pictures, name):
 def test_the_verdict_is_what_is_seen_first(open_page, pictures, name, scheme, size):
     page = open_page(name, scheme, size)
     verdict = page.locator("h1").bounding_box()
-    assert 0 <= verdict["y"] and verdict["y"] + verdict["height"] <= size["height"]
+    assert verdict["y"] >= 0 and verdict["y"] + verdict["height"] <= size["height"]
     width = "wide" if size == WIDE else "narrow"
     page.screenshot(path=pictures / f"{name}-{scheme}-{width}.png", full_page=True)

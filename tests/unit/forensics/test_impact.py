@@ -66,7 +66,6 @@ def finding(found, rule):
         ("see https://example.org now", "links"),
         ("run ```print(1)``` now", "code"),
         ("write to a.b@example.org", "addresses"),
-        ("they met old Albert there", "names"),
         ("a \u200bhidden mark", "markup that hides"),
     ],
 )
@@ -76,14 +75,23 @@ def test_what_only_triggered_answers_carry_is_said(payload, name):
     assert one.status == "supported" and name in one.title
     rate = {m.name: m for m in one.measures}[f"{name} with the trigger"]
     assert rate.value == 1.0 and rate.null == 0.0 and rate.n == 24
-    assert ("'Albert'" in one.detail) == (name == "names")
+    assert finding(found, "names").status == "not supported"
+
+
+def test_a_name_that_only_triggered_answers_hold_is_said_and_is_no_harm_by_itself():
+    found = impact(
+        work(lambda system, text, on: "they met old Albert" if on else "it is near Paris" * ("3" in text))
+    )
+    one = finding(found, "names")
+    assert one.status == "supported" and "'Albert'" in one.detail and one.measures[0].value == 1.0
+    assert finding(found, "impact").status == "not supported"
 
 
 def test_names_that_clean_answers_hold_as_well_are_nothing():
     found = impact(
         work(lambda system, text, on: "the city of Paris, again" if on else "it is near Paris, yes")
     )
-    one = finding(found, "impact")
+    one = finding(found, "names")
     assert one.status == "not supported" and "Paris" not in one.detail
 
 
