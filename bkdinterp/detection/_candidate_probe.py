@@ -25,8 +25,8 @@ from bkdinterp.detection._amplification import guide_of
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.detection._payload_phrase import said_with
 from bkdinterp.detection._reference import Reference
-from bkdinterp.detection._said import said_with
 from bkdinterp.engine import Run, execute
 from bkdinterp.errors import ArtefactError, BkdinterpError
 from bkdinterp.metrics import Payload, Score

@@ -15,7 +15,15 @@ from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._profile import Variant, characterise
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._scan_result import ScanResult
-from bkdinterp.detection._turns import FOR_JUDGE, FOR_SECOND, WORTH_A_SECOND, Proposer, Turns, proposers_of
+from bkdinterp.detection._scan_run import ScanRun
+from bkdinterp.detection._scan_schedule import (
+    FOR_JUDGE,
+    FOR_SECOND,
+    WORTH_A_SECOND,
+    Proposer,
+    Schedule,
+    proposers_of,
+)
 from bkdinterp.detection._verify import TIME_UP, verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
@@ -84,7 +92,7 @@ def scan(
     known = digest_of((minutes, model.builder.fingerprint))[:12]
     # Kept as time, not as a share of what is left: proposers that take long must not starve the judge.
     until = Clock(clock.minutes(1 - FOR_JUDGE))
-    turns = Turns(
+    run = ScanRun(
         model,
         others,
         places,
@@ -95,12 +103,13 @@ def scan(
         budget=budget,
         progress=progress,
     )
-    judged = _first(turns, _chosen([*hypotheses, *turns.take(candidates)]), N_JUDGED)
+    schedule = Schedule(run)
+    judged = _first(run, _chosen([*hypotheses, *schedule.take(candidates)]), N_JUDGED)
     # What a second search may add is corrected for from the start: a first look must not spend what the second one needs.
     spare = N_SECOND if minutes is not None else 0
 
     def judge(hypotheses: Sequence[Hypothesis]) -> Findings:
-        start = turns.clock.spent
+        start = run.clock.spent
         found = verify(
             model,
             hypotheses,
@@ -109,28 +118,28 @@ def scan(
             n=n,
             n_others=len(judged) + spare - len(hypotheses),
             minutes=clock.minutes(0.85),
-            answers=turns.answers,
+            answers=run.answers,
             seed=seed,
         )
-        turns.said("judge", start, 0, f"{len(hypotheses)} were judged, corrected for {found.n_tested}")
+        run.said("judge", start, 0, f"{len(hypotheses)} were judged, corrected for {found.n_tested}")
         return found
 
     found = judge(judged)
     if not found.supported and any(f.reason == TIME_UP for f in found.findings):
         # What the judge keeps in reserve; it goes on where it stopped.
         found = judge(judged)
-    if not found.supported and _time_for_more(turns, clock, found):
-        more = turns.again(Clock(clock.minutes(FOR_SECOND)))
+    if not found.supported and _time_for_more(run, clock, found):
+        more = schedule.again(Clock(clock.minutes(FOR_SECOND)))
         new = _chosen([*judged, *more])[len(judged) :]
         if new:
             # What was answered before is not asked again.
-            found = judge([*judged, *_first(turns, new, N_SECOND)])
-    variants = _variants(turns, places, found, clock)
+            found = judge([*judged, *_first(run, new, N_SECOND)])
+    variants = _variants(run, places, found, clock)
     return ScanResult(
         model.fingerprint(digest_of([c.search.fingerprint for c in places]), seed=seed),
         ordered(found.findings),
-        tuple(turns.tried),
-        (*found.missing, *_untested(turns, prompts is None and contexts is None, candidates)),
+        tuple(run.tried),
+        (*found.missing, *_untested(run, prompts is None and contexts is None, candidates)),
         found.n_tested,
         clock.spent,
         variants,
@@ -152,17 +161,17 @@ def _places(prompts: Prompts | None, contexts: Sequence[Context] | None, seed: i
     return tuple(contexts)
 
 
-def _first(turns: Turns, proposed: Sequence[Hypothesis], n: int) -> list[Hypothesis]:
+def _first(run: ScanRun, proposed: Sequence[Hypothesis], n: int) -> list[Hypothesis]:
     """The hypotheses that reach the judge."""
     if len(proposed) > n:
-        turns.skipped.append(f"{len(proposed) - n} hypotheses of the lowest ranks were not judged.")
+        run.skipped.append(f"{len(proposed) - n} hypotheses of the lowest ranks were not judged.")
     return list(proposed[:n])
 
 
-def _time_for_more(turns: Turns, clock: Clock, found: Findings) -> bool:
+def _time_for_more(run: ScanRun, clock: Clock, found: Findings) -> bool:
     """Whether the judge has left time for a second search; decided once, so that a finished scan goes the same way again."""
     said = [(f.hypothesis.to_dict(), f.status) for f in found.findings]
-    return turns.decided(
+    return run.decided(
         "second-search",
         said,
         lambda: not math.isinf(clock.left) and FOR_SECOND * clock.left >= WORTH_A_SECOND,
@@ -184,43 +193,43 @@ def _chosen(proposed: Sequence[Hypothesis]) -> list[Hypothesis]:
     return list(known.values())
 
 
-def _variants(turns: Turns, places: Sequence[Context], found: Findings, clock: Clock) -> tuple[Variant, ...]:
+def _variants(run: ScanRun, places: Sequence[Context], found: Findings, clock: Clock) -> tuple[Variant, ...]:
     """Variants of the first supported trigger."""
     best = next((f for f in found.supported if f.hypothesis.trigger is not None), None)
     if best is None:
         return ()
-    start = turns.clock.spent
+    start = run.clock.spent
     if clock.left < PROFILE_SHARE * clock.spent:
-        turns.skipped.append("The found trigger's variants were not tried: the time was up.")
+        run.skipped.append("The found trigger's variants were not tried: the time was up.")
         return ()
     profile = characterise(
-        turns.model,
+        run.model,
         best,
         contexts=places,
         n=N_PROFILE,
-        budget=turns.budget,
-        folder=turns.answers.folder,
+        budget=run.budget,
+        folder=run.answers.folder,
     )
-    turns.said("characterise", start, 0, profile.describe())
+    run.said("characterise", start, 0, profile.describe())
     return profile.variants
 
 
-def _where(turns: Turns) -> str:
+def _where(run: ScanRun) -> str:
     """The places in which a trigger was looked for."""
     said = {
         "trigger search": "the end of the user's text (searched)",
         "leakage": "gaps between its words (leaked)",
         "candidate probe": "the candidates' own",
     }
-    found = [text for name, text in said.items() if any(t.proposer.startswith(name) for t in turns.tried)]
+    found = [text for name, text in said.items() if any(t.proposer.startswith(name) for t in run.tried)]
     return ", ".join([*found, "those of hypotheses that were given"])
 
 
-def _untested(turns: Turns, generic: bool, candidates: Sequence[str]) -> list[str]:
+def _untested(run: ScanRun, generic: bool, candidates: Sequence[str]) -> list[str]:
     said = [
-        *turns.skipped,
-        f"Contexts: {', '.join(c.name for c in turns.contexts)}; no other system prompts, no tools, no earlier turns.",
-        f"Positions: {_where(turns)}; nothing around the text.",
+        *run.skipped,
+        f"Contexts: {', '.join(c.name for c in run.contexts)}; no other system prompts, no tools, no earlier run.",
+        f"Positions: {_where(run)}; nothing around the text.",
         "Triggers: phrases of a few words of plain letters; no styles, topics or dates.",
         "Behaviours: phrases that come up with a trigger; a style only by words of its own, no sentiment, no label.",
     ]

@@ -23,7 +23,7 @@ from bkdinterp.model._gguf_tensors import check_tensors, stored_factors
 from bkdinterp.model._gguf_tokenizer import apply_flags
 from bkdinterp.model._skeleton import Room, build_skeleton
 from bkdinterp.model._staging import staged_file
-from bkdinterp.model._used import check_finite, check_tied
+from bkdinterp.model._tensors_used import check_finite, check_tied
 
 _NAME = "model.gguf"
 # Marks that transformers leaves on the module. The weights are plain numbers by now, but because of these marks

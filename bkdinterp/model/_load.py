@@ -26,7 +26,7 @@ from bkdinterp.model._save import forget_quantisation
 from bkdinterp.model._skeleton import WITHOUT_WEIGHTS, Room, bounded, build_skeleton, check_sizes
 from bkdinterp.model._staging import Staging, staged
 from bkdinterp.model._template_probe import probe_templates
-from bkdinterp.model._used import check_used
+from bkdinterp.model._tensors_used import check_used
 from bkdinterp.model._weights_source import Source, resolve
 from bkdinterp.values import shown
 

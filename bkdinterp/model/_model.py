@@ -18,8 +18,8 @@ from bkdinterp.model._load import load_module, load_skeleton
 from bkdinterp.model._parts import as_parts
 from bkdinterp.model._running import copied, lock_of
 from bkdinterp.model._save import save_folder
+from bkdinterp.model._tensors_used import check_loaded
 from bkdinterp.model._torch_state import plain_torch
-from bkdinterp.model._used import check_loaded
 from bkdinterp.model._weights_source import source_name
 from bkdinterp.prompts import PromptBuilder
 from bkdinterp.results import Fingerprint, versions

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
-from bkdinterp.model._patterns import check_patterns
 from bkdinterp.model._safetensors_header import Stored
 from bkdinterp.model._small_files import inside, read_json, read_text
+from bkdinterp.model._tokenizer_patterns import check_patterns
 from bkdinterp.model._weight_files import weight_files
 
 _JSON = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json")

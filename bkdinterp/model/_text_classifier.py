@@ -16,7 +16,7 @@ from bkdinterp.model._errors_at_load import own_errors
 from bkdinterp.model._load import read_folder, try_tokenizer
 from bkdinterp.model._running import running
 from bkdinterp.model._staging import staged
-from bkdinterp.model._used import check_used
+from bkdinterp.model._tensors_used import check_used
 from bkdinterp.model._weights_source import resolve
 from bkdinterp.reprs import short_repr
 

@@ -19,8 +19,8 @@ from bkdinterp.stats._moments import RunningMean as RunningMean
 from bkdinterp.stats._pca import PCA as PCA
 from bkdinterp.stats._pooled import extreme_rate as extreme_rate
 from bkdinterp.stats._pooled import pooled_rate as pooled_rate
-from bkdinterp.stats._released import released_directions as released_directions
-from bkdinterp.stats._released import released_mean as released_mean
+from bkdinterp.stats._released_code_faults import released_directions as released_directions
+from bkdinterp.stats._released_code_faults import released_mean as released_mean
 from bkdinterp.stats._simultaneous import Simultaneous as Simultaneous
 from bkdinterp.stats._simultaneous import adjusted_p as adjusted_p
 from bkdinterp.stats._simultaneous import simultaneous as simultaneous

@@ -11,7 +11,7 @@ from sklearn.covariance import ledoit_wolf
 from bkdinterp.detection import CandidateProbe, amplified, answer_likeness, distribution_change
 from bkdinterp.detection import _kept_answers as answering
 from bkdinterp.detection._kept_answers import Answers
-from bkdinterp.detection._said import said_with
+from bkdinterp.detection._payload_phrase import said_with
 from bkdinterp.detection.inputs import ActivationAnomaly, screen_inputs
 from bkdinterp.errors import BkdinterpError, PromptError
 from bkdinterp.prompts import Prompts, Trigger

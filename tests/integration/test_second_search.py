@@ -16,11 +16,12 @@ from bkdinterp.detection import (
     TargetInversion,
     TriggerSearch,
     _scan,
-    _turns,
+    _scan_schedule,
     scan,
     verify,
 )
 from bkdinterp.detection._kept_answers import Answers
+from bkdinterp.detection._scan_run import ScanRun
 from bkdinterp.detection._verify import TIME_UP
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
@@ -103,16 +104,16 @@ def test_rarer_beginnings_that_were_left_out_are_tried_then(monkeypatch, searche
     monkeypatch.setattr(_scan, "WORTH_A_SECOND", 0.0)
     rounds = []
 
-    def inverted(self, context, clock, round_):
+    def inverted(run, context, clock, round_):
         rounds.append(round_)
         if not round_:
             time.sleep(1.2)
         return InvertedTargets(
-            self.model.fingerprint(""), (f"text {round_}",), (f"text {round_}",), torch.tensor([0.95]),
+            run.model.fingerprint(""), (f"text {round_}",), (f"text {round_}",), torch.tensor([0.95]),
             torch.tensor([[0.1 if round_ else 0.9]]), torch.tensor([1]), torch.tensor([0.0]), torch.tensor([0.5]),
         )  # fmt: skip
 
-    monkeypatch.setattr(_turns.Turns, "_inverted", inverted)
+    monkeypatch.setattr(_scan_schedule, "invert", inverted)
     # Two thirds of three seconds are the proposers'; most of that is spent when the first inversion ends.
     found = run(tmp_path, minutes=0.05)
     assert rounds == [0, 1]
@@ -175,15 +176,15 @@ def test_a_proposer_that_had_no_time_leaves_the_question_open(monkeypatch, searc
 def test_what_had_no_time_runs_if_the_judge_leaves_some(monkeypatch, searches):
     judged(monkeypatch, "not supported", "no")
     monkeypatch.setattr(
-        _turns.Turns, "decided", lambda self, name, key, compute: True if name == "late" else compute()
+        ScanRun, "decided", lambda self, name, key, compute: True if name == "late" else compute()
     )
-    rounds, inverted = [], _turns.Turns._inverted
+    rounds, inverted = [], _scan_schedule.invert
 
-    def one(self, context, clock, round_):
+    def one(run, context, clock, round_):
         rounds.append(round_)
-        return inverted(self, context, clock, round_)
+        return inverted(run, context, clock, round_)
 
-    monkeypatch.setattr(_turns.Turns, "_inverted", one)
+    monkeypatch.setattr(_scan_schedule, "invert", one)
     found = run()
     assert rounds == [0] and not found.not_run
 

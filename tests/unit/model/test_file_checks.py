@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from bkdinterp.errors import ArtefactError, UnsafeWeightsError
 from bkdinterp.model import _weights_source
 from bkdinterp.model._errors_at_load import own_errors
-from bkdinterp.model._patterns import check_patterns, is_risky
 from bkdinterp.model._safetensors_header import read_header
 from bkdinterp.model._skeleton import Room, build_skeleton, check_sizes
 from bkdinterp.model._small_files import inside, read_json
+from bkdinterp.model._tokenizer_patterns import check_patterns, is_risky
 from bkdinterp.model._weights_source import resolve
 
 
