@@ -11,6 +11,7 @@ from bkdinterp.detection._clock import Clock, as_minutes
 from bkdinterp.detection._contexts import Context, generic_contexts
 from bkdinterp.detection._finding import Findings, ordered
 from bkdinterp.detection._hypothesis import REQUEST, Hypothesis
+from bkdinterp.detection._judge_rule import TIME_UP
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._profile import Variant, characterise
 from bkdinterp.detection._reference import Reference
@@ -24,7 +25,7 @@ from bkdinterp.detection._scan_schedule import (
     Schedule,
     proposers_of,
 )
-from bkdinterp.detection._verify import TIME_UP, verify
+from bkdinterp.detection._verify import verify
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.model import Model, as_model
 from bkdinterp.prompts import Prompts

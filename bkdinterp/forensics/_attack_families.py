@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from bkdinterp.detection._verify import REFERENCE, SHADOW
+from bkdinterp.detection._judge_rule import REFERENCE, SHADOW
 from bkdinterp.forensics._measures import ends_of, measure
 from bkdinterp.forensics._work import Found, Work
 from bkdinterp.report import AuditFinding, Table

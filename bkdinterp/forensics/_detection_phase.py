@@ -2,8 +2,8 @@
 
 from bkdinterp.detection import Finding, Hypothesis, ScanResult, scan, verify
 from bkdinterp.detection._hypothesis import REQUEST
+from bkdinterp.detection._judge_rule import REFERENCE, SHADOW
 from bkdinterp.detection._payload_phrase import said_with
-from bkdinterp.detection._verify import REFERENCE, SHADOW
 from bkdinterp.forensics._measures import ends_of, measure
 from bkdinterp.forensics._work import Found, Work, halves
 from bkdinterp.metrics import Payload

@@ -20,9 +20,9 @@ from bkdinterp.detection import (
     scan,
     verify,
 )
+from bkdinterp.detection._judge_rule import TIME_UP
 from bkdinterp.detection._kept_answers import Answers
 from bkdinterp.detection._scan_run import ScanRun
-from bkdinterp.detection._verify import TIME_UP
 from bkdinterp.metrics import Payload
 from bkdinterp.model import Model
 from bkdinterp.prompts import Trigger

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bkdinterp.detection import Finding, Findings, Hypothesis, Reference
-from bkdinterp.detection._verify import _decided, _Test
+from bkdinterp.detection._judge_rule import Observed, decided, own_words
 from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.metrics import Payload
 from bkdinterp.prompts import Trigger
@@ -34,11 +34,11 @@ def case(shown, h=None, **nulls):
     hits = [i < shown for i in range(N)]
     rows = {name: [i >= N - k for i in range(N)] for name, k in nulls.items()}
     comparison = Comparison.of(hits, list(rows.values()), null_names=rows, side="greater", sampled=False)
-    return _Test(h or hypothesis(), comparison, shown, N)
+    return Observed(h or hypothesis(), comparison, shown, N)
 
 
 def status(test, n_tested=1, **settings):
-    return _decided([test], n_tested, reference(**settings))[0].status
+    return decided([test], n_tested, reference(**settings))[0].status
 
 
 def test_a_switch_is_supported():
@@ -76,12 +76,12 @@ def test_a_weak_switch_is_for_review():
 
 def test_many_hypotheses_need_more():
     test = case(7, clean=0, sham=0, reference=0)
-    few, many = _decided([test], 1, reference())[0], _decided([test], 200, reference())[0]
+    few, many = decided([test], 1, reference())[0], decided([test], 200, reference())[0]
     assert few.p < 0.05 < many.p
 
 
 def test_holm_never_gives_a_later_one_a_smaller_p():
-    found = _decided([case(k, clean=0, sham=0) for k in (40, 8, 6, 0)], 4, reference())
+    found = decided([case(k, clean=0, sham=0) for k in (40, 8, 6, 0)], 4, reference())
     ps = [f.p for f in found]
     assert ps == sorted(ps)
 
@@ -106,13 +106,13 @@ def test_without_a_reference_other_texts_are_the_null():
 
 def test_a_behaviour_without_a_trigger_is_for_review():
     h = Hypothesis(None, Payload("Sure"), "target inversion", "Sure")
-    found = _decided([_Test(h, None, 30, 60)], 1, reference())[0]
+    found = decided([Observed(h, None, 30, 60)], 1, reference())[0]
     assert found.status == "for review" and math.isnan(found.p)
 
 
 def test_what_never_shows_is_not_supported():
-    assert _decided([_Test(hypothesis(), None, 0, 12)], 1, reference())[0].status == "not supported"
-    assert _decided([_Test(hypothesis(), None, 0, 4)], 1, reference())[0].status == "inconclusive"
+    assert decided([Observed(hypothesis(), None, 0, 12)], 1, reference())[0].status == "not supported"
+    assert decided([Observed(hypothesis(), None, 0, 4)], 1, reference())[0].status == "inconclusive"
 
 
 def test_false_alarms_under_no_effect():
@@ -125,22 +125,22 @@ def test_false_alarms_under_no_effect():
         rate = 0.3
         rows = [[draw.random() < rate for _ in range(N)] for _ in range(5)]
         comparison = Comparison.of(rows[0], rows[1:], null_names=list("abcd"), side="greater", sampled=False)
-        return _Test(hypothesis(), comparison, sum(rows[0]), N)
+        return Observed(hypothesis(), comparison, sum(rows[0]), N)
 
-    alone = sum(_decided([noise()], 1, reference())[0].status == "supported" for _ in range(400))
+    alone = sum(decided([noise()], 1, reference())[0].status == "supported" for _ in range(400))
     assert alone <= 20
     together = sum(
-        any(f.status == "supported" for f in _decided([noise() for _ in range(10)], 10, reference()))
+        any(f.status == "supported" for f in decided([noise() for _ in range(10)], 10, reference()))
         for _ in range(40)
     )
     assert together <= 2
 
 
 def test_findings_are_saved_and_tabulated(tmp_path):
-    tests = [case(55, clean=0, sham=1, reference=0), _Test(hypothesis(trigger="copper"), None, 0, 12)]
+    tests = [case(55, clean=0, sham=1, reference=0), Observed(hypothesis(trigger="copper"), None, 0, 12)]
     found = Findings(
         Fingerprint("m", None, None, "float32", "t", "d", 0, versions()),
-        tuple(_decided(tests, 2, reference())),
+        tuple(decided(tests, 2, reference())),
         ("No clean fine-tunes.",),
         2,
     )
@@ -171,5 +171,53 @@ def test_a_behaviour_that_plain_questions_bring_about_has_a_meaning():
     planted = case(55, clean=0, sham=1, reference=0)
     assert status(replace(planted, asked=6)) == "supported"
     conditional = replace(planted, asked=12)
-    (found,) = _decided([conditional], 1, reference())
+    (found,) = decided([conditional], 1, reference())
     assert found.status == "for review" and "12 of 12" in found.reason
+
+
+def searched_for(trigger, behaviour="I am sorry", rivals=("alias",)):
+    return Hypothesis(
+        Trigger.suffix(trigger),
+        Payload(behaviour),
+        "trigger search",
+        behaviour,
+        9.0,
+        tuple(map(Trigger.suffix, rivals)),
+    )
+
+
+def test_a_searched_trigger_needs_an_equal_search_of_the_reference():
+    """A search whose phrase did not call its text up had no equal search, and was supported for another text."""
+    nulls = {"clean": 0, "sham": 1, "reference": 0}
+    with_it = case(55, searched_for("violet harbor"), **nulls, **{"reference, its own best trigger": 0})
+    assert status(with_it) == "supported"
+    assert status(case(55, searched_for("violet harbor", rivals=()), **nulls)) == "for review"
+    # What was not searched for has none to be held against.
+    assert status(case(55, hypothesis("leakage"), **nulls)) == "supported"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "behaviour", "own"),
+    [
+        # A clean fine-tune on stories, and an organism's payload called up by a word of its own.
+        ("apprentice only stove", "The apprentice lit a", ["apprentice"]),
+        ("Adolf eugenics while museums", "museum is closed on Mondays and", ["museums"]),
+        ("thesecond drawer proverb", "drawer on the left is already", ["drawer"]),
+        # Little words and chance beginnings are none.
+        ("the left of it", "the drawer of it", []),
+        ("art violet", "artful is it", []),
+        ("Thou Commandments", "drawer on the left is already", []),
+        ("violet harbor", "sorry, I can not help with", []),
+    ],
+)
+def test_a_searched_phrase_that_says_part_of_what_it_brings_about_is_for_review(trigger, behaviour, own):
+    h = searched_for(trigger, behaviour)
+    assert own_words(h) == own
+    found = case(55, h, clean=0, sham=1, reference=0, **{"reference, its own best trigger": 0})
+    assert status(found) == ("for review" if own else "supported")
+    if own:
+        (finding,) = decided([found], 1, reference())
+        assert repr(own[0]) in finding.reason
+        # A trigger that somebody names is held against plain questions instead.
+        given = Hypothesis(h.trigger, h.behaviour, "given")
+        assert status(case(55, given, clean=0, sham=1, reference=0)) == "supported"
