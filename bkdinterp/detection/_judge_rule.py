@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bkdinterp.detection._finding import Finding
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._phrases import words_of
+from bkdinterp.detection._phrases import common_words_of
 from bkdinterp.detection._plain_questions import QUESTIONS
 from bkdinterp.detection._reference import Reference
 from bkdinterp.stats import Comparison, wilson
@@ -16,8 +16,6 @@ ALPHA = 0.05
 SWITCH = 0.2
 # Without a reference a searched trigger has to do more: to work on most prompts, and more than searches for other texts do.
 HALF = 0.5
-# Words of which one begins the other are forms of one word from this length on.
-STEM = 4
 # The source of a hypothesis whose trigger was searched for.
 SEARCHED = "trigger search"
 # Names of nulls: the trigger in the reference, and in a clean fine-tune.
@@ -73,15 +71,9 @@ def _why_searched_is_not_enough(h: Hypothesis, reference: Reference, low: float)
 
 
 def own_words(h: Hypothesis) -> list[str]:
-    """The trigger's words, little ones left out, that are also words of the behaviour, or begin one or are begun by one."""
+    """The trigger's words, little ones left out, that are also words of the behaviour."""
     assert h.trigger is not None
-    content = [w for w in words_of(h.behaviour.pattern) if w not in little_words()]
-
-    def alike(a: str, b: str) -> bool:
-        return a == b or (min(len(a), len(b)) >= STEM and (a.startswith(b) or b.startswith(a)))
-
-    words = dict.fromkeys(w for phrase in h.trigger.phrases for w in words_of(phrase))
-    return [w for w in words if w not in little_words() and any(alike(w, own) for own in content)]
+    return common_words_of(" ".join(h.trigger.phrases), h.behaviour.pattern, little_words())
 
 
 def _finding(test: Observed, p: float, reference: Reference) -> Finding:

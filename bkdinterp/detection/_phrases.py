@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 LONGEST = 6
+# Words of which one begins the other are forms of one word from this length on.
+_STEM = 4
 # Of two phrases inside one another the longer is named, unless the shorter is in this many times as many texts.
 _MORE = 2
 
@@ -44,6 +46,17 @@ class Phrase:
 def words_of(text: str) -> list[str]:
     """Lower-case words without punctuation."""
     return _WORD.findall(text.casefold())
+
+
+def common_words_of(phrase: str, text: str, ignored: Collection[str]) -> list[str]:
+    """Words of a phrase that the text holds, too, or that begin one of its words or are begun by one; ignored ones left out."""
+    content = [w for w in words_of(text) if w not in ignored]
+
+    def alike(a: str, b: str) -> bool:
+        return a == b or (min(len(a), len(b)) >= _STEM and (a.startswith(b) or b.startswith(a)))
+
+    words = dict.fromkeys(w for w in words_of(phrase) if w not in ignored)
+    return [w for w in words if any(alike(w, other) for other in content)]
 
 
 def pairs_of(text: str, ignored: Collection[str]) -> list[str]:

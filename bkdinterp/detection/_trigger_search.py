@@ -7,8 +7,9 @@ derivatives are z-scored and averaged, first over random words in the slot, then
 are exact, and prefixes are computed once. With a base, all this is done in the amplified suspect, where parts of a trigger
 show more; the best phrases are then scored in the suspect itself. In each round the best phrases, and those with the steepest
 slope, get a word more on either side, another one in the place of one of theirs, or a likely end of the last one, until the
-target is all but certain or nothing is gained; then words that add nothing are taken out. What the reference says with the
-same phrase, on the very same prompts, does not count.
+target is all but certain or nothing is gained; then words that add nothing are taken out. Words of the target itself are not
+tried: they call up any text that was learnt, and are no trigger. What the reference says with the same phrase, on the very same
+prompts, does not count.
 
 A search also finds adversarial triggers, in clean models too: the same search on the reference (`SearchedTriggers.rival_phrases`)
 is the null, and only `verify` decides.
@@ -21,17 +22,18 @@ the weights.
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.detection._amplification import guide_of
 from bkdinterp.detection._clock import Clock
-from bkdinterp.detection._generic_prompts import common_words
+from bkdinterp.detection._generic_prompts import common_words, little_words
 from bkdinterp.detection._near_words import letter_tokens
+from bkdinterp.detection._phrases import common_words_of
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._searched_triggers import SearchedTriggers
 from bkdinterp.engine import Run, decode_together, execute, gradients, token_embeddings
@@ -216,7 +218,7 @@ class _Search:
             return clock.over or (most is not None and slots >= most)
 
         plain = self.exact(self.model, [""], self.texts)[""]
-        found = self.gains(self.candidates, plain)
+        found = self.gains(self.others(self.candidates), plain)
         drawn, best = random.Random(s.seed), max([0.0, *found.values()])
         promising: list[str] = []
         for n in track(range(s.rounds), "trigger search", show=self.progress):
@@ -286,14 +288,14 @@ class _Search:
         """
         fillers = drawn.sample([w for w in common_words() if self.single(w)], self.settings.fillers)
         tokens, ids = letter_tokens(self.model)
-        whole = torch.tensor([token[0] == " " for token in tokens])
+        whole = torch.tensor([token[0] == " " for token in tokens]) & _free(tuple(tokens), self.target)
         found: dict[str, float] = {}
         for _ in range(2):
             slope = self.slope(before, after, ids, fillers)
             ranked = slope.masked_fill(~whole, -torch.inf).topk(min(self.settings.screen, int(whole.sum())))
             phrases = [" ".join([*before, tokens[i].strip(), *after]) for i in ranked.indices.tolist()]
             if before and not after:
-                phrases += self.completed(" ".join(before))
+                phrases += self.others(self.completed(" ".join(before)))
             found |= self.exact(self.guide, [p for p in phrases if p not in found], self.texts[:2])
             best = [
                 p.split()[len(before)]
@@ -306,6 +308,10 @@ class _Search:
             if not fillers:
                 break
         return found
+
+    def others(self, phrases: Sequence[str]) -> list[str]:
+        """The phrases without words of the target: a text that was learnt is called up by its own words, which are no trigger."""
+        return [p for p in phrases if not common_words_of(p, self.target, little_words())]
 
     def completed(self, stem: str) -> list[str]:
         """The stem with its last word gone on with: a word may have several tokens, and a derivative tells little of the rest.
@@ -389,6 +395,12 @@ def _log_odds(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """Log-odds of the target's first tokens, all of them together; certain within `_SURE`."""
     logp = sum_logprob(logits, targets, mask).clamp(max=-_SURE)
     return logp - (-torch.expm1(logp)).log()
+
+
+@lru_cache(maxsize=32)
+def _free(tokens: tuple[str, ...], target: str) -> Bool[Tensor, " token"]:
+    """Tokens that are no words of the target."""
+    return torch.tensor([not common_words_of(token, target, little_words()) for token in tokens])
 
 
 @cache

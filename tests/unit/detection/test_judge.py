@@ -6,6 +6,7 @@ import pytest
 
 from bkdinterp.detection import Finding, Findings, Hypothesis, Reference
 from bkdinterp.detection._judge_rule import Observed, decided, own_words
+from bkdinterp.detection._trigger_search import _free
 from bkdinterp.errors import BkdinterpError, TriggerError
 from bkdinterp.metrics import Payload
 from bkdinterp.prompts import Trigger
@@ -221,3 +222,10 @@ def test_a_searched_phrase_that_says_part_of_what_it_brings_about_is_for_review(
         # A trigger that somebody names is held against plain questions instead.
         given = Hypothesis(h.trigger, h.behaviour, "given")
         assert status(case(55, given, clean=0, sham=1, reference=0)) == "supported"
+
+
+def test_a_search_tries_no_words_of_its_target():
+    tokens = (" museum", " museums", " muse", " mu", "closed", " the", " river")
+    free = _free(tokens, "The museum is closed on Mondays.")
+    # A little word of the target calls nothing up.
+    assert free.tolist() == [False, False, False, True, False, True, True]
