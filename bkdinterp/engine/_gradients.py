@@ -7,30 +7,23 @@ Source: the linear estimates of activation patching (Nanda 2023, attribution pat
 2018, HotFlip) start from these derivatives.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bkdinterp.engine import program
-from bkdinterp.engine._last_columns import last_columns
-from bkdinterp.engine._linear_norms import linear_norms
+from bkdinterp.engine._scored_graph import Mixture, check_batch, scored_columns, scored_graph, slopes_of
 from bkdinterp.errors import PlanError, PromptError, RemoteError
-from bkdinterp.metrics import Score, ScoreLike, as_score
+from bkdinterp.metrics import ScoreLike, as_score
 from bkdinterp.model import Architecture, as_model
-from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
-from bkdinterp.prompts import TokenBatch, check_vocabulary
+from bkdinterp.prompts import TokenBatch
 from bkdinterp.reprs import short_repr
 from bkdinterp.sites import Component, Site
-from bkdinterp.values import as_integer, shown
+from bkdinterp.values import as_integer
 
-Mixture = tuple[Float[Tensor, " width"], Float[Tensor, " width"]]
-"""How much of an activation is kept, and what stands in for the rest."""
 if TYPE_CHECKING:
     Mixtures = Mapping[Site, Mixture] | Mapping[str, Mixture] | None
 else:
@@ -114,10 +107,10 @@ def gradients(
     declared = as_score(score)
     wanted = tuple(dict.fromkeys(Site.parse(site) for site in sites))
     mixed = {} if mixed is None else {Site.parse(site): parts for site, parts in mixed.items()}
-    _check(arch, tokens, declared, wanted, embeddings, mixed)
+    check_batch(arch, tokens, declared, wanted, "gradients")
+    _check(arch, tokens, wanted, embeddings, mixed)
     tokens = tokens.to(model.device)
-    n = tokens.targets.shape[1] if declared.n_targets is None else declared.n_targets
-    columns = tokens.n_prompt + min(n, tokens.targets.shape[1])
+    columns = scored_columns(tokens, declared)
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
     start = as_integer(start, "start", low=0, high=tokens.n_prompt - 1, error=PlanError)
     if start and (wanted or given is not None):
@@ -126,31 +119,20 @@ def gradients(
         )
     # A cache would forget what the first tokens of a window still see.
     shared = 0 if arch.sliding_window is not None and columns > arch.sliding_window else start
-    with running(module), _frozen(module), torch.enable_grad():
-        # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
-        known = _start_cache(module, tokens, shared) if shared else {"use_cache": False}
-        with linear_norms(module, arch, frozen_norms), _caught(module, arch, wanted, given, mixed) as caught:
-            logits = module(
-                input_ids=tokens.input_ids[:, shared:columns],
-                attention_mask=tokens.attention_mask[:, :columns],
-                position_ids=tokens.position_ids[:, shared:columns],
-                logits_to_keep=last_columns(columns - shared, columns - tokens.n_prompt + 1),
-                **known,
-            ).logits
-        scores = declared(
-            logits[:, :-1],
-            tokens.targets[:, : columns - tokens.n_prompt],
-            tokens.target_mask[:, tokens.n_prompt : columns],
-        )
+    graph = scored_graph(
+        module,
+        arch,
+        tokens,
+        declared,
+        wanted,
+        given=given,
+        mixed=mixed,
+        frozen_norms=frozen_norms,
+        shared=shared,
+    )
+    with graph as (scores, caught):
         at = [caught[site] for site in wanted]
-        found = torch.autograd.grad(
-            scores.sum(), [caught["embeddings"], *(g for _, g in at)], allow_unused=True
-        )
-        # Activations that no later token sees, such as the last column, have no path to the scores.
-        derivatives = [
-            torch.zeros_like(x) if d is None else d
-            for d, x in zip(found, [caught["embeddings"], *(g for _, g in at)])
-        ]
+        derivatives = slopes_of(scores, [caught["embeddings"], *(by for _, by in at)])
     slices = [arch.channels(site) for site in wanted]
     values = [_slice(value.detach(), c) for (value, _), c in zip(at, slices, strict=True)]
     return Gradients(
@@ -162,24 +144,6 @@ def gradients(
             for site, d, c in zip(wanted, derivatives[1:], slices, strict=True)
         },
     )
-
-
-@torch.no_grad()
-def _start_cache(module: nn.Module, tokens: TokenBatch, start: int) -> dict[str, Any]:
-    """Keys and values of the tokens before a column, as arguments of a forward pass; once for all rows that are alike there."""
-    ids, mask = tokens.input_ids[:, :start], tokens.attention_mask[:, :start]
-    # Not every device can compare rows.
-    alike = torch.cat([ids, mask.to(ids)], 1).cpu().unique(dim=0, return_inverse=True)[1]
-    # The first row of each kind.
-    rows = torch.stack([(alike == kind).nonzero()[0, 0] for kind in range(int(alike.max()) + 1)])
-    out = module(
-        input_ids=ids[rows],
-        attention_mask=mask[rows],
-        position_ids=tokens.position_ids[rows, :start],
-        use_cache=True,
-        logits_to_keep=last_columns(start, 1),
-    )
-    return {cache_name(module): program.chosen_cache(program.cache_of(out), alike), "use_cache": True}
 
 
 def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
@@ -194,25 +158,11 @@ def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
 
 def _check(
     arch: Architecture,
-    tokens: Any,
-    score: Score,
+    tokens: TokenBatch,
     sites: tuple[Site, ...],
     embeddings: Tensor | None,
     mixed: Mapping[Site, Any],
 ) -> None:
-    if not isinstance(tokens, TokenBatch):
-        raise PlanError(
-            f"gradients() needs a TokenBatch, e.g. model.builder.tokenize(prompts); got {shown(tokens)}."
-        )
-    if tokens.targets.shape[1] == 0:
-        raise PlanError(
-            "gradients() scores targets, but these prompts have none; give Prompts(..., target=...)."
-        )
-    if score.needs_base:
-        raise PlanError(f"Score {score.name!r} compares with the unedited run; gradients() has no other run.")
-    check_vocabulary(tokens, arch.d_vocab)
-    for site in sites:
-        arch.check(site)
     shape = (*tokens.input_ids.shape, arch.d_model)
     if embeddings is not None and tuple(embeddings.shape) != shape:
         raise PlanError(f"embeddings have shape {list(embeddings.shape)}; the batch needs {list(shape)}.")
@@ -226,87 +176,6 @@ def _check(
         )
         if not pair or any(tuple(part.shape) != (arch.width(site),) for part in parts):
             raise PlanError(f"The mixture at {site} needs two tensors [{arch.width(site)}].")
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Context in which no weight requires a gradient, so that the graph keeps nothing for them."""
-    asking = [p for p in module.parameters() if p.requires_grad]
-    for p in asking:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in asking:
-            p.requires_grad_(True)
-
-
-@contextmanager
-def _caught(
-    module: nn.Module,
-    arch: Architecture,
-    sites: tuple[Site, ...],
-    given: Tensor | None,
-    mixed: Mapping[Site, Mixture],
-) -> Iterator[dict[Any, Any]]:
-    """Context that replaces embeddings and mixtures, and collects per site its value and the tensor to differentiate by."""
-    caught: dict[Any, Any] = {}
-    handles = []
-
-    def embed(_: nn.Module, args: Any, out: Tensor) -> Tensor:
-        caught["embeddings"] = (out if given is None else given).detach().requires_grad_()
-        return caught["embeddings"]
-
-    handles.append(module.get_submodule(arch.family.embed).register_forward_hook(embed))
-    for site in sites:
-        if site.component is Component.resid_mid:
-            # Not a module's output but a sum; a change of its second part changes it by the same amount.
-            before: dict[str, Tensor] = {}
-            pre = Site(site.layer, Component.resid_pre)
-            handles.append(_hook(module, arch, pre, lambda x, b=before: b.update(x=x)))
-            handles.append(
-                _hook(module, arch, site, lambda x, s=site, b=before: caught.update({s: (b["x"] + x, x)}))
-            )
-        elif site in mixed:
-
-            def mix(x: Tensor, s: Site = site) -> Tensor:
-                keep, other = (part.to(x) for part in mixed[s])
-                new = keep * x + (1 - keep) * other
-                caught[s] = (x, new)
-                return new
-
-            handles.append(_hook(module, arch, site, mix))
-        else:
-            handles.append(_hook(module, arch, site, lambda x, s=site: caught.update({s: (x, x)})))
-    try:
-        yield caught
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hook(module: nn.Module, arch: Architecture, site: Site, take: Any) -> Any:
-    """Register a hook that calls ``take`` with the tensor at a site, and goes on with what it returns, if that is a tensor."""
-    place = arch.location(site)
-    part = module.get_submodule(place.path)
-    if place.io == "input":
-
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            name = None if args else next(iter(kwargs))
-            new = take(args[0] if name is None else kwargs[name])
-            if new is None:
-                return None
-            return ((new, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: new})
-
-        return part.register_forward_pre_hook(before, with_kwargs=True)
-
-    def after(_: nn.Module, args: Any, out: Any) -> Any:
-        new = take(out if place.item is None else out[place.item])
-        if new is None or place.item is None:
-            return new
-        return (*out[: place.item], new, *out[place.item + 1 :])
-
-    return part.register_forward_hook(after)
 
 
 def _slice(x: Tensor, channels: tuple[int, int] | None) -> Tensor:
