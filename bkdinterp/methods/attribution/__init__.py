@@ -5,7 +5,7 @@ from bkdinterp.methods.attribution._attribution import SweepOptions as SweepOpti
 from bkdinterp.methods.attribution._edit_scores import EditScores as EditScores
 from bkdinterp.methods.attribution._edit_scores import score_edits as score_edits
 from bkdinterp.methods.attribution._position_scores import PositionScores as PositionScores
-from bkdinterp.methods.attribution._screened_scores import ScreenAudit as ScreenAudit
+from bkdinterp.methods.attribution._screened_effects import ScreenAudit as ScreenAudit
 from bkdinterp.methods.attribution._screened_scores import ScreenedScores as ScreenedScores
 from bkdinterp.methods.attribution._sweep_cost import SweepCost as SweepCost
 from bkdinterp.methods.attribution._unit_effects import Effects as Effects

@@ -289,13 +289,8 @@ class Attribution:
         keep = as_integer(keep, "keep", low=1, error=SiteError)
         drawn = as_integer(audit, "audit", low=0, error=SiteError)
         seed = as_integer(seed, "seed", error=PlanError)
-        check_slope(self.model, self._score)
+        check_slope(self.model, self._score, "Attribution.screen")
         runs, origin = self._runs([], pairs, options)
-        source_pairs = options.get("source_pairs")
-        known = (
-            *(self.direction, self._source, origin.where, origin.value_where, pairs.fingerprint),
-            None if source_pairs is None else source_pairs.fingerprint,
-        )
         base, fields = screen_units(
             self.model,
             runs[0],
@@ -305,7 +300,7 @@ class Attribution:
             keep=keep,
             drawn=drawn,
             seed=seed,
-            known=known,
+            known=self._known(pairs, options.get("source_pairs"), origin),
             options=how,
         )
         return ScreenedScores(**fields, **self._fields(pairs, base, origin))
@@ -449,6 +444,15 @@ class Attribution:
             where=where,
             source_where=given,
             metric=self._score,
+        )
+
+    def _known(
+        self, pairs: PairedPrompts, source_pairs: PairedPrompts | None, origin: Origin
+    ) -> tuple[Any, ...]:
+        """What decides estimates besides the model, its template, the score and the units."""
+        return (
+            *(self.direction, self._source, origin.where, origin.value_where, pairs.fingerprint),
+            None if source_pairs is None else source_pairs.fingerprint,
         )
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bkdinterp.engine import Run, gradients
@@ -25,6 +25,8 @@ from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, TokenBatch
 from bkdinterp.sites import Component, HeadId, Site
 
+Patched = tuple[Tensor, Tensor | None]
+"""What stands in for an activation (a mean, or one value per example), and what a difference subtracts from it."""
 COMPONENTS = {
     "heads": Component.z,
     "attentions": Component.attn_out,
@@ -84,7 +86,7 @@ def linear_effects(
     model: Model, prompts: Prompts, units: Units, origin: Origin, score: Score, options: RunOptions
 ) -> tuple[Float[Tensor, "unit example"], Float[Tensor, " unit"]]:
     """Estimated effect of patching each unit alone with the values of ``origin``; and its mean with the norms' scales frozen."""
-    patched = _values(model, units, origin, options)
+    patched = patched_values(model, units.whole, origin, options)
     tokens = model.builder.tokenize(prompts)
     width = len(units.layers) * model.architecture.width(units.whole[0])
     budget = options.get("budget") or BATCH_BYTES
@@ -101,7 +103,7 @@ def linear_effects(
             for place, site in enumerate(units.whole):
                 # The next one takes the room of this one.
                 slope, value = slopes.sites.pop(site), slopes.values.pop(site)
-                estimate = _estimate(slope, value, chosen, patched[site], rows, origin)
+                estimate = (changes(value, chosen, patched[site], rows, origin) * slope).sum(1)
                 by_unit = estimate.unflatten(1, (units.per_layer, -1)).sum(-1).cpu().T
                 at = slice(place * units.per_layer, (place + 1) * units.per_layer)
                 if held:
@@ -112,29 +114,36 @@ def linear_effects(
     return plain, frozen
 
 
-def _values(
-    model: Model, units: Units, origin: Origin, options: RunOptions
-) -> dict[Site, tuple[Tensor, Tensor | None]]:
-    """The patched value of each whole site (means, or one per example), and what a difference subtracts from it."""
+def patched_values(
+    model: Model, sites: Sequence[Site], origin: Origin, options: RunOptions
+) -> dict[Site, Patched]:
+    """The patched value of each site (means, or one per example), and what a difference subtracts from it."""
     runs: list[Run] = [
-        replace(origin.value, reads=tuple(Read(s, origin.value_where, origin.reduce) for s in units.whole))
+        replace(origin.value, reads=tuple(Read(s, origin.value_where, origin.reduce) for s in sites))
     ]
     if origin.minus is not None:
-        runs.append(replace(origin.minus, reads=tuple(Read(s, origin.where, "mean") for s in units.whole)))
+        runs.append(replace(origin.minus, reads=tuple(Read(s, origin.where, "mean") for s in sites)))
     results = run(model, runs, options)
-    less = results[1].reads if origin.minus is not None else [None] * len(units.whole)
-    return {s: (v, m) for s, v, m in zip(units.whole, results[0].reads, less, strict=True)}
+    less = results[1].reads if origin.minus is not None else [None] * len(sites)
+    return {s: (v, m) for s, v, m in zip(sites, results[0].reads, less, strict=True)}
 
 
-def _estimate(
-    slope: Float[Tensor, "row pos width"],
+def changes(
     value: Float[Tensor, "row pos width"],
-    chosen: Tensor,
-    patched: tuple[Tensor, Tensor | None],
+    chosen: Bool[Tensor, "row pos"],
+    patched: Patched,
     rows: Sequence[int],
     origin: Origin,
-) -> Float[Tensor, "row width"]:
-    """Sum over the patched tokens of (patched value - activation) x slope."""
+) -> Float[Tensor, "row pos width"]:
+    """Patched value minus activation at the patched tokens; 0 elsewhere.
+
+    Args:
+        value: the activation, at all columns of a batch or at least at those of the patched tokens.
+        chosen: the patched tokens, in the same columns.
+        patched: the site's of `patched_values`.
+        rows: which examples these are.
+        origin: where the patched values come from.
+    """
     new, less = patched
     new = new.to(value)
     if less is not None:
@@ -148,13 +157,16 @@ def _estimate(
         for i, row in enumerate(rows):
             at = chosen[i].nonzero().flatten()
             change[i, at] = new[row, : len(at)] - value[i, at]
-    return (change * slope).masked_fill(~chosen[..., None], 0).sum(1)
+    return change.masked_fill(~chosen[..., None].to(value.device), 0)
 
 
-def rows_at_once(arch: Architecture, tokens: TokenBatch, width: int, budget: float | int) -> int:
-    """Prompts of one batch: what a backward pass keeps of every layer, the logits, and ``width`` channels' values and slopes."""
+def rows_at_once(
+    arch: Architecture, tokens: TokenBatch, width: int, budget: float | int, *, more: int = 0
+) -> int:
+    """Prompts of one batch: what a backward pass keeps of every layer, the logits, ``width`` channels' values and slopes, and
+    ``more`` numbers a prompt."""
     n = tokens.input_ids.shape[1]
     layer = 12 * arch.d_model + 4 * arch.n_heads * arch.d_head + 4 * arch.d_mlp + 3 * arch.n_heads * n
     own = 3 * width
     targets = 4 * (tokens.targets.shape[1] + 1) * arch.d_vocab
-    return max(1, int(budget // (8 * (n * (arch.n_layers * layer + own) + targets))))
+    return max(1, int(budget // (8 * (n * (arch.n_layers * layer + own) + targets + more))))

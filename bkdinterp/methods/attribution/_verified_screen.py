@@ -18,8 +18,13 @@ from bkdinterp.model import Model
 from bkdinterp.results import Store
 
 
-def check_slope(model: Model, score: Score) -> None:
+def check_slope(model: Model, score: Score, who: str) -> None:
     """Raise unless the score can be differentiated here.
+
+    Args:
+        model: the suspect.
+        score: the metric.
+        who: for messages, whose backward pass it is.
 
     Raises:
         PlanError: it compares with the unedited run.
@@ -27,14 +32,24 @@ def check_slope(model: Model, score: Score) -> None:
     """
     if getattr(model.executor, "remote", False):
         raise RemoteError(
-            "Attribution.screen() needs the weights on this machine, since a server runs no backward pass; load the model "
-            "again without a remote executor, or sweep exactly."
+            f"{who}() needs the weights on this machine, since a server runs no backward pass; load the model again without a "
+            "remote executor, or patch exactly."
         )
     if score.needs_base:
         raise PlanError(
             f"Score {score.name!r} compares with the unedited run, from which it has no slope; screen with 'logprob' or another "
             "score of the target."
         )
+
+
+def choose(
+    estimates: Float[Tensor, "way unit"], *, sign: float, keep: int, drawn: int, seed: int
+) -> tuple[list[int], list[int]]:
+    """The ``keep`` best units of each way to estimate, and ``drawn`` others at random; both ascending."""
+    n = estimates.shape[1]
+    best = (sign * estimates).topk(min(keep, n), dim=1).indices.unique().tolist()
+    rest = sorted(set(range(n)) - set(best))
+    return best, sorted(random.Random(seed).sample(rest, min(drawn, len(rest))))
 
 
 def screen_units(
@@ -74,9 +89,7 @@ def screen_units(
         key = (model.weights_id, model.builder.fingerprint, score, units.kind, units.layers, known)
         plain, frozen = Store(folder).get(f"linear-{units.kind}", key, estimate)
     estimates = torch.stack([plain.mean(1), frozen])
-    best = (sign * estimates).topk(min(keep, len(units)), dim=1).indices.unique().tolist()
-    rest = sorted(set(range(len(units))) - set(best))
-    sampled = sorted(random.Random(seed).sample(rest, min(drawn, len(rest))))
+    best, sampled = choose(estimates, sign=sign, keep=keep, drawn=drawn, seed=seed)
     chosen = [*best, *sampled]
     sites = [units.site(i) for i in chosen]
     runs = [unedited, *(Run(unedited.prompts, origin.patch(site), score=score) for site in sites)]
