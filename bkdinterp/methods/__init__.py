@@ -25,7 +25,9 @@ from bkdinterp.methods.circuits import Circuit as Circuit
 from bkdinterp.methods.circuits import CircuitCurve as CircuitCurve
 from bkdinterp.methods.circuits import CircuitMask as CircuitMask
 from bkdinterp.methods.circuits import EdgeScores as EdgeScores
+from bkdinterp.methods.circuits import ScreenedEdges as ScreenedEdges
 from bkdinterp.methods.circuits import find_circuit as find_circuit
+from bkdinterp.methods.circuits import screen_edges as screen_edges
 from bkdinterp.methods.circuits import trace_circuits as trace_circuits
 from bkdinterp.methods.circuits import trace_edges as trace_edges
 from bkdinterp.methods.pcp import PCP as PCP

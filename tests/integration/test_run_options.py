@@ -81,6 +81,9 @@ METHODS = {
     ),
     "circuit": lambda m, p, **f: bk.methods.find_circuit(m, p, "L1H1 L2H0 L1.mlp_out", k=2, **f),
     "edges": lambda m, p, **f: bk.methods.trace_edges(bk.Attribution(m), p, "L1H1 L2H0 L1.mlp_out", **f),
+    "screened edges": lambda m, p, **f: bk.methods.screen_edges(
+        bk.Attribution(m), p, "L1H1 L2H0 L1.mlp_out", keep=2, audit=1, **f
+    ),
     "mask": lambda m, p, **f: bk.methods.CircuitMask.fit(m, p, steps=2, **f),
     "curve": lambda m, p, **f: bk.methods.trace_circuits(
         bk.Attribution(m), p, {"two": "L1H1 L2.mlp_out"}, **f

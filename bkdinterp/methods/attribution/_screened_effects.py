@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bkdinterp.errors import SiteError
+from bkdinterp.errors import ArtefactError, SiteError
 from bkdinterp.methods.attribution._unit_effects import Effects, strongest_sign
 from bkdinterp.plotting import scatter
 from bkdinterp.results import register_value, within
@@ -86,8 +86,8 @@ class ScreenedEffects(Effects):
         return self.verified
 
     @property
-    def n_units(self) -> int:
-        """Number of all units, verified or estimated."""
+    def n_estimated(self) -> int:
+        """Number of all units, the verified included."""
         return int((~self.acie.isnan()).sum())
 
     def audit(self, k: int) -> ScreenAudit:
@@ -164,7 +164,7 @@ class ScreenedEffects(Effects):
             "screened and verified": points[verified & ~drawn],
             "drawn from the others": points[drawn],
         }
-        text = f"{self._caption(self._one)}; {self.n_scored:,} of {self.n_units:,} verified"
+        text = f"{self._caption(self._one)}; {self.n_scored:,} of {self.n_estimated:,} verified"
         figure = scatter(
             {name: rows for name, rows in groups.items() if len(rows)},
             xlabel=f"linear estimate ({self._label})",
@@ -195,4 +195,6 @@ class ScreenedEffects(Effects):
 
     def _validate(self) -> None:
         super()._validate()
+        if bool((self.verified & self.acie.isnan()).any()):
+            raise ArtefactError(f"verified marks a {self.unit} without an effect.")
         within(0, self.verified.numel() - 1, sampled=self.sampled)

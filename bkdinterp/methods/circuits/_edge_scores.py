@@ -12,6 +12,7 @@ from bkdinterp.methods.attribution._unit_effects import Effects
 from bkdinterp.methods.circuits._mib_json import mib_values
 from bkdinterp.model import Architecture
 from bkdinterp.plotting import labelled_map
+from bkdinterp.reprs import LIMIT, cut
 from bkdinterp.results import check_beside, same_length
 from bkdinterp.sites import Component, Site
 from bkdinterp.values import shown
@@ -130,10 +131,10 @@ class EdgeScores(Effects):
         index = (
             self.units.index(ends[0]) * len(self.receivers) + self.receivers.index(ends[1]) if known else -1
         )
-        if not known or not self.scored.flatten()[index]:
+        if not known or self.acie.flatten()[index].isnan():
             raise SiteError(
                 f"{shown(unit)} is no edge here: a sender comes before its receiver, as in ('{self.units[0]}', '{LOGITS}'). The "
-                f"units are {', '.join(self.units)}."
+                f"units are {cut(', '.join(self.units), LIMIT)}."
             )
         return index
 

@@ -26,6 +26,7 @@ from bkdinterp.methods import (
     NeuronScores,
     PositionScores,
     ProbeScores,
+    ScreenedEdges,
     ScreenedScores,
     plot_states,
 )
@@ -89,7 +90,7 @@ def test_ax_draws_into_the_given_axes(name):
 @pytest.mark.parametrize("name", RESULTS)
 def test_limit_is_the_scale(name):
     result = RESULTS[name]
-    if isinstance(result, HiddenPCA | ScreenedScores):
+    if isinstance(result, HiddenPCA | ScreenedEdges | ScreenedScores):
         axes = result.plot(limit=7).axes[0]
         assert axes.get_xlim() == axes.get_ylim() == (-7, 7)
     elif isinstance(result, ReversedTriggers):

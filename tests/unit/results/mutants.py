@@ -55,14 +55,22 @@ def results():
     conditions = ("unedited", "edited", "control 1")
     cells = torch.rand(3, 2, n)
     cells[1] = cells[:, 0, 2] = torch.nan  # a layer that was not scored, a prompt without the position
+    edges = torch.tensor([[False, True, True], [False, False, True]])
     made = [
         bk.methods.HeadScores(PRINT, effects=torch.rand(3, 2, n), **scored),
         bk.methods.EdgeScores(
             PRINT,
-            effects=torch.where(
-                torch.tensor([[1, 0, 0], [1, 1, 0]])[..., None] == 1, torch.nan, torch.rand(2, 3, n)
-            ),
+            effects=torch.where(edges[..., None], torch.rand(2, 3, n), torch.nan),
             units=("L1H0", "L2.mlp_out"),
+            **scored,
+        ),
+        bk.methods.ScreenedEdges(
+            PRINT,
+            effects=torch.where(edges[..., None], torch.rand(2, 3, n), torch.nan),
+            units=("L1H0", "L2.mlp_out"),
+            verified=edges & (torch.arange(3) != 1),
+            estimates=torch.where(edges, torch.rand(2, 2, 3), torch.nan),
+            sampled=torch.tensor([2]),
             **scored,
         ),
         bk.methods.LayerScores(PRINT, effects=torch.rand(3, n), component=Component.mlp_out, **scored),
