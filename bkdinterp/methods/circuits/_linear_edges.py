@@ -9,6 +9,7 @@ receiver two more through its own layer, and the pass over the source prompts. S
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -41,25 +42,20 @@ def linear_edges(
         score: the metric; not one that compares with the unedited run.
         options: how it runs.
     """
-    arch = model.architecture
-    groups = _groups(sites)
-    wholes = [Site(group[0].layer, group[0].component) for group in groups]
+    arch, dtype = model.architecture, torch.promote_types(model.dtype, torch.float32)
+    groups = _groups(sites, parallel=arch.parallel)
+    wholes = [group.whole for group in groups]
     patched = patched_values(model, wholes, origin, options)
     tokens = model.builder.tokenize(prompts)
     selected = tokens.selection(origin.where)
     receivers = (*sites, None)
-    width = sum(map(arch.width, wholes))
     # Of a prompt: the slopes that all receivers read by, and what the heads of a layer write.
     kept = (len(receivers) + arch.n_heads) * int(selected.any(0).sum()) * arch.d_model
     budget = options.get("budget") or BATCH_BYTES
-    size, allocator = rows_at_once(arch, tokens, width, budget, more=kept), Allocator(int(budget))
+    size = rows_at_once(arch, tokens, sum(map(arch.width, wholes)), budget, more=kept)
     batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
-    edges = edges_between(sites, parallel=arch.parallel)
-    first = [len(receivers)] * len(sites)
-    for i, j in edges:
-        first[i] = min(first[i], j)
-    dtype = torch.promote_types(model.dtype, torch.float32)
-    plain, frozen = torch.empty(len(edges), len(prompts), dtype=dtype), torch.zeros(len(edges), dtype=dtype)
+    n_edges, allocator = groups[-1].edges.stop, Allocator(int(budget))
+    plain, frozen = torch.empty(n_edges, len(prompts), dtype=dtype), torch.zeros(n_edges, dtype=dtype)
     for rows in track(batches, "estimates", show=options.get("progress", True)):
         batch, chosen = tokens.rows(rows), selected[rows]
         columns = chosen.any(0).nonzero().flatten().tolist()
@@ -68,36 +64,62 @@ def linear_edges(
             found = path_gradients(
                 model, batch, score, receivers, values=wholes, columns=columns, frozen_norms=held
             )
-            read, sender, at = found.read.to(dtype), 0, 0
-            for group, whole in zip(groups, wholes, strict=True):
-                value = found.values[whole].to(dtype)
-                written = _written(model, group, changes(value, chosen, patched[whole], rows, origin))
-                # One layer's heads have the same receivers, and so has its MLP: all from one on.
-                by_receiver = written.flatten(2) @ read[:, first[sender] :].flatten(2).mT
+            read = found.read.to(dtype)
+            for group in groups:
+                value = found.values[group.whole].to(dtype)
+                change = changes(value, chosen, patched[group.whole], rows, origin)
+                written = _written(model, group, change)
+                by_receiver = written.flatten(2) @ read[:, group.first :].flatten(2).mT
                 estimate = by_receiver.permute(1, 2, 0).flatten(0, 1).cpu()
-                block = slice(at, at + len(estimate))
                 if held:
-                    frozen[block] += estimate.double().sum(1).to(dtype) / len(prompts)
+                    frozen[group.edges] += estimate.double().sum(1).to(dtype) / len(prompts)
                 else:
-                    plain[block, rows[0] : rows[-1] + 1] = estimate
-                sender, at = sender + len(group), at + len(estimate)
+                    plain[group.edges, rows[0] : rows[-1] + 1] = estimate
+            # The next pass takes their room.
             del found, read
         allocator.settle()
     return plain, frozen
 
 
-def _groups(sites: Sequence[Site]) -> list[list[Site]]:
-    """The heads of each layer, and each MLP, in the order of a forward pass."""
-    return [list(group) for _, group in groupby(sites, key=lambda site: site.order)]
+@dataclass(frozen=True)
+class _Group:
+    """The heads of a layer, or its MLP: senders that have the same receivers, namely all from one on.
+
+    Attributes:
+        whole: the site that holds them.
+        heads: the heads; None for an MLP.
+        first: the first receiver.
+        edges: their edges in the order of `edges_between`.
+    """
+
+    whole: Site
+    heads: tuple[int, ...] | None
+    first: int
+    edges: slice
+
+
+def _groups(sites: Sequence[Site], *, parallel: bool) -> list[_Group]:
+    groups: list[_Group] = []
+    first: dict[int, int] = {}
+    for i, j in edges_between(sites, parallel=parallel):
+        first.setdefault(i, j)
+    stop = 0
+    for _, numbered in groupby(enumerate(sites), key=lambda numbered: numbered[1].order):
+        at, members = zip(*numbered, strict=True)
+        heads = tuple(site.head for site in members if site.head is not None)
+        start, stop = stop, stop + len(members) * (len(sites) + 1 - first[at[0]])
+        whole = Site(members[0].layer, members[0].component)
+        groups.append(_Group(whole, heads or None, first[at[0]], slice(start, stop)))
+    return groups
 
 
 def _written(
-    model: Model, group: Sequence[Site], change: Float[Tensor, "row column width"]
+    model: Model, group: _Group, change: Float[Tensor, "row column width"]
 ) -> Float[Tensor, "row sender column d_model"]:
-    """What a change of an activation changes in the residual stream, for each sender of a layer."""
-    if group[0].head is None:
+    """What a change of an activation changes in the residual stream, for each sender of a group."""
+    if group.heads is None:
         return change[:, None]
-    arch, heads = model.architecture, [site.head for site in group]
-    weights = arch.output_weights(model.module, group[0].layer)[heads].to(change)
+    arch, heads = model.architecture, list(group.heads)
+    weights = arch.output_weights(model.module, group.whole.layer)[heads].to(change)
     by_head = change.unflatten(-1, (arch.n_heads, -1))[:, :, heads]
     return torch.einsum("rchk,hkd->rhcd", by_head, weights)
