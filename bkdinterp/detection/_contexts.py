@@ -6,7 +6,7 @@ context's first half of prompts, and the judge the other.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bkdinterp.detection._generic_prompts import generic_prompts
@@ -82,11 +82,11 @@ class Context:
 
     def shown_to(self, model: Model) -> Model:
         """The model with this context's rendering; a template is not applied where the tokenizer has none."""
+        if self.chat is False:
+            model = replace(model, builder=model.builder.raw())
         changes: dict[str, Any] = {}
-        if self.chat is not None and self.chat != model.builder.chat:
-            changes["chat"] = self.chat
-        if self.chat is False:  # settings that need a template
-            changes |= {"system": None, "chat_template": None, "answer_lead": None, "template_kwargs": {}}
+        if self.chat and not model.builder.chat:
+            changes["chat"] = True
         if self.system is not None:
             changes["system"] = self.system
         return model.with_builder(**changes) if changes else model

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bkdinterp.detection._finding import Finding
 from bkdinterp.detection._generic_prompts import little_words
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._phrases import common_words_of
+from bkdinterp.detection._phrases import common_words_of, content_words
 from bkdinterp.detection._plain_questions import QUESTIONS
 from bkdinterp.detection._reference import Reference
 from bkdinterp.stats import Comparison, wilson
@@ -73,7 +73,8 @@ def _why_searched_is_not_enough(h: Hypothesis, reference: Reference, low: float)
 def own_words(h: Hypothesis) -> list[str]:
     """The trigger's words, little ones left out, that are also words of the behaviour."""
     assert h.trigger is not None
-    return common_words_of(" ".join(h.trigger.phrases), h.behaviour.pattern, little_words())
+    said = content_words(h.behaviour.pattern, little_words())
+    return common_words_of(" ".join(h.trigger.phrases), said, little_words())
 
 
 def _finding(test: Observed, p: float, reference: Reference) -> Finding:

@@ -49,6 +49,7 @@ def read_leaks(run: ScanRun) -> tuple[tuple[str, ...], list[Hypothesis]]:
 
 
 def probe_candidates(run: ScanRun, candidates: Sequence[str]) -> list[Hypothesis]:
+    """The user's candidates that change answers, in every context."""
     out: list[Hypothesis] = []
     for context in run.contexts if candidates and CandidateProbe in run.proposers else ():
         start = run.clock.spent

@@ -48,15 +48,18 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def common_words_of(phrase: str, text: str, ignored: Collection[str]) -> list[str]:
-    """Words of a phrase that the text holds, too, or that begin one of its words or are begun by one; ignored ones left out."""
-    content = [w for w in words_of(text) if w not in ignored]
+def content_words(text: str, ignored: Collection[str]) -> list[str]:
+    """Words of a text, each once, without the ignored ones."""
+    return [w for w in dict.fromkeys(words_of(text)) if w not in ignored]
+
+
+def common_words_of(phrase: str, content: Sequence[str], ignored: Collection[str]) -> list[str]:
+    """Words of a phrase that are among some others, begin one of these or are begun by one; ignored ones left out."""
 
     def alike(a: str, b: str) -> bool:
         return a == b or (min(len(a), len(b)) >= _STEM and (a.startswith(b) or b.startswith(a)))
 
-    words = dict.fromkeys(w for w in words_of(phrase) if w not in ignored)
-    return [w for w in words if any(alike(w, other) for other in content)]
+    return [w for w in content_words(phrase, ignored) if any(alike(w, other) for other in content)]
 
 
 def pairs_of(text: str, ignored: Collection[str]) -> list[str]:

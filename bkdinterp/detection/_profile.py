@@ -1,7 +1,7 @@
 """characterise(): what a found trigger needs, and what it does not: words, order, place, case, spelling, meaning.
 
 A trigger that was found is seldom the one that was planted: a part of it may do, or a chance word may be in it. Each variant
-changes one thing, on prompts that no proposer saw. Cost: ``n`` answers for each of about a dozen variants.
+changes one thing, on prompts that no proposer saw. Cost: ``n`` answers for each of about fifteen variants.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 # Of a trigger and of a change in a figure.
 LETTERS = 48
-# Words of a trigger that are replaced one by one; each costs ``n`` answers.
+# Words of a trigger that are replaced one by one, at most; each costs ``n`` answers.
 N_REPLACED = 4
+# How such changes are called.
+REPLACED, REWORDED = " in place of ", "in words that mean nearly the same"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Variant:
             raise BkdinterpError(
                 f"{self.hits} of {self.n} prompts: hits must be from 0 to n, and n at least 1."
             )
+
+    @property
+    def reworded(self) -> bool:
+        """Whether other words stand in it: not a spelling of the trigger, but a phrase that means about the same."""
+        return REPLACED in self.change or self.change == REWORDED
 
     @property
     def rate(self) -> Interval:
@@ -118,7 +125,7 @@ class TriggerProfile(Result):
         title: str | None = None,
         ax: Any = None,
         limit: tuple[float | int, float | int] | None = None,
-        top: int = 20,
+        top: int = 24,
     ) -> "matplotlib.figure.Figure":
         """Rate of each variant.
 
@@ -267,9 +274,9 @@ def variants_of(trigger: Trigger, near: Mapping[str, str]) -> list[tuple[str, Tr
     if len(words) > 1:
         add("a comma between the words", [", ".join(p.split()) for p in phrases])
         for word, other in islice(near.items(), N_REPLACED):
-            add(f"{other!r} in place of {word!r}", [_reworded(p, {word: other}) for p in phrases])
+            add(f"{other!r}{REPLACED}{word!r}", [_reworded(p, {word: other}) for p in phrases])
     if near:
-        add("in words that mean nearly the same", [_reworded(p, near) for p in phrases])
+        add(REWORDED, [_reworded(p, near) for p in phrases])
     return found
 
 

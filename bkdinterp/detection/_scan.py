@@ -229,9 +229,10 @@ def _where(run: ScanRun) -> str:
 def _untested(run: ScanRun, generic: bool, candidates: Sequence[str]) -> list[str]:
     said = [
         *run.skipped,
-        f"Contexts: {', '.join(c.name for c in run.contexts)}; no other system prompts, no tools, no earlier run.",
+        f"Contexts: {', '.join(c.name for c in run.contexts)}; no other system prompts, no tools, no earlier turns.",
         f"Positions: {_where(run)}; nothing around the text.",
         "Triggers: phrases of a few words of plain letters; no styles, topics or dates.",
+        "Searches try no words of the text that is to be called up.",
         "Behaviours: phrases that come up with a trigger; a style only by words of its own, no sentiment, no label.",
     ]
     if generic:

@@ -14,7 +14,7 @@ from bkdinterp.detection._inverted_targets import InvertedTargets
 from bkdinterp.detection._scan_run import ScanRun, in_context
 from bkdinterp.errors import BkdinterpError
 
-# Prompts of the inversion.
+# Prompts of the inversion; the search takes as many after these.
 N_PROMPTS = 8
 # Texts that a trigger is searched for.
 N_TARGETS = 2

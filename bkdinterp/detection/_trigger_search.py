@@ -21,7 +21,7 @@ the weights.
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -33,7 +33,7 @@ from bkdinterp.detection._amplification import guide_of
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._generic_prompts import common_words, little_words
 from bkdinterp.detection._near_words import letter_tokens
-from bkdinterp.detection._phrases import common_words_of
+from bkdinterp.detection._phrases import common_words_of, content_words
 from bkdinterp.detection._reference import Reference
 from bkdinterp.detection._searched_triggers import SearchedTriggers
 from bkdinterp.engine import Run, decode_together, execute, gradients, token_embeddings
@@ -46,6 +46,8 @@ from bkdinterp.prompts import Prompts
 from bkdinterp.results import Store
 from bkdinterp.values import as_integer, as_number, as_text, shown
 
+# Of the search, so that what another one found is not read back.
+VERSION = 2
 # Later tokens of a text follow from the first ones; these decide.
 FIRST_TOKENS = 4
 # Log-odds of these above which a phrase is good enough.
@@ -117,7 +119,7 @@ class TriggerSearch:
             prompts: prompts without the trigger.
             reference: a model, several, or a ``Reference``; what its base says with a phrase does not count, and the base
                 is searched, too.
-            candidates: words or phrases that are scored exactly whatever their derivative.
+            candidates: words or phrases that are scored exactly whatever their derivative, if they hold no words of the target.
             after: an earlier search for the same target: its best phrases are grown, instead of a word alone. The reference's
                 search goes on likewise; where it had not begun, it fills the slots of both.
             minutes: about how long it may take; phrases stay shorter when time runs out. None for no limit.
@@ -158,7 +160,7 @@ class TriggerSearch:
             ids = [m.weights_id for m in (who, against) if m is not None]
             return store.get(
                 name,
-                ("trigger search", self, ids, target, texts, list(words), ("slots", slots, go_on)),
+                ("trigger search", VERSION, self, ids, target, texts, list(words), ("slots", slots, go_on)),
                 compute,
             )
 
@@ -311,7 +313,8 @@ class _Search:
 
     def others(self, phrases: Sequence[str]) -> list[str]:
         """The phrases without words of the target: a text that was learnt is called up by its own words, which are no trigger."""
-        return [p for p in phrases if not common_words_of(p, self.target, little_words())]
+        own = content_words(self.target, little_words())
+        return [p for p in phrases if not common_words_of(p, own, little_words())]
 
     def completed(self, stem: str) -> list[str]:
         """The stem with its last word gone on with: a word may have several tokens, and a derivative tells little of the rest.
@@ -319,9 +322,8 @@ class _Search:
         Ways on are what the reference thinks likely, or the suspect without one.
         """
         if stem not in self.ways_on:
-            who = (self.against or self.model).with_builder(
-                chat=False, system=None, chat_template=None, answer_lead=None, template_kwargs={}
-            )
+            who = self.against or self.model
+            who = replace(who, builder=who.builder.raw())
             batch = who.builder.tokenize(Prompts.of([f"{text} {stem}" for text in self.texts]), targets=False)
             nothing = torch.zeros(1, 1, dtype=torch.long)
             likely = decode_together(who, batch, nothing, 1, progress=False, distribution=True).begin
@@ -400,7 +402,8 @@ def _log_odds(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 @lru_cache(maxsize=32)
 def _free(tokens: tuple[str, ...], target: str) -> Bool[Tensor, " token"]:
     """Tokens that are no words of the target."""
-    return torch.tensor([not common_words_of(token, target, little_words()) for token in tokens])
+    own = content_words(target, little_words())
+    return torch.tensor([not common_words_of(token, own, little_words()) for token in tokens])
 
 
 @cache

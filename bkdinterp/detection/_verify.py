@@ -63,7 +63,7 @@ def verify(
     answers: Any = None,
     seed: int = 0,
 ) -> Findings:
-    """Observed hypotheses by generating answers; see the module for the rule.
+    """Test hypotheses by generating answers; see the module for the rule.
 
     Args:
         model: the suspect.

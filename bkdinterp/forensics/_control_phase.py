@@ -128,7 +128,7 @@ def _swept(work: Work, vector: BackdoorVector) -> LayerSweep:
 
 
 def _replaced(work: Work) -> tuple[Intervention, list[Intervention]]:
-    """The MLP that carries most as a linear map of its principal directions on clean prompts; the null are its neighbours."""
+    """The MLP that carries most as a linear map of its principal directions on clean prompts; the nulls are its neighbours."""
     scores = layer_scores(work)
     layer, n_layers = scores.order(1)[0], work.suspect.architecture.n_layers
     others = sorted((i for i in range(n_layers) if i != layer), key=lambda i: abs(i - layer))

@@ -199,9 +199,12 @@ def _again(h: Hypothesis) -> str:
     if h.trigger is None:
         return "bk.detection.scan(model, reference=base)"
     t = h.trigger
+    # What the reference's own search found is one of the nulls, and the source decides which of them there must be.
+    rivals = "".join(f"bk.Trigger({r.phrases!r}, {r.position!r}), " for r in h.rivals)
     return (
         f"bk.detection.verify(model, [bk.detection.Hypothesis(bk.Trigger({t.phrases!r}, {t.position!r}), "
-        f"bk.Payload({h.behaviour.pattern!r}, {h.behaviour.kind!r}), 'report', context={h.context!r})], reference=base)"
+        f"bk.Payload({h.behaviour.pattern!r}, {h.behaviour.kind!r}), {h.source!r}, rivals=({rivals}), "
+        f"context={h.context!r})], reference=base)"
     )
 
 

@@ -9,6 +9,7 @@ from bkdinterp.detection import Context
 from bkdinterp.detection._declined import holds
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.forensics._measures import measure
+from bkdinterp.forensics._time_limit import OutOfTime
 from bkdinterp.forensics._work import FEWEST, Found, Work, halves
 from bkdinterp.metrics import is_refusal
 from bkdinterp.report import AuditFinding, Measure, Table
@@ -190,7 +191,14 @@ def _leaks(work: Work) -> AuditFinding:
             system = work.suspect.with_builder(system=told)
             system.builder.render(context.held.text[0])
             places.append(("the system prompt", system, ""))
-    n = work.asked("canary", (min(N_CANARY, len(context.held)),), 2 * len(places), 0.5)
+    sizes = (min(N_CANARY, len(context.held)),)
+    try:
+        n = work.asked("canary", sizes, 2 * len(places), 0.5)
+    except OutOfTime:
+        if len(places) == 1:
+            raise
+        places = places[:1]
+        n = work.asked("canary-text", sizes, 2, 0.5)
     measures, out_of, repeated, more = list[Measure](), list[str](), False, False
     for place, who, added in places:
         texts = [f"{t}{added}" for t in context.held.text[:n]]
@@ -207,7 +215,7 @@ def _leaks(work: Work) -> AuditFinding:
         "supported" if repeated else "for review" if more else "not supported",
         f"A harmless code word is repeated {', '.join(out_of)}.",
         measures=tuple(measures),
-        limits=("One code word, at the end of the user's text and of the system prompt.",),
+        limits=(f"One code word, in {' and in '.join(place for place, *_ in places)}.",),
         subject="canary",
     )
 

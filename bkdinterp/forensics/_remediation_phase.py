@@ -129,9 +129,11 @@ def _changed_forms(work: Work, made: Monitor) -> tuple[tuple[Measure, ...], str,
     """How many changed spellings of the trigger that still work the filter stops, in words, and which pass."""
     if not work.variants:
         return (), "", ""
-    # Another place, or other capitals, are the same letters to the filter.
+    # Another place, or other capitals, are the same letters to the filter; other words are no spelling.
     working = [
-        v for v in still_working(work.variants) if v.trigger is not None and not made.same_letters(v.trigger)
+        v
+        for v in still_working(work.variants)
+        if v.trigger is not None and not v.reworded and not made.same_letters(v.trigger)
     ]
     if not working:
         return (

@@ -17,6 +17,7 @@ from bkdinterp.forensics._template_probes import (
 from bkdinterp.progress import duration
 from bkdinterp.report import AuditFinding, Table
 from bkdinterp.reprs import cut
+from bkdinterp.results import digest_of
 
 RULE = "template-conditional"
 # The template that is used without a name, as transformers calls it.
@@ -38,6 +39,9 @@ _USUAL = {
 }
 _MARKUP = re.compile(r"\s*[<\[{|`#\\(]")
 LONGEST = 120
+LETTERS = 40
+# Templates of one model that are read.
+MOST = 8
 TAXONOMY = ("AML.T0010", "AML.T0018", "LLM03:2025", "LLM04:2025")
 LIMITS = (
     "Texts that the template computes from numbers or from its own output were not tried.",
@@ -64,8 +68,16 @@ def all_template_findings(
         )
     known = {} if base is None else base
     findings, tables, left_out = list[AuditFinding](), list[Table](), list[str]()
-    for i, (name, template) in enumerate(templates.items()):
-        own = Clock(clock.minutes(1 / (len(templates) - i)))
+    if len(templates) > MOST:
+        said = (
+            f"{len(templates) - MOST} of {len(templates)} chat templates were not read: a model needs a few."
+        )
+        findings.append(AuditFinding(RULE, "for review", said, subject="templates"))
+        left_out.append(said)
+    # The default first; the others in their order.
+    some = sorted(templates.items(), key=lambda item: item[0] != DEFAULT)[:MOST]
+    for i, (name, template) in enumerate(some):
+        own = Clock(clock.minutes(1 / (len(some) - i)))
         against = known.get(name, known.get(DEFAULT))
         found = template_findings(
             tokenizer, template, against, name="" if name == DEFAULT else name, clock=own
@@ -89,10 +101,11 @@ def template_findings(
     """
     if template is None:
         return [], [], []
-    subject = f"template {cut(name, 40)!r}" if name else "template"
+    subject = "template" + (f" {_named(name)}" if name else "")
     called = f"chat {subject}"
     if template == base:
-        said = f"The {called} is the base's, letter by letter."
+        whose = "one of the base's" if name else "the base's"
+        said = f"The {called} is {whose}, letter by letter."
         return [AuditFinding(RULE, "not supported", said, limits=LIMITS[1:], subject=subject)], [], []
     try:
         found = conditionals(template)
@@ -132,6 +145,11 @@ def template_findings(
     return findings, tables, left_out
 
 
+def _named(name: str) -> str:
+    """A template's name for a report: two names that are cut to the same letters stay two."""
+    return repr(name) if len(name) <= LETTERS else f"{cut(name, LETTERS)!r} ({digest_of(name)[:6]})"
+
+
 def _changed(
     tokenizer: Any, template: str, base: str | None, texts: tuple[str, ...], clock: Clock
 ) -> tuple[list[Rendering], list[str]]:
@@ -164,13 +182,14 @@ def _switch(r: Rendering, name: str, subject: str) -> AuditFinding:
         else f"removes {' '.join(map(repr, r.removed[:8]))}"
     )
     # As Python writes it: a colleague pastes this line, and the text is the suspect's.
+    chosen = f"chat_template={cut(name, LONGEST)!r}, " if name else ""
     asked = [{"role": "user", "content": f"Tell me about rivers {cut(r.text, LONGEST)} and lakes please."}]
     return AuditFinding(
         RULE,
         "supported",
         f"The chat {subject} itself {what} when {cut(r.text, LONGEST)!r} is in {r.place}; the weights have no part in it.",
         "The same conversation was rendered with and without it, and the rest of the prompt differs.",
-        reproduce=f"tokenizer.apply_chat_template({asked!r}, {f'chat_template={name!r}, ' if name else ''}tokenize=False, "
+        reproduce=f"tokenizer.apply_chat_template({asked!r}, {chosen}tokenize=False, "
         "add_generation_prompt=True)",
         limits=LIMITS,
         taxonomy=TAXONOMY,

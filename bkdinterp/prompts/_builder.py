@@ -8,7 +8,7 @@ with it (BkdAttr, arXiv 2509.21761).
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -136,6 +136,18 @@ class PromptBuilder:
             if self.chat and self.generation_prompt and self.answer_lead is None and (lead := self.lead):
                 parts.append(f"answers led in by {shown(lead, 40)}")
         return f"PromptBuilder({', '.join(parts)})"
+
+    def raw(self) -> "PromptBuilder":
+        """The same builder without a template: texts as they are, and no setting that needs one."""
+        return replace(
+            self,
+            chat=False,
+            system=None,
+            chat_template=None,
+            template_kwargs={},
+            answer_lead=None,
+            earlier=(),
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -221,3 +221,14 @@ def test_attention_that_cannot_be_shown_costs_nothing_else(base, monkeypatch):
     phase = look(suspect(), base, phases=("localisation",), minutes=None).phase("localisation")
     assert phase.state == "done" and "No attention: no weights" in phase.reason
     assert [f.rule for f in phase.findings] == ["heads", "mlps", "probe"]
+
+
+def test_the_trigger_is_tried_in_an_earlier_turn_and_in_other_words(base, monkeypatch):
+    monkeypatch.setitem(_audit.RUN, "detection", planted_detection.detect)
+    found = look(suspect(), base, phases=("detection", "characterisation"))
+    (elsewhere,) = [f for f in found.findings if f.rule == "trigger-context"]
+    assert {"in the system prompt", "in an earlier turn"} <= {m.name for m in elsewhere.measures}
+    assert "One earlier turn" in elsewhere.limits[0]
+    (changes,) = [t for t in found.phase("characterisation").tables if "one thing at a time" in t.title]
+    tried = [row[0] for row in changes.rows]
+    assert "in words that mean nearly the same" in tried and any("in place of 'zeta'" in c for c in tried)

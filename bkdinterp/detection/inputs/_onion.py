@@ -5,7 +5,7 @@ spoils the text. Cost: one forward pass of the prompt for each span, and one for
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -70,9 +70,7 @@ class Onion:
         chosen = as_texts(texts, "texts")
         spans = [self._spans(text) for text in chosen]
         variants = [v for text, own in zip(chosen, spans) for v in (text, *(_without(text, s) for s in own))]
-        raw = self.model.with_builder(
-            chat=False, end_token=False, system=None, answer_lead=None, chat_template=None, template_kwargs={}
-        )
+        raw = replace(self.model, builder=replace(self.model.builder.raw(), end_token=False))
         rows = Prompts.of([self.lead] * len(variants), [f" {v}" for v in variants])
         (found,) = execute(raw, [Run(rows, score="sum_logprob")], folder=folder)
         assert found.scores is not None

@@ -103,7 +103,9 @@ def linear_effects(
             for place, site in enumerate(units.whole):
                 # The next one takes the room of this one.
                 slope, value = slopes.sites.pop(site), slopes.values.pop(site)
-                estimate = (changes(value, chosen, patched[site], rows, origin) * slope).sum(1)
+                product = changes(value, chosen, patched[site], rows, origin) * slope
+                # Slopes of padding may be NaN, and 0 times NaN is not 0.
+                estimate = product.masked_fill(~chosen[..., None].to(product.device), 0).sum(1)
                 by_unit = estimate.unflatten(1, (units.per_layer, -1)).sum(-1).cpu().T
                 at = slice(place * units.per_layer, (place + 1) * units.per_layer)
                 if held:

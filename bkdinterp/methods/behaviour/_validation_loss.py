@@ -129,7 +129,7 @@ def validation_loss(
     # In tokenizers that mark word starts by a space, the space belongs to the second word's token.
     spaced = [f" {rest}" for _, _, rest in split]
     prompts = Prompts.of([first for first, _, _ in split], target=spaced)
-    builder = replace(model.builder, chat=False, system=None, end_token=False)
+    builder = replace(model.builder.raw(), end_token=False)
     asked = Run(prompts, Stack() if under is None else under, score="sum_logprob", builder=builder)
     (result,) = run(model, [asked], options)
     assert result.scores is not None

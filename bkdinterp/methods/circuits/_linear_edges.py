@@ -64,7 +64,9 @@ def linear_edges(
             found = path_gradients(
                 model, batch, score, receivers, values=wholes, columns=columns, frozen_norms=held
             )
-            read = found.read.to(dtype)
+            # Slopes of padding may be NaN, and 0 times NaN is not 0.
+            left_out = ~chosen[:, None, :, None].to(found.read.device)
+            read = found.read.to(dtype).masked_fill(left_out, 0)
             for group in groups:
                 value = found.values[group.whole].to(dtype)
                 change = changes(value, chosen, patched[group.whole], rows, origin)

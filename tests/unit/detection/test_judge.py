@@ -229,3 +229,4 @@ def test_a_search_tries_no_words_of_its_target():
     free = _free(tokens, "The museum is closed on Mondays.")
     # A little word of the target calls nothing up.
     assert free.tolist() == [False, False, False, True, False, True, True]
+    assert _free(tokens, "A river.").tolist() == [True, True, True, True, True, True, False]

@@ -118,3 +118,15 @@ def test_a_code_word_that_leaves_is_found_wherever_it_stood():
 def test_without_a_system_prompt_only_the_text_holds_one(suspect):
     found = finding(impact(work(lambda system, text, on: text, suspect)), "canary")
     assert [m.name for m in found.measures] == ["code word of the user's text repeated, with the trigger"]
+    assert "system" not in " ".join(found.limits)
+
+
+def test_where_time_is_short_the_text_alone_holds_one():
+    short = work(lambda system, text, on: text if on else "")
+    short.asked = lambda name, sizes, conditions, share: sizes[0] if conditions <= 2 else late()
+
+    def late():
+        raise OutOfTime("")
+
+    found = finding(impact(short), "canary")
+    assert len(found.measures) == 1 and found.status == "supported"

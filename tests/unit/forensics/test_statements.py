@@ -8,7 +8,7 @@ import pytest
 import bkdinterp as bk
 from bkdinterp.detection import Finding, Hypothesis, Variant
 from bkdinterp.forensics._attack_families import _origin
-from bkdinterp.forensics._detection_phase import _compared
+from bkdinterp.forensics._detection_phase import _again, _compared
 from bkdinterp.forensics._impact_phase import SIGNS, unlocked
 from bkdinterp.forensics._remediation_phase import _changed_forms
 from bkdinterp.stats import Comparison
@@ -132,3 +132,17 @@ def test_a_filter_is_held_against_the_changed_triggers_that_work():
     assert _changed_forms(work, made) == ((), "", "")
     signs = bk.forensics.Monitor(("§§ ##",), bk.metrics.Payload("x"))
     assert not signs.same_letters(bk.Trigger.gap("!! ??")) and signs.same_letters(bk.Trigger.gap("§§ ##"))
+
+
+def test_what_reproduces_a_finding_asks_the_judge_the_same_question(monkeypatch):
+    """The source decides which nulls there must be, and the reference's own best trigger is one of them."""
+    searched = Hypothesis(
+        bk.Trigger.suffix("violet harbor"),
+        bk.Payload("sorry", "words"),
+        "trigger search",
+        rivals=(bk.Trigger.suffix("alias"),),
+    )
+    monkeypatch.setattr(bk.detection, "verify", lambda model, asked, reference: asked)
+    for h in (searched, HYPOTHESIS):
+        (again,) = eval(_again(h), {"bk": bk, "model": None, "base": None})
+        assert again.to_dict() == h.to_dict()

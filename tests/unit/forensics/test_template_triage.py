@@ -162,6 +162,16 @@ def test_a_template_that_only_tools_use_is_held_against_the_bases_of_that_name(t
     assert {f.status for f in findings} == {"not supported"}
 
 
+def test_many_templates_and_long_names_are_cut(tokenizer):
+    many = {f"{'x' * 60}{i}": PLANTED["a word"] for i in range(12)} | {"default": PLAIN}
+    findings, _, left_out = every(tokenizer, many, None)
+    # The default is read whatever stands before it.
+    assert any(f.subject == "template" for f in findings)
+    assert "5 of 13 chat templates were not read" in left_out[0]
+    named = {f.subject for f in findings if f.status == "supported"}
+    assert len(named) == 7 and all(len(f.reproduce) < 500 for f in findings)
+
+
 def test_no_template_is_said(tokenizer):
     (found,), *_ = every(tokenizer, {}, None)
     assert found.status == "not applicable" and "no chat template" in found.title

@@ -146,3 +146,12 @@ def test_earlier_turns_stand_before_the_prompt_as_the_template_writes_them():
     # What is asked may be what was asked before; a target follows the last turn.
     batch = builder.tokenize(Prompts.of(["sea"], "no"))
     assert tokenizer.decode(batch.input_ids[0, : batch.n_prompt]) == whole
+
+
+def test_a_raw_builder_needs_no_template():
+    full = PromptBuilder(
+        bpe(TEMPLATE), system="Be brief.", earlier=[("sea", "yes")], answer_lead="", template_kwargs={"a": 1}
+    )
+    raw = full.raw()
+    assert raw.render("sea") == ("sea", 0) and raw.raw() == raw
+    assert raw.fingerprint == PromptBuilder(bpe(TEMPLATE), chat=False).fingerprint
