@@ -1,17 +1,17 @@
 """The one tidy form of every result: a row per number, with its name, its metric, the ends of its interval and its n.
 
-It is read off the result's own table. There a number's interval stands in ``<column>_low`` and ``<column>_high``, or in
-``low`` and ``high`` right after it.
+It is read off the result's own table, where `interval_columns` finds the ends of a number's interval.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bkdinterp.stats import interval_columns
+
 if TYPE_CHECKING:
     import pandas
 
 COLUMNS = ("model", "name", "metric", "estimate", "low", "high", "n")
-_ENDS = ("low", "high")
 
 
 def tidy_frame(
@@ -28,7 +28,7 @@ def tidy_frame(
     """
     import pandas as pd
 
-    ends = _ends(frame)
+    ends = interval_columns(frame)
     keys = list(name) or _keys(frame)
     used = {*keys, "n", *(end for pair in ends.values() for end in pair)}
     numbers = [c for c in frame.columns if c not in used and pd.api.types.is_float_dtype(frame[c])]
@@ -72,23 +72,3 @@ def _keys(frame: "pandas.DataFrame") -> list[str]:
     ]
     whole = [c for c, t in types.items() if pd.api.types.is_integer_dtype(t) and c != "n"]
     return words or whole
-
-
-def _ends(frame: "pandas.DataFrame") -> dict[str, tuple[str, str]]:
-    """Column of a number -> the columns of the ends of its interval."""
-    columns: list[str] = [str(c) for c in frame.columns]
-    found: dict[str, tuple[str, str]] = {}
-    for low in columns:
-        base = low.removesuffix("low").removesuffix("_")
-        high = low.removesuffix("low") + "high"
-        if not (low == "low" or low.endswith("_low")) or high not in columns:
-            continue
-        if base in columns:
-            owner = base
-        elif base:  # control_low is the end of control_mean
-            owner = next((c for c in columns if c.startswith(f"{base}_") and not c.endswith(_ENDS)), None)
-        else:
-            owner = columns[columns.index(low) - 1] if columns.index(low) else None
-        if owner is not None:
-            found[owner] = (low, high)
-    return found

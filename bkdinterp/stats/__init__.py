@@ -5,6 +5,7 @@ from bkdinterp.stats._clustered import clustered_ends as clustered_ends
 from bkdinterp.stats._clustered import clustered_rate as clustered_rate
 from bkdinterp.stats._comparison import Comparison as Comparison
 from bkdinterp.stats._flips import sign_flip as sign_flip
+from bkdinterp.stats._interval_columns import interval_columns as interval_columns
 from bkdinterp.stats._intervals import Interval as Interval
 from bkdinterp.stats._intervals import p_value as p_value
 from bkdinterp.stats._intervals import paired_rates as paired_rates
