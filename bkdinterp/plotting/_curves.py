@@ -78,8 +78,8 @@ def curves(
     axes.set_axisbelow(True)
     if null is not None:
         axes.axhspan(null[0], null[1], color=null_colour, alpha=0.22, linewidth=0, label=null_label, zorder=1)
-    palette = [PROMPTS[k] for k in series] if set(series) <= set(PROMPTS) else PALETTE
-    styles, dashes = iter(zip(palette, MARKERS, strict=False)), itertools.cycle(("--", ":"))
+    styles = iter(zip(line_colours(series), MARKERS, strict=False))
+    dashes = itertools.cycle(("--", ":"))
     for label, (estimate, low, high) in series.items():
         grey = label in faint
         colour, marker = (GREY, None) if grey else next(styles)
@@ -117,6 +117,11 @@ def curves(
     if key and (len(series) > 1 or null is not None):
         legend(figure, axes, ax, "outside right center", fontsize=NOTE if len(series) > 4 else LABEL - 1)
     return figure
+
+
+def line_colours(labels: Collection[str]) -> Sequence[str]:
+    """Colours of curves: those of kinds of prompts if all labels are kinds, else the palette."""
+    return [PROMPTS[k] for k in labels] if set(labels) <= set(PROMPTS) else PALETTE
 
 
 def drawable(column: Column) -> Float[np.ndarray, " row"]:

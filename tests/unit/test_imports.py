@@ -65,6 +65,8 @@ RESERVED = {
     "peft": {"model", "organisms"},
     "beartype": set(),
 }
+# Extras that draw: imported inside functions only.
+DRAWERS = {"matplotlib", "plotly"}
 # Sent to a server as source text: no decorators, no imports of the package.
 WIRE = {"bkdinterp/engine/program.py", "bkdinterp/metrics/scores.py"}
 
@@ -114,8 +116,8 @@ class Checker(ast.NodeVisitor):
             self.say(node, f"imports {target}: papers use the package, not the other way round")
         elif top in RESERVED and self.folder not in RESERVED[top]:
             self.say(node, f"{self.folder} imports {top}")
-        elif top == "matplotlib" and not self.depth and not self.typing_only:
-            self.say(node, "imports matplotlib outside a function")
+        elif top in DRAWERS and not self.depth and not self.typing_only:
+            self.say(node, f"imports {top} outside a function")
 
     def room_edge(self, node: ast.AST, room: str) -> None:
         own = self.parts[2]
@@ -229,6 +231,7 @@ def test_the_modules_that_travel_exist():
         ("bkdinterp/model/_model.py", "from beartype import beartype"),
         ("bkdinterp/plotting/_heat.py", "import matplotlib.pyplot as plt"),
         ("bkdinterp/plotting/_heat.py", "class A:\n    from matplotlib.figure import Figure"),
+        ("bkdinterp/plotting/_heat.py", "import plotly.graph_objects as go"),
         ("bkdinterp/methods/_probe.py", "def f():\n    print(1)"),
         ("bkdinterp/engine/program.py", "@no_grad()\ndef f():\n    pass"),
         ("bkdinterp/engine/program.py", "@dataclass\nclass A:\n    pass"),
@@ -258,6 +261,7 @@ def test_the_checker_catches(path, source):
         ("bkdinterp/methods/__init__.py", "from bkdinterp.methods.pcp import PCP"),
         ("bkdinterp/plotting/_heat.py", "def f():\n    import matplotlib.pyplot as plt"),
         ("bkdinterp/plotting/_heat.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
+        ("bkdinterp/plotting/_heat.py", "def f():\n    from plotly.subplots import make_subplots"),
         ("bkdinterp/__init__.py", "from bkdinterp.demo import run_demo"),
         ("bkdinterp/cli/_app.py", "import bkdinterp as bk\nprint(bk)"),
         ("bkdinterp/__main__.py", "from bkdinterp.cli import main"),
