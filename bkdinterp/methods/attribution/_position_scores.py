@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.methods.attribution._hover_effects import hover_positions
 from bkdinterp.methods.attribution._unit_effects import strongest_sign
 from bkdinterp.metrics import with_unit
 from bkdinterp.plotting import labelled_map, visible
@@ -20,6 +21,7 @@ from bkdinterp.values import as_choice, as_integer
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
+    import plotly.graph_objects
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,15 +139,11 @@ class PositionScores(Result):
         Raises:
             BkdinterpError: as `bkdinterp.plotting.labelled_map`.
         """
-        counts = list(self.counts.values())
-        names = [self._label(k, n) for k, n in enumerate(counts)]
-        n = f"n={self.n}" if min(counts) == self.n else f"n={self.n} (fewer where said)"
-        what = "Causal effect of the residual stream by position"
         doubtful = (self.p_adjusted > 0.05).nonzero().tolist()
         return labelled_map(
             self.acie,
-            columns=names,
-            title=title or caption(what, self.fingerprint, self.direction, "source: pair", n),
+            columns=list(self._labels.values()),
+            title=title or self._title,
             label=f"ACIE ({with_unit(self.metric)})",
             xlabel="position",
             ylabel="layer",
@@ -154,6 +152,20 @@ class PositionScores(Result):
             limit=limit,
             ax=ax,
         )
+
+    def hover(
+        self, *, title: str | None = None, limit: float | int | None = None
+    ) -> "plotly.graph_objects.Figure":
+        """`plot` by plotly: at the pointer each cell says its row of `to_frame`. Layers that were not scored are grey.
+
+        Args:
+            title: replaces the default title.
+            limit: the colour scale is [-limit, limit]; use the same for figures to compare.
+
+        Raises:
+            BkdinterpError: plotly is missing, or ``limit <= 0``.
+        """
+        return hover_positions(self, title, limit)
 
     def describe(self) -> str:
         """One line: sizes, metric, direction, the three strongest cells with intervals, and the model."""
@@ -165,10 +177,20 @@ class PositionScores(Result):
         head = f"{len(self.layers)} layers x {len(self.positions)} positions, n={self.n}, {self.metric}, {self.direction}"
         return f"{head}: {', '.join(best)} (simultaneous 95 %); model={self.fingerprint.label}"
 
-    def _label(self, k: int, n: int) -> str:
-        text = f" {visible(self.texts[k])}" if self.texts[k] else ""
-        few = f" (n={n})" if n < self.n else ""
-        return f"{self.positions[k]}{text}{few}"
+    @property
+    def _title(self) -> str:
+        n = f"n={self.n}" if min(self.counts.values()) == self.n else f"n={self.n} (fewer where said)"
+        what = "Causal effect of the residual stream by position"
+        return caption(what, self.fingerprint, self.direction, "source: pair", n)
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        """Position -> its label in a figure, with its token, and n where some prompts lack it."""
+        found = {}
+        for (position, n), text in zip(self.counts.items(), self.texts, strict=True):
+            few = f" (n={n})" if n < self.n else ""
+            found[position] = f"{position}{f' {visible(text)}' if text else ''}{few}"
+        return found
 
     @cached_property
     def _scored(self) -> Bool[Tensor, " layer"]:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.methods.attribution._hover_effects import DRAWN, VERIFIED, hover_screen
 from bkdinterp.methods.attribution._unit_effects import Effects, strongest_sign
 from bkdinterp.plotting import scatter
 from bkdinterp.results import register_value, within
@@ -19,6 +20,7 @@ from bkdinterp.values import as_integer
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
+    import plotly.graph_objects
 
 
 @register_value
@@ -160,22 +162,32 @@ class ScreenedEffects(Effects):
         drawn = torch.zeros_like(verified)
         drawn[self.sampled] = True
         points = torch.stack([estimates[0], self.acie.flatten().to(estimates)], 1)
-        groups = {
-            "screened and verified": points[verified & ~drawn],
-            "drawn from the others": points[drawn],
-        }
-        text = f"{self._caption(self._one)}; {self.n_scored:,} of {self.n_estimated:,} verified"
+        groups = {VERIFIED: points[verified & ~drawn], DRAWN: points[drawn]}
         figure = scatter(
             {name: rows for name, rows in groups.items() if len(rows)},
             xlabel=f"linear estimate ({self._label})",
             ylabel=f"exact ({self._label})",
-            title=title or text,
+            title=title or self._title,
             limit=limit,
             ax=ax,
         )
         axes = figure.axes[0] if ax is None else ax
         axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, zorder=0)
         return figure
+
+    def hover(
+        self, *, title: str | None = None, limit: float | int | None = None
+    ) -> "plotly.graph_objects.Figure":
+        """`plot` by plotly: at the pointer each verified unit says its row of `to_frame`.
+
+        Args:
+            title: replaces the default title.
+            limit: both axes run from -limit to limit.
+
+        Raises:
+            BkdinterpError: plotly is missing, or ``limit <= 0``.
+        """
+        return hover_screen(self, title, limit)
 
     def compare(self, other: Any) -> Self:
         """As `Effects.compare`; only units that both verified count as verified in the difference.
@@ -187,6 +199,11 @@ class ScreenedEffects(Effects):
         both = self.verified & other.verified
         none = self.sampled[:0]
         return replace(found, verified=both, estimates=self.estimates - other.estimates, sampled=none)
+
+    @property
+    def _title(self) -> str:
+        """Title of the figures."""
+        return f"{self._caption(self._one)}; {self.n_scored:,} of {self.n_estimated:,} verified"
 
     @property
     def _one(self) -> str:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     import pandas
 
 
+DIFFERENCE = "difference (first minus second)"
+
+
 def strongest_sign(sense: str, direction: str) -> float:
     """1 if the effects that matter most are the largest ones, -1 if they are the most negative; see `Effects.order`."""
     return -1.0 if sense != "distance" and (direction == "denoising") != (sense == "lower") else 1.0

@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import SiteError
-from bkdinterp.methods.attribution._unit_effects import Effects
+from bkdinterp.methods.attribution._hover_effects import hover_heads, hover_layers, hover_neurons
+from bkdinterp.methods.attribution._unit_effects import DIFFERENCE, Effects
 from bkdinterp.plotting import bar_intervals, ends, heatmap, layer_bars, panels
 from bkdinterp.sites import Component, HeadId, HeadSet, Site, SiteSet
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    import plotly.graph_objects
 
 SomeHeads = HeadSet | HeadId | str | Iterable[HeadId | str | tuple[int, int]]
 Marked = SomeHeads | Mapping[str, SomeHeads]
@@ -91,7 +93,7 @@ class HeadScores(Effects):
             gap = torch.tensor(self._gap(beside)["difference"]).reshape(self.grid)
             own, other = self._panel_names(beside)
             grids, owner = (
-                {own: self.acie, other: beside.acie, "difference (first minus second)": gap},
+                {own: self.acie, other: beside.acie, DIFFERENCE: gap},
                 " of the first",
             )
         named: Any = mark if isinstance(mark, Mapping) else {"marked heads": mark}
@@ -108,6 +110,25 @@ class HeadScores(Effects):
             limit=limit,
             ax=ax,
         )
+
+    def hover(
+        self,
+        *,
+        beside: "HeadScores | None" = None,
+        title: str | None = None,
+        limit: float | int | None = None,
+    ) -> "plotly.graph_objects.Figure":
+        """`plot` by plotly: at the pointer each head says its row of `to_frame`. Heads that were not scored are grey.
+
+        Args:
+            beside: other scores, e.g. the twin's: both maps and their difference on one scale.
+            title: replaces the default title.
+            limit: the colour scale is [-limit, limit]; use the same for figures to compare.
+
+        Raises:
+            BkdinterpError: plotly is missing, or ``beside`` has another kind, metric or grid.
+        """
+        return hover_heads(self, beside, title, limit)
 
     def _head(self, index: int) -> HeadId:
         return HeadId(*divmod(index, self.grid[1]))
@@ -190,12 +211,7 @@ class LayerScores(SiteEffects):
         Raises:
             BkdinterpError: ``beside`` has another kind, metric or number of layers.
         """
-        what = (
-            "layer"
-            if beside is not None and beside.component != self.component
-            else f"layer's {self.component}"
-        )
-        text = title or self._caption(what, beside)
+        text = title or self._title(beside)
 
         def bars(at: list[int], columns: Any, axes: Any, **words: Any) -> Any:
             return layer_bars(at, *columns, ylabel=self._label, ylim=ends(limit), ax=axes, **words)
@@ -213,8 +229,31 @@ class LayerScores(SiteEffects):
             other: lambda axes: bars(theirs, beside._columns(theirs), axes),
         }
         if both:
-            draws["difference (first minus second)"] = lambda axes: bars(both, differences, axes)
+            draws[DIFFERENCE] = lambda axes: bars(both, differences, axes)
         return panels(draws, title=text, width=7.0, height=2.4, across=False, ax=ax)
+
+    def hover(
+        self,
+        *,
+        beside: "LayerScores | None" = None,
+        title: str | None = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "plotly.graph_objects.Figure":
+        """`plot` by plotly: at the pointer each layer says its row of `to_frame`.
+
+        Args:
+            beside: other scores, e.g. the twin's or those of another component: both and their difference on one scale.
+            title: replaces the default title.
+            limit: ends (low, high) of the value axis.
+
+        Raises:
+            BkdinterpError: plotly is missing, or ``beside`` has another kind, metric or number of layers.
+        """
+        return hover_layers(self, beside, title, limit)
+
+    def _title(self, beside: "LayerScores | None") -> str:
+        mixed = beside is not None and beside.component != self.component
+        return self._caption("layer" if mixed else f"layer's {self.component}", beside)
 
     def _index(self, unit: int | Site | str) -> int:
         site = Site(unit, self.component) if isinstance(unit, int) else Site.parse(unit)
@@ -270,6 +309,20 @@ class NeuronScores(SiteEffects):
             xlim=ends(limit),
             ax=ax,
         )
+
+    def hover(
+        self, *, title: str | None = None, limit: tuple[float | int, float | int] | None = None
+    ) -> "plotly.graph_objects.Figure":
+        """A point per scored neuron by plotly: at the pointer it says its row of `to_frame`; grey ones may have no effect.
+
+        Args:
+            title: replaces the default title.
+            limit: ends (low, high) of the value axis.
+
+        Raises:
+            BkdinterpError: plotly is missing.
+        """
+        return hover_neurons(self, title, limit)
 
     def _site(self, index: int) -> Site:
         return Site(self.layer, Component.mlp_act, neuron=index)

@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import ArtefactError, SiteError
+from bkdinterp.methods.attribution._hover_effects import hover_tables
 from bkdinterp.methods.attribution._unit_effects import Effects
 from bkdinterp.methods.circuits._mib_json import mib_values
 from bkdinterp.model import Architecture
-from bkdinterp.plotting import labelled_map
+from bkdinterp.plotting import hover_map, labelled_map
 from bkdinterp.reprs import LIMIT, cut
 from bkdinterp.results import check_beside, same_length
 from bkdinterp.sites import Component, Site
@@ -19,6 +20,7 @@ from bkdinterp.values import shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    import plotly.graph_objects
 
 LOGITS, ARROW = "logits", " -> "
 Edge = tuple[str, str]
@@ -97,6 +99,37 @@ class EdgeScores(Effects):
             dotted_label="may be 0",
             limit=limit,
             ax=ax,
+        )
+
+    def hover(
+        self,
+        *,
+        beside: "EdgeScores | None" = None,
+        title: str | None = None,
+        limit: float | int | None = None,
+    ) -> "plotly.graph_objects.Figure":
+        """`plot` by plotly: at the pointer each edge says its row of `to_frame`. What is no edge is grey.
+
+        Args:
+            beside: other scores of the same units, e.g. the twin's: both maps and their difference on one scale.
+            title: replaces the default title.
+            limit: the colour scale is [-limit, limit]; use the same for figures to compare.
+
+        Raises:
+            BkdinterpError: plotly is missing, or ``beside`` has another kind, metric or other units.
+        """
+        return hover_map(
+            hover_tables(self, beside),
+            row="sender",
+            column="receiver",
+            rows=self.units,
+            columns=self.receivers,
+            name=("edge",),
+            title=title or self._caption("edge", beside),
+            label=self._label,
+            xlabel="receiver",
+            ylabel="sender",
+            limit=limit,
         )
 
     def to_mib(self, architecture: Architecture, k: int) -> dict[str, Any]:

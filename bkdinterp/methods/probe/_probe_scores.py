@@ -15,6 +15,7 @@ from bkdinterp.stats import Comparison, Interval, clustered_ends, clustered_rate
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
+    import plotly.graph_objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +214,31 @@ class ProbeScores(Result):
             self._gap(kind, beside)
         draw = figures.plot_matrix if kind == "icla" else figures.plot_in_layer
         return draw(self, beside, title, ax, limit)
+
+    def hover(
+        self,
+        kind: str = "icla",
+        *,
+        beside: "ProbeScores | None" = None,
+        title: str | None = None,
+        limit: Any = None,
+    ) -> "plotly.graph_objects.Figure":
+        """`plot` by plotly: at the pointer each cell or point says its row of `to_frame`.
+
+        Args:
+            kind: ``"icla"`` or ``"in_layer"``.
+            beside: other scores, e.g. the twin's, drawn on the same scale.
+            title: replaces the default title.
+            limit: as in `plot`.
+
+        Raises:
+            BkdinterpError: plotly is missing, the kind is unknown, or ``beside`` has another number of layers.
+        """
+        from bkdinterp.methods.probe import _probe_figures as figures
+
+        _check_kind(kind)
+        draw = figures.hover_matrix if kind == "icla" else figures.hover_in_layer
+        return draw(self, beside, title, limit)
 
     def describe(self) -> str:
         """One line for the repr."""

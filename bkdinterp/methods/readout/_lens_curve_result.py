@@ -24,6 +24,7 @@ from bkdinterp.values import as_choice, as_integer
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
+    import plotly.graph_objects
 
 KINDS = ("both", "probability", "rank")
 
@@ -182,6 +183,27 @@ class LensCurve(Result):
         if beside is not None:
             self._check(beside)
         return plot_curve(self, kind, beside, title, ax, limit)
+
+    def hover(
+        self,
+        *,
+        beside: "LensCurve | None" = None,
+        title: str | None = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "plotly.graph_objects.Figure":
+        """Curves of the probability by plotly: at the pointer each point says its row of `to_frame`, its rank with it.
+
+        Args:
+            beside: another curve, e.g. the twin's, in a panel of its own on the same scale.
+            title: replaces the default title.
+            limit: ends (low, high) of the axis of probability; default: 0 to 1.
+
+        Raises:
+            BkdinterpError: plotly is missing, or ``beside`` has other sets, layers or another component.
+        """
+        from bkdinterp.methods.readout._lens_figures import hover_curve
+
+        return hover_curve(self, beside, title, limit)
 
     def describe(self) -> str:
         """One line with component, layers, n, the last layer's probability and rank in each set, and the model."""

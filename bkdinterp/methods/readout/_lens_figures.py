@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.methods.readout._lens_curve_result import LensCurve
 from bkdinterp.methods.readout._lens_readings import LensReadings
-from bkdinterp.plotting import bar_intervals, curves, ends, panels, token_grid
+from bkdinterp.plotting import bar_intervals, curves, ends, hover_curves, panels, token_grid
 from bkdinterp.results import beside_names, caption
 from bkdinterp.stats import bootstrap_mean
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    import plotly.graph_objects
 
 
 def plot_share(
@@ -72,8 +73,7 @@ def plot_curve(
     found: LensCurve, kind: str, beside: LensCurve | None, title: str | None, ax: Any, limit: Any
 ) -> "matplotlib.figure.Figure":
     """Curves over layers of one kind, of both, or of two models."""
-    what = f"Logit lens by layer ({found.component}): the target's first token"
-    whole = title or caption(what, found.fingerprint, f"n={found.n}", "each point with its 95 % interval")
+    whole = title or _title(found, beside)
     if beside is not None:
         if kind == "both":
             raise BkdinterpError("kind='both' draws one result; beside= takes 'probability' or 'rank'.")
@@ -82,7 +82,7 @@ def plot_curve(
             own: lambda axes: _curve(found, kind, axes, limit, key=False),
             other: lambda axes: _curve(beside, kind, axes, limit, key=False),
         }
-        return panels(draws, title=title or f"{what}\nn={found.n}, each point with its 95 % interval", ax=ax)
+        return panels(draws, title=whole, ax=ax)
     if kind != "both":
         return _curve(found, kind, ax, limit, title=whole)
     draws = {
@@ -90,6 +90,35 @@ def plot_curve(
         "median rank": lambda axes: _curve(found, "rank", axes, None, key=False),
     }
     return panels(draws, title=whole, share="x", width=5.0, ax=ax)
+
+
+def hover_curve(
+    found: LensCurve, beside: LensCurve | None, title: str | None, limit: Any
+) -> "plotly.graph_objects.Figure":
+    """Curves of the probability, one per set of prompts, whose points say their numbers."""
+    tables = {"": found.to_frame()}
+    if beside is not None:
+        own, other = beside_names(found, beside, n=(found.n, beside.n))
+        tables = {own: found.to_frame(beside=beside), other: beside.to_frame(beside=found)}
+    return hover_curves(
+        {
+            panel: {name: (frame.loc[frame["prompts"] == name], "probability") for name in found.sets}
+            for panel, frame in tables.items()
+        },
+        x="layer",
+        name=("name", "prompts"),
+        title=title or _title(found, beside),
+        xlabel="layer",
+        ylabel="probability of the token",
+        limit=ends(limit) or (0, 1),
+    )
+
+
+def _title(found: LensCurve, beside: LensCurve | None) -> str:
+    what = f"Logit lens by layer ({found.component}): the target's first token"
+    if beside is not None:
+        return f"{what}\nn={found.n}, each point with its 95 % interval"
+    return caption(what, found.fingerprint, f"n={found.n}", "each point with its 95 % interval")
 
 
 def _curve(found: LensCurve, kind: str, ax: Any, limit: Any, **words: Any) -> "matplotlib.figure.Figure":

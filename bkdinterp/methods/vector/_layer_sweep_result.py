@@ -16,6 +16,7 @@ from bkdinterp.stats import Comparison, Interval, simultaneous, wilson
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
+    import plotly.graph_objects
 
 PAYLOAD_RATE = "payload_rate"
 LEVEL = 0.95
@@ -203,6 +204,27 @@ class LayerSweep(Result):
         if beside is not None:
             self._gap(beside)
         return plot_sweep(self, beside, title, ax, limit)
+
+    def hover(
+        self,
+        *,
+        beside: "LayerSweep | None" = None,
+        title: str | None = None,
+        limit: tuple[float | int, float | int] | None = None,
+    ) -> "plotly.graph_objects.Figure":
+        """`plot` by plotly: at the pointer each layer says its row of `to_frame`; of the controls, mean and range are drawn.
+
+        Args:
+            beside: another sweep, e.g. on the twin, drawn on the same scale.
+            title: replaces the default title.
+            limit: ends (low, high) of the value axis.
+
+        Raises:
+            BkdinterpError: plotly is missing, or ``beside`` has other layers, another score or another direction.
+        """
+        from bkdinterp.methods.vector._sweep_figures import hover_sweep
+
+        return hover_sweep(self, beside, title, limit)
 
     def describe(self) -> str:
         """One line with direction, criterion, best layer and its interval, controls, n and model."""
