@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 import bkdinterp as bk
@@ -37,3 +39,15 @@ def test_names_on_that_page_exist():
     assert len(sites) > 10
     for site in sites:
         bk.Site.parse(site)
+
+
+def test_hover_figures(llama, pairs, monkeypatch, tmp_path):
+    pytest.importorskip("plotly", reason="plotly is not installed")
+    (block,) = blocks("api/plotting.md")
+    organism = SimpleNamespace(model=llama, twin=llama, pairs=lambda n, split: pairs)
+    monkeypatch.setattr(bk.organisms, "load", {"smollm2-refusal": organism}.get)
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    exec(compile(block, "plotting.md", "exec"), space)
+    assert len(space["figure"].layout.annotations) == 3
+    assert (tmp_path / "heads.html").stat().st_size > 1_000_000
