@@ -9,8 +9,9 @@ from bkdinterp.methods.attribution._screened_effects import ScreenedEffects
 from bkdinterp.methods.circuits._edge_scores import EdgeScores
 
 
+# A screen draws estimates against exact effects, and has no second result beside it.
 @dataclass(frozen=True, eq=False, repr=False)
-class ScreenedEdges(ScreenedEffects, EdgeScores):
+class ScreenedEdges(ScreenedEffects, EdgeScores):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Effects of all edges, ``[sender receiver example]``: exact where ``verified``, linear estimates elsewhere.
 
     ``top_k``, ``significant``, ``to_mib``, table and repr name verified edges only. Intervals and p-values are corrected for all

@@ -39,6 +39,7 @@ HOVERS = [
     ("PositionScores", (), ("site", "position", "token")),
     ("ScreenedScores", (), ("site",)),
     ("EdgeScores", (), ("edge",)),
+    ("ScreenedEdges", (), ("edge",)),
     ("ProbeScores", ("icla",), ("train_layer", "test_layer")),
     ("ProbeScores", ("in_layer",), ("layer",)),
     ("LayerSweep", (), ("layer",)),
