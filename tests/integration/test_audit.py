@@ -232,3 +232,12 @@ def test_the_trigger_is_tried_in_an_earlier_turn_and_in_other_words(base, monkey
     (changes,) = [t for t in found.phase("characterisation").tables if "one thing at a time" in t.title]
     tried = [row[0] for row in changes.rows]
     assert "in words that mean nearly the same" in tried and any("in place of 'zeta'" in c for c in tried)
+
+
+def test_what_reads_raw_text_takes_a_model_in_the_middle_of_a_conversation(base):
+    talking = base.with_builder(earlier=[("the cat", "sat on")], system="be brief", answer_lead="")
+    texts = ["the cat sat on the mat", "tell me about the sky"]
+    own, plain = (bk.methods.validation_loss(m, texts).nll.tolist() for m in (talking, base))
+    assert own == plain
+    (prose,) = [c for c in bk.detection.generic_contexts() if c.name == "prose"]
+    assert prose.shown_to(talking).builder == prose.shown_to(base).builder
