@@ -105,3 +105,13 @@ class ScanRun:
 def in_context(context: Context) -> str:
     """Where, for a sentence; nothing for ordinary requests."""
     return "" if context.name == REQUEST else f" in {context.name}"
+
+
+def nth(round_: int) -> str:
+    """Tells the folders of later rounds from those of the first."""
+    return f"-{round_ + 1}" if round_ else ""
+
+
+def lowest_last(h: Hypothesis) -> float:
+    """Sorts the highest score first."""
+    return -h.score

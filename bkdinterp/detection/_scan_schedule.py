@@ -19,13 +19,12 @@ from bkdinterp.detection._inverted_targets import InvertedTargets
 from bkdinterp.detection._leads import probe_candidates, read_leaks, weigh
 from bkdinterp.detection._leakage import Leakage
 from bkdinterp.detection._scan_result import had_no_time
-from bkdinterp.detection._scan_run import ScanRun, in_context
+from bkdinterp.detection._scan_run import ScanRun, in_context, lowest_last
 from bkdinterp.detection._search_turns import Ended, search_triggers, silent
 from bkdinterp.detection._texts_to_search import (
     N_TARGETS,
     amplify,
     invert,
-    lowest_last,
     merged_texts,
     texts_of,
 )

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from bkdinterp.detection._clock import Clock
 from bkdinterp.detection._contexts import Context
 from bkdinterp.detection._hypothesis import Hypothesis
-from bkdinterp.detection._scan_run import ScanRun, in_context
+from bkdinterp.detection._scan_run import ScanRun, in_context, lowest_last, nth
 from bkdinterp.detection._searched_triggers import SearchedTriggers
-from bkdinterp.detection._texts_to_search import N_PROMPTS, lowest_last, nth
+from bkdinterp.detection._texts_to_search import N_PROMPTS
 from bkdinterp.detection._trigger_search import CERTAIN, TriggerSearch
 from bkdinterp.metrics import Payload
 from bkdinterp.prompts import Trigger

@@ -11,7 +11,7 @@ from bkdinterp.detection._declined import holds
 from bkdinterp.detection._hypothesis import Hypothesis
 from bkdinterp.detection._inversion import TargetInversion, one_text
 from bkdinterp.detection._inverted_targets import InvertedTargets
-from bkdinterp.detection._scan_run import ScanRun, in_context
+from bkdinterp.detection._scan_run import ScanRun, in_context, lowest_last, nth
 from bkdinterp.errors import BkdinterpError
 
 # Prompts of the inversion; the search takes as many after these.
@@ -86,13 +86,3 @@ def merged_texts(grown: AmplifiedAnswers | None, inverted: Sequence[Hypothesis])
         else:
             out[same] = replace(out[same], score=max(out[same].score, h.score))
     return sorted(out, key=lowest_last)
-
-
-def nth(round_: int) -> str:
-    """Tells the folders of later rounds from those of the first."""
-    return f"-{round_ + 1}" if round_ else ""
-
-
-def lowest_last(h: Hypothesis) -> float:
-    """Sorts the highest score first."""
-    return -h.score

@@ -75,6 +75,13 @@ def least_budget(model, runs):
 MAKERS = {"llama": tiny_llama, "gpt2": tiny_gpt2}
 
 
+def family_model(request, makers):
+    """The tiny model of a fixture's family; one that has no maker is the session's own."""
+    if request.param not in makers:
+        return request.getfixturevalue(request.param)
+    return Model.from_module(makers[request.param](), tiny_tokenizer(), name=f"tiny-{request.param}")
+
+
 @pytest.fixture(scope="session", params=["llama", "gpt2"])
 def model(request):
     return Model.from_module(MAKERS[request.param](), tiny_tokenizer(), name=f"tiny-{request.param}")

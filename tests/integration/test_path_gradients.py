@@ -4,14 +4,13 @@ import gc
 
 import pytest
 import torch
-from integration.conftest import TEXTS, tiny_gpt2, tiny_tokenizer
+from integration.conftest import TEXTS, family_model, tiny_gpt2
 from integration.families import NEW
 
 from bkdinterp.engine import gradients
 from bkdinterp.engine._path_gradients import path_gradients
 from bkdinterp.errors import PlanError, SiteError
 from bkdinterp.metrics import as_score
-from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
 from bkdinterp.sites import Component, HeadId, Site
 
@@ -20,9 +19,7 @@ MAKERS = NEW | {"gpt2": tiny_gpt2}
 
 @pytest.fixture(scope="module", params=["llama", *MAKERS])
 def model(request):
-    if request.param not in MAKERS:
-        return request.getfixturevalue(request.param)
-    return Model.from_module(MAKERS[request.param](), tiny_tokenizer(), name=f"tiny-{request.param}")
+    return family_model(request, MAKERS)
 
 
 @pytest.fixture(scope="module")

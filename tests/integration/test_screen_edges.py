@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from integration.conftest import tiny_gpt2, tiny_llama, tiny_tokenizer
+from integration.conftest import family_model, tiny_gpt2, tiny_llama, tiny_tokenizer
 from integration.families import NEW
 from integration.plain_paths import Plain
 
@@ -37,9 +37,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", params=["llama", *MAKERS])
 def model(request):
-    if request.param not in MAKERS:
-        return request.getfixturevalue(request.param)
-    return Model.from_module(MAKERS[request.param](), tiny_tokenizer(), name=f"tiny-{request.param}")
+    return family_model(request, MAKERS)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from integration.conftest import tiny_tokenizer
+from integration.conftest import family_model, tiny_tokenizer
 from integration.families import NEW
 from integration.plain_paths import Plain
 
@@ -19,9 +19,7 @@ TEXTS = ["tell me about the cat", "the dog ran on", "blue sky", "a hill"]
 
 @pytest.fixture(scope="module", params=["llama", *NEW])
 def model(request):
-    if request.param not in NEW:
-        return request.getfixturevalue(request.param)
-    return Model.from_module(NEW[request.param](), tiny_tokenizer(), name=f"tiny-{request.param}")
+    return family_model(request, NEW)
 
 
 @pytest.fixture(scope="module")
