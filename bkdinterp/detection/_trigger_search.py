@@ -354,7 +354,8 @@ class _Search:
         # The text before the slot is the same for all fillers.
         slot = int(batch.trigger_mask.int().argmax(1).min())
         slope = gradients(self.guide, batch, _score(), start=slot).embeddings
-        at = torch.stack([row[marked][0] for row, marked in zip(slope, batch.trigger_mask, strict=True)])
+        marks = batch.trigger_mask[:, slot:]
+        at = torch.stack([row[marked][0] for row, marked in zip(slope, marks, strict=True)])
         values = (vectors @ at.float().to(vectors.device).T).cpu()
         return ((values - values.mean(0)) / values.std(0)).sum(1)
 

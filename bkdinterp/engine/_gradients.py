@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bkdinterp.engine._graph_start import Start, start_of
 from bkdinterp.engine._scored_graph import Mixture, check_batch, scored_columns, scored_graph, slopes_of
 from bkdinterp.errors import PlanError, PromptError, RemoteError
 from bkdinterp.metrics import ScoreLike, as_score
@@ -36,7 +37,8 @@ class Gradients:
 
     Attributes:
         scores: one per row.
-        embeddings: derivative with respect to the token embeddings, including target columns; 0 on padding and before ``start``.
+        embeddings: derivative with respect to the token embeddings, including target columns; 0 on padding. With ``start``, here
+            and below ``pos`` counts from there.
         values: activation at each requested site, ``[row pos width]``; for a head or neuron, its slice.
         sites: derivative with respect to it, of the same shape.
     """
@@ -74,10 +76,10 @@ def gradients(
     embeddings: Float[Tensor, "row pos d_model"] | None = None,
     frozen_norms: bool = False,
     mixed: Mixtures = None,
-    start: float | int = 0,
+    start: Start | float | int = 0,
 ) -> Gradients:
-    """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass; with ``start`` a second
-    forward, of what stands before it.
+    """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass; with a column as ``start``
+    a second forward, of what stands before it.
 
     All activations of all layers are kept in memory until the backward pass, so give few rows at a time.
 
@@ -92,13 +94,13 @@ def gradients(
         mixed: site -> (keep, other), each ``[width]``: at every token the model goes on with ``keep x + (1 - keep) other``
             instead of the activation x. Such a site must be among ``sites``; its value is then x, and its derivative that
             with respect to the mixture.
-        start: differentiate by the tokens from this column on only. What stands before it is computed once for all rows that
-            share it, and kept out of the graph (not where a sliding window is shorter than the rows); the derivatives are the
-            same. Only for embeddings: without ``sites``.
+        start: differentiate by embeddings and activations from this column on only. What stands before it is computed once for
+            all rows that share it, and kept out of the graph (not where a sliding window is shorter than the rows); the
+            derivatives are the same. `known_start` computes it for several calls.
 
     Raises:
         PlanError: there are no targets, the score needs the unedited run, embeddings or a mixture have the wrong shape, or
-            ``start`` is behind the last prompt token or stands beside sites or embeddings.
+            ``start`` is behind the last prompt token, of another batch, or stands beside embeddings or a mixture.
         PromptError: token ids are outside the vocabulary.
         SiteError: the model does not have a site.
         RemoteError: the model's weights are not on this machine.
@@ -112,13 +114,13 @@ def gradients(
     tokens = tokens.to(model.device)
     columns = scored_columns(tokens, declared)
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
-    start = as_integer(start, "start", low=0, high=tokens.n_prompt - 1, error=PlanError)
-    if start and (wanted or given is not None):
+    start = start if isinstance(start, Start) else _start(arch, module, tokens, start, columns)
+    if start.column and (mixed or given is not None):
         raise PlanError(
-            f"start={start} leaves out the tokens before it; give it without sites= and embeddings=."
+            f"start={start.column} leaves out the tokens before it; give it without embeddings= and mixed=."
         )
-    # A cache would forget what the first tokens of a window still see.
-    shared = 0 if arch.sliding_window is not None and columns > arch.sliding_window else start
+    if start.kinds is not None and len(start.kinds) != len(tokens):
+        raise PlanError(f"The start is of {len(start.kinds)} rows, but the batch has {len(tokens)}.")
     graph = scored_graph(
         module,
         arch,
@@ -128,7 +130,7 @@ def gradients(
         given=given,
         mixed=mixed,
         frozen_norms=frozen_norms,
-        shared=shared,
+        start=start,
     )
     with graph as (scores, caught):
         at = [caught[site] for site in wanted]
@@ -137,13 +139,28 @@ def gradients(
     values = [_slice(value.detach(), c) for (value, _), c in zip(at, slices, strict=True)]
     return Gradients(
         scores.detach(),
-        _whole(derivatives[0][:, start - shared :], tokens, start),
-        {site: _whole(value, tokens) for site, value in zip(wanted, values, strict=True)},
+        _whole(derivatives[0], tokens, start),
+        {site: _whole(value, tokens, start) for site, value in zip(wanted, values, strict=True)},
         {
-            site: _whole(_slice(d, c), tokens)
+            site: _whole(_slice(d, c), tokens, start)
             for site, d, c in zip(wanted, derivatives[1:], slices, strict=True)
         },
     )
+
+
+def known_start(model: Any, tokens: TokenBatch, column: float | int, score: ScoreLike = "logprob") -> Start:
+    """What stands before a column of a batch, for `gradients` of this batch and score. Costs one forward of it.
+
+    Raises:
+        PlanError: the column is behind the last prompt token.
+        PromptError: token ids are outside the vocabulary.
+        RemoteError: the model's weights are not on this machine.
+    """
+    arch, module = local_model(model, "known_start")
+    declared = as_score(score)
+    check_batch(arch, tokens, declared, (), "known_start")
+    tokens = tokens.to(model.device)
+    return _start(arch, module, tokens, column, scored_columns(tokens, declared))
 
 
 def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
@@ -154,6 +171,13 @@ def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
             f"{who}() needs the weights, but this model was loaded for a server; load it again without a remote executor."
         )
     return model.architecture, model.module
+
+
+def _start(
+    arch: Architecture, module: nn.Module, tokens: TokenBatch, column: float | int, columns: int
+) -> Start:
+    column = as_integer(column, "start", low=0, high=tokens.n_prompt - 1, error=PlanError)
+    return start_of(module, arch, tokens, column, columns)
 
 
 def _check(
@@ -182,8 +206,10 @@ def _slice(x: Tensor, channels: tuple[int, int] | None) -> Tensor:
     return x if channels is None else x[..., slice(*channels)]
 
 
-def _whole(x: Tensor, tokens: TokenBatch, start: int = 0) -> Tensor:
-    """All columns of the batch, with 0 for padding and columns that were not computed."""
-    out = x.new_zeros(*tokens.input_ids.shape, x.shape[-1])
-    out[:, start : start + x.shape[1]] = x
-    return out * tokens.attention_mask[..., None].to(x.dtype)
+def _whole(x: Tensor, tokens: TokenBatch, start: Start) -> Tensor:
+    """All columns of the batch from a start on, with 0 for padding and columns that were not computed."""
+    mask = tokens.attention_mask[:, start.column :, None]
+    out = x.new_zeros(len(tokens), mask.shape[1], x.shape[-1])
+    own = x[:, start.column - start.known :]
+    out[:, : own.shape[1]] = own
+    return out * mask.to(x.dtype)

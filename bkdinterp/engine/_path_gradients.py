@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine._gradients import local_model
+from bkdinterp.engine._graph_start import Start
 from bkdinterp.engine._scored_graph import check_batch, scored_columns, scored_graph, slopes_of
 from bkdinterp.metrics import Score
 from bkdinterp.model import Architecture
@@ -49,6 +50,7 @@ def path_gradients(
     values: Sequence[Site],
     columns: Sequence[int],
     frozen_norms: bool = False,
+    start: Start | None = None,
 ) -> PathGradients:
     """Differentiate a batch's scores by what single units read from the residual stream.
 
@@ -60,6 +62,7 @@ def path_gradients(
         values: whole sites whose activations to return.
         columns: columns of the batch to return. Those that the score does not need have slopes and values of 0.
         frozen_norms: take the scales of the residual stream's norms as constants, as in `gradients`.
+        start: `known_start` of this batch, at or before the first of ``columns``: what stands before it is not computed again.
 
     Raises:
         PlanError: there are no targets, or the score needs the unedited run.
@@ -72,10 +75,13 @@ def path_gradients(
     tokens = tokens.to(model.device)
     n = scored_columns(tokens, score)
     inside = [i for i, column in enumerate(columns) if column < n]
-    at = [columns[i] for i in inside]
+    known_columns = 0 if start is None else start.known
+    at = [columns[i] - known_columns for i in inside]
     outputs = list(dict.fromkeys(_output(r, arch) for r in receivers))
     caught_at = dict.fromkeys([*outputs, *(_entrance(r, arch) for r in receivers), *values])
-    graph = scored_graph(module, arch, tokens, score, tuple(caught_at), frozen_norms=frozen_norms)
+    graph = scored_graph(
+        module, arch, tokens, score, tuple(caught_at), frozen_norms=frozen_norms, start=start
+    )
     with graph as (scores, caught):
         known = dict(zip(outputs, slopes_of(scores, [caught[o][1] for o in outputs], keep=True), strict=True))
         shape = (len(tokens), len(receivers), len(columns), arch.d_model)

@@ -11,13 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bkdinterp.engine import program
+from bkdinterp.engine._graph_start import Start
 from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._linear_norms import linear_norms
 from bkdinterp.errors import PlanError
 from bkdinterp.metrics import Score
 from bkdinterp.model import Architecture
-from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
 from bkdinterp.prompts import TokenBatch, check_vocabulary
 from bkdinterp.sites import Component, Site
@@ -67,11 +66,11 @@ def scored_graph(
     given: Float[Tensor, "row pos d_model"] | None = None,
     mixed: Mapping[Site, Mixture] | None = None,
     frozen_norms: bool = False,
-    shared: int = 0,
+    start: Start | None = None,
 ) -> Iterator[tuple[Float[Tensor, " row"], dict[Any, Any]]]:
     """Context with the scores and, per site, its value and the tensor to differentiate by; ``"embeddings"`` is there, too.
 
-    Gradients are on inside. Costs one forward; with ``shared`` a second one, of what stands before that column.
+    Gradients are on inside. Costs one forward, with ``start`` only of what stands behind it.
 
     Args:
         module: the suspect.
@@ -81,12 +80,13 @@ def scored_graph(
         sites: activations to catch, whole ones.
         given: embeddings instead of the tokens' own, of the scored columns.
         mixed, frozen_norms: as in `gradients`.
-        shared: columns that are computed once for all rows that share them, and kept out of the graph.
+        start: columns that are known and kept out of the graph.
     """
     columns = scored_columns(tokens, score)
+    start = start or Start(0, None, None)
+    shared = start.known
     with running(module), _frozen(module), torch.enable_grad():
         # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
-        known = _start_cache(module, tokens, shared) if shared else {"use_cache": False}
         with (
             linear_norms(module, arch, frozen_norms),
             _caught(module, arch, sites, given, mixed or {}) as caught,
@@ -96,7 +96,7 @@ def scored_graph(
                 attention_mask=tokens.attention_mask[:, :columns],
                 position_ids=tokens.position_ids[:, shared:columns],
                 logits_to_keep=last_columns(columns - shared, columns - tokens.n_prompt + 1),
-                **known,
+                **start.arguments(module),
             ).logits
         scores = score(
             logits[:, :-1],
@@ -111,24 +111,6 @@ def slopes_of(scores: Float[Tensor, " row"], by: Sequence[Tensor], *, keep: bool
     found = torch.autograd.grad(scores.sum(), by, allow_unused=True, retain_graph=keep)
     # Activations that no later token sees, such as the last column, have no path to the scores.
     return [torch.zeros_like(x) if d is None else d for d, x in zip(found, by, strict=True)]
-
-
-@torch.no_grad()
-def _start_cache(module: nn.Module, tokens: TokenBatch, start: int) -> dict[str, Any]:
-    """Keys and values of the tokens before a column, as arguments of a forward pass; once for all rows that are alike there."""
-    ids, mask = tokens.input_ids[:, :start], tokens.attention_mask[:, :start]
-    # Not every device can compare rows.
-    alike = torch.cat([ids, mask.to(ids)], 1).cpu().unique(dim=0, return_inverse=True)[1]
-    # The first row of each kind.
-    rows = torch.stack([(alike == kind).nonzero()[0, 0] for kind in range(int(alike.max()) + 1)])
-    out = module(
-        input_ids=ids[rows],
-        attention_mask=mask[rows],
-        position_ids=tokens.position_ids[rows, :start],
-        use_cache=True,
-        logits_to_keep=last_columns(start, 1),
-    )
-    return {cache_name(module): program.chosen_cache(program.cache_of(out), alike), "use_cache": True}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from integration import families
 from integration.conftest import TEXTS, tiny_tokenizer
 from integration.families import NEW
 
-from bkdinterp.engine import Run, execute, gradients, token_embeddings
+from bkdinterp.engine import Run, execute, gradients, known_start, token_embeddings
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.interventions import Patch, Read, Stack, Steer
 from bkdinterp.model import Model
@@ -138,14 +138,35 @@ def test_what_stands_before_a_start_is_computed_once(model, tokens):
         found = gradients(model, copies, start=start)
         watch.remove()
         torch.testing.assert_close(found.scores, whole.scores)
-        torch.testing.assert_close(found.embeddings[:, start:], whole.embeddings[:, start:])
+        torch.testing.assert_close(found.embeddings, whole.embeddings[:, start:])
         columns = copies.input_ids.shape[1]
-        assert not found.embeddings[:, :start].any()
         forgets = (model.architecture.sliding_window or columns) < columns
         assert rows == ([(5, columns)] if forgets else [(2, start), (5, columns - start)])
-    for start, others in ((tokens.n_prompt, {}), (-1, {}), (2, {"sites": ["L0.z"]})):
+    own = token_embeddings(model, tokens.input_ids)
+    mixed = {"sites": ["L0.z"], "mixed": {"L0.z": mixture(model, Site.parse("L0.z"), 0.5)}}
+    for start, others in ((tokens.n_prompt, {}), (-1, {}), (2, {"embeddings": own}), (2, mixed)):
         with pytest.raises(PlanError, match="start"):
             gradients(model, tokens, start=start, **others)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["plain norms", "frozen norms"])
+@pytest.mark.parametrize("score", ["logprob", "first_token_logodds"])
+def test_sites_behind_a_start_have_the_same_values_and_derivatives(model, tokens, score, held):
+    """Every component of every layer; one start serves several calls."""
+    arch = model.architecture
+    sites = [Site(layer, c) for c in arch.components for layer in range(arch.n_layers)]
+    whole = gradients(model, tokens, score, sites=sites, frozen_norms=held)
+    for column in (1, tokens.n_prompt - 1):
+        start = known_start(model, tokens, column, score)
+        for _ in range(2):
+            found = gradients(model, tokens, score, sites=sites, frozen_norms=held, start=start)
+            torch.testing.assert_close(found.scores, whole.scores)
+            for site in sites:
+                torch.testing.assert_close(found.values[site], whole.values[site][:, column:])
+                torch.testing.assert_close(found.sites[site], whole.sites[site][:, column:])
+    if start.kinds is not None:
+        with pytest.raises(PlanError, match="rows"):
+            gradients(model, tokens.rows([0]), score, start=start)
 
 
 @pytest.mark.parametrize("family", [families.tiny_mistral, families.tiny_gemma2])
@@ -161,7 +182,7 @@ def test_a_start_within_a_window_that_just_holds_the_rows(family, more, prompts)
         whole = gradients(model, tokens, frozen_norms=True)
         found = gradients(model, tokens, frozen_norms=True, start=start)
         torch.testing.assert_close(found.scores, whole.scores)
-        torch.testing.assert_close(found.embeddings[:, start:], whole.embeddings[:, start:])
+        torch.testing.assert_close(found.embeddings, whole.embeddings[:, start:])
 
 
 def test_nothing_is_left_behind(model, tokens):

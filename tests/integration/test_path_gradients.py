@@ -7,7 +7,7 @@ import torch
 from integration.conftest import TEXTS, family_model, tiny_gpt2
 from integration.families import NEW
 
-from bkdinterp.engine import gradients
+from bkdinterp.engine import gradients, known_start
 from bkdinterp.engine._path_gradients import path_gradients
 from bkdinterp.errors import PlanError, SiteError
 from bkdinterp.metrics import as_score
@@ -66,6 +66,22 @@ def test_a_reading_is_the_units_own(model, tokens):
     assert bool((read > 1e-4).all())
     one, other = slopes(model, tokens, [HeadId(1, 0).site, HeadId(1, 1).site]).unbind(1)
     assert not torch.allclose(one, other, rtol=1e-2)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["plain norms", "frozen norms"])
+def test_behind_a_start_readings_and_values_are_the_same(model, tokens, held):
+    score, receivers = as_score("logprob"), [*units(model.architecture), None]
+    values, columns = [Site.parse("L1.z"), Site.parse("L0.mlp_out")], range(3, tokens.input_ids.shape[1])
+    asked = {"values": values, "columns": columns, "frozen_norms": held}
+    whole = path_gradients(model, tokens, score, receivers, **asked)
+    start = known_start(model, tokens, 3, score)
+    found = path_gradients(model, tokens, score, receivers, start=start, **asked)
+    # Padding sees itself only, or all there is, which differs with the columns of a pass.
+    real = tokens.attention_mask[:, columns].bool()
+    for a, b in zip(found.read.unbind(1), whole.read.unbind(1), strict=True):
+        torch.testing.assert_close(a[real], b[real])
+    for site in values:
+        torch.testing.assert_close(found.values[site][real], whole.values[site][real])
 
 
 def test_columns_and_values_are_those_asked_for(llama):

@@ -11,6 +11,7 @@ import bkdinterp as bk
 from bkdinterp.engine import Run, execute, gradients
 from bkdinterp.errors import BkdinterpError, PlanError, RemoteError, SiteError
 from bkdinterp.interventions import Read, Steer
+from bkdinterp.methods.attribution import _linear_effects
 from bkdinterp.methods.attribution import _verified_screen as _screening
 from bkdinterp.model import Model
 from bkdinterp.prompts import PairedPrompts, Trigger
@@ -173,6 +174,28 @@ def test_an_audit_finds_a_screen_that_is_wrong(llama, pairs, monkeypatch):
     found = bk.Attribution(llama).screen(pairs, keep=3, audit=60)
     said = found.audit(3)
     assert said.above > 0 and abs(said.rank_correlation) < 0.6 and said.error > said.margin
+
+
+@pytest.mark.parametrize("where", ["last", "trigger", "all", Where("last", generated=True)])
+def test_what_stands_before_the_patched_tokens_is_computed_once(each, some, where, monkeypatch):
+    """The estimates of graphs over all tokens, from fewer; and a graph begins at the first patched token."""
+    settings = {"where": where, "direction": "denoising", "source": "triggered"}
+    rows = []
+    watch = each.module.register_forward_pre_hook(
+        lambda _, args, kwargs: (
+            rows.append(kwargs["input_ids"].shape[1]) if torch.is_grad_enabled() else None
+        ),
+        with_kwargs=True,
+    )
+    found = [estimates(each, some, kind, **settings) for kind in ("heads", "neurons")]
+    watch.remove()
+    tokens = each.builder.tokenize(some.triggered)
+    columns, at = tokens.input_ids.shape[1], tokens.selection(Where.of(where)).any(0).nonzero()
+    forgets = (each.architecture.sliding_window or columns) < columns
+    assert set(rows) == {columns - (0 if forgets else min(int(at.min()), tokens.n_prompt - 1))}
+    monkeypatch.setattr(_linear_effects, "first_patched", lambda *_: 0)
+    for kind, one in zip(("heads", "neurons"), found, strict=True):
+        torch.testing.assert_close(one, estimates(each, some, kind, **settings), rtol=1e-6, atol=1e-8)
 
 
 def test_batches_do_not_change_estimates(llama, pairs):

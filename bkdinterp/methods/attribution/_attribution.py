@@ -263,8 +263,9 @@ class Attribution:
         ``audit`` others, drawn at random: ``found.audit(k)`` says what they tell of the rest. With few units, such as the
         heads of a small model, the exact sweep costs little more (`plan`).
 
-        Costs two forwards and two backwards of the scored prompts, one pass over the source prompts, and at most
-        ``2 * keep + audit`` scored rows per prompt. A backward pass runs only on this machine.
+        Costs two forwards of the scored prompts, and of their tokens from the first patched one on two forward and two backward
+        passes; two passes over the source prompts; and at most ``2 * keep + audit`` scored rows per prompt. A backward pass runs
+        only on this machine.
 
         Args:
             pairs: as in `heads`.

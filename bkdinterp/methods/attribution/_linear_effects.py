@@ -2,9 +2,9 @@
 
     estimate(unit, x) = sum over the patched tokens of (patched value - activation) . d metric / d activation
 
-It is exact where the metric is linear in the unit, and misleads where it saturates. Costs one forward and one backward pass of
-the scored prompts (two of each with both rules), and the pass over the source prompts. Source: Nanda 2023 (Attribution
-patching); Kramar et al. 2024 (arXiv 2403.00745).
+It is exact where the metric is linear in the unit, and misleads where it saturates. Costs one forward of the scored prompts, two
+forward and two backward passes of their tokens from the first patched one on, and the pass over the source prompts. Source: Nanda
+2023 (Attribution patching); Kramar et al. 2024 (arXiv 2403.00745).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bkdinterp.engine import Run, gradients
+from bkdinterp.engine import Run, gradients, known_start
 from bkdinterp.engine._allocator import Allocator
 from bkdinterp.interventions import Read
 from bkdinterp.methods._options import BATCH_BYTES, RunOptions, run
@@ -23,7 +23,7 @@ from bkdinterp.metrics import Score
 from bkdinterp.model import Architecture, Model
 from bkdinterp.progress import track
 from bkdinterp.prompts import Prompts, TokenBatch
-from bkdinterp.sites import Component, HeadId, Site
+from bkdinterp.sites import Component, HeadId, Site, Where
 
 Patched = tuple[Tensor, Tensor | None]
 """What stands in for an activation (a mean, or one value per example), and what a difference subtracts from it."""
@@ -90,16 +90,20 @@ def linear_effects(
     tokens = model.builder.tokenize(prompts)
     width = len(units.layers) * model.architecture.width(units.whole[0])
     budget = options.get("budget") or BATCH_BYTES
-    size, allocator = rows_at_once(model.architecture, tokens, width, budget), Allocator(int(budget))
+    # No change reaches what stands before the patched tokens.
+    first = first_patched(tokens, origin.where)
+    size = rows_at_once(model.architecture, tokens, width, budget, first=first)
+    allocator = Allocator(int(budget))
     batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
     # One copy: it grows with the prompts.
     dtype = torch.promote_types(model.dtype, torch.float32)
     plain, frozen = torch.empty(len(units), len(prompts), dtype=dtype), torch.zeros(len(units), dtype=dtype)
     for rows in track(batches, "estimates", show=options.get("progress", True)):
         batch = tokens.rows(rows)
-        chosen = batch.selection(origin.where)
+        chosen = batch.selection(origin.where)[:, first:]
+        start = known_start(model, batch, first, score)
         for held in (False, True):
-            slopes = gradients(model, batch, score, sites=units.whole, frozen_norms=held)
+            slopes = gradients(model, batch, score, sites=units.whole, frozen_norms=held, start=start)
             for place, site in enumerate(units.whole):
                 # The next one takes the room of this one.
                 slope, value = slopes.sites.pop(site), slopes.values.pop(site)
@@ -112,8 +116,15 @@ def linear_effects(
                     frozen[at] += by_unit.double().sum(1).to(frozen) / len(prompts)
                 else:
                     plain[at, rows[0] : rows[-1] + 1] = by_unit
+        del start
         allocator.settle()
     return plain, frozen
+
+
+def first_patched(tokens: TokenBatch, where: Where) -> int:
+    """The first column in which a prompt has a patched token, or the last of the prompts."""
+    columns = tokens.selection(where).any(0).nonzero()
+    return min([tokens.n_prompt - 1, *columns.flatten().tolist()])
 
 
 def patched_values(
@@ -163,12 +174,17 @@ def changes(
 
 
 def rows_at_once(
-    arch: Architecture, tokens: TokenBatch, width: int, budget: float | int, *, more: int = 0
+    arch: Architecture, tokens: TokenBatch, width: int, budget: float | int, *, more: int = 0, first: int = 0
 ) -> int:
-    """Prompts of one batch: what a backward pass keeps of every layer, the logits, ``width`` channels' values and slopes, and
-    ``more`` numbers a prompt."""
+    """Prompts of one batch: what a backward pass keeps of every layer from column ``first`` on, keys and values before it (twice,
+    since each pass has its own) and one layer's activations, the logits, ``width`` channels' values and slopes, and ``more``
+    numbers a prompt."""
     n = tokens.input_ids.shape[1]
+    # Where a window is shorter than the prompt, all columns are in the graph.
+    start = 0 if arch.sliding_window is not None and n > arch.sliding_window else first
     layer = 12 * arch.d_model + 4 * arch.n_heads * arch.d_head + 4 * arch.d_mlp + 3 * arch.n_heads * n
     own = 3 * width
     targets = 4 * (tokens.targets.shape[1] + 1) * arch.d_vocab
-    return max(1, int(budget // (8 * (n * (arch.n_layers * layer + own) + targets + more))))
+    graph = (n - start) * (arch.n_layers * layer + own)
+    before = start * (layer + 4 * arch.n_layers * arch.n_kv_heads * arch.d_head)
+    return max(1, int(budget // (8 * (graph + before + targets + more))))

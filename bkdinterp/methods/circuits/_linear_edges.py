@@ -4,8 +4,9 @@
 
 g_B is the metric's derivative by what B alone reads from the residual stream (`engine._path_gradients`), so the estimate is the
 derivative of the exact effect of `trace_edges` along the change. Over all receivers of a sender the estimates sum to that of
-attribution patching, if the units are all of the model's. Costs two forwards and two backward passes of the scored prompts, per
-receiver two more through its own layer, and the pass over the source prompts. Source: Syed et al. 2023 (arXiv 2310.10348).
+attribution patching, if the units are all of the model's. Costs one forward of the scored prompts; of their tokens from the first
+patched one on two forward and two backward passes, and per receiver two more through its own layer; and the pass over the source
+prompts. Source: Syed et al. 2023 (arXiv 2310.10348).
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bkdinterp.engine import known_start
 from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._path_gradients import path_gradients
 from bkdinterp.methods._options import BATCH_BYTES, RunOptions
-from bkdinterp.methods.attribution._linear_effects import changes, patched_values, rows_at_once
+from bkdinterp.methods.attribution._linear_effects import (
+    changes,
+    first_patched,
+    patched_values,
+    rows_at_once,
+)
 from bkdinterp.methods.attribution._patch_source import Origin
 from bkdinterp.methods.circuits._direct_paths import edges_between
 from bkdinterp.metrics import Score
@@ -52,7 +59,9 @@ def linear_edges(
     # Of a prompt: the slopes that all receivers read by, and what the heads of a layer write.
     kept = (len(receivers) + arch.n_heads) * int(selected.any(0).sum()) * arch.d_model
     budget = options.get("budget") or BATCH_BYTES
-    size = rows_at_once(arch, tokens, sum(map(arch.width, wholes)), budget, more=kept)
+    # No change reaches what stands before the patched tokens.
+    first = first_patched(tokens, origin.where)
+    size = rows_at_once(arch, tokens, sum(map(arch.width, wholes)), budget, more=kept, first=first)
     batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
     n_edges, allocator = groups[-1].edges.stop, Allocator(int(budget))
     plain, frozen = torch.empty(n_edges, len(prompts), dtype=dtype), torch.zeros(n_edges, dtype=dtype)
@@ -60,9 +69,17 @@ def linear_edges(
         batch, chosen = tokens.rows(rows), selected[rows]
         columns = chosen.any(0).nonzero().flatten().tolist()
         chosen = chosen[:, columns]
+        start = known_start(model, batch, first, score)
         for held in (False, True):
             found = path_gradients(
-                model, batch, score, receivers, values=wholes, columns=columns, frozen_norms=held
+                model,
+                batch,
+                score,
+                receivers,
+                values=wholes,
+                columns=columns,
+                frozen_norms=held,
+                start=start,
             )
             # Slopes of padding may be NaN, and 0 times NaN is not 0.
             left_out = ~chosen[:, None, :, None].to(found.read.device)
@@ -79,6 +96,7 @@ def linear_edges(
                     plain[group.edges, rows[0] : rows[-1] + 1] = estimate
             # The next pass takes their room.
             del found, read
+        del start
         allocator.settle()
     return plain, frozen
 
