@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import torch
-from _ways import matmul_rate
+from _ways import matmul_rate, pin
 from rich.console import Console
 from rich.table import Table
 
@@ -33,9 +33,11 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", type=int)
     parser.add_argument("--n", type=int, default=24)
     parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--keep", type=int, help="of each estimate, to verify; twice K without it")
     parser.add_argument("--audit", type=int, default=32)
+    parser.add_argument("--cpu", type=int, help="core to run on; the last one without it")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    pin(cpu=args.cpu)
     table = Table(
         "organism", "direction", "exact s", "screen s", "share", "verified", f"recall@{args.k}", "within", "r"
     )
@@ -66,7 +68,7 @@ def compared(model: Any, pairs: Any, direction: str, args: argparse.Namespace) -
     start = time.perf_counter()
     layers = args.layers if args.kind == "heads" else layers
     found = attribution.screen(
-        pairs, args.kind, layers=layers, keep=2 * args.k, audit=args.audit, progress=False
+        pairs, args.kind, layers=layers, keep=args.keep or 2 * args.k, audit=args.audit, progress=False
     )
     screen_s = time.perf_counter() - start
     rates.append(matmul_rate())
