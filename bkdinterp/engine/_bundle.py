@@ -78,6 +78,11 @@ class Bundle:
         window = self.arch.sliding_window
         return window is not None and columns > window
 
+    def trims(self, columns: int) -> bool:
+        """Whether a cache of ``columns`` tokens lacks the first ones: it keeps what the next token will see besides itself."""
+        window = self.arch.sliding_window
+        return window is not None and columns >= window
+
 
 @dataclass(frozen=True, eq=False)
 class Group:

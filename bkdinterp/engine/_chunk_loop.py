@@ -1,7 +1,7 @@
 """ChunkLoop: runs resolved chunks in a plan's order on a model of this process, and keeps what later ones reuse."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import nnsight
@@ -35,7 +35,7 @@ class Traceable(Protocol):
 
 
 class ChunkLoop:
-    """Chunks may be skipped; a skipped unedited run is computed when another chunk needs it."""
+    """Runs chunks one after another; what they reuse stays until a chunk that reuses something else."""
 
     def __init__(self, model: Traceable, scores: Mapping[str, Any]) -> None:
         self._model, self._scores = model, scores
@@ -43,24 +43,21 @@ class ChunkLoop:
         self._always = {"whole_cache": WHOLE_CACHE, "cache_name": cache_name(model.nn._module)}
         self._state: dict[str, Any] = {**self._always}
 
-    def run(
-        self, chunk: Chunk, first: Callable[[], Chunk | None]
-    ) -> tuple[dict[str, Any], torch.Tensor | None]:
+    def run(self, chunk: Chunk, before: Sequence[Chunk] = ()) -> tuple[dict[str, Any], torch.Tensor | None]:
         """Run one chunk; returns its output and generated tokens.
 
         Args:
             chunk: resolved (`Store.resolve`).
-            first: gives the resolved chunk that it reuses, None if it reuses none; asked only if that is not at hand.
+            before: those that it reuses and that did not run yet (`AtHand`), resolved, too.
         """
         if chunk.prefix != self._key:
             self._state.clear()
             self._state |= self._always
             self._key = chunk.prefix
-            base = first()
-            if base is not None:
-                # Its scores are already known.
-                sent = replace(base, score=None).wire()
-                program.advance(sent, _forward(self._model, sent, self._state), self._state)
+        for reused in before:
+            # Its scores are already known.
+            sent = replace(reused, score=None).wire()
+            program.advance(sent, _forward(self._model, sent, self._state), self._state)
         score = self._scores.get(chunk.score_name or "") if chunk.score is not None else None
         step: dict[str, Any] | None = chunk.wire()
         out: dict[str, Any] = {}
@@ -70,10 +67,21 @@ class ChunkLoop:
         return out, out.pop("tokens", None)
 
 
-def first_of(plan: Plan, store: Store, index: int) -> Chunk | None:
-    """The resolved chunk that a plan's chunk reuses; None if it reuses none."""
-    first = plan.chunks.first_of(index)
-    return None if first is None else store.resolve(plan.chunks[first])
+@dataclass
+class AtHand:
+    """Which of the chunks that others reuse have run, while chunks run in a plan's order and some are skipped."""
+
+    key: str | None = None
+    n: int = 0
+
+    def before(self, plan: Plan, store: Store, index: int, chunk: Chunk) -> tuple[Chunk, ...]:
+        """Those that have to run before this one, resolved; they and it count as run from now on."""
+        firsts = plan.chunks.firsts_of(index)
+        if chunk.prefix != self.key:
+            self.key, self.n = chunk.prefix, 0
+        missing = firsts[self.n :]
+        self.n = max(self.n, len(firsts)) + (chunk.kind in ("base", "start"))
+        return tuple(store.resolve(plan.chunks[first]) for first in missing)
 
 
 def _forward(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._assemble import Store
-from bkdinterp.engine._chunk_loop import ChunkLoop, Traceable, first_of
+from bkdinterp.engine._chunk_loop import AtHand, ChunkLoop, Traceable
 from bkdinterp.engine._cost import measure_speed
 from bkdinterp.engine._executor import KeepingExecutor, check_here
 from bkdinterp.engine._plan import Plan
@@ -55,7 +55,7 @@ class Local(KeepingExecutor):
             show=show,
             weights=[outline.cost for outline in plan.chunks.outlines()] if show else None,
         )
-        loop = ChunkLoop(model, plan.scores)
+        loop, at_hand = ChunkLoop(model, plan.scores), AtHand()
         allocator = Allocator(plan.cost.peak_bytes)
         done = 0
         try:
@@ -64,7 +64,8 @@ class Local(KeepingExecutor):
                     chunk = plan.chunks[index]
                     finished = None if sweep is None else sweep.load(index, chunk)
                     if finished is None:
-                        finished = loop.run(store.resolve(chunk), lambda i=index: first_of(plan, store, i))
+                        before = at_hand.before(plan, store, index, chunk)
+                        finished = loop.run(store.resolve(chunk), before)
                         allocator.settle()
                         if sweep is not None:
                             sweep.save(index, *finished)

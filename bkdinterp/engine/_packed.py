@@ -1,6 +1,9 @@
-"""Builds the chunks of runs that share an unedited run: that run, and edited copies packed into sequences. No forwards."""
+"""Builds the chunks of runs that share an unedited run: that run, after the tokens that its prompts have in common, and edited
+copies packed into sequences. No forwards.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._lower import Picked, Rows, Steps
 from bkdinterp.engine._part import Part
 from bkdinterp.engine._shared_prefix import Sharing, segments
+from bkdinterp.engine._shared_start import Layout, Start
 from bkdinterp.engine._tokens import Slice
 from bkdinterp.sites import Where
 
@@ -24,7 +28,8 @@ class SharedPart(Part):
     @classmethod
     def of(cls, bundle: Bundle, examples: tuple[int, ...], sharing: Sharing) -> "SharedPart":
         """Make it for one slice."""
-        return cls(bundle, examples, sharing.outlines, sharing.totals, True, sharing)
+        leans = 2 if sharing.shape.common else 1
+        return cls(bundle, examples, sharing.outlines, sharing.totals, leans, sharing)
 
     @property
     def layout(self) -> Any:
@@ -37,21 +42,53 @@ class SharedPart(Part):
         return f"base {self.bundle.nodes[0].index}/{self.examples[0]}"
 
     def build(self, k: int) -> Chunk:
-        """Build the unedited run, or a packed chunk."""
+        """Build the common start, the unedited run, or a packed chunk."""
         batch = self.bundle.slice(self.examples)
-        return self._packed(batch, k) if k else self._base(batch)
+        if k >= self.leans:
+            return self._packed(batch, k)
+        return self._base(batch) if k == self.leans - 1 else self._start(batch)
+
+    @cached_property
+    def _common(self) -> Start:
+        return Start(self.sharing.shape.common)
+
+    def _start(self, batch: Slice) -> Chunk:
+        tokens, shape, outline = batch.batch, self.sharing.shape, self.outlines[0]
+        take = Layout.of(tokens, self._common).start
+        inputs = {
+            "input_ids": take(tokens.input_ids),
+            "attention_mask": take(tokens.attention_mask),
+            "position_ids": take(tokens.position_ids),
+            "use_cache": True,
+            "logits_to_keep": last_columns(shape.common, 1),
+        }
+        return Chunk(
+            kind="start",
+            inputs=inputs,
+            steps=[],
+            nodes=(),
+            examples=self.examples,
+            bytes=outline.bytes,
+            cost=outline.cost,
+            layers=outline.layers,
+            score_name=self.bundle.run.score_name,
+            want=("cache",),
+            prefix=self.key,
+            whole_cache=self.bundle.trims(shape.columns) or None,
+        )
 
     def _base(self, batch: Slice) -> Chunk:
-        tokens, shape, outline = batch.batch, self.sharing.shape, self.outlines[0]
-        steps, cached = Steps(self.bundle.arch), shape.early > 0
+        tokens, shape, outline = batch.batch, self.sharing.shape, self.outlines[self.leans - 1]
+        steps, cached, layout = Steps(self.bundle.arch), shape.early > 0, Layout.of(tokens, self._common)
+        own = shape.columns - shape.common
         for layer in self.sharing.starts:
-            steps.keep(layer, str(layer), shape.early)
+            steps.keep(layer, str(layer), shape.early - shape.common)
         inputs = {
-            "input_ids": tokens.input_ids[:, : shape.columns],
-            "attention_mask": tokens.attention_mask[:, : shape.columns],
-            "position_ids": tokens.position_ids[:, : shape.columns],
+            "input_ids": layout.rest(tokens.input_ids)[:, :own],
+            "attention_mask": layout.whole(tokens.attention_mask)[:, : shape.columns],
+            "position_ids": layout.rest(tokens.position_ids)[:, :own],
             "use_cache": cached,
-            "logits_to_keep": last_columns(shape.columns, outline.logits),
+            "logits_to_keep": last_columns(own, outline.logits),
         }
         return Chunk(
             kind="base",
@@ -68,12 +105,13 @@ class SharedPart(Part):
             prefix=self.key,
             shared_rows=True,
             keep={"layers": [str(layer) for layer in self.sharing.starts]},
-            whole_cache=True if cached and self.bundle.forgets(shape.columns) else None,
+            common=torch.zeros(len(batch), dtype=torch.long) if shape.common else None,
+            whole_cache=(cached and not shape.common and self.bundle.trims(shape.columns)) or None,
         )
 
     def _packed(self, batch: Slice, k: int) -> Chunk:
         arch, tokens, shape, outline = self.bundle.arch, batch.batch, self.sharing.shape, self.outlines[k]
-        start, members = self.sharing.groups[k - 1]
+        start, members = self.sharing.groups[k - self.leans]
         early, columns, n = shape.early, shape.own, shape.n
         beside = segments(arch, shape, len(members))
         groups = len(members) // beside
@@ -101,7 +139,7 @@ class SharedPart(Part):
             "columns": columns,
             "early": early,
             "start": start,
-            "prefix_mask": tokens.attention_mask[:, :early],
+            "prefix_mask": Layout.of(tokens, self._common).whole(tokens.attention_mask)[:, :early],
             "new_mask": tokens.attention_mask[:, own],
         }
         if self.bundle.forgets(shape.columns):

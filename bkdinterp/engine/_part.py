@@ -50,14 +50,14 @@ class Part(ABC):
         examples: the examples of their prompts.
         outlines: outlines of its chunks, in the order in which they run.
         totals: totals of the outlines.
-        leans: whether all other chunks reuse the first.
+        leans: how many of its first chunks the later ones reuse, each of them those before it.
     """
 
     bundle: Bundle
     examples: tuple[int, ...]
     outlines: tuple[Outline, ...]
     totals: Totals
-    leans: bool
+    leans: int
 
     @abstractmethod
     def build(self, k: int) -> Chunk:
@@ -107,10 +107,11 @@ class Chunks(Sequence[Chunk]):
         for part in self.parts:
             yield from part.outlines
 
-    def first_of(self, index: int) -> int | None:
-        """Index of the chunk that this one reuses; None if it reuses none."""
+    def firsts_of(self, index: int) -> tuple[int, ...]:
+        """Indices of the chunks that this one reuses, in the order in which they run."""
         number, k = self._locate(index)
-        return self._start(number) if self.parts[number].leans and k > 0 else None
+        first = self._start(number)
+        return tuple(range(first, first + min(k, self.parts[number].leans)))
 
     def ranges(self) -> Iterator[tuple[Part, range]]:
         """Each part, with the indices of its chunks."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bkdinterp.engine._assemble import Store
 from bkdinterp.engine._chunk import Chunk
-from bkdinterp.engine._chunk_loop import first_of
+from bkdinterp.engine._chunk_loop import AtHand
 from bkdinterp.engine._plan import Plan
 
 
@@ -13,7 +13,7 @@ class Piece:
     """Resolved chunks of one level, consecutive in the plan, each with what it reuses."""
 
     chunks: tuple[tuple[int, Chunk], ...]
-    first: dict[int, Chunk]
+    before: dict[int, tuple[Chunk, ...]]
 
 
 def levels(plan: Plan) -> list[list[int]]:
@@ -31,7 +31,7 @@ def shares(plan: Plan, indices: list[int], n: int) -> list[list[int]]:
     out, room = list[list[int]](), 0.0
     for index in indices:
         # What later chunks reuse is not torn from the first of them.
-        if not out or (room <= 0 and plan.chunks.first_of(index) != index - 1):
+        if not out or (room <= 0 and index - 1 not in plan.chunks.firsts_of(index)):
             out.append([])
             room = most
         out[-1].append(index)
@@ -40,15 +40,10 @@ def shares(plan: Plan, indices: list[int], n: int) -> list[list[int]]:
 
 
 def piece(plan: Plan, store: Store, indices: list[int]) -> Piece:
-    """The chunks with all values in them, and the first that each reuses if it is not in the piece before it."""
-    chunks, first = [], dict[int, Chunk]()
-    key: str | None = None
+    """The chunks with all values in them, and what each reuses if it is not in the piece before it."""
+    chunks, before, at_hand = [], dict[int, tuple[Chunk, ...]](), AtHand()
     for index in indices:
         chunk = store.resolve(plan.chunks[index])
-        if chunk.prefix != key:
-            key = chunk.prefix
-            base = first_of(plan, store, index)
-            if base is not None:
-                first[index] = base
+        before[index] = at_hand.before(plan, store, index, chunk)
         chunks.append((index, chunk))
-    return Piece(tuple(chunks), first)
+    return Piece(tuple(chunks), before)

@@ -1,8 +1,9 @@
 """Sharing: many edited runs on the same prompts compute their common part only once.
 
 Left of the first edited token, keys and values equal those of the unedited run; below the lowest edited layer, so does the
-residual stream. So there are two kinds of chunk (built by ``_packed``):
+residual stream. So there are these kinds of chunk (built by ``_packed``):
 
+    start    the tokens that all prompts begin with, e.g. a chat template's system message; only if there are some
     base     the unedited run, whole; keeps its keys and values, and the residual stream at start layers
     forward  edited rows, from the first edited token and from their start layer on, packed: copies of one example
              are concatenated in one sequence and share its prefix without copying it
@@ -22,6 +23,7 @@ from bkdinterp.engine._graph import Node
 from bkdinterp.engine._memory import Size
 from bkdinterp.engine._part import Totals
 from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES, cheapest_cuts
+from bkdinterp.engine._shared_start import alike_tokens
 from bkdinterp.engine._tokens import Slice
 from bkdinterp.interventions import Edit, From
 from bkdinterp.model import Architecture
@@ -41,12 +43,14 @@ class Shape:
         columns: columns of the unedited run, without the last target column, which predicts nothing.
         early: first column that edited rows compute themselves.
         logits: number of target columns.
+        common: first tokens that all examples share, which the unedited run computes once.
     """
 
     n: int
     columns: int
     early: int
     logits: int
+    common: int = 0
 
     @property
     def own(self) -> int:
@@ -61,7 +65,7 @@ class Sharing:
     Attributes:
         starts: layers whose incoming residual streams are kept.
         groups: (start layer, indices among the bundle's edited runs) of each packed chunk.
-        outlines, totals: outlines and totals of the unedited run and the packed chunks.
+        outlines, totals: outlines and totals of the common start, the unedited run and the packed chunks.
     """
 
     shape: Shape
@@ -97,7 +101,8 @@ def shape_of(bundle: Bundle, batch: Slice) -> Shape | None:
     early = min((batch.first(where) for where in bundle.edit_wheres), default=batch.columns)
     if early >= batch.columns:
         return None
-    shape = Shape(len(batch), columns, min(early, batch.batch.n_prompt - 1), batch.n_targets)
+    early = min(early, batch.batch.n_prompt - 1)
+    shape = Shape(len(batch), columns, early, batch.n_targets, _common(bundle, batch, early))
     whole = shape.columns * bundle.arch.n_layers
     saves = whole + shape.own * bundle.depth < len(bundle.nodes) * whole
     return shape if saves else None
@@ -178,6 +183,19 @@ def _rest(shape: Shape) -> tuple[int, int, int]:
     return shape.columns, shape.early, shape.logits
 
 
+def _common(bundle: Bundle, batch: Slice, early: int) -> int:
+    """How many first tokens a slice's unedited run should compute once; 0 if that saves less than a pass costs."""
+    if "alike" not in bundle.known:
+        bundle.known["alike"] = alike_tokens(bundle.whole.batch)
+    lengths = batch.batch.attention_mask[:, : batch.batch.n_prompt].sum(1)
+    # What is moved to the first columns must stay left of what edited rows compute themselves.
+    first = min(bundle.known["alike"], early - batch.batch.n_prompt + int(lengths.min()))
+    # A window counts columns, so with padding inside a row it would end too early.
+    if first <= 0 or (batch.padded and bundle.forgets(batch.columns - 1)):
+        return 0
+    return first if (len(batch) - 1) * first > FIXED_TOKENS else 0
+
+
 def _fits(bundle: Bundle, shape: Shape, starts: tuple[int, ...], budget: int) -> bool:
     kept = kept_bytes(bundle, shape, starts)
     return base_bytes(bundle, shape, starts) <= budget and kept + packed_bytes(bundle, shape, 1) <= budget
@@ -195,11 +213,16 @@ def _sharing(bundle: Bundle, shape: Shape, budget: int) -> Sharing | None:
     kept, head, n_layers = kept_bytes(bundle, shape, starts), head_layers(bundle.arch), bundle.arch.n_layers
     plain = tuple(node.index for node in bundle.nodes if not node.edits)
     logits = shape.logits if plain else 1
+    first = ()
+    if shape.common:
+        size = Size(1, shape.common, shape.common, 1, cached=True)
+        peak = bundle.memory.forward(size)
+        first = (Outline("start", (), 1, shape.common, 1, n_layers, peak, head=head),)
     base = Outline(
         kind="base",
         nodes=plain,
         rows=shape.n,
-        columns=shape.columns,
+        columns=shape.columns - shape.common,
         logits=logits,
         layers=n_layers,
         bytes=base_bytes(bundle, shape, starts),
@@ -221,7 +244,7 @@ def _sharing(bundle: Bundle, shape: Shape, budget: int) -> Sharing | None:
         )
         for start, members in groups
     )
-    outlines = (base, *packed)
+    outlines = (*first, base, *packed)
     return Sharing(shape, starts, groups, outlines, Totals.of(outlines))
 
 

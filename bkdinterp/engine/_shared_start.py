@@ -82,17 +82,22 @@ def best_start(bundle: Bundle, group: Group, batch: Slice) -> Start:
 
 def common_tokens(group: Group, batch: Slice) -> int:
     """Number of first tokens that all prompts share, and that each run treats alike in all prompts."""
-    tokens = batch.batch
-    n_real = tokens.attention_mask[:, : tokens.n_prompt].sum(dim=1)
-    longest = int(n_real.min()) - 1
-    layout = Layout.of(tokens, Start(max(longest, 1)))
-    first = min(longest, _alike(layout.whole(tokens.input_ids)))
+    first = alike_tokens(batch.batch)
+    layout = Layout.of(batch.batch, Start(max(first, 1)))
     for where, own in {*group.edits, *((where, True) for where in group.reads)}:
         if first <= 0:
             break
         chosen = layout.whole(batch.chosen(where))
         first = min(first, _leading(~chosen.any(dim=0)) if own else _alike(chosen))
     return first
+
+
+def alike_tokens(tokens: TokenBatch) -> int:
+    """Number of first tokens that all prompts share; at most all but the last one of the shortest."""
+    longest = int(tokens.attention_mask[:, : tokens.n_prompt].sum(dim=1).min()) - 1
+    if longest <= 0:
+        return 0
+    return min(longest, _alike(Layout.of(tokens, Start(longest)).whole(tokens.input_ids)))
 
 
 def _alike(values: Tensor) -> int:

@@ -119,7 +119,7 @@ class RowsPart(Part):
             peak = bundle.memory.forward(size)
             first = Outline("start", (), kept, begin.first, 1, arch.n_layers, peak, head=head)
             outlines = (first, last)
-        return cls(bundle, batch.examples, outlines, Totals.of(outlines), len(outlines) > 1, group, begin)
+        return cls(bundle, batch.examples, outlines, Totals.of(outlines), len(outlines) - 1, group, begin)
 
     @property
     def layout(self) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from bkdinterp.engine._chunk import Chunk
 from bkdinterp.engine._chunk_loop import ChunkLoop, Traceable
 from bkdinterp.engine._pieces import Piece
 from bkdinterp.engine._sent_module import parts_of, rebuilt
@@ -41,10 +40,7 @@ class _Worker:
         """Outputs of the piece's chunks."""
         loop = ChunkLoop(self, scores)
         with running(self.nn._module):
-            return [
-                (index, *_on_cpu(*loop.run(chunk, _giver(piece.first.get(index)))))
-                for index, chunk in piece.chunks
-            ]
+            return [(index, *_on_cpu(*loop.run(chunk, piece.before[index]))) for index, chunk in piece.chunks]
 
 
 @dataclass
@@ -209,10 +205,6 @@ class WorkerPool:
                 raise RemoteError(f"Ray does not start: {error}") from None
             _OWN.started, _OWN.users = self._address is None, set()
         return ray
-
-
-def _giver(chunk: Chunk | None) -> Callable[[], Chunk | None]:
-    return lambda: chunk
 
 
 def _on_cpu(out: dict[str, Any], tokens: torch.Tensor | None) -> tuple[dict[str, Any], torch.Tensor | None]:

@@ -13,7 +13,8 @@ decorators on the way, and a server does not have this package. A chunk is a dic
     read    key, rows, cols, channels, heads (None or channel ranges whose share of a projection is wanted), reduce
     skip_paths   blocks that are not run; the kept residual stream replaces the output of the last one
     keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
-    common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens
+    common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens; once the
+            unedited run has taken it, it is gone
     pack    rows that reuse a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`
             copies of group g one after another, each with the columns from `early` on; no copy sees another's tokens;
             plain (optional): hand over an ordinary cache; window (optional): number of tokens that all layers see;
@@ -102,6 +103,7 @@ def advance(chunk, out, state):
     """
     if chunk["kind"] == "base":
         state["cache"] = out.pop("cache", None)
+        state.pop("common", None)
         if state["cache"] is not None:
             check_cache(state["cache"], chunk["inputs"]["attention_mask"].shape[1])
         state["kept"] = out.pop("kept")

@@ -148,11 +148,9 @@ def test_an_outline_says_what_its_chunk_is(llama, mixed):
         assert (outline.bytes, outline.cost) == (chunk.bytes, chunk.cost)
         assert outline.rows * outline.columns == chunk.inputs["input_ids"].numel()
         assert outline.scored == (chunk.score is not None) and outline.packed == (chunk.pack is not None)
-        first = planned.chunks.first_of(i)
-        if chunk.prefix is None or chunk.kind in ("base", "start"):
-            assert first is None
-        else:
-            assert planned.chunks[first].prefix == chunk.prefix
+        firsts = planned.chunks.firsts_of(i)
+        assert bool(firsts) == (chunk.common is not None or chunk.pack is not None)
+        assert all(planned.chunks[first].prefix == chunk.prefix for first in firsts)
     assert {("base", False), ("forward", True), ("forward", False), ("generate", False)} <= kinds
 
 
@@ -281,7 +279,7 @@ def test_a_start_that_is_made_again_has_its_values_of_other_runs(llama, mixed, t
     whole = execute(llama, runs, folder=tmp_path / "s")
     planned = plan(llama, runs)
     last = len(planned.chunks) - 1
-    assert planned.chunks[planned.chunks.first_of(last)].kind == "start"
+    assert [planned.chunks[first].kind for first in planned.chunks.firsts_of(last)] == ["start"]
     for file in (tmp_path / "s").rglob(f"chunk-{last:06d}*"):
         file.unlink()
     again = execute(llama, runs, folder=tmp_path / "s")
