@@ -1,6 +1,7 @@
 """`Start`: the first columns of a batch, computed once and kept out of the graphs of all derivatives by later columns.
 
-Tokens see only what stands before them, so no change of a later column reaches these. Costs one forward of each kind of start.
+Tokens see only what stands before them, so no change of a later column reaches these. Costs one forward of each kind of start,
+without the tokens that all prompts begin with, which are computed once.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from bkdinterp.engine import program
 from bkdinterp.engine._last_columns import last_columns
+from bkdinterp.engine._price import FIXED_TOKENS
+from bkdinterp.engine._shared_start import Layout, alike_tokens
+from bkdinterp.engine._shared_start import Start as Common
 from bkdinterp.model import Architecture
 from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
@@ -27,16 +31,24 @@ class Start:
         cache: keys and values of the columns before it, a row for each kind of beginning; None where a sliding window is shorter
             than the rows, since a cache would forget what the first tokens of a window still see.
         kinds: each row's kind.
+        mask: the attention mask of these columns, in the order in which they are kept.
     """
 
     column: int
-    cache: Any
-    kinds: Int[Tensor, " row"] | None
+    cache: Any = None
+    kinds: Int[Tensor, " row"] | None = None
+    mask: Int[Tensor, "row column"] | None = None
 
     @property
     def known(self) -> int:
         """How many columns a pass leaves out."""
         return 0 if self.cache is None else self.column
+
+    def mask_of(self, tokens: TokenBatch, columns: int) -> Int[Tensor, "row column"]:
+        """The attention mask of a pass of the other columns, up to ``columns``."""
+        if self.mask is None:
+            return tokens.attention_mask[:, :columns]
+        return torch.cat([self.mask, tokens.attention_mask[:, self.known : columns]], 1)
 
     def arguments(self, module: nn.Module) -> dict[str, Any]:
         """Arguments of a forward pass of the other columns."""
@@ -57,18 +69,39 @@ def start_of(module: nn.Module, arch: Architecture, tokens: TokenBatch, column: 
         columns: those of the graph and before it.
     """
     if not column or (arch.sliding_window is not None and columns > arch.sliding_window):
-        return Start(column, None, None)
+        return Start(column)
     ids, mask = tokens.input_ids[:, :column], tokens.attention_mask[:, :column]
     # Not every device can compare rows.
     kinds = torch.cat([ids, mask.to(ids)], 1).cpu().unique(dim=0, return_inverse=True)[1]
     # The first row of each kind.
-    rows = torch.stack([(kinds == kind).nonzero()[0, 0] for kind in range(int(kinds.max()) + 1)])
+    rows = torch.stack([(kinds == kind).nonzero()[0, 0] for kind in range(int(kinds.max()) + 1)]).tolist()
+    some = tokens.rows(rows)
+    first = min(alike_tokens(some), column - int((mask == 0).sum(1).max()))
+    if (len(rows) - 1) * first <= FIXED_TOKENS:
+        first = 0
+    layout = Layout.of(some, Common(first))
+    cache = None
     with running(module), torch.no_grad():
-        out = module(
-            input_ids=ids[rows],
-            attention_mask=mask[rows],
-            position_ids=tokens.position_ids[rows, :column],
-            use_cache=True,
-            logits_to_keep=last_columns(column, 1),
-        )
-    return Start(column, program.cache_of(out), kinds)
+        if first:
+            known = _cache(module, *(layout.start(x) for x in _parts(some)), None)
+            cache = program.chosen_cache(known, torch.zeros(len(rows), dtype=torch.long))
+        ids, seen, positions = (layout.whole(x)[:, :column] for x in _parts(some))
+        cache = _cache(module, ids[:, first:], seen, positions[:, first:], cache)
+    return Start(column, cache, kinds, seen[kinds.to(seen.device)])
+
+
+def _parts(tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+    return tokens.input_ids, tokens.attention_mask, tokens.position_ids
+
+
+def _cache(module: nn.Module, ids: Tensor, mask: Tensor, positions: Tensor, known: Any) -> Any:
+    """Keys and values of some columns and of those that are known."""
+    out = module(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=last_columns(ids.shape[1], 1),
+        **({} if known is None else {cache_name(module): known}),
+    )
+    return program.cache_of(out)

@@ -83,7 +83,7 @@ def scored_graph(
         start: columns that are known and kept out of the graph.
     """
     columns = scored_columns(tokens, score)
-    start = start or Start(0, None, None)
+    start = start or Start(0)
     shared = start.known
     with running(module), _frozen(module), torch.enable_grad():
         # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.
@@ -93,7 +93,7 @@ def scored_graph(
         ):
             logits = module(
                 input_ids=tokens.input_ids[:, shared:columns],
-                attention_mask=tokens.attention_mask[:, :columns],
+                attention_mask=start.mask_of(tokens, columns),
                 position_ids=tokens.position_ids[:, shared:columns],
                 logits_to_keep=last_columns(columns - shared, columns - tokens.n_prompt + 1),
                 **start.arguments(module),

@@ -39,7 +39,7 @@ class Layout:
     @classmethod
     def of(cls, batch: TokenBatch, begin: Start) -> "Layout":
         """The layout of a batch with this start."""
-        columns = torch.arange(batch.input_ids.shape[1]).expand(len(batch), -1)
+        columns = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device).expand(len(batch), -1)
         if begin.first == 0 or begin.per == "prompt":
             return cls(begin, columns)
         padding = batch.attention_mask.int().argmax(dim=1, keepdim=True)

@@ -6,7 +6,7 @@ from integration import families
 from integration.conftest import TEXTS, tiny_tokenizer
 from integration.families import NEW
 
-from bkdinterp.engine import Run, execute, gradients, known_start, token_embeddings
+from bkdinterp.engine import Run, _graph_start, execute, gradients, known_start, token_embeddings
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.interventions import Patch, Read, Stack, Steer
 from bkdinterp.model import Model
@@ -167,6 +167,34 @@ def test_sites_behind_a_start_have_the_same_values_and_derivatives(model, tokens
     if start.kinds is not None:
         with pytest.raises(PlanError, match="rows"):
             gradients(model, tokens.rows([0]), score, start=start)
+
+
+@pytest.mark.parametrize("score", ["logprob", "first_token_logodds"])
+def test_a_start_that_begins_alike(model, prompts, score, monkeypatch):
+    """Prompts of several lengths share their first tokens, which are computed once: in front of the padding."""
+    monkeypatch.setattr(_graph_start, "FIXED_TOKENS", 0)
+    texts = [
+        f"the cat on the hill can {rest}" for rest in ("see", "see the red sky", "not help the blue cat")
+    ]
+    pairs = PairedPrompts.from_instructions(texts, Trigger.suffix("zeta omega"), target="sorry no can not")
+    tokens = model.builder.tokenize(pairs.clean).rows([0, 1, 2, 1])
+    sites = [Site(1, "z"), Site(2, "mlp_out")]
+    whole, rows = gradients(model, tokens, score, sites=sites), []
+    watch = model.module.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    found = gradients(model, tokens, score, sites=sites, start=tokens.n_prompt - 2)
+    watch.remove()
+    torch.testing.assert_close(found.scores, whole.scores)
+    for site in sites:
+        real = tokens.attention_mask[:, tokens.n_prompt - 2 :].bool()
+        torch.testing.assert_close(
+            found.values[site][real], whole.values[site][:, tokens.n_prompt - 2 :][real]
+        )
+        torch.testing.assert_close(found.sites[site], whole.sites[site][:, tokens.n_prompt - 2 :])
+    if (model.architecture.sliding_window or 99) >= tokens.input_ids.shape[1]:
+        (one, common), (kinds, rest), _ = rows
+        assert (one, kinds) == (1, 3) and common > 5 and common + rest == tokens.n_prompt - 2
 
 
 @pytest.mark.parametrize("family", [families.tiny_mistral, families.tiny_gemma2])
