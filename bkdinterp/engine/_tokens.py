@@ -88,7 +88,9 @@ class Tokens:
         key = (*self._key(run), *_shape(run))
         if key not in self._whole:
             batch = self._tokenised(run)
-            self._whole[key] = Slice(_cut(batch, range(len(batch)), run), tuple(range(len(batch))))
+            self._whole[key] = Slice(
+                cut(batch, range(len(batch)), _most_targets(run)), tuple(range(len(batch)))
+            )
         return self._whole[key]
 
     def slice(self, run: Run, examples: tuple[int, ...]) -> Slice:
@@ -97,7 +99,7 @@ class Tokens:
             return self.whole(run)
         key = (*self._key(run), *_shape(run), examples)
         if key not in self._recent:
-            self._recent[key] = Slice(_cut(self._tokenised(run), examples, run), examples)
+            self._recent[key] = Slice(cut(self._tokenised(run), examples, _most_targets(run)), examples)
         self._recent.move_to_end(key)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
@@ -119,15 +121,22 @@ def _shape(run: Run) -> tuple[Any, ...]:
     return run.score is not None, None if run.declared is None else run.declared.n_targets
 
 
-def _cut(batch: TokenBatch, examples: Iterable[int], run: Run) -> TokenBatch:
-    """Some rows of a batch, with only the columns that they use and the target columns that the run needs."""
+def _most_targets(run: Run) -> int | None:
+    """How many target tokens a run needs at most; None for all."""
+    if run.score is None:
+        return 0
+    # A score of the first target tokens does not need the others.
+    return None if run.declared is None else run.declared.n_targets
+
+
+def cut(batch: TokenBatch, examples: Iterable[int], most_targets: int | None) -> TokenBatch:
+    """Some rows of a batch, with only the columns that they use and at most so many target columns."""
     index = torch.tensor(list(examples))
     mask = batch.attention_mask[index]
     n_prompt = int(mask[:, : batch.n_prompt].sum(1).max())
-    n_targets = int(mask[:, batch.n_prompt :].sum(1).max()) if run.score is not None else 0
-    if run.declared is not None and run.declared.n_targets is not None:
-        # A score of the first target tokens does not need the others.
-        n_targets = min(n_targets, run.declared.n_targets)
+    n_targets = 0 if most_targets == 0 else int(mask[:, batch.n_prompt :].sum(1).max())
+    if most_targets is not None:
+        n_targets = min(n_targets, most_targets)
     columns = slice(batch.n_prompt - n_prompt, batch.n_prompt + n_targets)
     return replace(
         batch,

@@ -7,7 +7,7 @@ forward and two backward passes of their tokens from the first patched one on, a
 2023 (Attribution patching); Kramar et al. 2024 (arXiv 2403.00745).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bkdinterp.engine import Run, gradients, known_start
 from bkdinterp.engine._allocator import Allocator
+from bkdinterp.engine._tokens import cut
 from bkdinterp.interventions import Read
 from bkdinterp.methods._options import BATCH_BYTES, RunOptions, run
 from bkdinterp.methods.attribution._patch_source import Origin
@@ -90,16 +91,12 @@ def linear_effects(
     tokens = model.builder.tokenize(prompts)
     width = len(units.layers) * model.architecture.width(units.whole[0])
     budget = options.get("budget") or BATCH_BYTES
-    # No change reaches what stands before the patched tokens.
-    first = first_patched(tokens, origin.where)
-    size = rows_at_once(model.architecture, tokens, width, budget, first=first)
     allocator = Allocator(int(budget))
-    batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
+    batches = list(batches_of(model.architecture, tokens, origin.where, score, width, budget))
     # One copy: it grows with the prompts.
     dtype = torch.promote_types(model.dtype, torch.float32)
     plain, frozen = torch.empty(len(units), len(prompts), dtype=dtype), torch.zeros(len(units), dtype=dtype)
-    for rows in track(batches, "estimates", show=options.get("progress", True)):
-        batch = tokens.rows(rows)
+    for rows, batch, first in track(batches, "estimates", show=options.get("progress", True)):
         chosen = batch.selection(origin.where)[:, first:]
         start = known_start(model, batch, first, score)
         for held in (False, True):
@@ -115,10 +112,36 @@ def linear_effects(
                 if held:
                     frozen[at] += by_unit.double().sum(1).to(frozen) / len(prompts)
                 else:
-                    plain[at, rows[0] : rows[-1] + 1] = by_unit
+                    plain[at, rows] = by_unit
         del start
         allocator.settle()
     return plain, frozen
+
+
+def batches_of(
+    arch: Architecture,
+    tokens: TokenBatch,
+    where: Where,
+    score: Score,
+    width: int,
+    budget: float | int,
+    *,
+    more: int = 0,
+) -> Iterator[tuple[list[int], TokenBatch, int]]:
+    """Prompts of like length whose gradients fit into the budget: which, their tokens, and the first column of their graph.
+
+    ``width`` and ``more`` are those of `rows_at_once`.
+    """
+    order = tokens.attention_mask.sum(1).argsort(stable=True).tolist()
+    # The longest decide how many fit.
+    longest = cut(tokens, order[-1:], score.n_targets)
+    first = first_patched(tokens, where) - tokens.n_prompt + longest.n_prompt
+    size = rows_at_once(arch, longest, width, budget, more=more, first=max(0, first))
+    for at in range(0, len(order), size):
+        rows = sorted(order[at : at + size])
+        batch = cut(tokens, rows, score.n_targets)
+        # No change reaches what stands before the patched tokens.
+        yield rows, batch, first_patched(batch, where)
 
 
 def first_patched(tokens: TokenBatch, where: Where) -> int:
@@ -176,9 +199,9 @@ def changes(
 def rows_at_once(
     arch: Architecture, tokens: TokenBatch, width: int, budget: float | int, *, more: int = 0, first: int = 0
 ) -> int:
-    """Prompts of one batch: what a backward pass keeps of every layer from column ``first`` on, keys and values before it (twice,
-    since each pass has its own) and one layer's activations, the logits, ``width`` channels' values and slopes, and ``more``
-    numbers a prompt."""
+    """Prompts of one batch: what a backward pass keeps of every layer from column ``first`` on, one layer's activations, keys and
+    values before it (the kept ones, a pass's own, and those repeated for all heads), the logits, ``width`` channels' values and
+    slopes, and ``more`` numbers a prompt."""
     n = tokens.input_ids.shape[1]
     # Where a window is shorter than the prompt, all columns are in the graph.
     start = 0 if arch.sliding_window is not None and n > arch.sliding_window else first
@@ -186,5 +209,5 @@ def rows_at_once(
     own = 3 * width
     targets = 4 * (tokens.targets.shape[1] + 1) * arch.d_vocab
     graph = (n - start) * (arch.n_layers * layer + own)
-    before = start * (layer + 4 * arch.n_layers * arch.n_kv_heads * arch.d_head)
+    before = start * (layer // 2 + arch.n_layers * arch.d_head * (2 * arch.n_kv_heads + arch.n_heads))
     return max(1, int(budget // (8 * (graph + before + targets + more))))

@@ -22,10 +22,9 @@ from bkdinterp.engine._allocator import Allocator
 from bkdinterp.engine._path_gradients import path_gradients
 from bkdinterp.methods._options import BATCH_BYTES, RunOptions
 from bkdinterp.methods.attribution._linear_effects import (
+    batches_of,
     changes,
-    first_patched,
     patched_values,
-    rows_at_once,
 )
 from bkdinterp.methods.attribution._patch_source import Origin
 from bkdinterp.methods.circuits._direct_paths import edges_between
@@ -54,19 +53,17 @@ def linear_edges(
     wholes = [group.whole for group in groups]
     patched = patched_values(model, wholes, origin, options)
     tokens = model.builder.tokenize(prompts)
-    selected = tokens.selection(origin.where)
     receivers = (*sites, None)
     # Of a prompt: the slopes that all receivers read by, and what the heads of a layer write.
-    kept = (len(receivers) + arch.n_heads) * int(selected.any(0).sum()) * arch.d_model
+    n_columns = int(tokens.selection(origin.where).any(0).sum())
+    kept = (len(receivers) + arch.n_heads) * n_columns * arch.d_model
     budget = options.get("budget") or BATCH_BYTES
-    # No change reaches what stands before the patched tokens.
-    first = first_patched(tokens, origin.where)
-    size = rows_at_once(arch, tokens, sum(map(arch.width, wholes)), budget, more=kept, first=first)
-    batches = [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
+    width = sum(map(arch.width, wholes))
+    batches = list(batches_of(arch, tokens, origin.where, score, width, budget, more=kept))
     n_edges, allocator = groups[-1].edges.stop, Allocator(int(budget))
     plain, frozen = torch.empty(n_edges, len(prompts), dtype=dtype), torch.zeros(n_edges, dtype=dtype)
-    for rows in track(batches, "estimates", show=options.get("progress", True)):
-        batch, chosen = tokens.rows(rows), selected[rows]
+    for rows, batch, first in track(batches, "estimates", show=options.get("progress", True)):
+        chosen = batch.selection(origin.where)
         columns = chosen.any(0).nonzero().flatten().tolist()
         chosen = chosen[:, columns]
         start = known_start(model, batch, first, score)
@@ -93,7 +90,7 @@ def linear_edges(
                 if held:
                     frozen[group.edges] += estimate.double().sum(1).to(dtype) / len(prompts)
                 else:
-                    plain[group.edges, rows[0] : rows[-1] + 1] = estimate
+                    plain[group.edges, rows] = estimate
             # The next pass takes their room.
             del found, read
         del start
