@@ -10,7 +10,7 @@ from integration.families import NEW
 import bkdinterp as bk
 from bkdinterp.engine import Run, execute, gradients
 from bkdinterp.errors import BkdinterpError, PlanError, RemoteError, SiteError
-from bkdinterp.interventions import Read, Steer
+from bkdinterp.interventions import From, Read, Steer
 from bkdinterp.methods.attribution import _linear_effects
 from bkdinterp.methods.attribution import _verified_screen as _screening
 from bkdinterp.model import Model
@@ -196,6 +196,23 @@ def test_what_stands_before_the_patched_tokens_is_computed_once(each, some, wher
     monkeypatch.setattr(_linear_effects, "first_patched", lambda *_: 0)
     for kind, one in zip(("heads", "neurons"), found, strict=True):
         torch.testing.assert_close(one, estimates(each, some, kind, **settings), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("source", ["triggered", "difference", "pair"])
+def test_sources_are_read_once_unless_each_prompt_has_its_own(llama, pairs, source, monkeypatch):
+    """Exact effects come from the means that the estimates took."""
+    runs = []
+    inner = _screening.run
+    monkeypatch.setattr(
+        _screening,
+        "run",
+        lambda model, given, *more, **rest: runs.extend(given) or inner(model, given, *more, **rest),
+    )
+    attribution = bk.Attribution(llama, source=source)
+    found = attribution.screen(pairs, "heads", keep=16, audit=0)
+    torch.testing.assert_close(found.effects, attribution.heads(pairs).effects.flatten(0, -2))
+    known = [run for run in runs[1:] if not any(isinstance(e.value, From) for e in run.edits.lower())]
+    assert len(known) == (0 if source == "pair" else len(runs) - 1)
 
 
 def test_batches_do_not_change_estimates(llama, pairs):

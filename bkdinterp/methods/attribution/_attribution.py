@@ -264,8 +264,8 @@ class Attribution:
         heads of a small model, the exact sweep costs little more (`plan`).
 
         Costs two forwards of the scored prompts, and of their tokens from the first patched one on two forward and two backward
-        passes; two passes over the source prompts; and at most ``2 * keep + audit`` scored rows per prompt. A backward pass runs
-        only on this machine.
+        passes; the pass over the source prompts (two if each prompt has its own); and at most ``2 * keep + audit`` scored rows
+        per prompt. A backward pass runs only on this machine.
 
         Args:
             pairs: as in `heads`.

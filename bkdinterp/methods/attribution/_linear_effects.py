@@ -3,11 +3,11 @@
     estimate(unit, x) = sum over the patched tokens of (patched value - activation) . d metric / d activation
 
 It is exact where the metric is linear in the unit, and misleads where it saturates. Costs one forward of the scored prompts, two
-forward and two backward passes of their tokens from the first patched one on, and the pass over the source prompts. Source: Nanda
-2023 (Attribution patching); Kramar et al. 2024 (arXiv 2403.00745).
+forward and two backward passes of their tokens from the first patched one on. Source: Nanda 2023 (Attribution patching); Kramar
+et al. 2024 (arXiv 2403.00745).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,10 +84,18 @@ class Units:
 
 
 def linear_effects(
-    model: Model, prompts: Prompts, units: Units, origin: Origin, score: Score, options: RunOptions
+    model: Model,
+    prompts: Prompts,
+    units: Units,
+    origin: Origin,
+    patched: Mapping[Site, Patched],
+    score: Score,
+    options: RunOptions,
 ) -> tuple[Float[Tensor, "unit example"], Float[Tensor, " unit"]]:
-    """Estimated effect of patching each unit alone with the values of ``origin``; and its mean with the norms' scales frozen."""
-    patched = patched_values(model, units.whole, origin, options)
+    """Estimated effect of patching each unit alone with ``origin``'s values; and its mean with the norms' scales frozen.
+
+    ``patched`` are the `patched_values` of the units' layers.
+    """
     tokens = model.builder.tokenize(prompts)
     width = len(units.layers) * model.architecture.width(units.whole[0])
     budget = options.get("budget") or BATCH_BYTES
@@ -153,7 +161,10 @@ def first_patched(tokens: TokenBatch, where: Where) -> int:
 def patched_values(
     model: Model, sites: Sequence[Site], origin: Origin, options: RunOptions
 ) -> dict[Site, Patched]:
-    """The patched value of each site (means, or one per example), and what a difference subtracts from it."""
+    """The patched value of each site (means, or one per example), and what a difference subtracts from it.
+
+    Costs the passes over the source prompts.
+    """
     runs: list[Run] = [
         replace(origin.value, reads=tuple(Read(s, origin.value_where, origin.reduce) for s in sites))
     ]

@@ -6,7 +6,7 @@ Checks before any forward that the positions exist and match; costs only tokenis
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bkdinterp.engine import Run
@@ -50,6 +50,25 @@ class Origin:
             return (Edit(site, self.where, keep=0, value=value),)
         less = From(self.minus, Read(site, self.where, reduce="mean"), scale=-1.0)
         return (Edit(site, self.where, keep=1, value=value), Edit(site, self.where, keep=1, value=less))
+
+
+@dataclass(frozen=True, eq=False)
+class KnownMeans(Intervention):
+    """Patch (or shift) a site with means that were read before, instead of `FromOrigin`.
+
+    ``new`` and ``less`` (of a difference, else None) are those of the site's channels.
+    """
+
+    site: Site
+    where: Where
+    new: Float[Tensor, " width"]
+    less: Float[Tensor, " width"] | None
+
+    def lower(self) -> tuple[Edit, ...]:
+        """The edits."""
+        if self.less is None:
+            return (Edit(self.site, self.where, keep=0, value=self.new),)
+        return tuple(Edit(self.site, self.where, keep=1, value=value) for value in (self.new, -self.less))
 
 
 @dataclass(frozen=True, eq=False)

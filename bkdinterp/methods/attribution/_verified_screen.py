@@ -1,6 +1,7 @@
 """Screen, then verify: linear estimates of all units, exact effects of the best and of a random sample of the rest."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,15 @@ from bkdinterp.engine import Run
 from bkdinterp.errors import PlanError, RemoteError
 from bkdinterp.methods._guards import check_runs
 from bkdinterp.methods._options import RunOptions, run
-from bkdinterp.methods.attribution._linear_effects import Units, linear_effects
-from bkdinterp.methods.attribution._patch_source import Origin
+from bkdinterp.methods.attribution._linear_effects import Patched, Units, linear_effects, patched_values
+from bkdinterp.methods.attribution._patch_source import KnownMeans, Origin
 from bkdinterp.metrics import Score
-from bkdinterp.model import Model
+from bkdinterp.model import Architecture, Model
 from bkdinterp.results import Store
+from bkdinterp.sites import Site
+
+# Of what a folder keeps of estimates.
+VERSION = 2
 
 
 def check_slope(model: Model, score: Score, who: str) -> None:
@@ -80,19 +85,23 @@ def screen_units(
     assert score is not None
     folder = options.get("folder")
 
-    def estimate() -> tuple[Tensor, Tensor]:
-        return linear_effects(model, unedited.prompts, units, origin, score, options)
+    def estimate() -> tuple[Tensor, Tensor, list[Patched]]:
+        patched = patched_values(model, units.whole, origin, options)
+        plain, frozen = linear_effects(model, unedited.prompts, units, origin, patched, score, options)
+        # One value per example may be as large as the activations.
+        return plain, frozen, list(patched.values()) if origin.reduce == "mean" else []
 
     if folder is None:
-        plain, frozen = estimate()
+        plain, frozen, means = estimate()
     else:
-        key = (model.weights_id, model.builder.fingerprint, score, units.kind, units.layers, known)
-        plain, frozen = Store(folder).get(f"linear-{units.kind}", key, estimate)
+        key = (VERSION, model.weights_id, model.builder.fingerprint, score, units.kind, units.layers, known)
+        plain, frozen, means = Store(folder).get(f"linear-{units.kind}", key, estimate)
     estimates = torch.stack([plain.mean(1), frozen])
     best, sampled = choose(estimates, sign=sign, keep=keep, drawn=drawn, seed=seed)
     chosen = [*best, *sampled]
     sites = [units.site(i) for i in chosen]
-    runs = [unedited, *(Run(unedited.prompts, origin.patch(site), score=score) for site in sites)]
+    patches = [_patch(model.architecture, units, site, origin, means) for site in sites]
+    runs = [unedited, *(Run(unedited.prompts, patch, score=score) for patch in patches)]
     found = torch.stack([r.scores for r in run(model, runs, options, finite=False) if r.scores is not None])
     check_runs(found, sites, unedited.score_name)
     effects = plain.to(found)
@@ -107,3 +116,12 @@ def screen_units(
         "estimates": estimates.to(found),
         "sampled": torch.tensor(sampled, dtype=torch.long),
     }
+
+
+def _patch(arch: Architecture, units: Units, site: Site, origin: Origin, means: Sequence[Patched]) -> Any:
+    """The intervention that patches a unit: with the means that the estimates took, or from the source's runs."""
+    if not means:
+        return origin.patch(site)
+    new, less = means[units.layers.index(site.layer)]
+    own = slice(*(arch.channels(site) or (0, arch.width(site))))
+    return KnownMeans(site, origin.where, new[own], None if less is None else less[own])
