@@ -60,7 +60,7 @@ def bar_intervals(
         reference_label: label of the reference.
         null: (low, high) of the null's values, drawn as a vertical grey band.
         null_label: label of the band.
-        notes: a short note at the end of each bar.
+        notes: a short note at the end of each bar; None writes 0 where nothing can be seen.
         groups: row -> a name that is written above it, for it and the rows below.
         faint: rows that are nulls, drawn grey.
         xlim: limits of the x axis; ``(0, 1)`` for rates.
@@ -83,7 +83,9 @@ def bar_intervals(
     shown = whiskers(axes, y, estimate, lows, highs, along="x")
     if (np.minimum(shown[0], estimate) < 0).any():
         axes.axvline(0, color=GREY, linewidth=0.9)
-    for i, note in enumerate(notes or ()):
+    # A bar of length 0 without a whisker would look like a missing one.
+    empty = (estimate == 0) & (shown[0] == 0) & (shown[1] == 0)
+    for i, note in enumerate(notes or ["0" if e else "" for e in empty]):
         end = np.nanmax([shown[1][i], estimate[i], 0.0])
         axes.annotate(
             note, (end, y[i]), xytext=(4, 0), textcoords="offset points", va="center", ha="left", fontsize=NOTE, color=GREY,
@@ -94,6 +96,8 @@ def bar_intervals(
     axes.set_yticks(y, list(labels), parse_math=False)
     axes.set_ylim(y[-1] + 0.6, y[0] - (1.0 if 0 in named else 0.6))
     group_names(axes, {float(y[i]) - 0.36: name for i, name in named.items()})
+    if xlim is None and empty.all() and not reference and null is None:
+        xlim = (0, 1)  # not around 0, where a bar would begin in the middle
     if xlim is not None:
         axes.set_xlim(*xlim)
     dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)

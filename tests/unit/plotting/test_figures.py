@@ -223,3 +223,16 @@ def test_long_titles_end_within_a_small_figure(effects):
     assert words.split() == title.split()
     assert words.split("\n")[-1].endswith("(c60b2407)")
     assert figure.axes[0]._left_title.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_a_bar_of_length_0_is_seen():
+    """Without a whisker it says 0, and where all are 0 the bars still begin at the left edge."""
+    axes = bar_intervals(["a", "b", "c"], [0.0, 0.5, 0.0], [0.0, 0.4, 0.0], [0.0, 0.6, 0.3], xlabel="x").axes[
+        0
+    ]
+    assert [(t.get_text(), t.xy[1]) for t in axes.texts if t.get_text()] == [("0", 0)]
+    axes = bar_intervals(["a", "b"], [0.0, 0.0], xlabel="x", reference=0.0).axes[0]
+    assert [t.get_text() for t in axes.texts] == ["0", "0"] and axes.get_xlim() == (0, 1)
+    axes = bar_intervals(["a", "b"], [0.0, 0.0], xlabel="x", notes=["p=1", ""], xlim=(-1, 1)).axes[0]
+    assert [t.get_text() for t in axes.texts] == ["p=1", ""] and axes.get_xlim() == (-1, 1)
+    assert bar_intervals(["a"], [0.0], xlabel="x", reference=0.9).axes[0].get_xlim()[1] > 0.9
