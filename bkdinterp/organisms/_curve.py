@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from bkdinterp.errors import BkdinterpError
+from bkdinterp.model._identity import weights_id
 from bkdinterp.plotting import curves, ends
 from bkdinterp.results import Fingerprint, Result, caption, same_length, versions
 from bkdinterp.results._files import write_text
@@ -131,15 +132,18 @@ class CurveRecorder:
             return ""
         return "".join(f" {k} {v:.3f}" for k, v in self._rows[-1].items() if k != "step")
 
-    def result(self, module: PreTrainedModel, what: str, seed: int) -> TrainingCurve:
-        """All measurements as a result."""
+    def result(self, base: PreTrainedModel, tuned: Any, what: str, seed: int) -> TrainingCurve:
+        """All measurements as a result, named by the base and the weights that came out."""
+        # By the base alone, the fine-tunes on poisoned and on clean rows would have one name.
+        name = str(getattr(base.config, "name_or_path", "") or type(base).__name__)
+        weights = f"@{weights_id(tuned)}" if self._rows else ""
         names = [k for k in (self._rows[0] if self._rows else {}) if k != "step"]
         return TrainingCurve(
             fingerprint=Fingerprint(
-                model=str(getattr(module.config, "name_or_path", "") or type(module).__name__),
+                model=name + weights,
                 revision=None,
                 adapter=None,
-                dtype=str(next(module.parameters()).dtype).removeprefix("torch."),
+                dtype=str(next(base.parameters()).dtype).removeprefix("torch."),
                 template="",
                 data="",
                 seed=seed,

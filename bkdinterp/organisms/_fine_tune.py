@@ -195,7 +195,7 @@ def fine_tune(
     if merge or settings.lora is None:
         model.requires_grad_(True)
     model.eval()
-    return FineTuned(model, tuple(losses), curve.result(base, settings.what, settings.seed))
+    return FineTuned(model, tuple(losses), curve.result(base, model, settings.what, settings.seed))
 
 
 def _trainable(module: PreTrainedModel, settings: TuneSettings) -> tuple[Any, dict[str, Tensor]]:

@@ -1,9 +1,11 @@
 """TrainingCurve.plot: what shares an axis, and what is refused."""
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.organisms import TrainingCurve
+from bkdinterp.organisms._curve import CurveRecorder
 from bkdinterp.results import Fingerprint
 
 PRINT = Fingerprint("toy", None, None, "float32", "", "", 0, {})
@@ -38,3 +40,17 @@ def test_nothing_to_plot_is_refused():
         curve(0).plot()
     with pytest.raises(BkdinterpError, match="No metric gain; there is rate"):
         curve(1, rate=[0.5]).plot(metrics=["gain"])
+
+
+def test_two_fine_tunes_of_one_model_are_told_apart():
+    base, clean, poisoned = (
+        GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=2, vocab_size=3, n_positions=2))
+        for _ in range(3)
+    )
+
+    def title(tuned):
+        recorder = CurveRecorder(tuned, lambda module: {"rate": 0.5}, None, 0)
+        recorder.add(0)
+        return recorder.result(base, tuned, "frozen: nothing", 0).plot().axes[0].get_title(loc="left")
+
+    assert title(clean) == title(clean) != title(poisoned)
