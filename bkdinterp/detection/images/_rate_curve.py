@@ -116,7 +116,7 @@ class PoisoningCurve(Result):
                 f"Rows that a {self.kind} backdoor needs", self.fingerprint, f"{len(self.seeds)} seeds"
             ),
             null=(float(clean.min()), float(clean.max())),
-            null_label="the same, clean models",
+            null_label="right, clean models",
             ylim=ends(limit) or (0, 1),
             ax=ax,
         )

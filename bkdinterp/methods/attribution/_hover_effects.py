@@ -94,8 +94,8 @@ def hover_screen(scores: "ScreenedEffects", title: str | None, limit: Any) -> "p
         name=(frame.columns[0],),
         diagonal=True,
         title=title or scores._title,
-        xlabel=f"linear estimate ({scores._label})",
-        ylabel=f"exact ({scores._label})",
+        xlabel=f"estimated {scores._label}",
+        ylabel=f"exact {scores._label}",
         xlimit=scale,
         limit=scale,
     )

@@ -165,8 +165,8 @@ class ScreenedEffects(Effects):
         groups = {VERIFIED: points[verified & ~drawn], DRAWN: points[drawn]}
         figure = scatter(
             {name: rows for name, rows in groups.items() if len(rows)},
-            xlabel=f"linear estimate ({self._label})",
-            ylabel=f"exact ({self._label})",
+            xlabel=f"estimated {self._label}",
+            ylabel=f"exact {self._label}",
             title=title or self._title,
             limit=limit,
             ax=ax,

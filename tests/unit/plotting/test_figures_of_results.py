@@ -366,6 +366,17 @@ def test_a_curve_of_a_fine_tune_says_what_was_trained():
     assert "frozen: nothing" in curve.plot().axes[0].get_title(loc="left")
 
 
+def test_the_band_of_clean_models_says_what_is_counted():
+    legend = RESULTS["PoisoningCurve"].plot().legends[0]
+    assert legend.get_texts()[0].get_text() == "right, clean models"
+
+
+def test_axes_of_a_screen_have_no_brackets_in_brackets():
+    axes = RESULTS["ScreenedScores"].plot().axes[0]
+    assert axes.get_xlabel() == "estimated ACIE (logprob, nats per token)"
+    assert axes.get_ylabel() == "exact ACIE (logprob, nats per token)"
+
+
 def test_states_of_several_models_share_a_figure_and_a_bar_of_length_0_says_so():
     own, twin = named(RESULTS["BackdoorState"]), named(RESULTS["BackdoorState"], "twin")
     figure = plot_states({"organism": own, "twin": twin}, limit=(0, 2))
