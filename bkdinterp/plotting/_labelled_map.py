@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting._maps import colour_bar, colours, grid_of, map_key, rule_rows
+from bkdinterp.plotting._maps import colour_bar, colours, grid_of, map_key, missing_patch, rule_rows
 from bkdinterp.plotting._style import PROMPTS, TICK, dress, new_figure, reach
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def labelled_map(
     marked: Collection[int] = (),
     dotted: Collection[tuple[int, int]] = (),
     dotted_label: str = "",
+    missing_label: str = "",
     limit: float | int | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
@@ -45,6 +46,7 @@ def labelled_map(
         marked: columns whose text is bold, in the colour of triggered prompts.
         dotted: (row, column) of cells with a small dot, e.g. because they may be 0.
         dotted_label: meaning of the dots, for the legend.
+        missing_label: meaning of the grey cells, for the legend.
         limit: upper end of the scale, and its lower end with a minus for changes. Default: the largest absolute value.
         ax: matplotlib axes to draw into; None makes a figure.
 
@@ -65,7 +67,8 @@ def labelled_map(
     cell = 0.24 if n_columns > 16 else 0.42
     width = min(16.0, max(5.2, 2.4 + cell * n_columns + (0.075 * max(map(len, rows)) if rows else 0)))
     below = 0.075 * min(longest, 24) if upright else 0.0
-    height = min(16.0, max(3.2, 1.5 + below + 0.21 * n_rows)) + 0.3 * bool(dotted and dotted_label)
+    words = [dotted_label if dotted else "", missing_label if bool(np.isnan(data).any()) else ""]
+    height = min(16.0, max(3.2, 1.5 + below + 0.21 * n_rows)) + 0.3 * any(words)
     figure, axes = new_figure(width, height, ax)
     diverging = scale == "change"
     axes.imshow(
@@ -91,14 +94,18 @@ def labelled_map(
     if dotted:
         at = np.array(sorted(dotted))
         axes.plot(at[:, 1], at[:, 0], ".", color="black", markersize=2.4, alpha=0.55)
-        if dotted_label:
-            from matplotlib.lines import Line2D
-
-            dot = Line2D([], [], color="black", marker=".", markersize=3, linestyle="", label=dotted_label)
-            map_key(figure, axes, [dot], ax)
+    map_key(figure, axes, _handles(*words), ax)
     over = bool((data > limit).any())
     under = diverging and bool((data < -limit).any())
     colour_bar(
         figure, [axes], label, "both" if over and under else "max" if over else "min" if under else "neither"
     )
     return figure
+
+
+def _handles(dot: str, grey: str) -> list[Any]:
+    """Of the legend, for what is there."""
+    from matplotlib.lines import Line2D
+
+    style = {"color": "black", "marker": ".", "markersize": 3, "linestyle": ""}
+    return ([Line2D([], [], label=dot, **style)] if dot else []) + ([missing_patch(grey)] if grey else [])

@@ -31,6 +31,7 @@ def heatmap(
     marks: Heads | Mapping[str, Heads] = (),
     dotted: Heads = (),
     dotted_label: str = "",
+    missing_label: str = "",
     limit: float | int | None = None,
     ax: Any = None,
 ) -> "matplotlib.figure.Figure":
@@ -43,6 +44,7 @@ def heatmap(
         marks: heads to outline; or a mapping from legend label to heads, up to three groups, each in its own colour.
         dotted: the heads in ``marks`` whose outline is dotted, e.g. because they may be noise.
         dotted_label: meaning of a dotted outline, for the legend.
+        missing_label: meaning of the grey cells, for the legend.
         limit: the colour scale is [-limit, limit]; use the same for figures to compare. Default: the largest absolute value.
         ax: matplotlib axes to draw into, or a list for several grids; None makes a figure.
 
@@ -63,7 +65,8 @@ def heatmap(
     width, height = map_size(n_layers, n_heads)
     several = len(grids) > 1
     width = min(15.0, len(grids) * max(2.5, width - 2.0) + 2.2) if several else width
-    height += 0.3 * several + 0.3 * (len(groups) > 0 and "" not in groups)
+    grey = missing_label if any(bool(np.isnan(data).any()) for data in grids.values()) else ""
+    height += 0.3 * several + 0.3 * (bool(grey) or (len(groups) > 0 and "" not in groups))
     figure, panels = new_panels(width, height, [1.0] * len(grids), ax, across=True)
     for i, (axes, data) in enumerate(zip(panels, grids.values(), strict=True)):
         axes.imshow(
@@ -76,7 +79,7 @@ def heatmap(
         dress(axes, title="" if several else title, xlabel="head", ylabel="" if i else "layer")
     if several:
         head_panels(figure, panels, title, list(grids), ax)
-    _key(figure, panels, groups, doubtful, dotted_label, ax)
+    _key(figure, panels, groups, doubtful, dotted_label, grey, ax)
     colour_bar(figure, panels, label)
     return figure
 
@@ -148,12 +151,23 @@ def colour_bar(
     panels: "list[matplotlib.axes.Axes]",
     label: str,
     extend: str = "neither",
+    place: Any = None,
 ) -> None:
-    """Draw one colour bar for all panels, which share their scale."""
-    bar = figure.colorbar(panels[0].images[0], ax=panels, shrink=0.85, aspect=28, pad=0.02, extend=extend)
+    """Draw one colour bar for all panels, which share their scale, beside them or into the axes ``place``."""
+    where: dict[str, Any] = (
+        {"ax": panels, "shrink": 0.85, "aspect": 28, "pad": 0.02} if place is None else {"cax": place}
+    )
+    bar = figure.colorbar(panels[0].images[0], extend=extend, **where)
     bar.set_label(label, fontsize=LABEL)
     bar.ax.tick_params(labelsize=TICK, color=GREY, length=3)
     bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def missing_patch(label: str) -> Any:
+    """What a grey cell means, for a legend."""
+    from matplotlib.patches import Patch
+
+    return Patch(color=LIGHT, label=label)
 
 
 def map_key(
@@ -174,6 +188,7 @@ def _key(
     groups: dict[str, list[HeadId]],
     doubtful: set[HeadId],
     words: str,
+    grey: str,
     ax: Any,
 ) -> None:
     from matplotlib.patches import Patch
@@ -185,6 +200,8 @@ def _key(
     ]
     if words and doubtful & {head for heads in groups.values() for head in heads}:
         handles.append(Patch(fill=False, edgecolor="black", linewidth=1.5, linestyle=":", label=words))
+    if grey:
+        handles.append(missing_patch(grey))
     map_key(figure, panels[0], handles, ax)
 
 

@@ -57,8 +57,12 @@ def picture_rows(
             "one size."
         )
     height, width = next(iter(shapes))[1:]
-    figure, axes = new_figure(max(6.6, 2.6 + 0.85 * n), 1.9 + 0.95 * len(rows), ax)
     step = 1 + _GAP
+    wide = max(6.6, 2.6 + 0.85 * n)
+    # As high as the pictures get in this width.
+    side = (wide - 0.4 - 0.075 * max(map(len, data)) - 0.9 * bool(label)) / (n * step - _GAP)
+    tall = min(16.0, 1.75 + side * height / width * (len(data) * step - _GAP))
+    figure, axes = new_figure(wide, tall, ax)
     for i, pictures in enumerate(data.values()):
         for k, picture in enumerate(pictures):
             left, top = k * step, i * step
@@ -78,5 +82,7 @@ def picture_rows(
         side.set_visible(False)
     if label:
         over = any((x > end).any() for x in data.values())
-        colour_bar(figure, [axes], label, "max" if over else "neither")
+        # Inside of the axes, whose height the pictures change, or it would be higher than they are.
+        place = axes.inset_axes((1.02, 0.0, 0.015, 1.0))
+        colour_bar(figure, [axes], label, "max" if over else "neither", place)
     return figure

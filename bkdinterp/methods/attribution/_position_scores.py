@@ -149,6 +149,7 @@ class PositionScores(Result):
             ylabel="layer",
             dotted=[(i, k) for i, k in doubtful],
             dotted_label="may be 0",
+            missing_label="not scored",
             limit=limit,
             ax=ax,
         )

@@ -107,6 +107,7 @@ class HeadScores(Effects):
             marks=marks,
             dotted=doubtful,
             dotted_label="may be 0",
+            missing_label="not scored",
             limit=limit,
             ax=ax,
         )

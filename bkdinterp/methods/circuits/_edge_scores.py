@@ -97,6 +97,7 @@ class EdgeScores(Effects):
             ylabel="sender",
             dotted=doubtful,
             dotted_label="may be 0",
+            missing_label="no edge",
             limit=limit,
             ax=ax,
         )

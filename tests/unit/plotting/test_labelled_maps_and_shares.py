@@ -7,7 +7,7 @@ import torch
 from matplotlib.container import BarContainer
 
 from bkdinterp.errors import BkdinterpError
-from bkdinterp.plotting import labelled_map, share_bars, token_grid, visible
+from bkdinterp.plotting import heatmap, labelled_map, share_bars, token_grid, visible
 from bkdinterp.stats import Interval
 
 matplotlib.use("Agg")
@@ -34,6 +34,21 @@ def test_a_change_is_centred_and_a_share_begins_at_0():
     assert [t.get_text() for t in upper.axes[0].get_yticklabels()] == ["x", "y"]
     assert {t.get_rotation() for t in upper.axes[0].get_xticklabels()} == {0}
     assert labelled_map(np.zeros((2, 2)), columns=["a", "b"]).axes[0].images[0].get_clim() == (-1, 1)
+
+
+def test_grey_cells_say_what_they_are():
+    values = torch.tensor([[0.5, float("nan")], [0.0, 1.0]])
+    for figure in (
+        labelled_map(values, columns=["a", "b"], missing_label="not scored"),
+        heatmap(values, missing_label="not scored"),
+    ):
+        (word,) = figure.legends[0].get_texts()
+        (patch,) = figure.legends[0].get_patches()
+        image = figure.axes[0].images[0]
+        assert word.get_text() == "not scored" and patch.get_facecolor() == tuple(image.cmap.get_bad())
+    whole = values.nan_to_num()
+    assert not labelled_map(whole, columns=["a", "b"], missing_label="not scored").legends
+    assert not heatmap(whole, missing_label="not scored").legends
 
 
 def test_texts_and_cells_must_fit():

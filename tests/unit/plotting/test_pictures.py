@@ -29,11 +29,22 @@ def test_pictures_stand_in_their_rows_and_columns():
 
 def test_the_scale_is_drawn_and_cut_off():
     figure = picture_rows({"mask": np.full((2, 3, 3), 0.5)}, ["a", "$b$ $"], label="how much", limit=0.25)
-    axes, bar = figure.axes
+    (axes,) = figure.axes
+    (bar,) = axes.child_axes
     assert bar.get_ylabel() == "how much" and axes.images[1].get_clim() == (0, 0.25)
     figure.draw_without_rendering()  # a dollar sign is no formula
     with pytest.raises(BkdinterpError, match="positive"):
         picture_rows({"mask": np.zeros((1, 2, 2))}, ["a"], limit=0)
+
+
+def test_the_scale_is_as_high_as_the_pictures():
+    figure = picture_rows(
+        {"mask": np.zeros((10, 8, 8)), "pattern": np.zeros((10, 8, 8))}, "0123456789", label="x"
+    )
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    pictures, bar = (a.get_window_extent() for a in (axes, axes.child_axes[0]))
+    assert (bar.y0, bar.y1) == pytest.approx((pictures.y0, pictures.y1))
 
 
 def test_a_picture_is_missing():
