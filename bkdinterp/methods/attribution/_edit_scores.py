@@ -127,7 +127,7 @@ class EditScores(Result):
             [i.estimate for i in found],
             [i.low for i in found],
             [i.high for i in found],
-            xlabel=f"{with_unit(self.metric)}; on {name}",
+            xlabel=f"{with_unit(self.metric)}; on {name}, 95 % intervals",
             title=title or caption(f"Edits on {name}", self.fingerprint, f"n={len(self.base[name])}"),
             reference=self.mean(name),
             reference_label=UNEDITED,

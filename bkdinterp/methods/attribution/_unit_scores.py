@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import plotly.graph_objects
 
+INTERVALS = "simultaneous 95 % intervals"
 SomeHeads = HeadSet | HeadId | str | Iterable[HeadId | str | tuple[int, int]]
 Marked = SomeHeads | Mapping[str, SomeHeads]
 
@@ -215,7 +216,8 @@ class LayerScores(SiteEffects):
         text = title or self._title(beside)
 
         def bars(at: list[int], columns: Any, axes: Any, **words: Any) -> Any:
-            return layer_bars(at, *columns, ylabel=self._label, ylim=ends(limit), ax=axes, **words)
+            words |= {"xlabel": f"layer (whiskers: {INTERVALS})", "ylabel": self._label}
+            return layer_bars(at, *columns, ylim=ends(limit), ax=axes, **words)
 
         layers = sorted(self.order())
         if beside is None:
@@ -305,7 +307,7 @@ class NeuronScores(SiteEffects):
         return bar_intervals(
             [self._name(i) for i in indices],
             *self._columns(indices),
-            xlabel=self._label,
+            xlabel=f"{self._label}, {INTERVALS}",
             title=title or self._caption("neuron") + f"; the first {len(indices)} of {self.n_scored}",
             xlim=ends(limit),
             ax=ax,

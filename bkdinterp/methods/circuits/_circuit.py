@@ -147,7 +147,7 @@ class Circuit(Result):
             list(steps),
             series,
             xlabel=f"units ablated ({self.ablate})",
-            ylabel="probability",
+            ylabel="probability (bands: 95 %)",
             title=title
             or caption("A circuit, unit by unit", self.fingerprint, f"n={len(self.base_payload)}"),
             ylim=limit,

@@ -116,7 +116,7 @@ class CircuitCurve(Result):
             self.sizes.tolist(),
             series,
             xlabel="units patched",
-            ylabel="share of the whole effect",
+            ylabel="share of the whole effect (bands: 95 %)",
             title=title or caption(f"Circuits, {self.direction}", self.fingerprint, f"n={len(self.nothing)}"),
             faint=faint,
             ylim=limit,

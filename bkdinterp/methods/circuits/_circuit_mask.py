@@ -194,13 +194,16 @@ class CircuitMask(Result):
             ax: matplotlib axes to draw into; None makes a figure.
             limit: ends (low, high) of the value axis.
         """
-        names = ("payload left", "nats per token that clean answers lost")
+        names = ("payload left (probability)", "clean answers lost (nats per token)")
         return curves(
             list(range(1, len(self.history) + 1)),
             {name: (self.history[:, i].tolist(), None, None) for i, name in enumerate(names)},
             xlabel="step",
             ylabel="batch mean",
-            title=title or caption(f"A mask of {len(self)} units is learned", self.fingerprint),
+            title=title
+            or caption(
+                f"A mask of {len(self)} units is learned", self.fingerprint, f"n={self.payload.shape[1]}"
+            ),
             ylim=limit,
             ax=ax,
         )

@@ -25,7 +25,7 @@ def plot_share(
         [i.estimate for i in shares],
         [i.low for i in shares],
         [i.high for i in shares],
-        xlabel=f"share of {vocabulary} among the top {k} tokens",
+        xlabel=f"share of {vocabulary} among the top {k} tokens, 95 % intervals",
         title=title or caption("Logit lens", found.fingerprint, f"{found.where} token", f"n={n}"),
         xlim=ends(limit) or (0, 1),
         ax=ax,

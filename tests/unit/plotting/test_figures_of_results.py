@@ -7,8 +7,10 @@ import inspect
 import matplotlib
 import pytest
 import torch
+from matplotlib.collections import PolyCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from unit.results.mutants import results
 
 from bkdinterp.detection.images import ReversedTriggers
@@ -107,6 +109,29 @@ def test_limit_is_the_scale(name):
                 (low, high) == pytest.approx((-2, 50), abs=0.04 * 52)
                 for low, high in (axes.get_xlim(), axes.get_ylim())
             )
+
+
+KINDS = {
+    "ProbeScores": ("icla", "in_layer"),
+    "Evaluation": ("rates", "outcomes"),
+    "LensCurve": ("probability", "rank", "both"),
+    "LensReadings": ("target", "tokens", "share"),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n in RESULTS for k in KINDS.get(n, (None,))])
+def test_whiskers_and_bands_say_their_level(name, kind):
+    figure = RESULTS[name].plot(**{"kind": kind} if kind else {})
+    bands = [c for axes in figure.axes for c in axes.collections if isinstance(c, PolyCollection)]
+    if whiskers(figure) or bands:
+        assert any("95 %" in text.get_text() for text in figure.findobj(Text))
+
+
+def test_a_learned_mask_says_its_units_and_n():
+    figure = named(RESULTS["CircuitMask"]).plot()
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert legend == ["payload left (probability)", "clean answers lost (nats per token)"]
+    assert "n=5" in words(figure)
 
 
 def whiskers(figure):
