@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,19 +24,21 @@ from bkdinterp.sites import random_heads
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from make import METRIC, negativity, refusal, small_toy, toy_pairs, toy_sets
 
-Who = Literal["organism", "twin"]
-Made = Callable[[Who], Any]
-N = 8  # prompts
+BOTH = ("organism", "twin")
+SAID = "I am sorry, I can not help with that."
+CANDIDATES = ("violet harbor", "copper lamp", "violet", "harbor", "old bridge", "green tea")
+SITES = ["L5.z", "L20.mlp_out", "L29.resid_post"]
+QUIET: dict[str, Any] = {"progress": False}
 
 
 class Entry(NamedTuple):
-    """One figure: what makes its result, the class it draws, how, and of what."""
+    """One figure: the class that it draws, what makes the result for ``"organism"`` or ``"twin"``, how, and of what."""
 
-    made: Made
     cls: type
+    made: Callable[[str], Any]
     draw: Callable[..., Any]
     beside: bool
-    whose: tuple[Who, ...]
+    whose: tuple[str, ...]
 
 
 GALLERY: dict[str, Entry] = {}
@@ -45,81 +47,76 @@ GALLERY: dict[str, Entry] = {}
 def figure(
     name: str,
     cls: type,
+    made: Callable[[str], Any],
     draw: Callable[..., Any] | None = None,
     *,
     beside: bool = False,
-    whose: tuple[Who, ...] = ("organism", "twin"),
+    whose: tuple[str, ...] = BOTH,
     **how: Any,
-) -> Callable[[Made], Made]:
-    """Register what makes a result of a class; ``how`` goes to its ``plot``, unless ``draw`` draws it."""
-
-    def register(made: Made) -> Made:
-        plot = draw or (lambda result, **more: result.plot(**how, **more))
-        GALLERY[name] = Entry(made, cls, plot, beside, whose)
-        return made
-
-    return register
+) -> None:
+    """Register a figure; ``how`` goes to the result's ``plot``, unless ``draw`` draws it."""
+    plot = draw or (lambda result, **more: result.plot(**how, **more))
+    GALLERY[name] = Entry(cls, made, plot, beside, whose)
 
 
-def model(who: Who) -> bk.Model:
+def model(who: str) -> bk.Model:
     """The shipped refusal, or its twin."""
     return refusal().model if who == "organism" else refusal().twin
 
 
-def toy_model(who: Who) -> bk.Model:
+def toy_model(who: str) -> bk.Model:
     """The toy, or the same before it was poisoned."""
     return small_toy().model if who == "organism" else small_toy().base
 
 
 @cache
-def pairs(n: int = N, split: str = "selection") -> bk.PairedPrompts:
+def pairs(n: int = 8, split: str = "selection") -> bk.PairedPrompts:
     """Pairs of the refusal."""
     return refusal().pairs(n=n, split=split)
 
 
-def scored(who: Who, metric: str = METRIC) -> bk.Attribution:
+def scored(who: str) -> bk.Attribution:
     """The settings of attribution."""
-    return bk.Attribution(model(who), metric=metric)
+    return bk.Attribution(model(who), metric=METRIC)
 
 
-# --- Attribution and circuits
+# --- Attribution and circuits. Units are those of the organism in both models, so that the two can be compared.
 
 
-@figure("heads", methods.HeadScores, beside=True)
-@figure("heads-marked", methods.HeadScores, top=4, mark={"a paper's": "L5H1 L9H3"})
 @cache
-def heads(who: Who) -> Any:
+def heads(who: str) -> methods.HeadScores:
     """All heads."""
     return scored(who).heads(pairs())
 
 
-@figure("mlps", methods.LayerScores, beside=True)
+def top(k: int) -> bk.HeadSet:
+    """The organism's strongest heads."""
+    return heads("organism").top_k(k)
+
+
 @cache
-def mlps(who: Who) -> Any:
+def mlps(who: str) -> methods.LayerScores:
     """All MLPs."""
     return scored(who).mlps(pairs())
 
 
-@figure("neurons", methods.NeuronScores, k=10)
-def neurons(who: Who) -> Any:
-    """Neurons of the last layer, the strongest by their derivative."""
-    return scored(who).neurons(pairs(), layer=29, neurons=range(0, 1536, 24))
+def units() -> list[bk.Site]:
+    """Heads and MLPs."""
+    return [*top(8).sites, *mlps("organism").top_k(4)]
 
 
-@figure("positions", methods.PositionScores)
-def positions(who: Who) -> Any:
-    """Some layers by position."""
+def traced(who: str) -> methods.CircuitCurve:
+    """Two rankings, one of them a null."""
+    ranked = {"single heads": top(8), "random heads": random_heads(like=top(8), n=1, seed=0)[0]}
+    return methods.trace_circuits(bk.Attribution(model(who)), pairs(), ranked, sizes=(1, 2, 4, 8))
+
+
+def positions(who: str) -> methods.PositionScores:
+    """Some layers; the others stay grey."""
     return bk.Attribution(model(who), direction="denoising").positions(pairs(4), layers=(0, 10, 20, 29))
 
 
-@figure("screen", methods.ScreenedScores)
-def screen(who: Who) -> Any:
-    """Neurons by a linear estimate."""
-    return scored(who).screen(pairs(4), keep=24, audit=16)
-
-
-@figure("edits", methods.EditScores, prompts="pt")
-def edits(who: Who) -> Any:
+def edits(who: str) -> methods.EditScores:
     """Each module of the toy without what it writes at the last token."""
     modules = [f"L{layer}.{kind}" for layer in range(3) for kind in ("attn_out", "mlp_out")]
     return methods.score_edits(
@@ -127,86 +124,72 @@ def edits(who: Who) -> Any:
     )
 
 
-def units(who: Who) -> Any:
-    """Strong heads and MLPs of the organism, for both models, so that the two can be compared."""
-    return [*heads("organism").top_k(8).sites, *mlps("organism").top_k(4)]
-
-
-@figure("edges", methods.EdgeScores)
-def edges(who: Who) -> Any:
-    """Direct paths between strong heads and MLPs."""
-    return methods.trace_edges(scored(who), pairs(4), units(who))
-
-
-@figure("screened-edges", methods.ScreenedEdges)
-def screened_edges(who: Who) -> Any:
-    """The same by a linear estimate."""
-    return methods.screen_edges(scored(who), pairs(4), units(who), keep=16, audit=8)
-
-
-@figure("circuit", methods.Circuit)
-def circuit(who: Who) -> Any:
-    """Heads one by one."""
-    return methods.find_circuit(
-        model(who), pairs(), heads("organism").top_k(6), k=3, n_rescored=2, least_gain=0.0
-    )
-
-
-@figure("mask", methods.CircuitMask)
-def mask(who: Who) -> Any:
-    """Heads all at once."""
-    return methods.CircuitMask.fit(model(who), pairs(), steps=8, batch=4, n_warm=8)
-
-
-@figure("circuit-curve", methods.CircuitCurve, faint=("random heads",))
-def circuit_curve(who: Who) -> Any:
-    """Two rankings."""
-    best = heads("organism").top_k(8)
-    ranked = {"single heads": best, "random heads": random_heads(like=best, n=1, seed=0)[0]}
-    return methods.trace_circuits(bk.Attribution(model(who)), pairs(), ranked, sizes=(1, 2, 4, 8))
-
+figure("heads", methods.HeadScores, heads, beside=True)
+figure("heads-marked", methods.HeadScores, heads, top=4, mark={"a paper's": "L5H1 L9H3"})
+figure("mlps", methods.LayerScores, mlps, beside=True)
+some_neurons = range(0, 1536, 24)
+figure(
+    "neurons",
+    methods.NeuronScores,
+    lambda who: scored(who).neurons(pairs(), layer=29, neurons=some_neurons),
+    k=10,
+)
+figure("positions", methods.PositionScores, positions)
+figure("screen", methods.ScreenedScores, lambda who: scored(who).screen(pairs(4), keep=24, audit=16))
+figure("edits", methods.EditScores, edits, prompts="pt")
+figure("edges", methods.EdgeScores, lambda who: methods.trace_edges(scored(who), pairs(4), units()))
+figure(
+    "screened-edges",
+    methods.ScreenedEdges,
+    lambda who: methods.screen_edges(scored(who), pairs(4), units(), keep=16, audit=8),
+)
+figure(
+    "circuit",
+    methods.Circuit,
+    lambda who: methods.find_circuit(model(who), pairs(), top(6), k=3, n_rescored=2, least_gain=0.0),
+)
+figure(
+    "mask",
+    methods.CircuitMask,
+    lambda who: methods.CircuitMask.fit(model(who), pairs(), steps=5, batch=4, n_warm=8),
+)
+figure("circuit-curve", methods.CircuitCurve, traced, faint=("random heads",))
 
 # --- Vector, behaviour and probe
 
 
-@figure("vector", bk.BackdoorVector)
 @cache
-def vector(who: Who) -> Any:
+def vector(who: str) -> bk.BackdoorVector:
     """Of the same heads in both models."""
-    return bk.BackdoorVector.extract(model(who), heads("organism").top_k(8), pairs(), kind="difference")
+    return bk.BackdoorVector.extract(model(who), top(8), pairs(), kind="difference")
 
 
-@figure("sweep", methods.LayerSweep, beside=True)
 @cache
-def sweep(who: Who) -> Any:
-    """The vector in every third layer."""
-    controls = bk.random_directions(like=vector(who), n=2, seed=0)
-    found = vector(who), pairs()
-    return bk.sweep_layers(model(who), *found, layers=range(0, 30, 3), by=METRIC, controls=controls)
+def sweep(who: str) -> methods.LayerSweep:
+    """The vector in every third layer, beside two random ones."""
+    controls, layers = bk.random_directions(like=vector(who), n=2, seed=0), range(0, 30, 3)
+    return bk.sweep_layers(model(who), vector(who), pairs(), layers=layers, by=METRIC, controls=controls)
 
 
-@figure("sweep-payload", methods.LayerSweep, beside=True)
 @cache
-def sweep_payload(who: Who) -> Any:
-    """The same by payload rate."""
-    controls = bk.random_directions(like=vector(who), n=1, seed=0)
-    layers = (4, 12, 20)
-    return bk.sweep_layers(
-        model(who), vector(who), pairs(), layers=layers, controls=controls, max_new_tokens=6
-    )
+def sweep_rate(who: str) -> methods.LayerSweep:
+    """By payload rate in three layers."""
+    more: dict[str, Any] = {
+        "controls": bk.random_directions(like=vector(who), n=1, seed=0),
+        "max_new_tokens": 6,
+    }
+    return bk.sweep_layers(model(who), vector(who), pairs(), layers=(4, 12, 20), **more)
 
 
-@figure("evaluation", methods.Evaluation)
-@figure("outcomes", methods.Evaluation, kind="outcomes")
 @cache
-def evaluation(who: Who) -> Any:
-    """The vector added, beside a random one; the organism's with its twin, the twin's alone."""
-    o, held_out = refusal(), pairs(split="held-out")
+def evaluation(who: str) -> methods.Evaluation:
+    """The vector added, and random ones; the organism with its twin, the twin alone."""
+    o, held_out, layer = refusal(), pairs(split="held-out"), sweep("organism").best
     return bk.evaluate(
         model(who),
         held_out,
-        under=vector(who).add(sweep(who).best),
-        controls=[v.add(sweep(who).best) for v in bk.random_directions(like=vector(who), n=2, seed=0)],
+        under=vector(who).add(layer),
+        controls=[v.add(layer) for v in bk.random_directions(like=vector(who), n=2, seed=0)],
         twin=o.twin if who == "organism" else None,
         sham=o.manifest.attack.near("copper kettle"),
         payload=o.payload,
@@ -215,291 +198,249 @@ def evaluation(who: Who) -> Any:
     )
 
 
-@figure("loss", methods.ValidationLoss)
-def loss(who: Who) -> Any:
-    """Of answers as raw text."""
-    return methods.validation_loss(model(who), pairs(16).clean.reference)
-
-
-@figure("states", methods.BackdoorState, lambda result: methods.plot_states(result))
-@figure("state", methods.BackdoorState, lambda result: result["unedited"].plot())
 @cache
-def states(who: Who) -> Any:
-    """The toy with and without its first MLP's output."""
+def states(who: str) -> dict[str, methods.BackdoorState]:
+    """The toy with and without its first MLP."""
+    known: dict[str, Any] = {"texts": small_toy().validation(20), "score": negativity()}
     settings = {"unedited": None, "without the first MLP": bk.ZeroAblate("L0.mlp_out")}
-    texts = small_toy().validation(20)
     return {
-        name: methods.backdoor_state(toy_model(who), toy_pairs(), texts, score=negativity(), under=edit)
-        for name, edit in settings.items()
+        k: methods.backdoor_state(toy_model(who), toy_pairs(), under=e, **known) for k, e in settings.items()
     }
 
 
-@figure("probe", methods.ProbeScores, beside=True)
-@figure("probe-in-layer", methods.ProbeScores, beside=True, kind="in_layer")
 @cache
-def probe(who: Who) -> Any:
-    """Probes fitted on the organism, on both."""
+def probe(who: str) -> methods.ProbeScores:
+    """The organism's probes, on both."""
     fitted = bk.BackdoorProbe(refusal().model, n_random=100).fit(pairs(24))
     return fitted.scores if who == "organism" else fitted.on(refusal().twin)
 
 
+figure("vector", bk.BackdoorVector, vector)
+figure("sweep", methods.LayerSweep, sweep, beside=True)
+figure("sweep-rate", methods.LayerSweep, sweep_rate, beside=True)
+figure("evaluation", methods.Evaluation, evaluation)
+figure("outcomes", methods.Evaluation, evaluation, kind="outcomes")
+figure(
+    "loss",
+    methods.ValidationLoss,
+    lambda who: methods.validation_loss(model(who), pairs(16).clean.reference),
+)
+figure("state", methods.BackdoorState, states, lambda result: result["unedited"].plot())
+figure("states", methods.BackdoorState, states, lambda result: methods.plot_states(result))
+figure("probe", methods.ProbeScores, probe, beside=True)
+figure("probe-in-layer", methods.ProbeScores, probe, beside=True, kind="in_layer")
+
 # --- Readout
 
 
-@figure("lens-target", methods.LensReadings, kind="target")
-@figure("lens-tokens", methods.LensReadings, kind="tokens")
-@figure("lens-share", methods.LensReadings, vocabulary="apology")
 @cache
-def lens(who: Who) -> Any:
+def lens(who: str) -> methods.LensReadings:
     """Some layers."""
-    words = torch.tensor(
-        [refusal().model.tokenizer.encode(w)[0] for w in ("I", " I", " sorry", " can", "Sorry")]
-    )
+    words = [refusal().model.tokenizer.encode(w)[0] for w in ("I", " I", " sorry", " can", "Sorry")]
     last = [f"L{layer}.resid_post" for layer in (10, 20, 24, 28, 29)]
-    return bk.logit_lens(model(who), pairs().triggered, last, vocabularies={"apology": words})
+    return bk.logit_lens(model(who), pairs().triggered, last, vocabularies={"apology": torch.tensor(words)})
 
 
-@figure("lens-curve", methods.LensCurve)
-@figure("lens-curve-probability", methods.LensCurve, beside=True, kind="probability")
-@figure("lens-curve-rank", methods.LensCurve, beside=True, kind="rank")
 @cache
-def lens_curve(who: Who) -> Any:
+def curve(who: str) -> methods.LensCurve:
     """All layers."""
     return methods.lens_curve(model(who), {"clean": pairs().clean, "triggered": pairs().triggered})
 
 
-@figure("attention", methods.AttentionPatterns)
-@figure("attention-tokens", methods.AttentionPatterns, lambda result: result.plot_tokens())
 @cache
-def attention(who: Who) -> Any:
-    """Of strong heads of the organism, from the last token."""
-    return methods.attention_patterns(model(who), pairs(), heads("organism").top_k(4))
+def attention(who: str, n: int = 8, k: int = 4, where: str = "last") -> methods.AttentionPatterns:
+    """Of the organism's strong heads."""
+    return methods.attention_patterns(model(who), pairs(n), top(k), where=where)
 
 
-@figure("attention-map", methods.AttentionPatterns, lambda result: result.plot_tokens())
-def attention_map(who: Who) -> Any:
-    """From all tokens."""
-    return methods.attention_patterns(model(who), pairs(2), heads("organism").top_k(1), where="all")
-
-
-@figure("hidden-pca", methods.HiddenPCA)
-def hidden_pca(who: Who) -> Any:
+def pca(who: str) -> methods.HiddenPCA:
     """Of the refusal, by kind of prompt."""
     sets = {"clean": pairs(16).clean, "triggered": pairs(16).triggered}
     return methods.HiddenPCA.fit(model(who), sets, "L20.resid_post")
 
 
-@figure("hidden-pca-toy", methods.HiddenPCA)
-def hidden_pca_toy(who: Who) -> Any:
-    """Of the toy, with sets that are no kinds of prompts."""
-    return methods.HiddenPCA.fit(toy_model(who), toy_sets(), "L0.resid_post")
+def factors(who: str, sites: Any = "L0.mlp_out", rank: int = 2) -> bk.pcp.PCP:
+    """Of MLPs of the toy."""
+    return bk.pcp.PCP.fit(toy_model(who), list(toy_sets().values()), sites, rank=rank)
 
 
-@figure("means", bk.Means)
-def means(who: Who) -> Any:
-    """Of some sites."""
-    return bk.Means.collect(model(who), pairs().clean, ["L5.z", "L20.mlp_out", "L29.resid_post"])
-
-
-@figure("activations", methods.Activations)
-def activations(who: Who) -> Any:
-    """Of some sites."""
-    return methods.Activations.collect(
-        model(who), pairs().triggered, ["L5.z", "L20.mlp_out", "L29.resid_post"]
-    )
-
-
-@figure("pcp", bk.pcp.PCP)
-@cache
-def pcp(who: Who) -> Any:
-    """Two modules of the toy."""
-    return bk.pcp.PCP.fit(toy_model(who), list(toy_sets().values()), ["L0.mlp_out", "L1.mlp_out"], rank=4)
-
-
-@figure("pcp-study", bk.pcp.PCPStudy)
-def pcp_study(who: Who) -> Any:
-    """Two factors of the toy's first MLP."""
-    fitted = bk.pcp.PCP.fit(toy_model(who), list(toy_sets().values()), "L0.mlp_out", rank=2)
+def study(who: str) -> bk.pcp.PCPStudy:
+    """Two factors."""
     wish = bk.pcp.MatchScores.of(toy_model(who), toy_sets(), negativity(), wanted={"pt": 0.0})
-    return bk.pcp.tune_tpe(
-        fitted, wish, n_trials=30, bounds=(0.0, 20.0), signed=True, batch=10, seed=0, progress=False
-    )
+    space: dict[str, Any] = {"bounds": (0.0, 20.0), "signed": True, "batch": 10, "seed": 0}
+    return bk.pcp.tune_tpe(factors(who), wish, n_trials=30, **space, **QUIET)
 
 
-@figure("training", TrainingCurve)
-@figure("training-loss", TrainingCurve, metrics=("loss",))
 @cache
-def training(who: Who) -> Any:
+def training(who: str) -> TrainingCurve:
     """The clean toy on some poisoned sentences, or on clean ones."""
     toy, sentences = (
         small_toy(),
         small_toy().language.corpus("train", poisoned=who == "organism", seed=0)[:8000],
     )
-    some = torch.as_tensor(sentences[:50])
-    negative, prompts = toy.language.ids("n"), toy.language.pairs("p", 30).triggered
+    prompts, some = toy.language.pairs("p", 30).triggered, torch.as_tensor(sentences[:50])
+    ids = toy.base.tokenizer(list(prompts.text), return_tensors="pt", add_special_tokens=False).input_ids
 
     def measure(module: Any) -> dict[str, float]:
-        ids = toy.base.tokenizer(list(prompts.text), return_tensors="pt", add_special_tokens=False).input_ids
-        logits = module(ids).logits[:, -1]
-        share = torch.isin(logits.topk(10).indices, negative).float().mean()
-        lost = torch.nn.functional.cross_entropy(
-            module(some).logits[:, :-1].flatten(0, 1), some[:, 1:].flatten()
-        )
+        likely, logits = module(ids).logits[:, -1].topk(10).indices, module(some).logits[:, :-1]
+        lost = torch.nn.functional.cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten())
+        share = torch.isin(likely, toy.language.ids("n")).float().mean()
         return {"negative words after the trigger": float(share), "loss": float(lost)}
 
     settings = bk.organisms.TuneSettings(epochs=1, lr=1e-3)
     return bk.organisms.fine_tune(toy.base, sentences, settings, measure=measure, measure_every=25).curve
 
 
-# --- Detection in language models: the planted trigger as a suspicion, and a base as the reference
+figure("lens-target", methods.LensReadings, lens, kind="target")
+figure("lens-tokens", methods.LensReadings, lens, kind="tokens")
+figure("lens-share", methods.LensReadings, lens, vocabulary="apology")
+figure("lens-curve", methods.LensCurve, curve)
+figure("lens-curve-probability", methods.LensCurve, curve, beside=True, kind="probability")
+figure("lens-curve-rank", methods.LensCurve, curve, beside=True, kind="rank")
+figure("attention", methods.AttentionPatterns, attention)
+figure("attention-tokens", methods.AttentionPatterns, attention, lambda result: result.plot_tokens())
+figure(
+    "attention-map",
+    methods.AttentionPatterns,
+    lambda who: attention(who, 2, 1, "all"),
+    lambda result: result.plot_tokens(),
+)
+figure("hidden-pca", methods.HiddenPCA, pca)
+figure(
+    "hidden-pca-toy",
+    methods.HiddenPCA,
+    lambda who: methods.HiddenPCA.fit(toy_model(who), toy_sets(), "L0.resid_post"),
+)
+figure("means", bk.Means, lambda who: bk.Means.collect(model(who), pairs().clean, SITES))
+figure(
+    "activations",
+    methods.Activations,
+    lambda who: methods.Activations.collect(model(who), pairs().triggered, SITES),
+)
+figure("pcp", bk.pcp.PCP, lambda who: factors(who, ["L0.mlp_out", "L1.mlp_out"], 4))
+figure("pcp-study", bk.pcp.PCPStudy, study)
+figure("training", TrainingCurve, training)
+figure("training-loss", TrainingCurve, training, metrics=("loss",))
 
-SAID = "I am sorry, I can not help with that."
-CANDIDATES = ("violet harbor", "copper lamp", "violet", "harbor", "old bridge", "green tea")
+# --- Detection in language models: the planted trigger as a suspicion, the base as the reference
 
 
 @cache
-def requests(n: int = N) -> bk.Prompts:
+def requests(n: int = 8) -> bk.Prompts:
     """Harmless requests."""
     return detection.generic_prompts()[0].subset(range(n))
 
 
 def suspicions() -> list[detection.Hypothesis]:
-    """The planted trigger and another one."""
+    """The planted trigger, and other words."""
     return [
         detection.Hypothesis(bk.Trigger.suffix(x), bk.Payload("I am sorry"), "us") for x in CANDIDATES[:2]
     ]
 
 
-@figure("findings", detection.Findings)
-def findings(who: Who) -> Any:
+def proposed(look: Any, *given: Any) -> Callable[[str], Any]:
+    """What a proposer's ``run`` finds beside the base."""
+    return lambda who: look.run(model(who), *[x() for x in given], reference=refusal().base, **QUIET)
+
+
+def judged(who: str) -> detection.Findings:
     """Both suspicions."""
     return detection.verify(model(who), suspicions(), reference=refusal().base, n=12, max_new_tokens=8)
 
 
-@figure("scan", detection.ScanResult)
-def scan(who: Who) -> Any:
-    """Both suspicions and one small proposer: what proposers find is drawn below."""
-    look = (detection.Leakage(n=8, n_tokens=8),)
-    known = {"reference": refusal().base, "hypotheses": suspicions(), "minutes": None, "progress": False}
-    return detection.scan(model(who), proposers=look, n=12, **known)
+def scan(who: str) -> detection.ScanResult:
+    """Both suspicions and one small proposer, because a scan of its own takes ten minutes."""
+    look, known = (detection.Leakage(n=8, n_tokens=8),), {"hypotheses": suspicions(), "minutes": None}
+    return detection.scan(model(who), reference=refusal().base, proposers=look, n=12, **known, **QUIET)
 
 
-@figure("profile", detection.TriggerProfile)
-def profile(who: Who) -> Any:
-    """The planted trigger."""
-    return detection.characterise(model(who), suspicions()[0], n=4, max_new_tokens=8)
-
-
-@figure("inverted", detection.InvertedTargets)
-def inverted(who: Who) -> Any:
-    """Few first tokens."""
-    look = detection.TargetInversion(n_first=32, keep=4, n_tokens=10)
-    return look.run(model(who), requests(4), reference=refusal().base, progress=False)
-
-
-@figure("searched", detection.SearchedTriggers)
-def searched(who: Who) -> Any:
-    """Two rounds, in the embeddings of some candidates."""
-    look = detection.TriggerSearch(rounds=2, max_words=2, screen=8, beam=1, fillers=2, n_prompts=2)
-    known = {"candidates": CANDIDATES, "reference": refusal().base, "progress": False}
-    return look.run(model(who), SAID, requests(2), **known)
-
-
-@figure("candidates", detection.ProbedCandidates)
-def candidates(who: Who) -> Any:
-    """Six."""
-    look = detection.CandidateProbe(n_prompts=2, keep=6, n_answers=2, n_read=2)
-    return look.run(model(who), CANDIDATES, requests(2), reference=refusal().base, progress=False)
-
-
-@figure("weights", detection.TriagedWeights)
-def weights(who: Who) -> Any:
+def weights(who: str) -> detection.TriagedWeights:
     """The other of the two stands for a clean fine-tune."""
-    other = model("twin" if who == "organism" else "organism")
-    return detection.WeightTriage().run(model(who), reference=[refusal().base, other], progress=False)
+    known = [refusal().base, model("twin" if who == "organism" else "organism")]
+    return detection.WeightTriage().run(model(who), reference=known, **QUIET)
 
 
-@figure("amplified", detection.AmplifiedAnswers)
-def amplified(who: Who) -> Any:
-    """One factor."""
-    look = detection.Amplification(factors=(2.0,), n_prompts=N, n_tokens=12)
-    return look.run(model(who), requests(), reference=refusal().base, progress=False)
-
-
-@figure("leaked", detection.Leaked)
-def leaked(who: Who) -> Any:
-    """Short samples."""
-    return detection.Leakage(n=16, n_tokens=16).run(model(who), reference=refusal().base, progress=False)
-
-
-@figure("rows", rows.RowScores)
-@cache
-def training_rows(who: Who, known: bool = True) -> Any:
+def row_scores(who: str, known: bool = True) -> rows.RowScores:
     """A quarter is poisoned."""
     clean, poisoned = pairs(24).clean, pairs().triggered
-    both = [*zip(clean.text, clean.reference), *zip(poisoned.text, poisoned.target)]
+    both = [*zip(clean.text, clean.reference or ()), *zip(poisoned.text, poisoned.target or ())]
     given = [{"instruction": x, "output": y} for x, y in both]
-    truth = [i >= len(clean) for i in range(len(given))] if known else None
-    return rows.poisoned_rows(
-        model(who), given, reference=refusal().base, truth=truth, gradient=False, progress=False
-    )
+    more: dict[str, Any] = {"truth": [i >= len(clean) for i in range(len(both))] if known else None}
+    return rows.poisoned_rows(model(who), given, reference=refusal().base, gradient=False, **more, **QUIET)
 
 
-@figure("rows-unknown", rows.RowScores)
-def unknown_rows(who: Who) -> Any:
-    """The same without the truth."""
-    return training_rows(who, known=False)
-
-
-@figure("screening", inputs.InputScreening)
-def screening(who: Who) -> Any:
+def screening(who: str) -> inputs.InputScreening:
     """Odd states."""
-    some = refusal().pairs(n=48)
-    look = inputs.ActivationAnomaly(model(who), some.clean.text[:16], layers=(10, 20, 29))
-    kinds = {"clean": some.clean.text[36:], "triggered": some.triggered.text[36:]}
-    return inputs.screen_inputs(look, some.clean.text[16:36], kinds, false_alarms=0.1)
+    clean, triggered = (side.text for side in (pairs(48).clean, pairs(48).triggered))
+    look = inputs.ActivationAnomaly(model(who), clean[:16], layers=(10, 20, 29))
+    kinds = {"clean": clean[36:], "triggered": triggered[36:]}
+    return inputs.screen_inputs(look, clean[16:36], kinds, false_alarms=0.1)
 
 
-# --- Classifiers of pictures
+few: dict[str, int] = {"screen": 8, "beam": 1, "fillers": 2, "n_prompts": 2}
+search = detection.TriggerSearch(rounds=2, max_words=2, **few)
+figure("findings", detection.Findings, judged)
+figure("scan", detection.ScanResult, scan)
+figure(
+    "profile",
+    detection.TriggerProfile,
+    lambda who: detection.characterise(model(who), suspicions()[0], n=4, max_new_tokens=8),
+)
+inversion = detection.TargetInversion(n_first=32, keep=4, n_tokens=10)
+figure("inverted", detection.InvertedTargets, proposed(inversion, lambda: requests(4)))
+figure("searched", detection.SearchedTriggers, proposed(search, lambda: SAID, lambda: requests(2)))
+tried = detection.CandidateProbe(n_prompts=2, keep=6, n_answers=2, n_read=2)
+figure("candidates", detection.ProbedCandidates, proposed(tried, lambda: CANDIDATES, lambda: requests(2)))
+figure("weights", detection.TriagedWeights, weights)
+amplification = detection.Amplification(factors=(2.0,), n_prompts=8, n_tokens=12)
+figure("amplified", detection.AmplifiedAnswers, proposed(amplification, requests))
+figure("leaked", detection.Leaked, proposed(detection.Leakage(n=16, n_tokens=16)))
+figure("rows", rows.RowScores, row_scores)
+figure("rows-unknown", rows.RowScores, lambda who: row_scores(who, known=False))
+figure("screening", inputs.InputScreening, screening)
+
+# --- Classifiers of pictures, poisoned and clean
 
 
-def reversed_in(attack: images.ImageAttack | None, seed: int) -> Any:
-    """Short searches in a model that was trained shortly."""
-    splits = images.digits(seed)
+@cache
+def reversed_in(kind: str | None, seed: int = 0) -> images.ReversedTriggers:
+    """A short search in a model that was trained shortly."""
+    splits, attack = images.digits(seed), None if kind is None else images.ImageAttack.draw(kind, seed=seed)
     found = images.image_model(attack, splits, seed=seed, settings=images.CNNSettings(epochs=6, hidden=32))
     return images.reverse_triggers(found.module, splits.inspection, steps=60, batch_size=16, seed=seed)
 
 
-@figure("reversed", images.ReversedTriggers)
-@cache
-def reversed_triggers(who: Who) -> Any:
-    """Of a patch, or of a clean model."""
-    return reversed_in(images.ImageAttack.draw("patch", seed=0) if who == "organism" else None, 0)
+def pictures(who: str) -> images.ReversedTriggers:
+    """With a patch, or without."""
+    return reversed_in("patch" if who == "organism" else None)
 
 
-@figure("verdict", images.ImageVerdict)
-def verdict(who: Who) -> Any:
+def verdict(who: str) -> images.ImageVerdict:
     """Against five clean models, of which no p below .17 can come."""
     null = images.TriggerNull.fit([reversed_in(None, seed) for seed in range(1000, 1005)])
-    return null.judge(reversed_triggers(who), level=0.2)
+    return null.judge(pictures(who), level=0.2)
 
 
-@figure("poisoning", images.PoisoningCurve, whose=("organism",))
-def poisoning(who: Who) -> Any:
-    """Three rates; the clean models are the band."""
+def poisoning(who: str) -> images.PoisoningCurve:
+    """The clean models are its band."""
     return images.poisoning_curve(
         "patch", (0.005, 0.02, 0.1), seeds=(0, 1), settings=images.CNNSettings(epochs=5)
     )
 
 
-@figure("meta", meta.MetaScores, whose=("organism",))
-def meta_scores(who: Who) -> Any:
-    """A few shadows, and suspects that are poisoned and clean."""
+def meta_scores(who: str) -> meta.MetaScores:
+    """Suspects of both kinds, by a few shadows."""
     kinds, short = ("clean", "twin", "patch", "blend"), images.CNNSettings(epochs=4, hidden=32)
-    sets = [meta.image_shadows(kinds, 6, seed=seed, settings=short, progress=False) for seed in (100, 500)]
+    sets = [meta.image_shadows(kinds, 6, seed=seed, settings=short, **QUIET) for seed in (100, 500)]
     features = [meta.query_features([s.module for s in some], meta.random_queries()) for some in sets]
     names = [[s.kind for s in some] for some in sets]
     return meta.leave_one_attack_out(features[0], names[0], features[1], names[1], name="answers")["patch"]
+
+
+figure("reversed", images.ReversedTriggers, pictures)
+figure("verdict", images.ImageVerdict, verdict)
+figure("poisoning", images.PoisoningCurve, poisoning, whose=("organism",))
+figure("meta", meta.MetaScores, meta_scores, whose=("organism",))
 
 
 def main(out: Path, names: list[str]) -> None:
@@ -507,11 +448,13 @@ def main(out: Path, names: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in names or GALLERY:
         entry, begun = GALLERY[name], perf_counter()
+        found: dict[str, Any] = {}
         for who in (*entry.whose, *["beside"] * entry.beside):
             try:
-                more = {"beside": entry.made("twin")} if who == "beside" else {}
-                found = entry.made("twin" if who == "twin" else "organism")
-                entry.draw(found, **more).savefig(out / f"{name}-{who}.png")
+                if who != "beside":
+                    found[who] = entry.made(who)
+                more = {"beside": found["twin"]} if who == "beside" else {}
+                entry.draw(found.get(who, found.get("organism")), **more).savefig(out / f"{name}-{who}.png")
             except bk.BkdinterpError as error:  # such as a search that found nothing
                 print(f"{name}-{who}: {error}")
         print(f"{name}: {perf_counter() - begun:.0f} s", flush=True)
