@@ -73,7 +73,10 @@ def curves(
         same_length(**{"x": x, f"{label}: estimate": estimate, f"{label}: low": low, f"{label}: high": high})
         if (low is None) != (high is None):
             raise BkdinterpError(f"{label!r} has one end of an interval; give both, or None for both.")
-    figure, axes = new_figure(6.6, 4.0, ax)
+    names = [*series, *([] if null is None else [null_label])] if key else []
+    # The legend is beside the axes, and long names would leave them half of the figure.
+    beside = max(map(len, names), default=0) if len(names) > 1 else 0
+    figure, axes = new_figure(6.6 + min(2.4, 0.08 * max(0, beside - 12)), 4.0, ax)
     axes.grid(axis="y", color=LIGHT, linewidth=0.7)
     axes.set_axisbelow(True)
     if null is not None:

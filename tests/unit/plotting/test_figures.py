@@ -95,6 +95,17 @@ def test_curves_draw_lines_bands_and_the_null():
         curves([0, 1], {"top": ([1.0], [1.0], [1.0])}, xlabel="x", ylabel="y")
 
 
+def test_long_names_of_curves_leave_room_for_them():
+    y = [0.1, 0.5]
+
+    def width(*names):
+        figure = curves([0, 8], dict.fromkeys(names, (y, None, None)), xlabel="x", ylabel="y")
+        figure.draw_without_rendering()
+        return figure.axes[0].get_window_extent().width / figure.dpi
+
+    assert width("a", "20 control vectors: mean, range of them") > 0.85 * width("a", "b")
+
+
 def test_grouped_bars_fill_to_100_and_state_n():
     rows = {"clean": {"answered": 9, "payload": 1}, "triggered": {"payload": 20, "broken": 20}}
     axes = grouped_bars(rows).axes[0]
