@@ -66,6 +66,8 @@ def rate_panels(
     for axes, (name, groups) in zip(all_axes, panels.items(), strict=True):
         _panel(axes, name, groups, colours, singles or {})
         axes.set_xlim(*(xlim or (0, 110)))
+        for marks in axes.lines:
+            marks.set_clip_on(xlim is not None)  # half of a control at 0 would be cut off
     all_axes[-1].set_xlabel(xlabel, fontsize=LABEL)
     head_panels(figure, all_axes, title, list(panels), ax)
     _legend(figure, all_axes[-1], {k: (labels or {}).get(k, k) for k in kinds}, colours, bool(singles), ax)

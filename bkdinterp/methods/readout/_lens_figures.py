@@ -35,7 +35,8 @@ def plot_share(
 def plot_target(found: LensReadings, title: str | None, ax: Any, limit: Any) -> "matplotlib.figure.Figure":
     """Mean probability of the target's first token at each site, annotated with its median rank."""
     means = [bootstrap_mean(row) for row in found.target_probabilities]
-    ranks = [] if found.target_ranks is None else found.target_ranks.double().median(1).values.tolist()
+    # Between the middle two of an even number; torch.median takes the lower one.
+    ranks = [] if found.target_ranks is None else found.target_ranks.double().quantile(0.5, 1).tolist()
     what = "Logit lens: the target's first token"
     return bar_intervals(
         found.sites,

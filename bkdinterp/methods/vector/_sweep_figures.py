@@ -84,10 +84,10 @@ def _draw(sweep: LayerSweep, ax: Any, limit: Any, **words: Any) -> "matplotlib.f
     series: dict[str, Any] = {
         "vector": tuple([getattr(i, k) for i in found] for k in ("estimate", "low", "high"))
     }
-    controls = f"{len(sweep.nulls)} control vector{'s' * (len(sweep.nulls) > 1)}: median, range"
+    controls = f"{len(sweep.nulls)} control vector{'s' * (len(sweep.nulls) > 1)}: mean, range"
     if len(sweep.nulls):
         means = sweep.nulls.mean(-1)
-        series[controls] = (means.median(0).values.tolist(), means.amin(0).tolist(), means.amax(0).tolist())
+        series[controls] = (means.mean(0).tolist(), means.amin(0).tolist(), means.amax(0).tolist())
     rates = sweep.by == PAYLOAD_RATE
     base = wilson(int(sweep.base.sum()), sweep.n) if rates else bootstrap_mean(sweep.base)
     figure = curves(

@@ -59,6 +59,14 @@ def test_rate_panels_draw_every_rate_with_its_interval():
     assert suspect.yaxis_inverted()
 
 
+def test_a_control_at_0_is_drawn_whole():
+    one = {"m": {"edited": {"clean": wilson(0, 9)}}}
+    for xlim, cut in ((None, False), ((50, 100), True)):
+        axes = rate_panels(one, singles={("m", "edited", "clean"): [0.0, 1.0]}, xlim=xlim).axes[0]
+        (marks,) = (line for line in axes.lines if line.get_marker() == "o")
+        assert list(marks.get_xdata()) == [0, 100] and marks.get_clip_on() == cut
+
+
 def test_rate_panels_refuse_what_they_cannot_show():
     one = {"suspect": {"unedited": {"clean": wilson(1, 2)}}}
     with pytest.raises(BkdinterpError, match="at least one"):

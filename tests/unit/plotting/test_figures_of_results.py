@@ -292,7 +292,7 @@ def test_sweeps_beside_each_other_share_their_scale_and_say_what_they_are():
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     assert "first target token only" in figure.get_suptitle()
     legend = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert sorted(legend) == ["2 control vectors: median, range", "unedited, 95 %", "vector"]
+    assert sorted(legend) == ["2 control vectors: mean, range", "unedited, 95 %", "vector"]
     for axes, found in zip(figure.axes, (own, twin), strict=True):
         assert [t.get_text() for t in axes.texts] == [f"best: layer {found.best}"]
         vector, controls = axes.lines[:2]
@@ -303,6 +303,16 @@ def test_sweeps_beside_each_other_share_their_scale_and_say_what_they_are():
         own.plot(beside=dataclasses.replace(twin, direction="subtract"))
     with pytest.raises(BkdinterpError, match="takes another LayerSweep"):
         own._gap(RESULTS["HeadScores"])
+
+
+def test_the_middle_of_an_even_number_lies_between_two():
+    found = sweep(torch.zeros(3, 5), "refusal", nulls=torch.stack([torch.zeros(3, 5), torch.ones(3, 5)]))
+    controls = next(line for line in found.plot().axes[0].lines if "control" in line.get_label())
+    # As in the table.
+    assert list(controls.get_ydata()) == [0.5] * 3 == found.to_frame()["control_mean"].tolist()
+    two = {k: getattr(lens(), k)[:, :2] for k in ("top_ids", "top_logits", "logsum", "target_logits")}
+    found = lens(target_ids=torch.tensor([2, 2]), target_ranks=torch.tensor([[1, 5], [4, 4]]), **two)
+    assert [t.get_text() for t in found.plot().axes[0].texts] == ["rank 3", "rank 4"]
 
 
 def lens(**more):
