@@ -74,7 +74,8 @@ def plot_tokens(
     return token_grid(
         [shown[i * PER_LINE : (i + 1) * PER_LINE] for i in range(lines)],
         cells.reshape(lines, PER_LINE),
-        rows=[f"from token {i * PER_LINE}" for i in range(lines)],
+        # Not "from token 8": what attends is one token, which the title names.
+        rows=[f"tokens {i * PER_LINE}–{min(len(words), (i + 1) * PER_LINE) - 1}" for i in range(lines)],
         xlabel="the prompt's tokens, line by line",
         marked=[divmod(i, PER_LINE) for i in marked],
         marked_label="the trigger",

@@ -406,6 +406,11 @@ def test_the_band_of_clean_models_says_what_is_counted():
     assert legend.get_texts()[0].get_text() == "right, clean models"
 
 
+def test_lines_of_a_prompt_are_not_called_by_what_attends():
+    axes = RESULTS["AttentionPatterns"].plot_tokens().axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["tokens 0–3"]
+
+
 def test_axes_of_a_screen_have_no_brackets_in_brackets():
     axes = RESULTS["ScreenedScores"].plot().axes[0]
     assert axes.get_xlabel() == "estimated ACIE (logprob, nats per token)"
