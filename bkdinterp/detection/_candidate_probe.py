@@ -140,6 +140,7 @@ class ProbedCandidates(Result):
                 "reference": self.divergence_reference[:top].tolist(),
             },
             marks={"the largest possible": log(2)},
+            faint=["reference"],
             xlabel="change of the next tokens' distributions (nats)",
             title=title or caption(f"What changes the answer, of {self.tried} candidates", self.fingerprint),
             xlim=ends(limit),

@@ -108,6 +108,7 @@ class InvertedTargets(Result):
         return dots(
             [cut(self.texts[i], LETTERS) for i in shown],
             series,
+            faint=[name for name in series if name != "suspect"],
             marks={"best of the reference's own texts": float(self.null.max())} if len(self.null) else {},
             xlabel="Q: mean probability of each next token",
             title=title or caption("Texts that run by themselves once begun", self.fingerprint),

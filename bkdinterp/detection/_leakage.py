@@ -110,6 +110,7 @@ class Leaked(Result):
         return dots(
             [cut(x.text, LETTERS) for x in chosen],
             series,
+            faint=[name for name in series if name != "suspect"],
             xlabel="samples that hold the phrase (%)",
             title=title
             or caption("Phrases said unasked", self.fingerprint, f"n={len(self.samples)} samples"),

@@ -113,6 +113,7 @@ class TriagedWeights(Result):
         return dots(
             [cut(name.removesuffix(".weight"), LETTERS) for name in self.modules[:n]],
             series,
+            faint=[name for name in series if name != "suspect"],
             xlabel="change, of the base's own norm (%)",
             title=title or caption("Matrices that differ from the base's", self.fingerprint),
             xlim=ends(limit),

@@ -1,6 +1,6 @@
 """Labelled rows with one marker per series: where a few values per row are compared. No forward pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ def dots(
     series: Mapping[str, Sequence[float]],
     *,
     marks: Mapping[str, float] | None = None,
+    faint: Collection[str] = (),
     title: str = "",
     xlabel: str = "",
     ylabel: str = "",
@@ -33,6 +34,7 @@ def dots(
         labels: one per row; drawn as they are.
         series: name -> one value per row; NaN and infinity draw nothing.
         marks: name -> value of a dotted vertical line, such as a null.
+        faint: names of the series that are nulls, drawn grey.
         title: of the figure.
         xlabel: of the values.
         ylabel: of the rows.
@@ -58,7 +60,7 @@ def dots(
             drawable(values),
             y,
             _MARKERS[i % len(_MARKERS)],
-            color=PALETTE[i % len(PALETTE)],
+            color=GREY if name in faint else PALETTE[i % len(PALETTE)],
             label=name,
             markersize=7,
             zorder=3,

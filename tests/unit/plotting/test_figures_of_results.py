@@ -32,6 +32,7 @@ from bkdinterp.methods import (
     ScreenedScores,
     plot_states,
 )
+from bkdinterp.plotting._style import GREY
 from bkdinterp.results import Result
 from bkdinterp.sites import Component, HeadSet
 from bkdinterp.stats import simultaneous
@@ -409,6 +410,17 @@ def test_the_band_of_clean_models_says_what_is_counted():
 def test_lines_of_a_prompt_are_not_called_by_what_attends():
     axes = RESULTS["AttentionPatterns"].plot_tokens().axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["tokens 0–3"]
+
+
+@pytest.mark.parametrize("name", ["InvertedTargets", "ProbedCandidates", "Leaked", "TriagedWeights"])
+def test_references_are_grey_as_all_nulls(name):
+    dots = {
+        line.get_label(): line.get_color()
+        for line in RESULTS[name].plot().axes[0].lines
+        if len(line.get_xdata()) > 1
+    }
+    nulls = {colour for label, colour in dots.items() if label.startswith(("reference", "shadow"))}
+    assert nulls == {GREY} and dots["suspect"] != GREY
 
 
 def test_axes_of_a_screen_have_no_brackets_in_brackets():
