@@ -63,7 +63,8 @@ def dots(
             color=GREY if name in faint else PALETTE[i % len(PALETTE)],
             label=name,
             markersize=7,
-            zorder=3,
+            # Nulls are below: their squares are seen behind a circle.
+            zorder=2.5 if name in faint else 3,
         )
     for name, value in (marks or {}).items():
         if isfinite(value):

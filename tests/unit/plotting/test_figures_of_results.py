@@ -413,14 +413,13 @@ def test_lines_of_a_prompt_are_not_called_by_what_attends():
 
 
 @pytest.mark.parametrize("name", ["InvertedTargets", "ProbedCandidates", "Leaked", "TriagedWeights"])
-def test_references_are_grey_as_all_nulls(name):
-    dots = {
-        line.get_label(): line.get_color()
-        for line in RESULTS[name].plot().axes[0].lines
-        if len(line.get_xdata()) > 1
+def test_references_are_grey_as_all_nulls_and_hide_nothing(name):
+    drawn = {
+        line.get_label(): line for line in RESULTS[name].plot().axes[0].lines if line.get_marker() in "osD"
     }
-    nulls = {colour for label, colour in dots.items() if label.startswith(("reference", "shadow"))}
-    assert nulls == {GREY} and dots["suspect"] != GREY
+    own = drawn.pop("suspect")
+    assert {line.get_color() for line in drawn.values()} == {GREY} and own.get_color() != GREY
+    assert all(line.get_zorder() < own.get_zorder() for line in drawn.values())
 
 
 def test_axes_of_a_screen_have_no_brackets_in_brackets():
