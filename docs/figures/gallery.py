@@ -392,7 +392,7 @@ figure("searched", detection.SearchedTriggers, proposed(search, lambda: SAID, la
 tried = detection.CandidateProbe(n_prompts=2, keep=6, n_answers=2, n_read=2)
 figure("candidates", detection.ProbedCandidates, proposed(tried, lambda: CANDIDATES, lambda: requests(2)))
 figure("weights", detection.TriagedWeights, weights)
-amplification = detection.Amplification(factors=(2.0,), n_prompts=8, n_tokens=12)
+amplification = detection.Amplification(factors=(2.0, 4.0), n_prompts=8, n_tokens=12)
 figure("amplified", detection.AmplifiedAnswers, proposed(amplification, requests))
 figure("leaked", detection.Leaked, proposed(detection.Leakage(n=16, n_tokens=16)))
 figure("rows", rows.RowScores, row_scores)
