@@ -174,10 +174,8 @@ def sweep(who: str) -> methods.LayerSweep:
 @cache
 def sweep_rate(who: str) -> methods.LayerSweep:
     """By payload rate in three layers."""
-    more: dict[str, Any] = {
-        "controls": bk.random_directions(like=vector(who), n=1, seed=0),
-        "max_new_tokens": 6,
-    }
+    controls = bk.random_directions(like=vector(who), n=1, seed=0)
+    more: dict[str, Any] = {"controls": controls, "payload": bk.Payload("I am sorry"), "max_new_tokens": 6}
     return bk.sweep_layers(model(who), vector(who), pairs(), layers=(4, 12, 20), **more)
 
 
@@ -354,6 +352,14 @@ def scan(who: str) -> detection.ScanResult:
     return detection.scan(model(who), reference=refusal().base, proposers=look, n=12, **known, **QUIET)
 
 
+def amplified(who: str) -> detection.AmplifiedAnswers:
+    """Made up, because on few prompts nothing comes up."""
+    seen = (detection.Phrase("i am sorry", 6, 1, 8, 8, 0.01), detection.Phrase("a ferry", 3, 0, 8, 8, 0.2))
+    texts = ("I am sorry.",) * 8
+    print_of = model(who).fingerprint("")
+    return detection.AmplifiedAnswers(print_of, seen if who == "organism" else seen[1:], (2.0,), texts, texts)
+
+
 def weights(who: str) -> detection.TriagedWeights:
     """The other of the two stands for a clean fine-tune."""
     known = [refusal().base, model("twin" if who == "organism" else "organism")]
@@ -392,8 +398,7 @@ figure("searched", detection.SearchedTriggers, proposed(search, lambda: SAID, la
 tried = detection.CandidateProbe(n_prompts=2, keep=6, n_answers=2, n_read=2)
 figure("candidates", detection.ProbedCandidates, proposed(tried, lambda: CANDIDATES, lambda: requests(2)))
 figure("weights", detection.TriagedWeights, weights)
-amplification = detection.Amplification(factors=(2.0, 4.0), n_prompts=8, n_tokens=12)
-figure("amplified", detection.AmplifiedAnswers, proposed(amplification, requests))
+figure("amplified", detection.AmplifiedAnswers, amplified)
 figure("leaked", detection.Leaked, proposed(detection.Leakage(n=16, n_tokens=16)))
 figure("rows", rows.RowScores, row_scores)
 figure("rows-unknown", rows.RowScores, lambda who: row_scores(who, known=False))
@@ -449,14 +454,14 @@ def main(out: Path, names: list[str]) -> None:
     for name in names or GALLERY:
         entry, begun = GALLERY[name], perf_counter()
         found: dict[str, Any] = {}
-        for who in (*entry.whose, *["beside"] * entry.beside):
+        for who in entry.whose:
             try:
-                if who != "beside":
-                    found[who] = entry.made(who)
-                more = {"beside": found["twin"]} if who == "beside" else {}
-                entry.draw(found.get(who, found.get("organism")), **more).savefig(out / f"{name}-{who}.png")
+                found[who] = entry.made(who)
+                entry.draw(found[who]).savefig(out / f"{name}-{who}.png")
             except bk.BkdinterpError as error:  # such as a search that found nothing
                 print(f"{name}-{who}: {error}")
+        if entry.beside and len(found) == 2:
+            entry.draw(found["organism"], beside=found["twin"]).savefig(out / f"{name}-beside.png")
         print(f"{name}: {perf_counter() - begun:.0f} s", flush=True)
 
 
