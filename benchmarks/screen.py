@@ -2,7 +2,8 @@
 
     python benchmarks/screen.py                                    refusal, both directions, n=24
     python benchmarks/screen.py --only smollm2-unlock --n 96 --k 32
-    python benchmarks/screen.py --kind neurons --layers 14 15 22   exact on these layers only; the whole is extrapolated
+    python benchmarks/screen.py --kind neurons --layers 14 15 22   exact on these layers only; the whole is extrapolated.
+                                    The screen's time is that of all layers, its recall that of another one of these layers
 
 Both ways run in one process on one thread, the exact sweep first; ``share`` is
 corrected by the core's rate of matrix products, measured before and after each. Recall is the
@@ -66,12 +67,15 @@ def compared(model: Any, pairs: Any, direction: str, args: argparse.Namespace) -
     exact_s = (time.perf_counter() - start) * factor
     rates.append(matmul_rate())
     start = time.perf_counter()
-    layers = args.layers if args.kind == "heads" else layers
+    settings = {"keep": args.keep or 2 * args.k, "audit": args.audit, "progress": False}
+    # Neurons: the time is that of all layers, like the exact one.
     found = attribution.screen(
-        pairs, args.kind, layers=layers, keep=args.keep or 2 * args.k, audit=args.audit, progress=False
+        pairs, args.kind, layers=args.layers if args.kind == "heads" else None, **settings
     )
     screen_s = time.perf_counter() - start
     rates.append(matmul_rate())
+    if args.kind == "neurons":
+        found = attribution.screen(pairs, args.kind, layers=layers, **settings)
     # In products of matrices that the core could have done, before and after each way.
     share = screen_s * (rates[1] + rates[2]) / (exact_s * (rates[0] + rates[1]))
     sign = 1 if direction == "noising" else -1
