@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from integration.conftest import WORDS, tiny_llama, tiny_tokenizer
@@ -199,6 +200,7 @@ def test_tables(fitted):
     layers = scores.to_frame(kind="in_layer")
     assert layers.p_value.tolist() == scores.p_value.tolist()
     assert (layers.random_median <= layers.random_best).all()
+    assert layers.random_median.tolist() == pytest.approx(np.median(scores.random_accuracy.numpy(), 1).tolist())
     with pytest.raises(BkdinterpError, match="in_layer"):
         scores.to_frame(kind="diagonal")
 

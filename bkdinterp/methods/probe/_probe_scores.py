@@ -139,7 +139,8 @@ class ProbeScores(Result):
     @property
     def random_median(self) -> Float[Tensor, " layer"]:
         """Median accuracy of the random directions."""
-        return self.random_accuracy.median(1).values
+        # `torch.median` takes the lower of the two in the middle.
+        return self.random_accuracy.quantile(0.5, dim=1)
 
     def to_frame(self, kind: str = "icla", *, beside: "ProbeScores | None" = None) -> "pandas.DataFrame":
         """One row per train layer x test layer; ``kind="in_layer"``: one per layer, with p-values and null.
