@@ -200,9 +200,8 @@ def test_tables(fitted):
     assert layers.p_value.tolist() == scores.p_value.tolist()
     assert (layers.random_median <= layers.random_best).all()
     # An even number of directions, of which two are in the middle.
-    even = dataclasses.replace(
-        scores, random_accuracy=torch.tensor([[0.1, 0.3, 0.5, 0.9]] * 4, dtype=scores.random_accuracy.dtype)
-    )
+    four = torch.tensor([[0.1, 0.3, 0.5, 0.9]] * 4, dtype=scores.random_accuracy.dtype)
+    even = dataclasses.replace(scores, random_accuracy=four, random_validation=four)
     assert even.random_median.tolist() == pytest.approx([0.4] * 4)
     with pytest.raises(BkdinterpError, match="in_layer"):
         scores.to_frame(kind="diagonal")
