@@ -71,6 +71,27 @@ def test_the_reference_gets_the_suspect_s_slots(monkeypatch):
     assert run_after(earlier((), ())) == [("suspect", None, False), ("base", 7 + 5, False)]
 
 
+def test_no_word_of_the_target_is_tried(monkeypatch):
+    """Not as a token, as the end of a word, or as a candidate: any text that was learnt is called up by its own words."""
+    models = [Model.from_module(tiny_llama(), tiny_tokenizer(), name=name) for name in ("suspect", "base")]
+    target, tried = "cat hill", []
+    inner = searching._Search.exact
+
+    def exact(self, model, phrases, texts):
+        tried.extend(phrases)
+        return inner(self, model, phrases, texts)
+
+    monkeypatch.setattr(searching._Search, "exact", exact)
+    settings = TriggerSearch(rounds=2, screen=32, fillers=1, n_prompts=1, max_words=2)
+    candidates = ("cat", "dog", "dog hills")
+    found = settings.run(
+        models[0], target, Prompts.of(TEXTS), reference=models[1], candidates=candidates, progress=False
+    )
+    words = {word for phrase in tried for word in phrase.split()}
+    assert len(words) > 5 and found.phrases
+    assert not words & {"cat", "hill", "hills"}, [p for p in tried if "hill" in p or "cat" in p][:9]
+
+
 def earlier(phrases, rivals, target="of"):
     origin = Model.from_module(tiny_llama(), tiny_tokenizer(), name="suspect").fingerprint("")
     gains = (torch.ones(len(phrases)), torch.ones(len(rivals)))
