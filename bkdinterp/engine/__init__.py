@@ -14,7 +14,7 @@ from bkdinterp.engine._gradients import Gradients as Gradients
 from bkdinterp.engine._gradients import gradients as gradients
 from bkdinterp.engine._gradients import known_start as known_start
 from bkdinterp.engine._gradients import token_embeddings as token_embeddings
-from bkdinterp.engine._graph_start import Start as Start
+from bkdinterp.engine._graph_start import KnownStart as KnownStart
 from bkdinterp.engine._local import Local as Local
 from bkdinterp.engine._plan import Plan as Plan
 from bkdinterp.engine._plan import plan as plan

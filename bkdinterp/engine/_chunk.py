@@ -85,7 +85,7 @@ class Chunk:
         bytes, cost, layers: as in its `Outline`.
         score_name: name of its score in the plan.
         places: the place of each row, by run and number of the read.
-        prefix: name of the chunk of kind "base" or "start" that it reuses, or that it is.
+        prefix: name of what it reuses or is: chunks of kind "base" or "start" that others reuse.
         shared_rows: whether one row per example serves all nodes.
     """
 

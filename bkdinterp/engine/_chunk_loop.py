@@ -72,15 +72,15 @@ class AtHand:
     """Which of the chunks that others reuse have run, while chunks run in a plan's order and some are skipped."""
 
     key: str | None = None
-    n: int = 0
+    n_run: int = 0
 
     def before(self, plan: Plan, store: Store, index: int, chunk: Chunk) -> tuple[Chunk, ...]:
         """Those that have to run before this one, resolved; they and it count as run from now on."""
         firsts = plan.chunks.firsts_of(index)
         if chunk.prefix != self.key:
-            self.key, self.n = chunk.prefix, 0
-        missing = firsts[self.n :]
-        self.n = max(self.n, len(firsts)) + (chunk.kind in ("base", "start"))
+            self.key, self.n_run = chunk.prefix, 0
+        missing = firsts[self.n_run :]
+        self.n_run = max(self.n_run, len(firsts)) + (chunk.kind in ("base", "start"))
         return tuple(store.resolve(plan.chunks[first]) for first in missing)
 
 

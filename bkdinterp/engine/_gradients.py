@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bkdinterp.engine._graph_start import Start, start_of
+from bkdinterp.engine._graph_start import KnownStart, start_of
 from bkdinterp.engine._scored_graph import Mixture, check_batch, scored_columns, scored_graph, slopes_of
 from bkdinterp.errors import PlanError, PromptError, RemoteError
 from bkdinterp.metrics import ScoreLike, as_score
@@ -76,7 +76,7 @@ def gradients(
     embeddings: Float[Tensor, "row pos d_model"] | None = None,
     frozen_norms: bool = False,
     mixed: Mixtures = None,
-    start: Start | float | int = 0,
+    start: KnownStart | float | int = 0,
 ) -> Gradients:
     """Score a batch's targets and differentiate the scores. Costs one forward and one backward pass; with a column as ``start``
     a second forward, of what stands before it.
@@ -100,7 +100,7 @@ def gradients(
 
     Raises:
         PlanError: there are no targets, the score needs the unedited run, embeddings or a mixture have the wrong shape, or
-            ``start`` is behind the last prompt token, of another batch, or stands beside embeddings or a mixture.
+            ``start`` is behind the last prompt token, of another batch or score, or stands beside embeddings or a mixture.
         PromptError: token ids are outside the vocabulary.
         SiteError: the model does not have a site.
         RemoteError: the model's weights are not on this machine.
@@ -114,13 +114,12 @@ def gradients(
     tokens = tokens.to(model.device)
     columns = scored_columns(tokens, declared)
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
-    start = start if isinstance(start, Start) else _start(arch, module, tokens, start, columns)
+    start = start if isinstance(start, KnownStart) else _start(arch, module, tokens, start, columns)
+    start.check(tokens, columns)
     if start.column and (mixed or given is not None):
         raise PlanError(
             f"start={start.column} leaves out the tokens before it; give it without embeddings= and mixed=."
         )
-    if start.kinds is not None and len(start.kinds) != len(tokens):
-        raise PlanError(f"The start is of {len(start.kinds)} rows, but the batch has {len(tokens)}.")
     graph = scored_graph(
         module,
         arch,
@@ -148,7 +147,9 @@ def gradients(
     )
 
 
-def known_start(model: Any, tokens: TokenBatch, column: float | int, score: ScoreLike = "logprob") -> Start:
+def known_start(
+    model: Any, tokens: TokenBatch, column: float | int, score: ScoreLike = "logprob"
+) -> KnownStart:
     """What stands before a column of a batch, for `gradients` of this batch and score. Costs one forward of it.
 
     Raises:
@@ -175,7 +176,7 @@ def local_model(model: Any, who: str) -> tuple[Architecture, nn.Module]:
 
 def _start(
     arch: Architecture, module: nn.Module, tokens: TokenBatch, column: float | int, columns: int
-) -> Start:
+) -> KnownStart:
     column = as_integer(column, "start", low=0, high=tokens.n_prompt - 1, error=PlanError)
     return start_of(module, arch, tokens, column, columns)
 
@@ -206,7 +207,7 @@ def _slice(x: Tensor, channels: tuple[int, int] | None) -> Tensor:
     return x if channels is None else x[..., slice(*channels)]
 
 
-def _whole(x: Tensor, tokens: TokenBatch, start: Start) -> Tensor:
+def _whole(x: Tensor, tokens: TokenBatch, start: KnownStart) -> Tensor:
     """All columns of the batch from a start on, with 0 for padding and columns that were not computed."""
     mask = tokens.attention_mask[:, start.column :, None]
     out = x.new_zeros(len(tokens), mask.shape[1], x.shape[-1])

@@ -1,7 +1,7 @@
-"""`Start`: the first columns of a batch, computed once and kept out of the graphs of all derivatives by later columns.
+"""`KnownStart`: the first columns of a batch, computed once and kept out of the graphs of all derivatives by later columns.
 
-Tokens see only what stands before them, so no change of a later column reaches these. Costs one forward of each kind of start,
-without the tokens that all prompts begin with, which are computed once.
+Tokens see only what stands before them, so no change of a later column reaches these. Costs one forward with a row for each
+different beginning; the tokens that all prompts begin with are computed once.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bkdinterp.engine import program
 from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._price import FIXED_TOKENS
-from bkdinterp.engine._shared_start import Layout, alike_tokens
-from bkdinterp.engine._shared_start import Start as Common
+from bkdinterp.engine._shared_start import Layout, Start, alike_tokens
+from bkdinterp.errors import PlanError
 from bkdinterp.model import Architecture
 from bkdinterp.model._attention import cache_name
 from bkdinterp.model._running import running
@@ -23,11 +23,13 @@ from bkdinterp.prompts import TokenBatch
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class KnownStart:
     """The columns before ``column`` of one batch.
 
     Attributes:
         column: derivatives are by activations from here on.
+        columns: those of the batch that are computed, from its first one on.
+        ids: token ids of the columns before ``column``.
         cache: keys and values of the columns before it, a row for each kind of beginning; None where a sliding window is shorter
             than the rows, since a cache would forget what the first tokens of a window still see.
         kinds: each row's kind.
@@ -35,6 +37,8 @@ class Start:
     """
 
     column: int
+    columns: int = 0
+    ids: Int[Tensor, "row column"] | None = None
     cache: Any = None
     kinds: Int[Tensor, " row"] | None = None
     mask: Int[Tensor, "row column"] | None = None
@@ -43,6 +47,22 @@ class Start:
     def known(self) -> int:
         """How many columns a pass leaves out."""
         return 0 if self.cache is None else self.column
+
+    def check(self, tokens: TokenBatch, columns: int) -> None:
+        """Raise unless this is the start of a batch of which so many columns are computed.
+
+        Raises:
+            PlanError: it is another one's.
+        """
+        if self.ids is None:
+            return
+        ids = tokens.input_ids[:, : self.column]
+        if ids.shape != self.ids.shape or not torch.equal(ids.cpu(), self.ids.cpu()):
+            raise PlanError("start= is of another batch; give known_start of this one.")
+        if columns != self.columns:
+            raise PlanError(
+                f"start= was made for a score that reads {self.columns} columns; this one reads {columns}."
+            )
 
     def mask_of(self, tokens: TokenBatch, columns: int) -> Int[Tensor, "row column"]:
         """The attention mask of a pass of the other columns, up to ``columns``."""
@@ -58,7 +78,9 @@ class Start:
         return {cache_name(module): program.chosen_cache(self.cache, self.kinds), "use_cache": True}
 
 
-def start_of(module: nn.Module, arch: Architecture, tokens: TokenBatch, column: int, columns: int) -> Start:
+def start_of(
+    module: nn.Module, arch: Architecture, tokens: TokenBatch, column: int, columns: int
+) -> KnownStart:
     """The start of a batch of which so many columns are computed.
 
     Args:
@@ -69,7 +91,7 @@ def start_of(module: nn.Module, arch: Architecture, tokens: TokenBatch, column: 
         columns: those of the graph and before it.
     """
     if not column or (arch.sliding_window is not None and columns > arch.sliding_window):
-        return Start(column)
+        return KnownStart(column, columns, tokens.input_ids[:, :column])
     ids, mask = tokens.input_ids[:, :column], tokens.attention_mask[:, :column]
     # Not every device can compare rows.
     kinds = torch.cat([ids, mask.to(ids)], 1).cpu().unique(dim=0, return_inverse=True)[1]
@@ -79,7 +101,7 @@ def start_of(module: nn.Module, arch: Architecture, tokens: TokenBatch, column: 
     first = min(alike_tokens(some), column - int((mask == 0).sum(1).max()))
     if (len(rows) - 1) * first <= FIXED_TOKENS:
         first = 0
-    layout = Layout.of(some, Common(first))
+    layout = Layout.of(some, Start(first))
     cache = None
     with running(module), torch.no_grad():
         if first:
@@ -87,7 +109,9 @@ def start_of(module: nn.Module, arch: Architecture, tokens: TokenBatch, column: 
             cache = program.chosen_cache(known, torch.zeros(len(rows), dtype=torch.long))
         ids, seen, positions = (layout.whole(x)[:, :column] for x in _parts(some))
         cache = _cache(module, ids[:, first:], seen, positions[:, first:], cache)
-    return Start(column, cache, kinds, seen[kinds.to(seen.device)])
+    return KnownStart(
+        column, columns, tokens.input_ids[:, :column], cache, kinds, seen[kinds.to(seen.device)]
+    )
 
 
 def _parts(tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:

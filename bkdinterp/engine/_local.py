@@ -24,8 +24,8 @@ class Local(KeepingExecutor):
     Args:
         progress: show a progress bar for plans of more than a few chunks.
         folder: folder in which each chunk's output is saved when it finishes, and from which work resumes; any number
-            of plans and models can share it. A kill loses only the current chunk; the unedited run that later chunks
-            reuse is computed again.
+            of plans and models can share it. A kill loses only the current chunk; what later chunks reuse (the unedited
+            run, and the start of its prompts) is computed again.
 
     Raises:
         ArtefactError: the folder is not a path.

@@ -21,15 +21,15 @@ from bkdinterp.sites import Where
 
 @dataclass(frozen=True, eq=False)
 class SharedPart(Part):
-    """The unedited run of some examples, and the packed chunks that reuse it."""
+    """The unedited run of some examples, after the start that they have in common, and the packed chunks that reuse it."""
 
     sharing: Sharing
 
     @classmethod
     def of(cls, bundle: Bundle, examples: tuple[int, ...], sharing: Sharing) -> "SharedPart":
         """Make it for one slice."""
-        leans = 2 if sharing.shape.common else 1
-        return cls(bundle, examples, sharing.outlines, sharing.totals, leans, sharing)
+        n_reused = 2 if sharing.shape.common else 1
+        return cls(bundle, examples, sharing.outlines, sharing.totals, n_reused, sharing)
 
     @property
     def layout(self) -> Any:
@@ -38,15 +38,15 @@ class SharedPart(Part):
 
     @property
     def key(self) -> str:
-        """Name of the unedited run."""
+        """Name of the unedited run, and of its start."""
         return f"base {self.bundle.nodes[0].index}/{self.examples[0]}"
 
     def build(self, k: int) -> Chunk:
         """Build the common start, the unedited run, or a packed chunk."""
         batch = self.bundle.slice(self.examples)
-        if k >= self.leans:
+        if k >= self.n_reused:
             return self._packed(batch, k)
-        return self._base(batch) if k == self.leans - 1 else self._start(batch)
+        return self._base(batch) if k == self.n_reused - 1 else self._start(batch)
 
     @cached_property
     def _common(self) -> Start:
@@ -78,7 +78,7 @@ class SharedPart(Part):
         )
 
     def _base(self, batch: Slice) -> Chunk:
-        tokens, shape, outline = batch.batch, self.sharing.shape, self.outlines[self.leans - 1]
+        tokens, shape, outline = batch.batch, self.sharing.shape, self.outlines[self.n_reused - 1]
         steps, cached, layout = Steps(self.bundle.arch), shape.early > 0, Layout.of(tokens, self._common)
         own = shape.columns - shape.common
         for layer in self.sharing.starts:
@@ -111,7 +111,7 @@ class SharedPart(Part):
 
     def _packed(self, batch: Slice, k: int) -> Chunk:
         arch, tokens, shape, outline = self.bundle.arch, batch.batch, self.sharing.shape, self.outlines[k]
-        start, members = self.sharing.groups[k - self.leans]
+        start, members = self.sharing.groups[k - self.n_reused]
         early, columns, n = shape.early, shape.own, shape.n
         beside = segments(arch, shape, len(members))
         groups = len(members) // beside

@@ -50,14 +50,14 @@ class Part(ABC):
         examples: the examples of their prompts.
         outlines: outlines of its chunks, in the order in which they run.
         totals: totals of the outlines.
-        leans: how many of its first chunks the later ones reuse, each of them those before it.
+        n_reused: how many of its first chunks the later ones reuse, each of them those before it.
     """
 
     bundle: Bundle
     examples: tuple[int, ...]
     outlines: tuple[Outline, ...]
     totals: Totals
-    leans: int
+    n_reused: int
 
     @abstractmethod
     def build(self, k: int) -> Chunk:
@@ -111,7 +111,7 @@ class Chunks(Sequence[Chunk]):
         """Indices of the chunks that this one reuses, in the order in which they run."""
         number, k = self._locate(index)
         first = self._start(number)
-        return tuple(range(first, first + min(k, self.parts[number].leans)))
+        return tuple(range(first, first + min(k, self.parts[number].n_reused)))
 
     def ranges(self) -> Iterator[tuple[Part, range]]:
         """Each part, with the indices of its chunks."""

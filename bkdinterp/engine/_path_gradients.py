@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bkdinterp.engine._gradients import local_model
-from bkdinterp.engine._graph_start import Start
+from bkdinterp.engine._graph_start import KnownStart
 from bkdinterp.engine._scored_graph import check_batch, scored_columns, scored_graph, slopes_of
+from bkdinterp.errors import PlanError
 from bkdinterp.metrics import Score
 from bkdinterp.model import Architecture
 from bkdinterp.prompts import TokenBatch
@@ -50,7 +51,7 @@ def path_gradients(
     values: Sequence[Site],
     columns: Sequence[int],
     frozen_norms: bool = False,
-    start: Start | None = None,
+    start: KnownStart | None = None,
 ) -> PathGradients:
     """Differentiate a batch's scores by what single units read from the residual stream.
 
@@ -65,7 +66,7 @@ def path_gradients(
         start: `known_start` of this batch, at or before the first of ``columns``: what stands before it is not computed again.
 
     Raises:
-        PlanError: there are no targets, or the score needs the unedited run.
+        PlanError: there are no targets, the score needs the unedited run, or the start is of another batch or behind a column.
         PromptError: token ids are outside the vocabulary.
         SiteError: the model does not have a site.
         RemoteError: the model's weights are not on this machine.
@@ -76,6 +77,10 @@ def path_gradients(
     n = scored_columns(tokens, score)
     inside = [i for i, column in enumerate(columns) if column < n]
     known_columns = 0 if start is None else start.known
+    if start is not None:
+        start.check(tokens, n)
+        if at_early := [c for c in columns if c < start.column]:
+            raise PlanError(f"Column {at_early[0]} stands before the start, {start.column}.")
     at = [columns[i] - known_columns for i in inside]
     outputs = list(dict.fromkeys(_output(r, arch) for r in receivers))
     caught_at = dict.fromkeys([*outputs, *(_entrance(r, arch) for r in receivers), *values])

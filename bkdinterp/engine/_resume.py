@@ -1,7 +1,8 @@
 """Sweep: a plan's finished chunks in a store, so that a killed run can resume. No forwards.
 
 All plans of a script can share one folder: each has its own sub-folder, named by a hash of what it computes and of the
-weights. A kept unedited run (``_shared_prefix``) is not stored, but computed again if an unfinished chunk needs it.
+weights. A kept unedited run (``_shared_prefix``) and its start are not stored, but computed again if an unfinished chunk
+needs them.
 """
 
 import re

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bkdinterp.engine._graph_start import Start
+from bkdinterp.engine._graph_start import KnownStart
 from bkdinterp.engine._last_columns import last_columns
 from bkdinterp.engine._linear_norms import linear_norms
 from bkdinterp.errors import PlanError
@@ -66,7 +66,7 @@ def scored_graph(
     given: Float[Tensor, "row pos d_model"] | None = None,
     mixed: Mapping[Site, Mixture] | None = None,
     frozen_norms: bool = False,
-    start: Start | None = None,
+    start: KnownStart | None = None,
 ) -> Iterator[tuple[Float[Tensor, " row"], dict[Any, Any]]]:
     """Context with the scores and, per site, its value and the tensor to differentiate by; ``"embeddings"`` is there, too.
 
@@ -83,7 +83,7 @@ def scored_graph(
         start: columns that are known and kept out of the graph.
     """
     columns = scored_columns(tokens, score)
-    start = start or Start(0)
+    start = start or KnownStart(0)
     shared = start.known
     with running(module), _frozen(module), torch.enable_grad():
         # Norms first: where a site is a norm's output, its hook must see the tensor that the model goes on with.

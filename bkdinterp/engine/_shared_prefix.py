@@ -4,7 +4,7 @@ Left of the first edited token, keys and values equal those of the unedited run;
 residual stream. So there are these kinds of chunk (built by ``_packed``):
 
     start    the tokens that all prompts begin with, e.g. a chat template's system message; only if there are some
-    base     the unedited run, whole; keeps its keys and values, and the residual stream at start layers
+    base     the unedited run (what follows the start); keeps its keys and values, and the residual stream at start layers
     forward  edited rows, from the first edited token and from their start layer on, packed: copies of one example
              are concatenated in one sequence and share its prefix without copying it
 

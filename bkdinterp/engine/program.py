@@ -12,7 +12,7 @@ decorators on the way, and a server does not have this package. A chunk is a dic
             channels ([start, stop] or None), keep, value ([d], [token d] or None), read, U, V, fn
     read    key, rows, cols, channels, heads (None or channel ranges whose share of a projection is wanted), reduce
     skip_paths   blocks that are not run; the kept residual stream replaces the output of the last one
-    keep    the unedited run of a shared prefix: early (first column that others compute themselves), layers
+    keep    the unedited run of a shared prefix: layers whose incoming residual streams are kept
     common  for each row, the row of a start (kind "start") that holds the keys and values of its first tokens; once the
             unedited run has taken it, it is gone
     pack    rows that reuse a kept run, laid out as segments: batch row g * n + i holds, for example i, the `segments`

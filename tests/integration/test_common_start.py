@@ -91,9 +91,13 @@ def test_windows(family, more, texts, always):
 def test_it_never_reaches_what_edited_rows_compute(llama, always):
     """Edits of all tokens leave nothing before them, edits of the second token one; a prompt may be the start of the others."""
     pairs = pairs_of([START, *TEXTS])
-    for where in ("all", (1,), (4,)):
+    for where, tokens in (("all", 0), ((1,), 1), ((4,), 4)):
         check(llama, runs_of(pairs, where))
-    assert check(llama, runs_of(pairs_of([START] * 3)))
+        # Columns of the prompts' first tokens are the same only without padding.
+        alike = check(llama, runs_of(pairs_of([START] * 4), where))
+        assert [shape[1] for shape in starts(alike)] == [tokens] * bool(tokens)
+    ((_, tokens),) = starts(check(llama, runs_of(pairs_of([START] * 3))))
+    assert tokens == llama.builder.tokenize(pairs_of([START]).clean).n_prompt - 1
     with pytest.raises(BkdinterpError):
         check(llama, runs_of(pairs, (400,)))
 

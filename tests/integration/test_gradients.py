@@ -164,9 +164,14 @@ def test_sites_behind_a_start_have_the_same_values_and_derivatives(model, tokens
             for site in sites:
                 torch.testing.assert_close(found.values[site], whole.values[site][:, column:])
                 torch.testing.assert_close(found.sites[site], whole.sites[site][:, column:])
-    if start.kinds is not None:
-        with pytest.raises(PlanError, match="rows"):
-            gradients(model, tokens.rows([0]), score, start=start)
+    other = "first_token_logodds" if score == "logprob" else "logprob"
+    for batch, metric, words in (
+        (tokens.rows([0]), score, "another batch"),
+        (tokens.rows([1, 0]), score, "another batch"),
+        (tokens, other, "columns"),
+    ):
+        with pytest.raises(PlanError, match=words):
+            gradients(model, batch, metric, start=start)
 
 
 @pytest.mark.parametrize("score", ["logprob", "first_token_logodds"])

@@ -82,6 +82,10 @@ def test_behind_a_start_readings_and_values_are_the_same(model, tokens, held):
         torch.testing.assert_close(a[real], b[real])
     for site in values:
         torch.testing.assert_close(found.values[site][real], whole.values[site][real])
+    with pytest.raises(PlanError, match="before the start"):
+        path_gradients(model, tokens, score, receivers, start=start, values=(), columns=[2])
+    with pytest.raises(PlanError, match="another batch"):
+        path_gradients(model, tokens.rows([0]), score, receivers, start=start, **asked)
 
 
 def test_columns_and_values_are_those_asked_for(llama):

@@ -198,6 +198,36 @@ def test_what_stands_before_the_patched_tokens_is_computed_once(each, some, wher
         torch.testing.assert_close(one, estimates(each, some, kind, **settings), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    from integration.conftest import tiny_llama
+
+    half = Model.from_module(tiny_llama().to(dtype), tiny_tokenizer())
+    pairs = PairedPrompts.from_instructions(TEXTS[:4], Trigger.gap("zeta omega"), target="sorry no can not")
+    for kind in UNITS:
+        found = bk.Attribution(half).screen(pairs, kind, keep=4, audit=2)
+        assert found.effects.dtype == torch.float32 and bool(found.effects.isfinite().all())
+    exact = bk.Attribution(half).heads(pairs).effects.flatten(0, -2)
+    torch.testing.assert_close(bk.Attribution(half).screen(pairs, "heads", keep=16).effects, exact)
+
+
+@pytest.mark.parametrize("score", ["logprob", "first_token_logodds"])
+def test_batches_keep_the_budget_with_targets_of_many_lengths(llama, score):
+    """A short prompt with a long target, which the score need not read, beside long prompts."""
+    texts = ["cat " * 15] * 4 + ["the red cat"] * 4
+    pairs = PairedPrompts.from_instructions(
+        texts, Trigger.suffix("zeta"), ["no"] * 4 + ["no can not " * 8] * 4
+    )
+    tokens, arch = llama.builder.tokenize(pairs.clean), llama.architecture
+    seen, budget = [], 400_000
+    for rows, batch, first in _linear_effects.batches_of(
+        arch, tokens, Where("last"), bk.metrics.SCORES[score], 96, budget
+    ):
+        seen += rows
+        assert len(rows) <= _linear_effects.rows_at_once(arch, batch, 96, budget, first=first)
+    assert sorted(seen) == list(range(8))
+
+
 @pytest.mark.parametrize("source", ["triggered", "difference", "pair"])
 def test_sources_are_read_once_unless_each_prompt_has_its_own(llama, pairs, source, monkeypatch):
     """Exact effects come from the means that the estimates took."""

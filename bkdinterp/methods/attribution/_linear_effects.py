@@ -120,7 +120,7 @@ def linear_effects(
                 if held:
                     frozen[at] += by_unit.double().sum(1).to(frozen) / len(prompts)
                 else:
-                    plain[at, rows] = by_unit
+                    plain[at, rows] = by_unit.to(plain)
         del start
         allocator.settle()
     return plain, frozen
@@ -140,11 +140,10 @@ def batches_of(
 
     ``width`` and ``more`` are those of `rows_at_once`.
     """
-    order = tokens.attention_mask.sum(1).argsort(stable=True).tolist()
-    # The longest decide how many fit.
-    longest = cut(tokens, order[-1:], score.n_targets)
-    first = first_patched(tokens, where) - tokens.n_prompt + longest.n_prompt
-    size = rows_at_once(arch, longest, width, budget, more=more, first=max(0, first))
+    # Targets that the score does not read count for nothing; the longest prompts and targets decide how many fit.
+    whole = cut(tokens, range(len(tokens)), score.n_targets)
+    order = whole.attention_mask.sum(1).argsort(stable=True).tolist()
+    size = rows_at_once(arch, whole, width, budget, more=more, first=first_patched(whole, where))
     for at in range(0, len(order), size):
         rows = sorted(order[at : at + size])
         batch = cut(tokens, rows, score.n_targets)
