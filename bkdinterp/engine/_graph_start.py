@@ -105,7 +105,8 @@ def start_of(
     cache = None
     with running(module), torch.no_grad():
         if first:
-            known = _cache(module, *(layout.start(x) for x in _parts(some)), None)
+            ids, seen, positions = (layout.start(x) for x in _parts(some))
+            known = _cache(module, ids, seen, positions, None)
             cache = program.chosen_cache(known, torch.zeros(len(rows), dtype=torch.long))
         ids, seen, positions = (layout.whole(x)[:, :column] for x in _parts(some))
         cache = _cache(module, ids[:, first:], seen, positions[:, first:], cache)
