@@ -119,8 +119,8 @@ def test_the_figure_marks_the_choice_and_says_no_more_than_it_knows(llama, pairs
     assert "(first token only)" in axes.get_ylabel()
     assert [t.get_text() for t in axes.texts] == [f"best: layer {first.best}"]
     labels = [line.get_label() for line in axes.lines]
-    assert labels[:2] == ["vector", "3 control vectors: median, range"]
-    assert axes.lines[1].get_ydata() == pytest.approx(first.nulls.mean(-1).median(0).values.tolist())
+    assert labels[:2] == ["vector", "3 control vectors: mean, range"]
+    assert axes.lines[1].get_ydata() == pytest.approx(first.nulls.mean(-1).mean(0).tolist())
     whole = bk.sweep_layers(llama, vector, pairs, by="logprob", direction="subtract", layers=[0, 1])
     axes = whole.plot(title="mine").axes[0]
     assert axes.get_title(loc="left") == "mine"
