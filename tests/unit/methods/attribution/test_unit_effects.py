@@ -193,7 +193,11 @@ def test_the_map_outlines_what_may_be_noise_with_dots():
     assert sum(style == ":" for style in styles.values()) == 2
     words = " ".join(axes.get_title(loc="left").split())
     assert "3 of 15 heads differ from 0" in words
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["the 4 strongest", "may be 0", "not scored"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "the 4 strongest",
+        "may be 0",
+        "not scored",
+    ]
 
 
 def test_one_prompt_claims_nothing_and_is_drawn_without_whiskers():
