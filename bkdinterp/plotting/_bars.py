@@ -86,6 +86,8 @@ def bar_intervals(
     # A bar of length 0 without a whisker would look like a missing one.
     empty = (estimate == 0) & (shown[0] == 0) & (shown[1] == 0)
     for i, note in enumerate(notes or ["0" if e else "" for e in empty]):
+        if not note:
+            continue
         end = np.nanmax([shown[1][i], estimate[i], 0.0])
         axes.annotate(
             note, (end, y[i]), xytext=(4, 0), textcoords="offset points", va="center", ha="left", fontsize=NOTE, color=GREY,
