@@ -241,9 +241,9 @@ def test_a_bar_of_length_0_is_seen():
     axes = bar_intervals(["a", "b", "c"], [0.0, 0.5, 0.0], [0.0, 0.4, 0.0], [0.0, 0.6, 0.3], xlabel="x").axes[
         0
     ]
-    assert [(t.get_text(), t.xy[1]) for t in axes.texts if t.get_text()] == [("0", 0)]
+    assert [(t.get_text(), t.xy[1]) for t in axes.texts] == [("0", 0)]
     axes = bar_intervals(["a", "b"], [0.0, 0.0], xlabel="x", reference=0.0).axes[0]
     assert [t.get_text() for t in axes.texts] == ["0", "0"] and axes.get_xlim() == (0, 1)
     axes = bar_intervals(["a", "b"], [0.0, 0.0], xlabel="x", notes=["p=1", ""], xlim=(-1, 1)).axes[0]
-    assert [t.get_text() for t in axes.texts] == ["p=1", ""] and axes.get_xlim() == (-1, 1)
+    assert [t.get_text() for t in axes.texts] == ["p=1"] and axes.get_xlim() == (-1, 1)
     assert bar_intervals(["a"], [0.0], xlabel="x", reference=0.9).axes[0].get_xlim()[1] > 0.9
