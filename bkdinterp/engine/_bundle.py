@@ -80,8 +80,7 @@ class Bundle:
 
     def trims(self, columns: int) -> bool:
         """Whether a cache of ``columns`` tokens lacks the first ones: it keeps what the next token will see besides itself."""
-        window = self.arch.sliding_window
-        return window is not None and columns >= window
+        return self.forgets(columns + 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,8 +114,10 @@ def gradients(
     tokens = tokens.to(model.device)
     columns = scored_columns(tokens, declared)
     given = None if embeddings is None else embeddings[:, :columns].to(model.device, model.dtype)
-    start = start if isinstance(start, KnownStart) else _start(arch, module, tokens, start, columns)
-    start.check(tokens, columns)
+    if isinstance(start, KnownStart):
+        start.check(tokens, columns)
+    else:
+        start = _start(arch, module, tokens, start, columns)
     if start.column and (mixed or given is not None):
         raise PlanError(
             f"start={start.column} leaves out the tokens before it; give it without embeddings= and mixed=."

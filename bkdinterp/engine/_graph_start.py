@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from bkdinterp.engine import program
 from bkdinterp.engine._last_columns import last_columns
-from bkdinterp.engine._price import FIXED_TOKENS
-from bkdinterp.engine._shared_start import Layout, Start, alike_tokens
+from bkdinterp.engine._shared_start import Layout, Start, alike_tokens, common_before
 from bkdinterp.errors import PlanError
 from bkdinterp.model import Architecture
 from bkdinterp.model._attention import cache_name
@@ -98,9 +97,7 @@ def start_of(
     # The first row of each kind.
     rows = torch.stack([(kinds == kind).nonzero()[0, 0] for kind in range(int(kinds.max()) + 1)]).tolist()
     some = tokens.rows(rows)
-    first = min(alike_tokens(some), column - int((mask == 0).sum(1).max()))
-    if (len(rows) - 1) * first <= FIXED_TOKENS:
-        first = 0
+    first = common_before(some, column, alike_tokens(some))
     layout = Layout.of(some, Start(first))
     cache = None
     with running(module), torch.no_grad():

@@ -23,7 +23,7 @@ from bkdinterp.engine._graph import Node
 from bkdinterp.engine._memory import Size
 from bkdinterp.engine._part import Totals
 from bkdinterp.engine._price import FIXED_TOKENS, MIN_NODES, cheapest_cuts
-from bkdinterp.engine._shared_start import alike_tokens
+from bkdinterp.engine._shared_start import alike_tokens, common_before
 from bkdinterp.engine._tokens import Slice
 from bkdinterp.interventions import Edit, From
 from bkdinterp.model import Architecture
@@ -187,13 +187,10 @@ def _common(bundle: Bundle, batch: Slice, early: int) -> int:
     """How many first tokens a slice's unedited run should compute once; 0 if that saves less than a pass costs."""
     if "alike" not in bundle.known:
         bundle.known["alike"] = alike_tokens(bundle.whole.batch)
-    lengths = batch.batch.attention_mask[:, : batch.batch.n_prompt].sum(1)
-    # What is moved to the first columns must stay left of what edited rows compute themselves.
-    first = min(bundle.known["alike"], early - batch.batch.n_prompt + int(lengths.min()))
     # A window counts columns, so with padding inside a row it would end too early.
-    if first <= 0 or (batch.padded and bundle.forgets(batch.columns - 1)):
+    if batch.padded and bundle.forgets(batch.columns - 1):
         return 0
-    return first if (len(batch) - 1) * first > FIXED_TOKENS else 0
+    return common_before(batch.batch, early, bundle.known["alike"])
 
 
 def _fits(bundle: Bundle, shape: Shape, starts: tuple[int, ...], budget: int) -> bool:

@@ -100,6 +100,16 @@ def alike_tokens(tokens: TokenBatch) -> int:
     return min(longest, _alike(Layout.of(tokens, Start(longest)).whole(tokens.input_ids)))
 
 
+def common_before(tokens: TokenBatch, column: int, alike: int) -> int:
+    """How many of the first ``alike`` tokens to compute once for all rows; 0 if that saves less than a pass costs.
+
+    Moved to the first columns, in front of the padding, they must stay left of ``column``.
+    """
+    padding = tokens.n_prompt - int(tokens.attention_mask[:, : tokens.n_prompt].sum(1).min())
+    first = min(alike, column - padding)
+    return first if (len(tokens) - 1) * first > FIXED_TOKENS else 0
+
+
 def _alike(values: Tensor) -> int:
     """Number of leading columns in which all rows are equal."""
     return _leading((values == values[:1]).all(dim=0))

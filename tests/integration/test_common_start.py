@@ -7,7 +7,7 @@ import torch
 from integration.conftest import family_model, tiny_gpt2, tiny_tokenizer
 from integration.families import NEW, tiny_gemma2, tiny_mistral
 
-from bkdinterp.engine import Local, Run, _shared_prefix, execute, plan
+from bkdinterp.engine import Local, Run, _shared_start, execute, plan
 from bkdinterp.errors import BkdinterpError
 from bkdinterp.interventions import Patch, ZeroAblate
 from bkdinterp.model import Model
@@ -30,7 +30,7 @@ def model(request):
 @pytest.fixture
 def always(monkeypatch):
     """However few tokens it saves."""
-    monkeypatch.setattr(_shared_prefix, "FIXED_TOKENS", 0)
+    monkeypatch.setattr(_shared_start, "FIXED_TOKENS", 0)
 
 
 def pairs_of(texts):

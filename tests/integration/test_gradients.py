@@ -6,7 +6,7 @@ from integration import families
 from integration.conftest import TEXTS, tiny_tokenizer
 from integration.families import NEW
 
-from bkdinterp.engine import Run, _graph_start, execute, gradients, known_start, token_embeddings
+from bkdinterp.engine import Run, _shared_start, execute, gradients, known_start, token_embeddings
 from bkdinterp.errors import PlanError, PromptError, SiteError
 from bkdinterp.interventions import Patch, Read, Stack, Steer
 from bkdinterp.model import Model
@@ -177,7 +177,7 @@ def test_sites_behind_a_start_have_the_same_values_and_derivatives(model, tokens
 @pytest.mark.parametrize("score", ["logprob", "first_token_logodds"])
 def test_a_start_that_begins_alike(model, prompts, score, monkeypatch):
     """Prompts of several lengths share their first tokens, which are computed once: in front of the padding."""
-    monkeypatch.setattr(_graph_start, "FIXED_TOKENS", 0)
+    monkeypatch.setattr(_shared_start, "FIXED_TOKENS", 0)
     texts = [
         f"the cat on the hill can {rest}" for rest in ("see", "see the red sky", "not help the blue cat")
     ]
