@@ -46,36 +46,15 @@ class SharedPart(Part):
         batch = self.bundle.slice(self.examples)
         if k >= self.n_reused:
             return self._packed(batch, k)
-        return self._base(batch) if k == self.n_reused - 1 else self._start(batch)
+        if k == self.n_reused - 1:
+            return self._base(batch)
+        trims = self.bundle.trims(self.sharing.shape.columns)
+        layout = Layout.of(batch.batch, self._common)
+        return self.start_chunk(layout, batch.batch, Steps(self.bundle.arch), whole_cache=trims)
 
     @cached_property
     def _common(self) -> Start:
         return Start(self.sharing.shape.common)
-
-    def _start(self, batch: Slice) -> Chunk:
-        tokens, shape, outline = batch.batch, self.sharing.shape, self.outlines[0]
-        take = Layout.of(tokens, self._common).start
-        inputs = {
-            "input_ids": take(tokens.input_ids),
-            "attention_mask": take(tokens.attention_mask),
-            "position_ids": take(tokens.position_ids),
-            "use_cache": True,
-            "logits_to_keep": last_columns(shape.common, 1),
-        }
-        return Chunk(
-            kind="start",
-            inputs=inputs,
-            steps=[],
-            nodes=(),
-            examples=self.examples,
-            bytes=outline.bytes,
-            cost=outline.cost,
-            layers=outline.layers,
-            score_name=self.bundle.run.score_name,
-            want=("cache",),
-            prefix=self.key,
-            whole_cache=self.bundle.trims(shape.columns) or None,
-        )
 
     def _base(self, batch: Slice) -> Chunk:
         tokens, shape, outline = batch.batch, self.sharing.shape, self.outlines[self.n_reused - 1]

@@ -13,6 +13,10 @@ from typing import Any, overload
 
 from bkdinterp.engine._bundle import Bundle
 from bkdinterp.engine._chunk import Chunk, Outline
+from bkdinterp.engine._last_columns import last_columns
+from bkdinterp.engine._lower import Steps
+from bkdinterp.engine._shared_start import Layout
+from bkdinterp.prompts import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,36 @@ class Part(ABC):
     @abstractmethod
     def build(self, k: int) -> Chunk:
         """Build its ``k``-th chunk, with tensors."""
+
+    def start_chunk(
+        self, layout: Layout, tokens: TokenBatch, steps: Steps, *, copies: int = 1, whole_cache: bool
+    ) -> Chunk:
+        """Its first chunk, if rows have a start in common: keeps keys and values.
+
+        ``whole_cache`` keeps those, too, that a sliding window would drop.
+        """
+        outline = self.outlines[0]
+        inputs = {
+            "input_ids": layout.start(tokens.input_ids).repeat(copies, 1),
+            "attention_mask": layout.start(tokens.attention_mask).repeat(copies, 1),
+            "position_ids": layout.start(tokens.position_ids).repeat(copies, 1),
+            "use_cache": True,
+            "logits_to_keep": last_columns(layout.begin.first, 1),
+        }
+        return Chunk(
+            kind="start",
+            inputs=inputs,
+            steps=steps.ordered(),
+            nodes=(),
+            examples=self.examples,
+            bytes=outline.bytes,
+            cost=outline.cost,
+            layers=outline.layers,
+            score_name=self.bundle.run.score_name,
+            want=("cache",),
+            prefix=self.key,
+            whole_cache=whole_cache or None,
+        )
 
     @property
     def layout(self) -> Any:

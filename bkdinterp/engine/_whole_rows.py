@@ -151,30 +151,14 @@ class _Builder:
                 rows = Rows(k, self.batch.index[:1], n)
                 for edit, source in zip(node.edits, node.sources, strict=True):
                     steps.edit(edit, self._pick(edit.where, start=True), rows, source)
-        copies, tokens, take = self.copies if per_run else 1, self.batch.batch, self.layout.start
-        inputs = {
-            "input_ids": take(tokens.input_ids).repeat(copies, 1),
-            "attention_mask": take(tokens.attention_mask).repeat(copies, 1),
-            "position_ids": take(tokens.position_ids).repeat(copies, 1),
-            "use_cache": True,
-            "logits_to_keep": last_columns(self.part.begin.first, 1),
-        }
-        outline = self.part.outlines[0]
         # A cache that forgets tokens outside a window would not work for rows that begin at different columns.
         whole = self.bundle.forgets(self.batch.columns + (self.bundle.run.generate or 0))
-        return Chunk(
-            kind="start",
-            inputs=inputs,
-            steps=steps.ordered(),
-            nodes=(),
-            examples=self.part.examples,
-            bytes=outline.bytes,
-            cost=outline.cost,
-            layers=outline.layers,
-            score_name=self.bundle.run.score_name,
-            want=("cache",),
-            prefix=self.part.key,
-            whole_cache=whole or None,
+        return self.part.start_chunk(
+            self.layout,
+            self.batch.batch,
+            steps,
+            copies=self.copies if per_run else 1,
+            whole_cache=whole,
         )
 
     def rows(self) -> Chunk:
