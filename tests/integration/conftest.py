@@ -106,3 +106,15 @@ TEXTS = [
 def pairs():
     trigger = Trigger.gap("zeta omega", seed=3)
     return PairedPrompts.from_instructions(TEXTS, trigger, target="sorry no can not help")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for all tests of a module that imports `integration.chromium`."""
+    from integration.chromium import CHROMIUM, playwright
+
+    with playwright.sync_playwright() as driver:
+        # As root, as in most containers, Chromium has no sandbox of its own; the pages are ours.
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()

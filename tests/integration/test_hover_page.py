@@ -4,27 +4,16 @@ Skipped where no Chromium is on the path: the driver brings none of its own.
 """
 
 import dataclasses
-import shutil
 
 import pytest
 import torch
+from integration.chromium import needs_chromium, playwright
 from unit.results.mutants import results
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("plotly", reason="plotly is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+pytestmark = needs_chromium
 PATIENCE = 240_000  # milliseconds: plotly.js is 5 MB, and the machine may be busy
 TOKEN = "<a href='https://a.b/'>go</a> &lt;$x$ $y$"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        # As root, as in most containers, Chromium has no sandbox of its own; the pages are ours.
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

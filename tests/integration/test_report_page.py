@@ -5,32 +5,21 @@ Skipped where no Chromium is on the path: the driver brings none of its own.
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from integration.chromium import needs_chromium, playwright
 from unit.report import sample_audits
 
 from bkdinterp.report import write_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+pytestmark = needs_chromium
 AXE = Path(__file__).with_name("axe") / "axe.min.js"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 every_look = pytest.mark.parametrize(
     ("scheme", "size"), [("light", WIDE), ("dark", WIDE), ("light", NARROW), ("dark", NARROW)]
 )
 every_audit = pytest.mark.parametrize("name", sample_audits.ALL)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        # As root, as in most containers, Chromium has no sandbox of its own; the pages are ours.
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
